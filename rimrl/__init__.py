@@ -1,0 +1,1 @@
+"""Modular recurrent policies for reinforcement learning."""

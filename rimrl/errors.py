@@ -1,0 +1,32 @@
+"""The one exception that means "the caller asked for something that does not exist or does not fit".
+
+The command line prints its text as a single line and exits with code 2; Python code sees a `ValueError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UsageError(ValueError):
+    """Bad input from the user: says what is wrong, where, and what would be valid."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") -> UsageError:
+    """Build the error for a name that does not exist.
+
+    Args:
+        kind: What the name stands for, such as ``"core"`` or ``"split"``.
+        name: The name that was asked for.
+        valid: The names that exist.
+        where: Where the name was found, such as a file; empty leaves it out.
+
+    Returns:
+        An error that proposes the nearest valid name, or lists all of them when none is near.
+    """
+    names = sorted(valid)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names) or 'none'}"
+    place = f" in {where}" if where else ""
+    return UsageError(f"unknown {kind} {name!r}{place}; {hint}")
