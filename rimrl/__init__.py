@@ -1,1 +1,69 @@
-"""Modular recurrent policies for reinforcement learning."""
+"""rimrl: reinforcement learning agents with modular recurrent policies.
+
+Importing the package registers its environments with gymnasium. The public names below load on first use, so
+that ``rimrl --help`` and a process that only needs the environments never wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rimrl.envs.registration import register_envs
+
+if TYPE_CHECKING:
+    from rimrl.agents.a2c import RecurrentA2C
+    from rimrl.agents.load import load
+    from rimrl.agents.policies import (
+        CnnRecurrentCorePolicy,
+        MultiInputRecurrentCorePolicy,
+        RecurrentCorePolicy,
+    )
+    from rimrl.agents.ppo import RecurrentPPO
+    from rimrl.cores.base import CoreTrace, RecurrentCore
+    from rimrl.cores.registry import make_core
+    from rimrl.envs.vector import make_env
+    from rimrl.errors import UsageError
+
+__version__ = "0.1.0.dev0"
+
+_HOME_OF = {
+    "CnnRecurrentCorePolicy": "rimrl.agents.policies",
+    "CoreTrace": "rimrl.cores.base",
+    "MultiInputRecurrentCorePolicy": "rimrl.agents.policies",
+    "RecurrentA2C": "rimrl.agents.a2c",
+    "RecurrentCore": "rimrl.cores.base",
+    "RecurrentCorePolicy": "rimrl.agents.policies",
+    "RecurrentPPO": "rimrl.agents.ppo",
+    "UsageError": "rimrl.errors",
+    "load": "rimrl.agents.load",
+    "make_core": "rimrl.cores.registry",
+    "make_env": "rimrl.envs.vector",
+}
+
+__all__ = [
+    "CnnRecurrentCorePolicy",
+    "CoreTrace",
+    "MultiInputRecurrentCorePolicy",
+    "RecurrentA2C",
+    "RecurrentCore",
+    "RecurrentCorePolicy",
+    "RecurrentPPO",
+    "UsageError",
+    "__version__",
+    "load",
+    "make_core",
+    "make_env",
+]
+
+register_envs()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'rimrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
