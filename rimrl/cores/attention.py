@@ -1,0 +1,188 @@
+"""Key-value attention of units to the input and to each other, and the choice of the winners.
+
+Letters as in `rimrl.cores.base`. ``dk`` and ``dv`` are key and value width per head.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rimrl.cores.base import require_positive
+from rimrl.cores.units import unit_linear, xavier_parameter
+from rimrl.errors import UsageError
+
+Competition = Literal["null", "units"]
+Communication = Literal["gated", "residual"]
+
+
+def top_k_mask(scores: Tensor, k: int) -> Tensor:
+    """Mark the k largest entries of the last axis; of equal entries the one with the lowest index wins.
+
+    Args:
+        scores: ``[..., N]``.
+        k: How many to mark, 1 to N.
+
+    Returns:
+        Bool ``[..., N]`` with exactly k true entries a row. Unlike `torch.topk` the result on ties is defined: at the
+        zero state all units score the same.
+    """
+    a, b = scores.unsqueeze(-1), scores.unsqueeze(-2)
+    index = torch.arange(scores.shape[-1], device=scores.device)
+    beaten_by = (b > a) | ((b == a) & (index[None, :] < index[:, None]))
+    return beaten_by.sum(-1) < k
+
+
+class InputRead(NamedTuple):
+    """What the units read from the input in one step.
+
+    Attributes:
+        value: ``[B, N, H * dv]``, input of each unit's dynamics.
+        priority: ``[B, N]``; the K largest become active.
+        attention: ``[B, N, H, 1 + M]``, column 0 the null element.
+    """
+
+    value: Tensor
+    priority: Tensor
+    attention: Tensor
+
+
+class InputAttention(nn.Module):
+    """Top-down attention of N units over M input elements (RIM paper, Sec. 2.2, Eq. 1-3).
+
+    ``competition="null"`` (paper, released copying code): every unit spreads its attention over a null element and the
+    input, and those with the least attention on null win. Keys and values have no bias, so the null element's key and
+    value are exactly zero and it enters only as a zero score. ``competition="units"`` (released Atari code): the
+    softmax runs over the units, so that they share out each input element; the largest share wins and scales what
+    the unit reads.
+
+    Attributes:
+        query: ``[N, D, H * dk]``, one matrix per unit (Wq).
+        key: ``[M, I, H * dk]``, one matrix per input position, shared by the units (We).
+        value: ``[M, I, H * dv]`` (Wv).
+    """
+
+    def __init__(
+        self,
+        num_units: int,
+        unit_size: int,
+        num_inputs: int,
+        input_size: int,
+        *,
+        heads: int,
+        key_size: int,
+        value_size: int,
+        competition: Competition,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key_size = key_size
+        self.competition = competition
+        self.query = xavier_parameter(num_units, unit_size, heads * key_size)
+        self.key = xavier_parameter(num_inputs, input_size, heads * key_size)
+        self.value = xavier_parameter(num_inputs, input_size, value_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys ``[T, B, H, dk, M]`` and values ``[T, B, H, M, dv]`` of a whole sequence ``x [T, B, M, I]``."""
+        keys = torch.einsum("tbmi,mik->tbmk", x, self.key).unflatten(-1, (self.heads, self.key_size))
+        values = torch.einsum("tbmi,miv->tbmv", x, self.value).unflatten(-1, (self.heads, -1))
+        return keys.permute(0, 1, 3, 4, 2), values.permute(0, 1, 3, 2, 4)
+
+    def forward(self, h: Tensor, keys: Tensor, values: Tensor) -> InputRead:
+        """Read one step's keys ``[B, H, dk, M]`` and values ``[B, H, M, dv]`` with the states ``h [B, N, D]``."""
+        queries = unit_linear(h, self.query).unflatten(-1, (self.heads, self.key_size)).transpose(1, 2)  # [B, H, N, dk]
+        scores = queries @ keys / math.sqrt(self.key_size)  # [B, H, N, M]
+        null = torch.zeros_like(scores[..., :1])
+        if self.competition == "null":
+            attention = torch.cat([null, scores], dim=-1).softmax(dim=-1)  # Eq. 2
+            priority = -attention[..., 0].mean(dim=1)
+        else:
+            shares = scores.softmax(dim=2)
+            attention = torch.cat([null, shares], dim=-1)
+            priority = shares.mean(dim=1).sum(dim=-1)
+        read = self.dropout(attention)[..., 1:] @ values  # [B, H, N, dv]; the null element's value is zero
+        return InputRead(read.transpose(1, 2).flatten(2), priority, attention.transpose(1, 2))
+
+
+class InputProjection(nn.Module):
+    """Stands in for `InputAttention` in the paper's ablation: every unit reads the whole input (Sec. 4.4).
+
+    Attributes:
+        value: ``[M, I, value_size]``; with several input elements the units read their mean.
+    """
+
+    def __init__(self, num_inputs: int, input_size: int, value_size: int) -> None:
+        super().__init__()
+        self.value = xavier_parameter(num_inputs, input_size, value_size)
+
+    def encode(self, x: Tensor) -> tuple[Tensor]:
+        """Values ``[T, B, value_size]`` of a whole sequence ``x [T, B, M, I]``."""
+        return (torch.einsum("tbmi,miv->tbv", x, self.value) / x.shape[2],)
+
+
+class UnitCommunication(nn.Module):
+    """Units read each other's states by multi-head attention (RIM paper, Sec. 2.4, App. C.1).
+
+    ``kind="gated"`` (released code): ``sigmoid(Wg o + bg) * tanh(dropout(Wf o + bf))``; ``kind="residual"`` (paper,
+    Sec. 2.4): ``dropout(Wf o + bf)``. The caller adds the result to the state: that is the skip connection.
+
+    Attributes:
+        query_key_value: ``[N, D, H * (2 dk + dv)]``: every unit's own Wq, Wk, Wv, side by side.
+        project: ``H * dv`` to D (Wf, bf), shared by the units.
+        gate: ``H * dv`` to D (Wg, bg), shared by the units; only for ``kind="gated"``.
+    """
+
+    def __init__(
+        self,
+        num_units: int,
+        unit_size: int,
+        *,
+        kind: Communication,
+        heads: int,
+        key_size: int,
+        value_size: int,
+        top_k: int | None,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key_size = key_size
+        self.sizes = [heads * key_size, heads * key_size, heads * value_size]
+        self.top_k = top_k
+        parts = [xavier_parameter(num_units, unit_size, size).data for size in self.sizes]
+        self.query_key_value = nn.Parameter(torch.cat(parts, dim=-1))
+        self.project = nn.Linear(heads * value_size, unit_size)
+        self.gate = nn.Linear(heads * value_size, unit_size) if kind == "gated" else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """What each unit receives, ``[B, N, D]``, and its attention ``[B, N, H, N]``, from states ``h [B, N, D]``."""
+        parts = unit_linear(h, self.query_key_value).split(self.sizes, dim=-1)
+        queries, keys, values = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in parts)  # [B, H, N, d]
+        scores = queries @ keys.transpose(-1, -2) / math.sqrt(self.key_size)  # [B, H, N, N]
+        if self.top_k is not None:
+            scores = scores.masked_fill(~top_k_mask(scores, self.top_k), float("-inf"))
+        attention = scores.softmax(dim=-1)
+        received = (attention @ values).transpose(1, 2).flatten(2)  # o_n, [B, N, H * dv]
+        update = self.dropout(self.project(received))
+        if self.gate is not None:
+            update = torch.sigmoid(self.gate(received)) * torch.tanh(update)
+        return update, attention.transpose(1, 2)
+
+
+def require_divisible(name: str, value: int, by: str, divisor: int) -> None:
+    """Refuse a width that cannot be split evenly, naming both arguments and the nearest widths that can.
+
+    Raises:
+        UsageError: If ``value`` is not a multiple of ``divisor``.
+    """
+    require_positive(**{name: value, by: divisor})
+    if value % divisor:
+        below, above = value // divisor * divisor, (value // divisor + 1) * divisor
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise UsageError(f"{name} {value} does not divide by {by} {divisor}; use {nearest}")

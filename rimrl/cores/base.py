@@ -1,0 +1,252 @@
+"""The contract that every recurrent core keeps.
+
+Letters used in every file of this folder:
+
+    T  time steps            B  batch rows (environments)     I  width of an input element
+    M  input elements a step N  units (the paper's kT)        K  active units (kA)
+    D  width of one unit     H  attention heads               L  layers
+
+Sequences are time-major, ``[T, B, ...]``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, overload
+
+import torch
+from torch import Tensor, nn
+
+from rimrl.errors import UsageError
+
+State: TypeAlias = tuple[Tensor, Tensor]
+"""Recurrent state ``(h, c)``, each ``[num_layers, B, hidden_size]``: the shape that `torch.nn.LSTM` uses."""
+
+
+@dataclass(frozen=True)
+class CoreTrace:
+    """What each unit did during a `RecurrentCore.forward`; everything is detached from the graph.
+
+    Attributes:
+        active: ``[T, B, N]`` bool, true where a unit was updated. A core without units reports one, always active.
+        input_attention: ``[T, B, N, 1 + M]``, mean over heads, of each unit to the null element (column 0; zero if
+            the core has none) and to the M input elements; None for a core without input attention.
+        communication_attention: ``[T, B, N, N]``, mean over heads, reader by read unit; None without communication.
+    """
+
+    active: Tensor
+    input_attention: Tensor | None = None
+    communication_attention: Tensor | None = None
+
+
+class StepTrace(NamedTuple):
+    """One time step of a `CoreTrace`: the same tensors without their T axis."""
+
+    active: Tensor
+    input_attention: Tensor | None = None
+    communication_attention: Tensor | None = None
+
+
+class RecurrentCore(nn.Module, ABC):
+    """A recurrent network over ``[T, B, I]`` that can stand wherever `torch.nn.LSTM` stands.
+
+    A new core subclasses this, implements `_step` (and `_encode` for whatever does not depend on the state) and adds
+    one line to `rimrl.cores.registry`.
+
+    Args:
+        input_size: Width I of one input element.
+        hidden_size: Width of the flat state, for all units together.
+        num_layers: Leading axis of the state.
+        num_units: How many units the trace reports on.
+        num_inputs: Input elements M per step. With 1 the core takes flat input ``[T, B, I]``; with more it takes
+            ``[T, B, M, I]``.
+
+    Attributes:
+        output_size: Width of the output; ``hidden_size`` for every core here.
+    """
+
+    supports_sets: ClassVar[bool] = False
+    """Whether the core reads a set of input elements, ``[T, B, M, I]``."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, num_layers: int = 1, num_units: int = 1, num_inputs: int = 1
+    ) -> None:
+        super().__init__()
+        require_positive(
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            num_units=num_units,
+            num_inputs=num_inputs,
+        )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.output_size = hidden_size
+        self.num_layers = num_layers
+        self.num_units = num_units
+        self.num_inputs = num_inputs
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step of an episode: zeros unless a core says otherwise.
+
+        Args:
+            batch_size: Number of rows B.
+
+        Returns:
+            ``(h, c)``, each ``[num_layers, B, hidden_size]``, on the device and in the dtype of the parameters.
+        """
+        like = next(self.parameters())
+        zeros = like.new_zeros(self.num_layers, batch_size, self.hidden_size)
+        return zeros, zeros
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = ...,
+        episode_starts: Tensor | None = ...,
+        return_trace: Literal[False] = ...,
+    ) -> tuple[Tensor, State]: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, state: State | None = ..., episode_starts: Tensor | None = ..., *, return_trace: Literal[True]
+    ) -> tuple[Tensor, State, CoreTrace]: ...
+
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        episode_starts: Tensor | None = None,
+        return_trace: bool = False,
+    ) -> tuple[Tensor, State] | tuple[Tensor, State, CoreTrace]:
+        """Run over a whole sequence, starting afresh wherever an episode starts.
+
+        Args:
+            x: Input, ``[T, B, I]``, or ``[T, B, M, I]`` for a core built with ``num_inputs=M``.
+            state: State before the first step; None stands for `initial_state`.
+            episode_starts: ``[T, B]``, bool or 0/1. A true entry puts that row back to the initial state *before*
+                that step, so that one call with resets equals a separate call on each episode.
+            return_trace: Also return what each unit did.
+
+        Returns:
+            Output ``[T, B, output_size]``, the state after the last step and, on request, a `CoreTrace`.
+
+        Raises:
+            UsageError: If a shape does not fit or the input has no time steps or no rows.
+        """
+        self._check_input(x)
+        T, B = x.shape[:2]
+        if state is None:
+            state = self.initial_state(B)
+        else:
+            self._check_state(state, B)
+        if episode_starts is not None:
+            if episode_starts.shape != (T, B):
+                raise UsageError(f"episode_starts must be [T, B] = {[T, B]}, got {list(episode_starts.shape)}")
+            episode_starts = episode_starts.bool()
+        y, state, trace = self._scan(x, state, episode_starts, return_trace)
+        if return_trace:
+            assert trace is not None
+            return y, state, trace
+        return y, state
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run a single step: `forward` for T = 1.
+
+        Args:
+            x: Input, ``[B, I]`` or ``[B, M, I]``.
+            state: State before the step; None stands for `initial_state`.
+
+        Returns:
+            Output ``[B, output_size]`` and the state after the step.
+        """
+        y, state = self(x.unsqueeze(0), state)
+        return y[0], state
+
+    @abstractmethod
+    def _step(self, inputs: tuple[Tensor, ...], state: State, return_trace: bool) -> tuple[State, StepTrace | None]:
+        """One time step on what `_encode` made of the input; the output of the core is the new ``h``."""
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Everything that depends on the input alone, for all T steps at once; each tensor keeps ``[T, B, ...]``."""
+        return (x,)
+
+    def _scan(
+        self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        # Indexing [t] inside the loop would make each step's backward allocate the whole sequence; unbind does not.
+        inputs = zip(*(encoded.unbind(0) for encoded in self._encode(x)), strict=True)
+        resets = _rows_to_reset(episode_starts, len(x))
+        outputs: list[Tensor] = []
+        traces: list[StepTrace] = []
+        for inputs_t, reset in zip(inputs, resets, strict=True):
+            if reset is not None:
+                state = self.reset(state, reset)
+            state, step_trace = self._step(inputs_t, state, return_trace)
+            outputs.append(state[0][-1])
+            if step_trace is not None:
+                traces.append(step_trace)
+        return torch.stack(outputs), state, _stack_traces(traces) if return_trace else None
+
+    def reset(self, state: State, rows: Tensor) -> State:
+        """Put some rows back to the initial state.
+
+        Args:
+            state: ``(h, c)``, each ``[num_layers, B, hidden_size]``.
+            rows: ``[B]`` bool, true where an episode starts.
+
+        Returns:
+            The state with those rows replaced; gradients of the other rows flow on.
+        """
+        h0, c0 = self.initial_state(len(rows))
+        mask = rows[None, :, None]
+        return torch.where(mask, h0, state[0]), torch.where(mask, c0, state[1])
+
+    def _check_input(self, x: Tensor) -> None:
+        name = type(self).__name__
+        if self.num_inputs == 1 and x.dim() == 3:
+            expected, fits = f"[T, B, {self.input_size}]", x.shape[2] == self.input_size
+        else:
+            expected = f"[T, B, {self.num_inputs}, {self.input_size}]" if self.supports_sets else "[T, B, I]"
+            fits = self.supports_sets and x.dim() == 4 and tuple(x.shape[2:]) == (self.num_inputs, self.input_size)
+        if not fits:
+            raise UsageError(f"{name} takes input {expected}, got {list(x.shape)}")
+        if x.shape[0] == 0 or x.shape[1] == 0:
+            raise UsageError(f"{name} needs at least one time step and one batch row, got {list(x.shape)}")
+
+    def _check_state(self, state: State, batch_size: int) -> None:
+        expected = (self.num_layers, batch_size, self.hidden_size)
+        for label, tensor in zip("hc", state, strict=True):
+            if tuple(tensor.shape) != expected:
+                raise UsageError(
+                    f"{type(self).__name__} takes a state {label} of shape [num_layers, B, hidden_size] = "
+                    f"{list(expected)}, got {list(tensor.shape)}"
+                )
+
+
+def require_positive(**values: int) -> None:
+    """Refuse sizes below 1, naming the argument.
+
+    Raises:
+        UsageError: If a value is not a positive integer.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name} must be a positive integer, got {value!r}")
+
+
+def _rows_to_reset(episode_starts: Tensor | None, num_steps: int) -> list[Tensor | None]:
+    """Per step the rows that start an episode, or None where no row does."""
+    if episode_starts is None:
+        return [None] * num_steps
+    any_start: list[bool] = episode_starts.any(dim=1).tolist()
+    return [episode_starts[t] if starts else None for t, starts in enumerate(any_start)]
+
+
+def _stack_traces(steps: list[StepTrace]) -> CoreTrace:
+    stacked = [None if parts[0] is None else torch.stack(parts).detach() for parts in zip(*steps, strict=True)]
+    active, input_attention, communication_attention = stacked
+    assert active is not None
+    return CoreTrace(active, input_attention, communication_attention)

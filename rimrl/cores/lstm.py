@@ -1,0 +1,131 @@
+"""torch's own LSTM and GRU under the contract of `RecurrentCore`: the baselines."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from rimrl.cores.base import CoreTrace, RecurrentCore, State, StepTrace
+
+
+class _TorchRNN(RecurrentCore):
+    """A torch recurrent layer that starts afresh in the middle of a sequence without a Python loop over time.
+
+    Every row is cut where an episode starts; the pieces become the rows of one `PackedSequence`, so that a single
+    call of torch's layer runs all of them and no step is spent on padding.
+    """
+
+    rnn: nn.LSTM | nn.GRU
+
+    def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
+        raise NotImplementedError
+
+    def _scan(
+        self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        trace = None
+        if return_trace:
+            trace = CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
+        if episode_starts is not None:
+            state = self.reset(state, episode_starts[0])
+        if episode_starts is None or not bool(episode_starts[1:].any()):
+            y, state = self._call(x, state)
+            assert isinstance(y, Tensor)
+            return y, state, trace
+
+        cut = _cut_at_resets(episode_starts)
+        packed = PackedSequence(x.flatten(0, 1)[cut.order], cut.batch_sizes)
+        h0, c0 = self.initial_state(len(cut.row))
+        first = cut.is_first[None, :, None]
+        piece_state = (torch.where(first, state[0][:, cut.row], h0), torch.where(first, state[1][:, cut.row], c0))
+        y, piece_state = self._call(packed, piece_state)
+        assert isinstance(y, PackedSequence)
+        output = y.data[cut.order.argsort()].unflatten(0, x.shape[:2])
+        return output, (piece_state[0][:, cut.last_piece], piece_state[1][:, cut.last_piece]), trace
+
+    def _step(self, inputs: tuple[Tensor, ...], state: State, return_trace: bool) -> tuple[State, StepTrace | None]:
+        raise NotImplementedError("torch's layers run whole sequences; see _scan")
+
+
+class LSTM(_TorchRNN):
+    """`torch.nn.LSTM` with resets inside a sequence.
+
+    Args:
+        input_size: Width I of the input.
+        hidden_size: Width of each layer. Default 256, as in sb3-contrib.
+        num_layers: Stacked layers. Default 1.
+
+    Shapes:
+        ``x [T, B, I]`` to ``y [T, B, hidden_size]``; state ``(h, c)``, each ``[num_layers, B, hidden_size]``.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int = 256, num_layers: int = 1) -> None:
+        super().__init__(input_size, hidden_size, num_layers=num_layers)
+        self.rnn = nn.LSTM(input_size, hidden_size, num_layers)
+
+    def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
+        h, c = (s.contiguous() for s in state)
+        y, (h, c) = self.rnn(x, (h, c))
+        return y, (h, c)
+
+
+class GRU(_TorchRNN):
+    """`torch.nn.GRU` with resets inside a sequence.
+
+    Args:
+        input_size: Width I of the input.
+        hidden_size: Width of each layer. Default 256.
+        num_layers: Stacked layers. Default 1.
+
+    Shapes:
+        ``x [T, B, I]`` to ``y [T, B, hidden_size]``; state ``(h, c)``, each ``[num_layers, B, hidden_size]``; a GRU has
+        no cell memory, so ``c`` is zero.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int = 256, num_layers: int = 1) -> None:
+        super().__init__(input_size, hidden_size, num_layers=num_layers)
+        self.rnn = nn.GRU(input_size, hidden_size, num_layers)
+
+    def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
+        y, h = self.rnn(x, state[0].contiguous())
+        return y, (h, torch.zeros_like(h))
+
+
+class _Cut(NamedTuple):
+    """Rows cut into pieces at every reset; S pieces, longest first, as `PackedSequence` wants them.
+
+    Attributes:
+        order: ``[T * B]``, for each packed entry its index in the flat ``[T, B]`` sequence.
+        batch_sizes: Pieces still running at each step of the packed sequence, on the CPU.
+        row: ``[S]``, the batch row that a piece was cut from.
+        is_first: ``[S]``, whether a piece continues the state that came in.
+        last_piece: ``[B]``, the piece that ends each row.
+    """
+
+    order: Tensor
+    batch_sizes: Tensor
+    row: Tensor
+    is_first: Tensor
+    last_piece: Tensor
+
+
+def _cut_at_resets(episode_starts: Tensor) -> _Cut:
+    T, B = episode_starts.shape
+    starts = episode_starts.t().clone()
+    starts[:, 0] = True
+    row, begin = starts.nonzero(as_tuple=True)  # by row, then by time
+    end = torch.cat([begin[1:], begin.new_tensor([T])])
+    end = torch.where(end > begin, end, T)  # the next piece belongs to the next row
+    length, rank = torch.sort(end - begin, descending=True, stable=True)
+    row, begin, end = row[rank], begin[rank], end[rank]
+
+    offset = torch.arange(int(length[0]), device=starts.device)
+    running = offset[:, None] < length[None, :]
+    order = ((begin[None, :] + offset[:, None]) * B + row[None, :])[running]
+    ends_row = end == T
+    last_piece = row.new_empty(B)
+    last_piece[row[ends_row]] = ends_row.nonzero().squeeze(1)
+    return _Cut(order, running.sum(1).cpu(), row, begin == 0, last_piece)

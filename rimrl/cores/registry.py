@@ -1,0 +1,92 @@
+"""Names of the cores. A new core is one file in this folder and one entry here."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rimrl.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from rimrl.cores.base import RecurrentCore
+
+
+@dataclass(frozen=True)
+class CoreEntry:
+    """Where a core lives and what it is.
+
+    Attributes:
+        path: ``"module:Class"``; imported on first use, so that listing cores does not wait for torch.
+        summary: One line for ``rimrl list cores``.
+        paper: Where it comes from.
+    """
+
+    path: str
+    summary: str
+    paper: str
+
+
+CORES: dict[str, CoreEntry] = {
+    "rim": CoreEntry(
+        "rimrl.cores.rim:RIM",
+        "units that compete for the input and communicate by attention",
+        "Goyal et al., ICLR 2021",
+    ),
+    "lstm": CoreEntry("rimrl.cores.lstm:LSTM", "torch's LSTM", "Hochreiter & Schmidhuber, 1997"),
+    "gru": CoreEntry("rimrl.cores.lstm:GRU", "torch's GRU", "Chung et al., 2014"),
+    "feedforward": CoreEntry("rimrl.cores.feedforward:FeedForward", "no memory: the control", "-"),
+}
+
+
+def core_class(name: str) -> type[RecurrentCore]:
+    """The class behind a core's name.
+
+    Raises:
+        UsageError: If there is no such core; names the nearest one.
+    """
+    if name not in CORES:
+        raise unknown_name("core", name, CORES)
+    module, _, attribute = CORES[name].path.partition(":")
+    found: type[RecurrentCore] = getattr(import_module(module), attribute)
+    return found
+
+
+def core_options(core: str | type[RecurrentCore]) -> dict[str, inspect.Parameter]:
+    """The options of a core by name, with their annotations and defaults; ``input_size`` is not one of them."""
+    cls = core_class(core) if isinstance(core, str) else core
+    parameters = dict(inspect.signature(cls).parameters)
+    parameters.pop("input_size", None)
+    return parameters
+
+
+def make_core(core: str | type[RecurrentCore], input_size: int, **options: Any) -> RecurrentCore:
+    """Build a recurrent core.
+
+    Args:
+        core: A registered name (``rimrl list cores``) or a `RecurrentCore` subclass of your own.
+        input_size: Width I of the input.
+        **options: The core's own options; every one has a default. RIM: ``num_units``, ``num_active``,
+            ``unit_size``, ``dynamics``, ``competition``, ``communication`` and more; LSTM and GRU: ``hidden_size``.
+
+    Returns:
+        The core, a `torch.nn.Module`.
+
+    Raises:
+        UsageError: For an unknown core or option (names the nearest), or options that do not fit together.
+
+    Example:
+        >>> make_core("rim", input_size=32, num_units=4, num_active=2, unit_size=16).hidden_size
+        64
+    """
+    cls = core_class(core) if isinstance(core, str) else core
+    known = core_options(cls)
+    label = core if isinstance(core, str) else cls.__name__
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of core {label!r}", option, known)
+    try:
+        return cls(input_size, **options)
+    except UsageError as error:
+        raise UsageError(f"core {label!r}: {error}") from None

@@ -1,0 +1,263 @@
+"""Recurrent Independent Mechanisms (Goyal et al., ICLR 2021)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from rimrl.cores.attention import (
+    Communication,
+    Competition,
+    InputAttention,
+    InputProjection,
+    UnitCommunication,
+    require_divisible,
+    top_k_mask,
+)
+from rimrl.cores.base import RecurrentCore, State, StepTrace, require_positive
+from rimrl.cores.units import UnitGRUCell, UnitLSTMCell
+from rimrl.errors import UsageError
+
+Dynamics = Literal["lstm", "gru"]
+CommunicationReads = Literal["candidate", "previous"]
+
+
+class RIM(RecurrentCore):
+    r"""Units with their own dynamics that compete for the input and talk through attention.
+
+    One step, for unit n of N, with ``X = [0; x_t]`` (Eq. 1):
+
+        q_n   = h_{t-1,n} Wq_n;   k_m = x_m We_m;   v_m = x_m Wv_m
+        P_n   = softmax over {null, m} of q_n k^T / sqrt(dk)                        (Eq. 2)
+        A     = the K units with the least attention on null, mean over heads       (Sec. 2.2)
+        u_n   = concat over heads of sum_m P_nm v_m
+        h~_n  = LSTM_n(u_n, h_{t-1,n}) or GRU_n                                     (Sec. 2.3)
+        o_n   = multi-head attention of h~_n over all units                         (Sec. 2.4)
+        r_n   = sigmoid(Wg o_n + bg) * tanh(Wf o_n + bf)                            (released code)
+        h_t,n = h~_n + r_n  if n in A  else  h_{t-1,n};   c likewise without r
+
+    The choice of A is a constant for the gradient; an inactive unit passes gradient through its unchanged state.
+
+    Args:
+        input_size: Width I of one input element.
+        num_units: Units N (the paper's kT). Default 6.
+        num_active: Active units K per step (kA). Default: two thirds of the units, rounded (the paper's 4 of 6); all
+            of them without input attention, which leaves nothing to select by.
+        unit_size: Width D of a unit. Default 100, the paper's 600 over 6; give this or ``hidden_size``.
+        hidden_size: Width of all units together, as an LSTM's; must divide by ``num_units``.
+        num_inputs: Input elements M per step. With more than 1 the input is ``[T, B, M, I]`` and every position has
+            its own key and value matrix (Eq. 3). Default 1.
+        dynamics: ``"lstm"`` (default) or ``"gru"``.
+        input_attention: False is the paper's ablation: every unit reads the whole input, and all are active.
+        competition: ``"null"`` (default) or ``"units"``; see `rimrl.cores.attention.InputAttention`.
+        input_heads: Heads of the input attention. Default 1 (App. D.1); Table 3 says 4.
+        input_key_size: Key width per head. Default 64 (Table 3).
+        input_value_size: Value width for all heads together. Default ``4 * unit_size`` (Table 3).
+        input_dropout: Dropout on the input attention's weights. Default 0; Table 3 has 0.1 for supervised tasks.
+        communication: ``"gated"`` (default), ``"residual"``, or None for the ablation without (Table 4).
+        communication_reads: What is read of an inactive unit: its ``"candidate"`` h~ (default; released code, App. G)
+            or its ``"previous"`` state (text of Sec. 2.4).
+        communication_heads: Default 4 (Table 3).
+        communication_key_size: Key width per head. Default 32.
+        communication_value_size: Value width per head. Default 32.
+        communication_dropout: Dropout on what is received. Default 0; Table 3 has 0.1 for supervised tasks.
+        communication_top_k: Each unit and head reads only the k units it scores highest (end of Sec. 2.4). Default
+            None: all.
+        learn_initial_state: Learn the state in which episodes start, instead of zeros. Default False.
+
+    Raises:
+        UsageError: If an option does not exist or sizes do not fit together.
+
+    Shapes:
+        ``x [T, B, I]`` (or ``[T, B, M, I]``) to ``y [T, B, N * D]``; state ``(h, c)``, each ``[1, B, N * D]``. With
+        ``dynamics="gru"`` c stays as it came.
+
+    Example:
+        >>> core = RIM(input_size=32, num_units=6, num_active=4, unit_size=20)
+        >>> y, (h, c) = core(torch.randn(10, 3, 32))
+        >>> tuple(y.shape), tuple(h.shape)
+        ((10, 3, 120), (1, 3, 120))
+
+    Notes:
+        Defaults follow the authors' released code for copying and MNIST where it differs from the paper; each
+        difference is an option above. Where neither says, this is our reading:
+
+        * Equal scores are resolved by the lowest unit index. At the zero state all null scores are equal, so units
+          0 to K-1 take the first step; ``learn_initial_state`` breaks the tie.
+        * With ``communication_reads="candidate"`` the value of an inactive unit's h~ is read, but no gradient flows
+          back into it, as in App. G (``block_gradient``). With ``"previous"`` the state that is read belongs to the
+          unit's real history, so gradient flows.
+        * ``communication_top_k`` renormalises the softmax over the units that are kept.
+        * ``input_dropout`` acts on the weights that read the values, not on those that decide the competition.
+    """
+
+    supports_sets: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        input_size: int,
+        num_units: int = 6,
+        num_active: int | None = None,
+        unit_size: int | None = None,
+        hidden_size: int | None = None,
+        num_inputs: int = 1,
+        dynamics: Dynamics = "lstm",
+        input_attention: bool = True,
+        competition: Competition = "null",
+        input_heads: int = 1,
+        input_key_size: int = 64,
+        input_value_size: int | None = None,
+        input_dropout: float = 0.0,
+        communication: Communication | None = "gated",
+        communication_reads: CommunicationReads = "candidate",
+        communication_heads: int = 4,
+        communication_key_size: int = 32,
+        communication_value_size: int = 32,
+        communication_dropout: float = 0.0,
+        communication_top_k: int | None = None,
+        learn_initial_state: bool = False,
+    ) -> None:
+        unit_size = _resolve_unit_size(num_units, unit_size, hidden_size)
+        super().__init__(input_size, num_units * unit_size, num_units=num_units, num_inputs=num_inputs)
+        _require_choice("dynamics", dynamics, get_args(Dynamics))
+        _require_choice("competition", competition, get_args(Competition))
+        _require_choice("communication", communication, (*get_args(Communication), None))
+        _require_choice("communication_reads", communication_reads, get_args(CommunicationReads))
+        self.unit_size = unit_size
+        self.num_active = _resolve_num_active(num_units, num_active, input_attention)
+        self.communication_reads = communication_reads
+        value_size = 4 * unit_size if input_value_size is None else input_value_size
+
+        self.input_read: InputAttention | InputProjection
+        if input_attention:
+            require_positive(input_key_size=input_key_size)
+            require_divisible("input_value_size", value_size, "input_heads", input_heads)
+            self.input_read = InputAttention(
+                num_units,
+                unit_size,
+                num_inputs,
+                input_size,
+                heads=input_heads,
+                key_size=input_key_size,
+                value_size=value_size,
+                competition=competition,
+                dropout=_probability("input_dropout", input_dropout),
+            )
+        else:
+            require_positive(input_value_size=value_size)
+            self.input_read = InputProjection(num_inputs, input_size, value_size)
+
+        cell = UnitLSTMCell if dynamics == "lstm" else UnitGRUCell
+        self.dynamics = cell(num_units, value_size, unit_size)
+
+        self.communication: UnitCommunication | None = None
+        if communication is not None:
+            require_positive(
+                communication_heads=communication_heads,
+                communication_key_size=communication_key_size,
+                communication_value_size=communication_value_size,
+            )
+            if communication_top_k is not None and not 1 <= communication_top_k <= num_units:
+                raise UsageError(f"communication_top_k must be 1 to num_units ({num_units}), got {communication_top_k}")
+            self.communication = UnitCommunication(
+                num_units,
+                unit_size,
+                kind=communication,
+                heads=communication_heads,
+                key_size=communication_key_size,
+                value_size=communication_value_size,
+                top_k=communication_top_k,
+                dropout=_probability("communication_dropout", communication_dropout),
+            )
+
+        self.initial_h: nn.Parameter | None = None
+        self.initial_c: nn.Parameter | None = None
+        if learn_initial_state:
+            self.initial_h = nn.Parameter(0.1 * torch.randn(self.hidden_size))
+            if dynamics == "lstm":
+                self.initial_c = nn.Parameter(0.1 * torch.randn(self.hidden_size))
+
+    def initial_state(self, batch_size: int) -> State:
+        """Zeros, or the learned initial state for every row; see `RecurrentCore.initial_state`."""
+        h, c = super().initial_state(batch_size)
+        if self.initial_h is not None:
+            h = self.initial_h.expand_as(h)
+        if self.initial_c is not None:
+            c = self.initial_c.expand_as(c)
+        return h, c
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        if x.dim() == 3:
+            x = x.unsqueeze(2)
+        return self.input_read.encode(x)
+
+    def _step(self, inputs: tuple[Tensor, ...], state: State, return_trace: bool) -> tuple[State, StepTrace | None]:
+        h, c = (s.reshape(-1, self.num_units, self.unit_size) for s in state)  # [B, N, D]
+
+        if isinstance(self.input_read, InputAttention):
+            u, priority, input_attention = self.input_read(h, *inputs)  # Eq. 2
+            active = top_k_mask(priority.detach(), self.num_active)  # Sec. 2.2
+        else:
+            (value,) = inputs
+            u = value.unsqueeze(1).expand(-1, self.num_units, -1)
+            active, input_attention = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device), None
+        mask = active.unsqueeze(-1)
+
+        h_candidate, c_candidate = self.dynamics(u, h, c)  # Sec. 2.3
+
+        communication_attention = None
+        h_new = h_candidate
+        if self.communication is not None:  # Sec. 2.4
+            unread = h_candidate.detach() if self.communication_reads == "candidate" else h
+            received, communication_attention = self.communication(torch.where(mask, h_candidate, unread))
+            h_new = h_candidate + received
+
+        h_next = torch.where(mask, h_new.to(h.dtype), h).flatten(1).unsqueeze(0)
+        c_next = torch.where(mask, c_candidate.to(c.dtype), c).flatten(1).unsqueeze(0)
+        trace = StepTrace(active, _head_mean(input_attention), _head_mean(communication_attention))
+        return (h_next, c_next), trace if return_trace else None
+
+
+def _head_mean(attention: Tensor | None) -> Tensor | None:
+    return None if attention is None else attention.mean(dim=2)
+
+
+def _resolve_unit_size(num_units: int, unit_size: int | None, hidden_size: int | None) -> int:
+    if hidden_size is None:
+        unit_size = 100 if unit_size is None else unit_size
+        require_positive(num_units=num_units, unit_size=unit_size)
+        return unit_size
+    require_divisible("hidden_size", hidden_size, "num_units", num_units)
+    if unit_size is not None and unit_size * num_units != hidden_size:
+        raise UsageError(
+            f"hidden_size {hidden_size} is not num_units {num_units} * unit_size {unit_size}; give one of the two"
+        )
+    return hidden_size // num_units
+
+
+def _resolve_num_active(num_units: int, num_active: int | None, input_attention: bool) -> int:
+    if not input_attention:
+        if num_active not in (None, num_units):
+            raise UsageError(
+                f"num_active {num_active} needs input attention; without it all num_units ({num_units}) are active"
+            )
+        return num_units
+    if num_active is None:
+        return max(1, round(2 * num_units / 3))
+    require_positive(num_active=num_active)
+    if num_active > num_units:
+        raise UsageError(f"num_active {num_active} is larger than num_units {num_units}; use 1 to {num_units}")
+    return num_active
+
+
+def _require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _probability(name: str, value: float) -> float:
+    if not 0.0 <= value < 1.0:
+        raise UsageError(f"{name} must be at least 0 and below 1, got {value!r}")
+    return value

@@ -1,0 +1,88 @@
+"""Per-unit building blocks: every unit has its own weights and sees only its own slice.
+
+Inputs and outputs are ``[B, N, width]``; a weight is ``[N, width_in, width_out]``. Letters as in `rimrl.cores.base`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def unit_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply each unit's row by that unit's own matrix.
+
+    Args:
+        x: ``[B, N, in]``.
+        weight: ``[N, in, out]``.
+
+    Returns:
+        ``[B, N, out]``.
+    """
+    return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1)
+
+
+def xavier_parameter(groups: int, fan_in: int, fan_out: int) -> nn.Parameter:
+    """A ``[groups, fan_in, fan_out]`` weight, each group drawn as its own Xavier-normal matrix."""
+    return nn.Parameter(torch.randn(groups, fan_in, fan_out) * math.sqrt(2.0 / (fan_in + fan_out)))
+
+
+def _uniform_parameter(bound: float, *shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+class UnitLSTMCell(nn.Module):
+    """N independent LSTM cells (RIM paper, Sec. 2.3); gates in `torch.nn.LSTM`'s order and initialisation.
+
+    Attributes:
+        weight_input: ``[N, U, 4 D]``, columns input, forget, cell, output gate.
+        weight_hidden: ``[N, D, 4 D]``.
+        bias: ``[N, 4 D]``, the sum of torch's two biases.
+    """
+
+    has_cell_memory = True
+
+    def __init__(self, num_units: int, input_size: int, unit_size: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(unit_size)
+        self.weight_input = _uniform_parameter(bound, num_units, input_size, 4 * unit_size)
+        self.weight_hidden = _uniform_parameter(bound, num_units, unit_size, 4 * unit_size)
+        self.bias = _uniform_parameter(bound, num_units, 4 * unit_size)
+
+    def forward(self, u: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: ``u [B, N, U]``, ``h`` and ``c [B, N, D]`` to the new ``(h, c)``."""
+        gates = unit_linear(u, self.weight_input) + unit_linear(h, self.weight_hidden) + self.bias
+        i, f, g, o = gates.chunk(4, dim=-1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+
+class UnitGRUCell(nn.Module):
+    """N independent GRU cells (RIM paper, Sec. 2.3); gates in `torch.nn.GRU`'s order and initialisation.
+
+    Attributes:
+        weight_input: ``[N, U, 3 D]``, columns reset, update, new.
+        weight_hidden: ``[N, D, 3 D]``.
+        bias_input, bias_hidden: ``[N, 3 D]``; they stay apart because the reset gate multiplies only the hidden one.
+    """
+
+    has_cell_memory = False
+
+    def __init__(self, num_units: int, input_size: int, unit_size: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(unit_size)
+        self.weight_input = _uniform_parameter(bound, num_units, input_size, 3 * unit_size)
+        self.weight_hidden = _uniform_parameter(bound, num_units, unit_size, 3 * unit_size)
+        self.bias_input = _uniform_parameter(bound, num_units, 3 * unit_size)
+        self.bias_hidden = _uniform_parameter(bound, num_units, 3 * unit_size)
+
+    def forward(self, u: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: ``u [B, N, U]`` and ``h [B, N, D]`` to the new ``h``; ``c`` passes through untouched."""
+        input_r, input_z, input_n = (unit_linear(u, self.weight_input) + self.bias_input).chunk(3, dim=-1)
+        hidden_r, hidden_z, hidden_n = (unit_linear(h, self.weight_hidden) + self.bias_hidden).chunk(3, dim=-1)
+        r = torch.sigmoid(input_r + hidden_r)
+        z = torch.sigmoid(input_z + hidden_z)
+        n = torch.tanh(input_n + r * hidden_n)
+        return (1.0 - z) * n + z * h, c
