@@ -36,6 +36,11 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     return beaten_by.sum(-1) < k
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """View ``[..., H * d]`` as ``[..., H, d]``."""
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
 class InputRead(NamedTuple):
     """What the units read from the input in one step.
 
@@ -89,13 +94,13 @@ class InputAttention(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys ``[T, B, H, dk, M]`` and values ``[T, B, H, M, dv]`` of a whole sequence ``x [T, B, M, I]``."""
-        keys = torch.einsum("tbmi,mik->tbmk", x, self.key).unflatten(-1, (self.heads, self.key_size))
-        values = torch.einsum("tbmi,miv->tbmv", x, self.value).unflatten(-1, (self.heads, -1))
+        keys = split_heads(torch.einsum("tbmi,mik->tbmk", x, self.key), self.heads)
+        values = split_heads(torch.einsum("tbmi,miv->tbmv", x, self.value), self.heads)
         return keys.permute(0, 1, 3, 4, 2), values.permute(0, 1, 3, 2, 4)
 
     def forward(self, h: Tensor, keys: Tensor, values: Tensor) -> InputRead:
         """Read one step's keys ``[B, H, dk, M]`` and values ``[B, H, M, dv]`` with the states ``h [B, N, D]``."""
-        queries = unit_linear(h, self.query).unflatten(-1, (self.heads, self.key_size)).transpose(1, 2)  # [B, H, N, dk]
+        queries = split_heads(unit_linear(h, self.query), self.heads).transpose(1, 2)  # [B, H, N, dk]
         scores = queries @ keys / math.sqrt(self.key_size)  # [B, H, N, M]
         null = torch.zeros_like(scores[..., :1])
         if self.competition == "null":
@@ -162,8 +167,8 @@ class UnitCommunication(nn.Module):
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """What each unit receives, ``[B, N, D]``, and its attention ``[B, N, H, N]``, from states ``h [B, N, D]``."""
-        parts = unit_linear(h, self.query_key_value).split(self.sizes, dim=-1)
-        queries, keys, values = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in parts)  # [B, H, N, d]
+        parts = torch.split(unit_linear(h, self.query_key_value), self.sizes, dim=-1)
+        queries, keys, values = (split_heads(part, self.heads).transpose(1, 2) for part in parts)  # [B, H, N, d]
         scores = queries @ keys.transpose(-1, -2) / math.sqrt(self.key_size)  # [B, H, N, N]
         if self.top_k is not None:
             scores = scores.masked_fill(~top_k_mask(scores, self.top_k), float("-inf"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rimrl.cores.base import CoreTrace, RecurrentCore, State, StepTrace
+from rimrl.cores.base import CoreTrace, RecurrentCore, State
 
 
 class FeedForward(RecurrentCore):
@@ -30,6 +30,3 @@ class FeedForward(RecurrentCore):
         if return_trace:
             trace = CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
         return torch.tanh(self.linear(x)), self.initial_state(x.shape[1]), trace
-
-    def _step(self, inputs: tuple[Tensor, ...], state: State, return_trace: bool) -> tuple[State, StepTrace | None]:
-        raise NotImplementedError("no state to step; see _scan")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from rimrl.cores.base import CoreTrace, RecurrentCore, State, StepTrace
+from rimrl.cores.base import CoreTrace, RecurrentCore, State
 
 
 class _TorchRNN(RecurrentCore):
@@ -43,11 +43,8 @@ class _TorchRNN(RecurrentCore):
         piece_state = (torch.where(first, state[0][:, cut.row], h0), torch.where(first, state[1][:, cut.row], c0))
         y, piece_state = self._call(packed, piece_state)
         assert isinstance(y, PackedSequence)
-        output = y.data[cut.order.argsort()].unflatten(0, x.shape[:2])
+        output = y.data[cut.order.argsort()].view(*x.shape[:2], -1)
         return output, (piece_state[0][:, cut.last_piece], piece_state[1][:, cut.last_piece]), trace
-
-    def _step(self, inputs: tuple[Tensor, ...], state: State, return_trace: bool) -> tuple[State, StepTrace | None]:
-        raise NotImplementedError("torch's layers run whole sequences; see _scan")
 
 
 class LSTM(_TorchRNN):

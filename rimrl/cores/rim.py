@@ -16,7 +16,8 @@ from rimrl.cores.attention import (
     require_divisible,
     top_k_mask,
 )
-from rimrl.cores.base import RecurrentCore, State, StepTrace, require_positive
+from rimrl.cores.base import State, require_positive
+from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitGRUCell, UnitLSTMCell
 from rimrl.errors import UsageError
 
@@ -24,7 +25,7 @@ Dynamics = Literal["lstm", "gru"]
 CommunicationReads = Literal["candidate", "previous"]
 
 
-class RIM(RecurrentCore):
+class RIM(StepwiseCore):
     r"""Units with their own dynamics that compete for the input and talk through attention.
 
     One step, for unit n of N, with ``X = [0; x_t]`` (Eq. 1):
