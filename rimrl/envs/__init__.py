@@ -1,0 +1,1 @@
+"""Environments: what agents are trained on, what is held out, and probes of single abilities."""

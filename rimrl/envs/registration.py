@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gymnasium
+
+from rimrl.envs.suites import DISTRACTORS
+
+_PROBES = {
+    "rimrl/RecallCue-v0": "rimrl.envs.probes:RecallCueEnv",
+    "rimrl/RepeatPrevious-v0": "rimrl.envs.probes:RepeatPreviousEnv",
+    "rimrl/CountSteps-v0": "rimrl.envs.probes:CountStepsEnv",
+    "rimrl/Forget-v0": "rimrl.envs.probes:ForgetEnv",
+}
+
 
 def register_envs() -> None:
     """Register every environment id under the ``rimrl/`` namespace; calling it again changes nothing."""
+    _register("rimrl/ObjectPicking-v0", "rimrl.envs.distractors:ObjectPickingEnv")
+    for split in DISTRACTORS.splits:
+        _register(split.env_id, "rimrl.envs.distractors:make_distractors", kwargs=dict(split.env_kwargs))
+    for env_id, entry_point in _PROBES.items():
+        _register(env_id, entry_point)
+    _register("rimrl/CartPoleNoVelocity-v0", "rimrl.envs.probes:make_cartpole_no_velocity", max_episode_steps=500)
+
+
+def _register(env_id: str, entry_point: str, **options: Any) -> None:
+    # Registering an id twice makes gymnasium warn. The passive checker is left out because it would cost more than a
+    # step of these environments; the tests run gymnasium's full checker instead.
+    if env_id not in gymnasium.registry:
+        gymnasium.register(env_id, entry_point, disable_env_checker=True, **options)

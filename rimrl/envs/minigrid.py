@@ -1,0 +1,253 @@
+"""Observations of MiniGrid environments, made ready for a policy.
+
+MiniGrid shows a tile as three small integers (object type, colour, state) and the mission as text. As they stand the
+integers look like a dark 0-255 picture, and text is no array at all. `MiniGridObservation` turns tiles into one-hot
+vectors or into rendered pixels, and the mission into a fixed number of token ids.
+
+Notation: V = view size, C = one-hot channels, T = tile size in pixels, L = mission length in tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from minigrid.core.constants import COLOR_TO_IDX, IDX_TO_COLOR, OBJECT_TO_IDX, STATE_TO_IDX
+from minigrid.core.grid import Grid
+from minigrid.core.world_object import WorldObj
+from minigrid.minigrid_env import MiniGridEnv
+from numpy.typing import NDArray
+
+from rimrl.errors import UsageError, unknown_name
+
+TILES = ("one_hot", "rgb")
+
+NUM_TYPES, NUM_COLORS, NUM_STATES = len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX)
+NUM_CHANNELS = NUM_TYPES + NUM_COLORS + NUM_STATES
+
+# The index of a word is its token id, so trained policies depend on this order: only ever append.
+VOCABULARY: tuple[str, ...] = (
+    "<pad>",
+    # articles, conjunctions, punctuation
+    *("a", "the", ",", "and", "then", "after", "you", "your"),
+    # actions
+    *("pick", "up", "go", "to", "get", "fetch", "put", "open", "unlock", "find", "reach", "use", "avoid", "traverse"),
+    "must",
+    # things
+    *("ball", "box", "key", "door", "object", "goal", "lava", "square", "room", "rooms", "hallway", "opening", "maze"),
+    # colours and other properties
+    *("red", "green", "blue", "purple", "yellow", "grey", "matching"),
+    # places
+    *("next", "near", "on", "in", "of", "at", "from", "left", "right", "front", "behind", "end"),
+)
+_TOKEN_OF_WORD = {word: token for token, word in enumerate(VOCABULARY) if token}
+
+# The longest missions of MiniGrid's own environments. BabyAI's sequence levels go up to 72.
+DEFAULT_MISSION_LENGTH = 20
+
+
+def code_of(kind: int, color: int, state: int) -> int:
+    """Number a tile: one integer in [0, 198) for its type, colour and state."""
+    return (kind * NUM_COLORS + color) * NUM_STATES + state
+
+
+# The tile behind each code, and its one-hot vector: rows of [codes, 3] and [codes, C].
+CELL_OF_CODE: NDArray[np.uint8] = np.array(
+    [(kind, color, state) for kind in range(NUM_TYPES) for color in range(NUM_COLORS) for state in range(NUM_STATES)],
+    dtype=np.uint8,
+)
+_ONE_HOT_OF_CODE: NDArray[np.uint8] = np.concatenate(
+    [np.eye(size, dtype=np.uint8)[CELL_OF_CODE[:, i]] for i, size in enumerate((NUM_TYPES, NUM_COLORS, NUM_STATES))],
+    axis=1,
+)
+_CODE_WEIGHTS = np.array([NUM_COLORS * NUM_STATES, NUM_STATES, 1], dtype=np.uint8)  # 197, the largest code, fits
+
+
+def encode_tiles(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn MiniGrid's tile encoding into concatenated one-hots of object type (11), colour (6) and state (3).
+
+    Args:
+        image: uint8 [V, V, 3], as in MiniGrid's observations.
+
+    Returns:
+        uint8 [V, V, 20] of zeros and ones, exactly three ones in each tile.
+    """
+    return _ONE_HOT_OF_CODE[_codes(image)]
+
+
+def _codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Number every tile of uint8 [V, V, 3] as `code_of` does; [V, V]."""
+    codes: NDArray[np.uint8] = image @ _CODE_WEIGHTS
+    return codes
+
+
+def decode_tiles(one_hot: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Undo `encode_tiles`.
+
+    Args:
+        one_hot: uint8 [..., 20].
+
+    Returns:
+        uint8 [..., 3].
+    """
+    parts = np.split(one_hot, [NUM_TYPES, NUM_TYPES + NUM_COLORS], axis=-1)
+    return np.stack([part.argmax(axis=-1) for part in parts], axis=-1).astype(np.uint8)
+
+
+def encode_mission(mission: str, length: int = DEFAULT_MISSION_LENGTH) -> NDArray[np.int64]:
+    """Turn a mission into token ids.
+
+    Args:
+        mission: Words of `VOCABULARY`, in any case, with commas.
+        length: L, the number of ids to return.
+
+    Returns:
+        int64 [L], padded at the end with 0.
+
+    Raises:
+        UsageError: If a word is not in the vocabulary or the mission is longer than `length`.
+    """
+    return np.array(_tokens(mission, length), dtype=np.int64)
+
+
+@lru_cache(maxsize=4096)
+def _tokens(mission: str, length: int) -> tuple[int, ...]:
+    words = re.findall(r"\w+|[^\w\s]", mission.lower())
+    for word in words:
+        if word not in _TOKEN_OF_WORD:
+            raise unknown_name("word", word, _TOKEN_OF_WORD, where=f"mission {mission!r}")
+    if len(words) > length:
+        raise UsageError(f"mission {mission!r} has {len(words)} tokens; mission_length={length} is too short for it")
+    return (*(_TOKEN_OF_WORD[word] for word in words), *(0,) * (length - len(words)))
+
+
+def decode_mission(tokens: NDArray[np.int64]) -> str:
+    """Turn token ids back into the mission they stand for.
+
+    Args:
+        tokens: Integers [L]; zeros are skipped.
+
+    Returns:
+        The mission in lower case.
+    """
+    return " ".join(VOCABULARY[token] for token in tokens if token).replace(" ,", ",")
+
+
+class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any], RecordConstructorArgs):
+    """Give any MiniGrid or BabyAI environment observations that a policy can read.
+
+    Observations become a dictionary:
+
+    * ``image``: with ``tiles="one_hot"`` uint8 [V, V, 20] in {0, 1}, see `encode_tiles`; the space is
+      ``Box(0, 1)``, so that Stable-Baselines3 does not take it for a picture and divide it by 255. With
+      ``tiles="rgb"`` uint8 [V*T, V*T, 3], the pixels of MiniGrid's `RGBImgPartialObsWrapper`. One-hot tiles are
+      indexed [column, row] as in MiniGrid, pixels [row, column].
+    * ``mission``: int64 [L], see `encode_mission`; left out with ``mission=False``.
+
+    MiniGrid's ``direction`` is left out: the view is egocentric, and a compass is not part of the papers' set-up.
+
+    Args:
+        env: An environment whose observations hold MiniGrid's partial view.
+        tiles: ``"one_hot"`` or ``"rgb"``.
+        mission: Whether observations hold the mission.
+        tile_size: T, the side of a rendered tile in pixels; only ``"rgb"`` reads it.
+        mission_length: L. The default, 20, holds the missions of MiniGrid's own environments; BabyAI's sequence
+            levels need up to 72.
+
+    Raises:
+        UsageError: If `env` is no MiniGrid environment or an argument is out of range; later, if a mission holds an
+            unknown word or is longer than `mission_length`.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        tiles: str = "one_hot",
+        mission: bool = True,
+        tile_size: int = 8,
+        mission_length: int = DEFAULT_MISSION_LENGTH,
+    ) -> None:
+        RecordConstructorArgs.__init__(
+            self, tiles=tiles, mission=mission, tile_size=tile_size, mission_length=mission_length
+        )
+        super().__init__(env)
+        if not shows_tiles(env):
+            raise UsageError(f"{env.unwrapped} does not show MiniGrid tiles; MiniGridObservation cannot prepare it")
+        if tiles not in TILES:
+            raise unknown_name("tiles", tiles, TILES)
+        for name, value in (("tile_size", tile_size), ("mission_length", mission_length)):
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name} must be a positive integer; got {value!r}")
+        self._tiles = None if tiles == "one_hot" else _TileAtlas(tile_size)
+        self._mission_length = mission_length if mission else None
+
+        assert isinstance(env.observation_space, spaces.Dict)
+        width, height, _ = env.observation_space["image"].shape or ()
+        image = (
+            spaces.Box(0, 1, (width, height, NUM_CHANNELS), np.uint8)
+            if self._tiles is None
+            else spaces.Box(0, 255, (height * tile_size, width * tile_size, 3), np.uint8)
+        )
+        parts: dict[str, spaces.Space[Any]] = {"image": image}
+        if mission:
+            parts["mission"] = spaces.Box(0, len(VOCABULARY) - 1, (mission_length,), np.int64)
+        self.observation_space = spaces.Dict(parts)
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """Prepare one observation; see the class."""
+        image = observation["image"]
+        prepared: dict[str, Any] = {"image": encode_tiles(image) if self._tiles is None else self._tiles.draw(image)}
+        if self._mission_length is not None:
+            prepared["mission"] = encode_mission(observation["mission"], self._mission_length)
+        return prepared
+
+
+def shows_tiles(env: gymnasium.Env[Any, Any]) -> bool:
+    """Tell whether observations of `env` hold MiniGrid's tile encoding and a mission in text."""
+    space = env.observation_space
+    return (
+        isinstance(env.unwrapped, MiniGridEnv)
+        and isinstance(space, spaces.Dict)
+        and isinstance(space.spaces.get("image"), spaces.Box)
+        and (space["image"].shape or ())[-1:] == (3,)
+        and "mission" in space.spaces
+        and not isinstance(space["mission"], spaces.Box)
+    )
+
+
+class _TileAtlas:
+    """Draws an encoded view from tiles that MiniGrid rendered once, since MiniGrid itself draws tile by tile."""
+
+    def __init__(self, tile_size: int) -> None:
+        codes = 2 * len(CELL_OF_CODE)  # the second half is the same tiles with the agent on top
+        self._size = tile_size
+        self._pixels = np.zeros((codes, tile_size, tile_size, 3), dtype=np.uint8)
+        self._drawn = np.zeros(codes, dtype=bool)
+
+    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Draw uint8 [V, V, 3] tiles as uint8 [V*T, V*T, 3] pixels."""
+        codes = _codes(image).T.astype(np.intp)  # [row, column]
+        rows, columns = codes.shape
+        codes[rows - 1, columns // 2] += len(CELL_OF_CODE)
+        if not self._drawn[codes].all():
+            for code in set(codes[~self._drawn[codes]].tolist()):
+                self._pixels[code] = self._render(code)
+                self._drawn[code] = True
+        return self._pixels[codes].swapaxes(1, 2).reshape(rows * self._size, columns * self._size, 3)
+
+    def _render(self, code: int) -> NDArray[np.uint8]:
+        with_agent, code = divmod(code, len(CELL_OF_CODE))
+        kind, color, state = CELL_OF_CODE[code].tolist()
+        tile = WorldObj.decode(kind, color, state)
+        if tile is not None:
+            tile.color = IDX_TO_COLOR[color]  # decode forgets the colour of goals
+        seen = kind != OBJECT_TO_IDX["unseen"]
+        pixels: NDArray[np.uint8] = Grid.render_tile(
+            tile, agent_dir=3 if with_agent else None, highlight=seen, tile_size=self._size
+        )
+        return pixels

@@ -1,0 +1,151 @@
+"""Suites: what is trained on and what is held out, as plain data.
+
+A suite names several environments that share observations and actions. Agents learn on the split ``train``; the other
+splits differ from it in one stated respect and measure how well what was learned carries over. The module imports no
+environment, so listing suites is instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from rimrl.errors import unknown_name
+
+# Every number of the object-picking task, here so that it can be tuned in one place.
+ROOM_SIZE = 7
+MAX_STEPS = 64
+NUM_DISTRACTORS = 3
+KNOWN_TYPES = ("ball", "box")
+KNOWN_COLORS = ("red", "green", "blue")
+NOVEL_TYPES = ("key",)
+NOVEL_COLORS = ("purple", "yellow", "grey")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One environment of a suite.
+
+    Attributes:
+        name: Short name, unique within the suite.
+        env_id: Gymnasium id of the environment.
+        held_out: True when agents never train on it.
+        description: One sentence that says how it differs from the training split.
+        env_kwargs: Arguments for the environment, read-only.
+    """
+
+    name: str
+    env_id: str
+    held_out: bool
+    description: str
+    env_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "env_kwargs", MappingProxyType(dict(self.env_kwargs)))
+
+    def __reduce__(self) -> tuple[type[Split], tuple[Any, ...]]:
+        # A mapping proxy cannot be pickled, and worker processes receive splits.
+        return Split, (self.name, self.env_id, self.held_out, self.description, dict(self.env_kwargs))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A training environment with the held-out environments that test what was learned on it.
+
+    Attributes:
+        name: Name used in configurations and on the command line.
+        description: One sentence.
+        splits: All splits; exactly one of them is not held out.
+    """
+
+    name: str
+    description: str
+    splits: tuple[Split, ...]
+
+    @property
+    def train(self) -> Split:
+        """The split that agents train on."""
+        (train,) = (split for split in self.splits if not split.held_out)
+        return train
+
+    @property
+    def held_out(self) -> tuple[Split, ...]:
+        """The splits that agents never train on."""
+        return tuple(split for split in self.splits if split.held_out)
+
+    def split(self, name: str) -> Split:
+        """Return the split called `name`.
+
+        Raises:
+            UsageError: If the suite has no such split; names the nearest one.
+        """
+        for split in self.splits:
+            if split.name == name:
+                return split
+        raise unknown_name("split", name, [split.name for split in self.splits], where=f"suite {self.name!r}")
+
+
+def _distractor_split(name: str, env_id: str, description: str, *, held_out: bool = True, **changed: Any) -> Split:
+    """Describe the training task with the `changed` arguments in place of its own."""
+    trained_on = {
+        "size": ROOM_SIZE,
+        "max_steps": MAX_STEPS,
+        "target_types": KNOWN_TYPES,
+        "target_colors": KNOWN_COLORS,
+        "distractor_types": KNOWN_TYPES,
+        "distractor_colors": KNOWN_COLORS,
+        "num_distractors": NUM_DISTRACTORS,
+    }
+    return Split(name, env_id, held_out, description, {**trained_on, **changed})
+
+
+DISTRACTORS = Suite(
+    name="distractors",
+    description="Pick up the named object; held-out splits surround it with distractors never seen in training.",
+    splits=(
+        _distractor_split(
+            "train", "rimrl/Distractors-v0", "Targets and distractors share shapes and colours.", held_out=False
+        ),
+        _distractor_split(
+            "novel_shapes",
+            "rimrl/Distractors-NovelShapes-v0",
+            "Distractors have a shape never seen in training, in the known colours.",
+            distractor_types=NOVEL_TYPES,
+        ),
+        _distractor_split(
+            "novel_colors",
+            "rimrl/Distractors-NovelColors-v0",
+            "Distractors have colours never seen on objects in training, in the known shapes.",
+            distractor_colors=NOVEL_COLORS,
+        ),
+        _distractor_split(
+            "more_objects",
+            "rimrl/Distractors-MoreObjects-v0",
+            "Twice as many distractors of the known kinds.",
+            num_distractors=2 * NUM_DISTRACTORS,
+        ),
+        _distractor_split(
+            "all_novel",
+            "rimrl/Distractors-AllNovel-v0",
+            "Twice as many distractors, all of an unseen shape in unseen colours.",
+            distractor_types=NOVEL_TYPES,
+            distractor_colors=NOVEL_COLORS,
+            num_distractors=2 * NUM_DISTRACTORS,
+        ),
+    ),
+)
+
+SUITES: Mapping[str, Suite] = MappingProxyType({suite.name: suite for suite in (DISTRACTORS,)})
+
+
+def get_suite(name: str) -> Suite:
+    """Return the suite called `name`.
+
+    Raises:
+        UsageError: If there is no such suite; names the nearest one.
+    """
+    if name not in SUITES:
+        raise unknown_name("suite", name, SUITES)
+    return SUITES[name]

@@ -1,0 +1,172 @@
+"""Makes environments by name, one at a time or as a Stable-Baselines3 vector."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from rimrl.envs.suites import SUITES
+from rimrl.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+BACKENDS = ("dummy", "subproc")
+
+
+def make_env(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """Make an environment of a suite, or any registered environment.
+
+    MiniGrid and BabyAI environments come with prepared observations (`rimrl.envs.minigrid.MiniGridObservation`);
+    `gymnasium.make` gives them as MiniGrid made them.
+
+    Args:
+        id_or_suite: Name of a suite, such as ``"distractors"``, or a gymnasium id, such as ``"CartPole-v1"``.
+        split: Split of the suite; a plain id has only ``"train"``.
+        **env_kwargs: Arguments for the environment, over those of the split. MiniGrid environments also take those
+            of `MiniGridObservation`.
+
+    Returns:
+        The environment.
+
+    Raises:
+        UsageError: If there is no such suite, id, split or argument; names the nearest one that exists.
+
+    Example:
+        >>> env = make_env("distractors", split="novel_shapes", num_distractors=5)
+        >>> env.observation_space["image"].shape
+        (7, 7, 20)
+    """
+    env_id, split_kwargs = _resolve(id_or_suite, split)
+    spec = _find_spec(env_id)
+    shows_minigrid = _entry_is_minigrid(spec)
+    valid = _argument_names(spec)
+    preparation = _preparation_arguments() if shows_minigrid else set()
+    if valid is not None:
+        for name in env_kwargs:
+            if name not in valid | preparation:
+                raise unknown_name("argument", name, valid | preparation, where=f"environment {env_id!r}")
+    kwargs = {**split_kwargs, **env_kwargs}
+    prepare = {name: kwargs.pop(name) for name in preparation & kwargs.keys()}
+    env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **kwargs)
+    if shows_minigrid:
+        from rimrl.envs.minigrid import MiniGridObservation  # noqa: PLC0415 (minigrid is slow to import)
+
+        env = MiniGridObservation(env, **prepare)
+    return env
+
+
+def make_vec_env(
+    id_or_suite: str,
+    split: str = "train",
+    n_envs: int = 1,
+    seed: int | None = None,
+    backend: Literal["dummy", "subproc"] = "dummy",
+    monitor_dir: Path | None = None,
+    **env_kwargs: Any,
+) -> VecEnv:
+    """Make a vector of environments that records every episode.
+
+    Args:
+        id_or_suite: As for `make_env`.
+        split: As for `make_env`.
+        n_envs: Number of environments.
+        seed: Environment i is seeded with `seed` + i; None leaves them unseeded.
+        backend: ``"dummy"`` steps them one after the other in this process, ``"subproc"`` each in a process of its
+            own.
+        monitor_dir: Folder that gets one ``monitor.csv`` for all environments, made if missing; None writes none.
+        **env_kwargs: As for `make_env`.
+
+    Returns:
+        The environments in a single `VecMonitor`. Episodes are recorded with ``is_success`` where the environment
+        reports it.
+
+    Raises:
+        UsageError: As `make_env`, and if `n_envs` is not positive or there is no such backend.
+    """
+    from stable_baselines3.common.vec_env import (  # noqa: PLC0415 (imports torch)
+        DummyVecEnv,
+        SubprocVecEnv,
+        VecMonitor,
+    )
+
+    if n_envs < 1:
+        raise UsageError(f"n_envs must be at least 1; got {n_envs}")
+    if backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS)
+    make: Callable[[], gymnasium.Env[Any, Any]] = partial(make_env, id_or_suite, split, **env_kwargs)
+    # A wrong argument is reported from here: from a worker process it would arrive as a broken pipe.
+    first = make()
+    info_keywords = tuple(first.metadata.get("info_keywords", ()))
+    first.close()
+
+    venv = SubprocVecEnv([make] * n_envs) if backend == "subproc" else DummyVecEnv([make] * n_envs)
+    if seed is not None:
+        venv.seed(seed)
+    filename = None
+    if monitor_dir is not None:
+        Path(monitor_dir).mkdir(parents=True, exist_ok=True)
+        filename = str(Path(monitor_dir) / "monitor.csv")
+    return VecMonitor(venv, filename, info_keywords=info_keywords)
+
+
+def _resolve(id_or_suite: str, split: str) -> tuple[str, dict[str, Any]]:
+    """Return the id behind a name, with the arguments of its split."""
+    if id_or_suite in SUITES:
+        chosen = SUITES[id_or_suite].split(split)
+        return chosen.env_id, dict(chosen.env_kwargs)
+    if split != "train":
+        _find_spec(id_or_suite)  # a misspelt suite should not be blamed on the split
+        raise UsageError(f"{id_or_suite!r} is a single environment and has no split {split!r}; leave the split out")
+    return id_or_suite, {}
+
+
+def _find_spec(env_id: str) -> EnvSpec:
+    if env_id not in gymnasium.registry:
+        import minigrid  # noqa: F401, PLC0415 (registers its ids, and is slow to import)
+    if env_id not in gymnasium.registry:
+        raise unknown_name("environment", env_id, [*SUITES, *gymnasium.registry])
+    return gymnasium.registry[env_id]
+
+
+def _creator(spec: EnvSpec) -> Callable[..., Any]:
+    creator: Callable[..., Any] = (
+        load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point  # type: ignore[assignment]
+    )
+    return creator
+
+
+def _entry_is_minigrid(spec: EnvSpec) -> bool:
+    """Tell whether `spec` makes a MiniGrid environment as it is, observations unprepared."""
+    creator = _creator(spec)
+    return inspect.isclass(creator) and any(base.__module__ == "minigrid.minigrid_env" for base in creator.__mro__)
+
+
+def _argument_names(spec: EnvSpec) -> set[str] | None:
+    """Collect the arguments that `gymnasium.make` takes for `spec`; None when its signature does not tell."""
+    names = {"max_episode_steps", "disable_env_checker", "render_mode"}
+    creator = _creator(spec)
+    # A class that takes **kwargs hands them to the class it extends.
+    constructors = (
+        [vars(base)["__init__"] for base in creator.__mro__ if "__init__" in vars(base)]
+        if inspect.isclass(creator)
+        else [creator]
+    )
+    for constructor in constructors:
+        parameters = inspect.signature(constructor).parameters.values()
+        names.update(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names - {"self"}
+    return None
+
+
+def _preparation_arguments() -> set[str]:
+    from rimrl.envs.minigrid import MiniGridObservation  # noqa: PLC0415 (minigrid is slow to import)
+
+    return set(inspect.signature(MiniGridObservation).parameters) - {"env"}
