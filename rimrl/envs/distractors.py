@@ -257,7 +257,7 @@ class ObjectPickingEnv(MiniGridEnv):
                 ahead.cur_pos = (-1, -1)
                 self.grid.set(*front, None)
         else:
-            raise UsageError(f"unknown action {action!r}; valid: 0 left, 1 right, 2 forward, 3 pickup")
+            raise UsageError(f"unknown action {action}; valid: 0 left, 1 right, 2 forward, 3 pickup")
 
         terminated = picked is not None
         success = picked is not None and (picked.type, picked.color) == (self.target_type, self.target_color)

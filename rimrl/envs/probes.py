@@ -57,7 +57,7 @@ class _Probe(gymnasium.Env[Observation, np.int64]):
     def step(self, action: np.int64) -> Step:
         """Judge one action; the returns are gymnasium's, and `info["is_success"]` tells whether there was no fault."""
         if not self.action_space.contains(action):
-            raise UsageError(f"unknown action {action!r}; valid: 0 to {self.action_space.n - 1}")  # type: ignore[attr-defined]
+            raise UsageError(f"unknown action {action}; valid: 0 to {self.action_space.n - 1}")  # type: ignore[attr-defined]
         reward, fault = self._judge(self._time, int(action))
         self._faultless = self._faultless and not fault
         self._time += 1
@@ -263,7 +263,8 @@ class CartPoleNoVelocity(gymnasium.ObservationWrapper[Observation, Any, Any]):
     The memory test of Stable-Baselines3 Contrib: velocities must be worked out from successive observations.
 
     Observation: float32 [2], cart position and pole angle. Actions, rewards and termination are CartPole-v1's.
-    Optimal return: 500.
+    Optimal return: 500. Without memory: about 50, the most that a search over linear policies, random ones included,
+    found.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:

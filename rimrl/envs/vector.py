@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from rimrl.envs.suites import SUITES
 from rimrl.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.vec_env import VecEnv
+    from stable_baselines3.common.vec_env import VecMonitor
 
 BACKENDS = ("dummy", "subproc")
 
@@ -69,8 +70,9 @@ def make_vec_env(
     seed: int | None = None,
     backend: Literal["dummy", "subproc"] = "dummy",
     monitor_dir: Path | None = None,
+    append_monitor: bool = False,
     **env_kwargs: Any,
-) -> VecEnv:
+) -> VecMonitor:
     """Make a vector of environments that records every episode.
 
     Args:
@@ -81,6 +83,8 @@ def make_vec_env(
         backend: ``"dummy"`` steps them one after the other in this process, ``"subproc"`` each in a process of its
             own.
         monitor_dir: Folder that gets one ``monitor.csv`` for all environments, made if missing; None writes none.
+        append_monitor: Continue an existing ``monitor.csv``, times included, as a resumed run must; by default it is
+            overwritten.
         **env_kwargs: As for `make_env`.
 
     Returns:
@@ -109,11 +113,24 @@ def make_vec_env(
     venv = SubprocVecEnv([make] * n_envs) if backend == "subproc" else DummyVecEnv([make] * n_envs)
     if seed is not None:
         venv.seed(seed)
-    filename = None
+    monitor = VecMonitor(venv, info_keywords=info_keywords)
     if monitor_dir is not None:
-        Path(monitor_dir).mkdir(parents=True, exist_ok=True)
-        filename = str(Path(monitor_dir) / "monitor.csv")
-    return VecMonitor(venv, filename, info_keywords=info_keywords)
+        _write_monitor(monitor, Path(monitor_dir) / "monitor.csv", _resolve(id_or_suite, split)[0], append_monitor)
+    return monitor
+
+
+def _write_monitor(monitor: VecMonitor, path: Path, env_id: str, append: bool) -> None:
+    """Let `monitor` write its episodes to `path`; VecMonitor itself can neither append nor name the environment."""
+    from stable_baselines3.common.monitor import ResultsWriter  # noqa: PLC0415 (imports torch)
+
+    append = append and path.exists()
+    if append:
+        with path.open() as file:
+            monitor.t_start = json.loads(file.readline().removeprefix("#"))["t_start"]
+    header: dict[str, float | str] = {"t_start": monitor.t_start, "env_id": env_id}
+    monitor.results_writer = ResultsWriter(
+        str(path), header, extra_keys=monitor.info_keywords, override_existing=not append
+    )
 
 
 def _resolve(id_or_suite: str, split: str) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,44 @@
+"""Every registered id keeps gymnasium's contract."""
+
+from __future__ import annotations
+
+import warnings
+
+import gymnasium
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from rimrl.envs.registration import register_envs
+from rimrl.envs.suites import SUITES, Suite
+
+OURS = [env_id for env_id in gymnasium.registry if env_id.startswith("rimrl/")]
+
+
+def test_every_split_and_probe_is_registered() -> None:
+    probes = {"RecallCue", "RepeatPrevious", "CountSteps", "Forget", "CartPoleNoVelocity", "ObjectPicking"}
+    splits = {split.env_id for suite in SUITES.values() for split in suite.splits}
+    assert set(OURS) == {f"rimrl/{name}-v0" for name in probes} | splits
+
+
+def test_registering_again_changes_nothing() -> None:
+    before = dict(gymnasium.registry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register_envs()
+    assert gymnasium.registry == before
+
+
+@pytest.mark.parametrize("env_id", OURS)
+@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version.*")
+@pytest.mark.filterwarnings("ignore:.*not having a wrapper.*")
+def test_id_keeps_gymnasiums_contract(env_id: str) -> None:
+    check_env(gymnasium.make(env_id, disable_env_checker=True), skip_render_check=True)
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
+def test_splits_share_their_spaces(suite: Suite) -> None:
+    spaces = []
+    for split in suite.splits:
+        env = gymnasium.make(split.env_id)
+        spaces.append((env.observation_space, env.action_space))
+    assert all(space == spaces[0] for space in spaces)
