@@ -1,0 +1,1 @@
+"""The SB3 border: policies, rollouts and algorithms over recurrent cores."""

@@ -1,0 +1,139 @@
+"""Recurrent A2C, which sb3-contrib does not have."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3 import A2C
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import explained_variance
+
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm, UnitActivity, entropy_loss, normalize
+from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
+from rimrl.agents.rollout import SequenceRolloutBuffer
+
+
+class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
+    """Synchronous advantage actor-critic over a recurrent core, with RMSProp as in the RIM paper (App. D.6).
+
+    Args:
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a `RecurrentCorePolicy` subclass.
+        env: Environment, vectorised or not, or its id.
+        learning_rate: A number or a function of the remaining progress. Default 7e-4, the paper's.
+        n_steps: Steps per environment between updates; gradients flow through all of them.
+        gamma: Discount factor.
+        gae_lambda: Bias-variance trade-off of the advantage estimate; 1 is the classic advantage.
+        ent_coef: Weight of the entropy bonus.
+        vf_coef: Weight of the value loss.
+        max_grad_norm: Gradients are scaled down to this global norm.
+        rms_prop_eps: RMSProp's epsilon.
+        use_rms_prop: RMSProp (default) or Adam.
+        use_sde: Generalised state-dependent exploration.
+        sde_sample_freq: Steps between samples of its noise; -1 for once a rollout.
+        normalize_advantage: Normalise advantages over the rollout.
+        stats_window_size: Episodes over which the logged means run.
+        tensorboard_log: Folder for TensorBoard; None for none.
+        policy_kwargs: Arguments of the policy, such as ``dict(core="rim", core_kwargs=dict(num_units=6))``.
+        verbose: 0, 1 or 2.
+        seed: Seed of everything random.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        sequence_length: Length of the sequences that gradients flow through; must divide ``n_steps``. Default: the
+            whole rollout.
+
+    Raises:
+        UsageError: If ``sequence_length`` does not divide, or the policy has no recurrent core.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": RecurrentCorePolicy,
+        "CnnPolicy": CnnRecurrentCorePolicy,
+        "MultiInputPolicy": MultiInputRecurrentCorePolicy,
+    }
+    rollout_buffer: SequenceRolloutBuffer
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentCorePolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 7e-4,
+        n_steps: int = 5,
+        gamma: float = 0.99,
+        gae_lambda: float = 1.0,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        rms_prop_eps: float = 1e-5,
+        use_rms_prop: bool = True,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        normalize_advantage: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        sequence_length: int | None = None,
+        _init_setup_model: bool = True,
+    ) -> None:
+        self.sequence_length = sequence_length
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            rms_prop_eps=rms_prop_eps,
+            use_rms_prop=use_rms_prop,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            normalize_advantage=normalize_advantage,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def train(self) -> None:
+        """Update the policy: one gradient step on the rollout that was just collected."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        (samples,) = self.rollout_buffer.get()
+        evaluation = self.policy.evaluate_sequences(
+            samples.observations, samples.actions, samples.states, samples.episode_starts, return_trace=True
+        )
+        advantages = normalize(samples.advantages) if self.normalize_advantage else samples.advantages
+        policy_loss = -(advantages * evaluation.log_prob).mean()
+        value_loss = th.nn.functional.mse_loss(samples.returns, evaluation.values)
+        negative_entropy = entropy_loss(evaluation)
+        loss = policy_loss + self.ent_coef * negative_entropy + self.vf_coef * value_loss
+
+        self.policy.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+
+        self._n_updates += 1
+        buffer = self.rollout_buffer
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record(
+            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        )
+        self.logger.record("train/entropy_loss", negative_entropy.item())
+        self.logger.record("train/policy_loss", policy_loss.item())
+        self.logger.record("train/value_loss", value_loss.item())
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        activity = UnitActivity()
+        activity.add(evaluation)
+        for name, share in activity.frequencies().items():
+            self.logger.record(name, share)

@@ -1,0 +1,47 @@
+"""Loading a trained agent, whichever of rimrl's algorithms saved it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import torch as th
+from stable_baselines3.common.type_aliases import GymEnv
+
+from rimrl.agents.a2c import RecurrentA2C
+from rimrl.agents.ppo import RecurrentPPO
+from rimrl.errors import UsageError
+
+
+def load(path: str | Path, env: GymEnv | None = None, device: th.device | str = "auto") -> RecurrentPPO | RecurrentA2C:
+    """Load an agent from a run folder or a ``.zip``.
+
+    Like every SB3 file, a ``.zip`` can run code when it is loaded: load only what you trust.
+
+    Args:
+        path: A run folder (its ``model.zip`` is taken) or a file that ``save`` wrote.
+        env: Environment to go on with; not needed for ``predict``.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Returns:
+        The agent, of the class that saved it.
+
+    Raises:
+        UsageError: If there is no such file, or it is truncated or not a saved agent.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "model.zip"
+    if not file.is_file():
+        raise UsageError(f"no saved agent at {file}; give a run folder that holds model.zip, or a .zip file")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+            data = json.loads(archive.read("data"))
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise UsageError(f"{file} is damaged or not a saved agent ({error}); restore it or train again") from None
+    if damaged is not None:
+        raise UsageError(f"{file} is damaged at {damaged!r}; restore it or train again")
+    algorithm = RecurrentA2C if "rms_prop_eps" in data or "n_epochs" not in data else RecurrentPPO
+    return algorithm.load(file, env=env, device=device)

@@ -1,0 +1,416 @@
+"""Actor-critic policies over any recurrent core, for rimrl's algorithms and for unmodified sb3-contrib."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    MlpExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from rimrl.cores.base import CoreTrace, RecurrentCore, State
+from rimrl.cores.registry import make_core
+from rimrl.errors import UsageError
+
+CoreSharing: TypeAlias = Literal["shared", "separate", "actor_only"]
+
+
+class SequenceEvaluation(NamedTuple):
+    """What a policy says of a minibatch of whole sequences.
+
+    Attributes:
+        values: ``[T, B]``.
+        log_prob: ``[T, B]``.
+        entropy: ``[T, B]``, or None where the distribution has no closed form.
+        trace: What the units of the actor's core did, on request.
+        critic_trace: The same of the critic's core, if it has its own.
+    """
+
+    values: Tensor
+    log_prob: Tensor
+    entropy: Tensor | None
+    trace: CoreTrace | None
+    critic_trace: CoreTrace | None
+
+
+class _Latents(NamedTuple):
+    """Outputs of the cores, ``[T, B, output_size]``, and what comes with them."""
+
+    pi: Tensor
+    vf: Tensor
+    states: RNNStates
+    trace: CoreTrace | None
+    critic_trace: CoreTrace | None
+
+
+class RecurrentCorePolicy(RecurrentActorCriticPolicy):
+    """Recurrent actor-critic policy whose memory is a `rimrl.cores.base.RecurrentCore`.
+
+    Drop-in for sb3-contrib's ``MlpLstmPolicy``: pass it to ``sb3_contrib.RecurrentPPO`` or to `rimrl.RecurrentPPO` and
+    `rimrl.RecurrentA2C` with ``policy_kwargs=dict(core="rim", core_kwargs=dict(num_units=6, num_active=4))``.
+
+    Args:
+        observation_space: Observation space.
+        action_space: Action space.
+        lr_schedule: Learning rate as a function of the remaining progress, 1 to 0.
+        net_arch: Layers between the core and the heads; SB3's default ``dict(pi=[64, 64], vf=[64, 64])``, none for
+            `NatureCNN`.
+        activation_fn: Activation of those layers.
+        ortho_init: Orthogonal initialisation of everything but the core.
+        use_sde: Generalised state-dependent exploration.
+        log_std_init: Initial log standard deviation of a Gaussian.
+        full_std: gSDE: one standard deviation for each feature and action.
+        use_expln: gSDE: ``expln`` instead of ``exp``.
+        squash_output: gSDE: squash actions with tanh.
+        features_extractor_class: What turns observations into the core's input.
+        features_extractor_kwargs: Its arguments.
+        share_features_extractor: One extractor for actor and critic.
+        normalize_images: Divide images by 255.
+        optimizer_class: Optimiser.
+        optimizer_kwargs: Its arguments besides the learning rate.
+        core: Name of a registered core (``rimrl list cores``) or a `RecurrentCore` subclass. Default ``"rim"``.
+        core_kwargs: Its options.
+        core_sharing: ``"shared"`` (default; the papers' set-up): one core, and the gradients of both heads flow into
+            it. ``"separate"``: the critic has its own core (contrib's ``enable_critic_lstm=True``). ``"actor_only"``:
+            the critic has a linear layer and no memory (contrib's ``enable_critic_lstm=False``).
+
+    Raises:
+        UsageError: For an unknown core, option or sharing, or a shared core over separate extractors.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        full_std: bool = True,
+        use_expln: bool = False,
+        squash_output: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = True,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        core: str | type[RecurrentCore] = "rim",
+        core_kwargs: dict[str, Any] | None = None,
+        core_sharing: CoreSharing = "shared",
+    ) -> None:
+        if core_sharing not in get_args(CoreSharing):
+            raise UsageError(f"core_sharing must be one of {', '.join(get_args(CoreSharing))}, got {core_sharing!r}")
+        if core_sharing == "shared" and not share_features_extractor:
+            raise UsageError(
+                'share_features_extractor=False needs core_sharing="separate" or "actor_only", got "shared"'
+            )
+        self._core_spec = core
+        self.core_kwargs = core_kwargs or {}
+        self.core_sharing = core_sharing
+        self.shared_lstm = core_sharing == "shared"
+        self.enable_critic_lstm = core_sharing == "separate"
+        # contrib's constructor would build an nn.LSTM; its parent calls _build_mlp_extractor, where the cores are made.
+        ActorCriticPolicy.__init__(
+            self,
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch,
+            activation_fn,
+            ortho_init,
+            use_sde,
+            log_std_init,
+            full_std,
+            use_expln,
+            squash_output,
+            features_extractor_class,
+            features_extractor_kwargs,
+            share_features_extractor,
+            normalize_images,
+            optimizer_class,
+            optimizer_kwargs,
+        )
+
+    def _build_mlp_extractor(self) -> None:
+        def build() -> RecurrentCore:
+            return make_core(self._core_spec, self.features_dim, **self.core_kwargs)
+
+        # The names that contrib's algorithm, predict() and buffer look for.
+        actor = build()
+        self.lstm_actor = actor  # type: ignore[assignment]
+        self.lstm_critic = build() if self.core_sharing == "separate" else None  # type: ignore[assignment]
+        self.critic = nn.Linear(self.features_dim, actor.output_size) if self.core_sharing == "actor_only" else None
+        self.lstm_output_dim = actor.output_size
+        self.lstm_hidden_state_shape = (actor.num_layers, 1, actor.hidden_size)
+        self.mlp_extractor = MlpExtractor(
+            actor.output_size, net_arch=self.net_arch, activation_fn=self.activation_fn, device=self.device
+        )
+
+    @property
+    def core(self) -> RecurrentCore:
+        """The actor's core; the critic's too where it is shared."""
+        return cast(RecurrentCore, self.lstm_actor)
+
+    @property
+    def critic_core(self) -> RecurrentCore | None:
+        """The critic's own core, if ``core_sharing="separate"``."""
+        return cast("RecurrentCore | None", self.lstm_critic)
+
+    def initial_states(self, n_envs: int) -> RNNStates:
+        """States before the first step of an episode, for actor and critic, each ``[num_layers, n_envs, hidden]``."""
+        pi = self.core.initial_state(n_envs)
+        return RNNStates(pi, pi if self.critic_core is None else self.critic_core.initial_state(n_envs))
+
+    # -- whole sequences, [T, B, ...]: what rimrl's algorithms call ---------------------------------------------------
+
+    def evaluate_sequences(
+        self,
+        obs: PyTorchObs,
+        actions: Tensor,
+        states: RNNStates,
+        episode_starts: Tensor,
+        return_trace: bool = False,
+    ) -> SequenceEvaluation:
+        """Evaluate the actions of a minibatch of whole sequences, without padding.
+
+        Args:
+            obs: ``[T, B, *observation shape]``, or a dict of such.
+            actions: ``[T, B]`` for discrete actions, else ``[T, B, action width]``.
+            states: Recurrent states before the first step, each ``[num_layers, B, hidden_size]``.
+            episode_starts: ``[T, B]``.
+            return_trace: Also return what the units did.
+
+        Returns:
+            Values, log-probabilities and entropies, each ``[T, B]``, and traces on request.
+        """
+        T, B = episode_starts.shape
+        flat_obs = {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
+        pi_features, vf_features = self._features(flat_obs)
+        latents = self._run_cores(
+            pi_features.view(T, B, -1), vf_features.view(T, B, -1), states, episode_starts, return_trace
+        )
+        values, distribution = self._heads(latents.pi.flatten(0, 1), latents.vf.flatten(0, 1))
+        log_prob = distribution.log_prob(actions.flatten(0, 1))
+        entropy = distribution.entropy()
+        return SequenceEvaluation(
+            values.view(T, B),
+            log_prob.view(T, B),
+            None if entropy is None else entropy.view(T, B),
+            latents.trace,
+            latents.critic_trace,
+        )
+
+    def _features(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
+        features = self.extract_features(obs)
+        return (features, features) if isinstance(features, Tensor) else features
+
+    def _run_cores(
+        self,
+        pi_features: Tensor,
+        vf_features: Tensor,
+        states: RNNStates,
+        episode_starts: Tensor,
+        return_trace: bool = False,
+    ) -> _Latents:
+        trace = critic_trace = None
+        latent_pi, state_pi, trace = _run(self.core, pi_features, states.pi, episode_starts, return_trace)
+        if self.critic_core is not None:
+            latent_vf, state_vf, critic_trace = _run(
+                self.critic_core, vf_features, states.vf, episode_starts, return_trace
+            )
+        elif self.critic is not None:
+            latent_vf, state_vf = self.critic(vf_features), state_pi
+        else:
+            latent_vf, state_vf = latent_pi, state_pi
+        return _Latents(latent_pi, latent_vf, RNNStates(state_pi, state_vf), trace, critic_trace)
+
+    def _heads(self, latent_pi: Tensor, latent_vf: Tensor) -> tuple[Tensor, Distribution]:
+        values = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
+        return values, self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent_pi))
+
+    # -- sb3-contrib's interface: flat batches of n_seq sequences, one after the other --------------------------------
+
+    def forward(  # type: ignore[override]
+        self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
+        """Act: one step for every environment.
+
+        Args:
+            obs: ``[n_envs, *observation shape]``, or a dict of such.
+            lstm_states: Recurrent states of actor and critic.
+            episode_starts: ``[n_envs]``; where true, the state is reset before the step.
+            deterministic: Take the mode instead of a sample.
+
+        Returns:
+            Actions, values ``[n_envs, 1]``, log-probabilities ``[n_envs]`` and the new states.
+        """
+        n_seq = lstm_states.pi[0].shape[1]
+        pi_features, vf_features = self._features(obs)
+        latents = self._run_cores(
+            _to_sequences(pi_features, n_seq),
+            _to_sequences(vf_features, n_seq),
+            lstm_states,
+            _to_sequences(episode_starts, n_seq),
+        )
+        values, distribution = self._heads(_to_batch(latents.pi), _to_batch(latents.vf))
+        actions = distribution.get_actions(deterministic=deterministic)
+        log_prob = distribution.log_prob(actions)
+        assert self.action_space.shape is not None
+        return actions.reshape((-1, *self.action_space.shape)), values, log_prob, latents.states
+
+    def evaluate_actions(  # type: ignore[override]
+        self, obs: PyTorchObs, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Evaluate actions on contrib's padded batches; see `evaluate_sequences` for the form without padding.
+
+        Returns:
+            Values ``[batch, 1]``, log-probabilities ``[batch]`` and entropies ``[batch]`` or None.
+        """
+        n_seq = lstm_states.pi[0].shape[1]
+        pi_features, vf_features = self._features(obs)
+        latents = self._run_cores(
+            _to_sequences(pi_features, n_seq),
+            _to_sequences(vf_features, n_seq),
+            lstm_states,
+            _to_sequences(episode_starts, n_seq),
+        )
+        values, distribution = self._heads(_to_batch(latents.pi), _to_batch(latents.vf))
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(  # type: ignore[override]
+        self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
+    ) -> tuple[Distribution, State]:
+        """The action distribution and the actor's new state."""
+        n_seq = lstm_states[0].shape[1]
+        features = BaseModel.extract_features(self, obs, self.pi_features_extractor)
+        latent, state = self.core(_to_sequences(features, n_seq), lstm_states, _to_sequences(episode_starts, n_seq))
+        latent_pi = self.mlp_extractor.forward_actor(_to_batch(latent))
+        return self._get_action_dist_from_latent(latent_pi), state
+
+    def predict_values(  # type: ignore[override]
+        self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
+    ) -> Tensor:
+        """Values ``[batch, 1]``, given the critic's state (the actor's where the core is shared)."""
+        n_seq = lstm_states[0].shape[1]
+        features = BaseModel.extract_features(self, obs, self.vf_features_extractor)
+        if self.critic is not None:
+            latent_vf = self.critic(features)
+        else:
+            core = self.core if self.critic_core is None else self.critic_core
+            latent, _ = core(_to_sequences(features, n_seq), lstm_states, _to_sequences(episode_starts, n_seq))
+            latent_vf = _to_batch(latent)
+        values: Tensor = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
+        return values
+
+    def predict(
+        self,
+        observation: np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]],
+        state: tuple[np.ndarray[Any, Any], ...] | None = None,
+        episode_start: np.ndarray[Any, Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray[Any, Any], tuple[np.ndarray[Any, Any], ...] | None]:
+        """Choose actions; see `stable_baselines3.common.base_class.BaseAlgorithm.predict`.
+
+        Args:
+            observation: One observation or a batch.
+            state: What the previous call returned; None begins an episode.
+            episode_start: ``[n_envs]``; where true, the state is reset first.
+            deterministic: Take the mode instead of a sample.
+
+        Returns:
+            The actions and the state to pass to the next call.
+        """
+        if state is None:
+            # contrib would start from zeros, which is not where a core with a learned initial state starts.
+            batch, _ = self.obs_to_tensor(observation)
+            n_envs = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
+            with th.no_grad():
+                h, c = self.core.initial_state(n_envs)
+            state = (h.cpu().numpy(), c.cpu().numpy())
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        # contrib leaves out its recurrent options, so that its policy.save()/load() forgets them.
+        return super()._get_constructor_parameters() | {
+            "share_features_extractor": self.share_features_extractor,
+            "core": self._core_spec,
+            "core_kwargs": self.core_kwargs,
+            "core_sharing": self.core_sharing,
+        }
+
+
+class CnnRecurrentCorePolicy(RecurrentCorePolicy):
+    """`RecurrentCorePolicy` for images: `NatureCNN` before the core unless another extractor is given."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+
+
+class MultiInputRecurrentCorePolicy(RecurrentCorePolicy):
+    """`RecurrentCorePolicy` for Dict observations: `CombinedExtractor` unless another extractor is given."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+
+
+def _run(
+    core: RecurrentCore, features: Tensor, state: tuple[Tensor, ...], episode_starts: Tensor, return_trace: bool
+) -> tuple[Tensor, State, CoreTrace | None]:
+    trace = None
+    if return_trace:
+        latent, new_state, trace = core(features, state, episode_starts, return_trace=True)
+    else:
+        latent, new_state = core(features, state, episode_starts)
+    return latent, new_state, trace
+
+
+def _to_sequences(batch: Tensor, n_seq: int) -> Tensor:
+    """Contrib's flat ``[n_seq * T, ...]``, sequence after sequence, as ``[T, n_seq, ...]``."""
+    return batch.reshape(n_seq, -1, *batch.shape[1:]).transpose(0, 1)
+
+
+def _to_batch(sequences: Tensor) -> Tensor:
+    """The inverse of `_to_sequences`."""
+    return sequences.transpose(0, 1).flatten(0, 1)

@@ -1,0 +1,215 @@
+"""Rollout storage for recurrent policies: time-major, without padding, one recurrent state a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.buffers import RolloutBuffer
+from torch import Tensor
+
+Obs = NDArray[Any] | dict[str, NDArray[Any]]
+
+
+class SequenceSamples(NamedTuple):
+    """A minibatch of S whole sequences of L steps.
+
+    Attributes:
+        observations: ``[L, S, *observation shape]`` in the space's own dtype, or a dict of such.
+        actions: ``[L, S]`` for discrete actions (int64), else ``[L, S, action width]``.
+        old_values: ``[L, S]``.
+        old_log_prob: ``[L, S]``.
+        advantages: ``[L, S]``.
+        returns: ``[L, S]``.
+        states: Recurrent states before the first step, each ``[num_layers, S, hidden_size]``.
+        episode_starts: ``[L, S]`` bool.
+    """
+
+    observations: Tensor | dict[str, Tensor]
+    actions: Tensor
+    old_values: Tensor
+    old_log_prob: Tensor
+    advantages: Tensor
+    returns: Tensor
+    states: RNNStates
+    episode_starts: Tensor
+
+
+class SequenceRolloutBuffer(RolloutBuffer):
+    """SB3's `RolloutBuffer` for recurrent policies: a minibatch is a set of whole sequences of environments.
+
+    The rollout of each environment is cut into sequences of equal length. The recurrent state is kept only where a
+    sequence begins; resets in the middle of a sequence are left to the core. Advantages and returns are SB3's own.
+
+    Args:
+        buffer_size: Steps per environment (``n_steps``).
+        observation_space: Observation space, Dict included.
+        action_space: Action space.
+        device: Where minibatches go.
+        gae_lambda: Bias-variance trade-off of the advantage estimate.
+        gamma: Discount factor.
+        n_envs: Number of environments.
+        sequence_length: Length L of a sequence; must divide ``buffer_size``. Default: the whole rollout.
+    """
+
+    observations: Obs  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        gae_lambda: float = 1,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+        sequence_length: int | None = None,
+    ) -> None:
+        self.sequence_length = sequence_length or buffer_size
+        self._states: list[RNNStates] = []
+        super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+
+    def reset(self) -> None:
+        """Forget the last rollout; memory of its size is taken afresh, because minibatches may still view the old."""
+        shape = (self.buffer_size, self.n_envs)
+        if isinstance(self.observation_space, spaces.Dict):
+            shapes: dict[str, tuple[int, ...]] = self.obs_shape  # type: ignore[assignment]
+            self.observations = {
+                key: np.zeros((*shape, *shapes[key]), dtype=space.dtype)
+                for key, space in self.observation_space.spaces.items()
+            }
+        else:
+            self.observations = np.zeros((*shape, *self.obs_shape), dtype=self.observation_space.dtype)
+        discrete = isinstance(self.action_space, spaces.Discrete)
+        action_dtype = np.int64 if discrete else self.action_space.dtype
+        self.actions = np.zeros(shape if discrete else (*shape, self.action_dim), dtype=action_dtype)
+        self.rewards = np.zeros(shape, dtype=np.float32)
+        self.returns = np.zeros(shape, dtype=np.float32)
+        self.episode_starts = np.zeros(shape, dtype=np.float32)
+        self.values = np.zeros(shape, dtype=np.float32)
+        self.log_probs = np.zeros(shape, dtype=np.float32)
+        self.advantages = np.zeros(shape, dtype=np.float32)
+        self._states = []
+        self.pos = 0
+        self.full = False
+
+    def add(  # type: ignore[override]
+        self,
+        obs: Obs,
+        action: NDArray[Any],
+        reward: NDArray[Any],
+        episode_start: NDArray[Any],
+        value: Tensor,
+        log_prob: Tensor,
+        states: RNNStates,
+    ) -> None:
+        """Append one step of all environments.
+
+        Args:
+            obs: What the policy saw, ``[n_envs, ...]`` or a dict of such.
+            action: What it did.
+            reward: What it got, ``[n_envs]``.
+            episode_start: Whether ``obs`` began an episode, ``[n_envs]``.
+            value: Its estimate, ``[n_envs, 1]``.
+            log_prob: Log-probability of the action, ``[n_envs]``.
+            states: The recurrent states *before* this step; kept only where a sequence begins.
+        """
+        if self.pos % self.sequence_length == 0:
+            self._states.append(states)
+        t = self.pos
+        if isinstance(self.observations, dict):
+            assert isinstance(obs, dict)
+            for key, stored in self.observations.items():
+                stored[t] = np.reshape(obs[key], stored.shape[1:])
+        else:
+            self.observations[t] = np.reshape(np.asarray(obs), self.observations.shape[1:])
+        self.actions[t] = np.reshape(action, self.actions.shape[1:])
+        self.rewards[t] = reward
+        self.episode_starts[t] = episode_start
+        self.values[t] = value.flatten().cpu().numpy()
+        self.log_probs[t] = log_prob.cpu().numpy()
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    @property
+    def num_sequences(self) -> int:
+        """How many sequences the rollout is cut into."""
+        return self.buffer_size // self.sequence_length * self.n_envs
+
+    def get(self, batch_size: int | None = None) -> Iterator[SequenceSamples]:  # type: ignore[override]
+        """Minibatches in random order (numpy's global generator, as SB3's buffers).
+
+        Args:
+            batch_size: Steps per minibatch, a multiple of ``sequence_length``; None for everything at once.
+
+        Yields:
+            Minibatches; the last one is smaller when the sequences do not divide evenly.
+        """
+        assert self.full, "the rollout must be complete before it is sampled"
+        everything = self._as_sequences()
+        per_batch = self.num_sequences if batch_size is None else batch_size // self.sequence_length
+        if per_batch >= self.num_sequences:
+            yield everything
+            return
+        order = th.as_tensor(np.random.permutation(self.num_sequences), device=self.device)
+        for chosen in th.split(order, per_batch):
+            yield _select(everything, chosen)
+
+    def _as_sequences(self) -> SequenceSamples:
+        observations = self.observations
+        return SequenceSamples(
+            {key: self._cut(value) for key, value in observations.items()}
+            if isinstance(observations, dict)
+            else self._cut(observations),
+            self._cut(self.actions),
+            self._cut(self.values),
+            self._cut(self.log_probs),
+            self._cut(self.advantages),
+            self._cut(self.returns),
+            _concatenate(self._states),
+            self._cut(self.episode_starts).bool(),
+        )
+
+    def _cut(self, array: NDArray[Any]) -> Tensor:
+        """``[n_steps, n_envs, ...]`` as ``[L, S, ...]``; a view where one sequence spans the rollout."""
+        n_chunks = self.buffer_size // self.sequence_length
+        chunks = array.reshape(n_chunks, self.sequence_length, *array.shape[1:]).swapaxes(0, 1)
+        return th.as_tensor(chunks.reshape(self.sequence_length, -1, *array.shape[2:]), device=self.device)
+
+
+def _concatenate(states: list[RNNStates]) -> RNNStates:
+    """States of each chunk side by side, in the order in which `SequenceRolloutBuffer._cut` lays out sequences."""
+    if len(states) == 1:
+        return states[0]
+
+    def joined(part: int, of: int) -> Tensor:
+        return th.cat([state[part][of] for state in states], dim=1)
+
+    return RNNStates((joined(0, 0), joined(0, 1)), (joined(1, 0), joined(1, 1)))
+
+
+def _select(samples: SequenceSamples, chosen: Tensor) -> SequenceSamples:
+    def take(x: Tensor) -> Tensor:
+        return x.index_select(1, chosen)
+
+    observations = samples.observations
+    pi = (take(samples.states.pi[0]), take(samples.states.pi[1]))
+    shared = samples.states.vf[0] is samples.states.pi[0]
+    vf = pi if shared else (take(samples.states.vf[0]), take(samples.states.vf[1]))
+    return SequenceSamples(
+        {key: take(value) for key, value in observations.items()}
+        if isinstance(observations, dict)
+        else take(observations),
+        take(samples.actions),
+        take(samples.old_values),
+        take(samples.old_log_prob),
+        take(samples.advantages),
+        take(samples.returns),
+        RNNStates(pi, vf),
+        take(samples.episode_starts),
+    )
