@@ -23,6 +23,7 @@ from minigrid.core.world_object import Ball, Box, Key, Wall, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
+from rimrl.envs.checks import check_at_least
 from rimrl.envs.minigrid import CELL_OF_CODE, MiniGridObservation, code_of
 from rimrl.envs.suites import KNOWN_COLORS, KNOWN_TYPES, MAX_STEPS, NUM_DISTRACTORS, ROOM_SIZE
 from rimrl.errors import UsageError, unknown_name
@@ -115,10 +116,10 @@ class ObjectPickingEnv(MiniGridEnv):
         agent_view_size: int = 7,
         render_mode: str | None = None,
     ) -> None:
-        _check_at_least("size", size, 3)
-        _check_at_least("num_distractors", num_distractors, 0)
-        _check_at_least("max_steps", max_steps, 1)
-        _check_at_least("agent_view_size", agent_view_size, 3)
+        check_at_least("size", size, 3)
+        check_at_least("num_distractors", num_distractors, 0)
+        check_at_least("max_steps", max_steps, 1)
+        check_at_least("agent_view_size", agent_view_size, 3)
         if agent_view_size % 2 == 0:
             raise UsageError(f"agent_view_size must be odd, so that the agent is in the middle; got {agent_view_size}")
         self.target_kinds = _kinds("target", target_types, target_colors)
@@ -266,11 +267,6 @@ class ObjectPickingEnv(MiniGridEnv):
             self.render()  # type: ignore[no-untyped-call]
         info = {"is_success": success} if terminated or truncated else {}
         return self.gen_obs(), self._reward() if success else 0.0, terminated, truncated, info
-
-
-def _check_at_least(name: str, value: int, minimum: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise UsageError(f"{name} must be an integer of at least {minimum}; got {value!r}")
 
 
 def _kinds(role: str, types: Sequence[str], colors: Sequence[str]) -> list[tuple[str, str]]:

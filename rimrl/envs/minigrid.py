@@ -23,6 +23,7 @@ from minigrid.core.world_object import WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
+from rimrl.envs.checks import check_at_least
 from rimrl.errors import UsageError, unknown_name
 
 TILES = ("one_hot", "rgb")
@@ -180,9 +181,8 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
             raise UsageError(f"{env.unwrapped} does not show MiniGrid tiles; MiniGridObservation cannot prepare it")
         if tiles not in TILES:
             raise unknown_name("tiles", tiles, TILES)
-        for name, value in (("tile_size", tile_size), ("mission_length", mission_length)):
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name} must be a positive integer; got {value!r}")
+        check_at_least("tile_size", tile_size, 1)
+        check_at_least("mission_length", mission_length, 1)
         self._tiles = None if tiles == "one_hot" else _TileAtlas(tile_size)
         self._mission_length = mission_length if mission else None
 

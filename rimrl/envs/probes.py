@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rimrl.envs.checks import check_at_least
 from rimrl.errors import UsageError
 
 Observation = NDArray[np.float32]
@@ -99,7 +100,7 @@ class RecallCueEnv(_Probe):
     """
 
     def __init__(self, delay: int = 8) -> None:
-        _check_at_least("delay", delay, 1)
+        check_at_least("delay", delay, 1)
         super().__init__(num_actions=2)
         self.delay = delay
 
@@ -143,7 +144,7 @@ class RepeatPreviousEnv(_Probe):
     """
 
     def __init__(self, length: int = 10) -> None:
-        _check_at_least("length", length, 1)
+        check_at_least("length", length, 1)
         super().__init__(num_actions=2)
         self.length = length
 
@@ -189,8 +190,8 @@ class CountStepsEnv(_Probe):
     """
 
     def __init__(self, press_at: int = 6, length: int = 10) -> None:
-        _check_at_least("press_at", press_at, 1)
-        _check_at_least("length", length, max(2, press_at))
+        check_at_least("press_at", press_at, 1)
+        check_at_least("length", length, max(2, press_at))
         super().__init__(num_actions=2)
         self.press_at = press_at
         self.length = length
@@ -239,8 +240,8 @@ class ForgetEnv(_Probe):
     """
 
     def __init__(self, min_delay: int = 2, max_delay: int = 6) -> None:
-        _check_at_least("min_delay", min_delay, 1)
-        _check_at_least("max_delay", max_delay, min_delay)
+        check_at_least("min_delay", min_delay, 1)
+        check_at_least("max_delay", max_delay, min_delay)
         super().__init__(num_actions=3)
         self.min_delay = min_delay
         self.max_delay = max_delay
@@ -289,8 +290,3 @@ def make_cartpole_no_velocity(render_mode: str | None = None) -> CartPoleNoVeloc
     from gymnasium.envs.classic_control.cartpole import CartPoleEnv  # noqa: PLC0415 (pulls in pygame)
 
     return CartPoleNoVelocity(CartPoleEnv(render_mode=render_mode))
-
-
-def _check_at_least(name: str, value: int, minimum: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise UsageError(f"{name} must be an integer of at least {minimum}; got {value!r}")

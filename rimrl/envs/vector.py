@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from rimrl.envs.checks import check_at_least
 from rimrl.envs.suites import SUITES
 from rimrl.errors import UsageError, unknown_name
 
@@ -100,8 +101,7 @@ def make_vec_env(
         VecMonitor,
     )
 
-    if n_envs < 1:
-        raise UsageError(f"n_envs must be at least 1; got {n_envs}")
+    check_at_least("n_envs", n_envs, 1)
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
     make: Callable[[], gymnasium.Env[Any, Any]] = partial(make_env, id_or_suite, split, **env_kwargs)

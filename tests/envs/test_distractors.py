@@ -156,11 +156,11 @@ def test_step_is_minigrids_own() -> None:
         env.reset(seed=seed)
         twin.reset(seed=seed)
         for action in rng.integers(4, size=40):
-            obs = env.step(action)[0]
+            obs, _, ended, _, _ = env.step(action)
             own = MiniGridEnv.step(twin, action)[0]
             np.testing.assert_array_equal(obs["image"], own["image"])
             assert obs["direction"] == own["direction"]
-            if env.carrying:
+            if ended:
                 break
 
 

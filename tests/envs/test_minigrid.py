@@ -143,8 +143,8 @@ def test_observations_can_be_changed_without_changing_the_next() -> None:
     ("kwargs", "message"),
     [
         ({"tiles": "pixels"}, "unknown tiles 'pixels'; valid: one_hot, rgb"),
-        ({"tile_size": 0}, "tile_size must be a positive integer; got 0"),
-        ({"mission_length": 0}, "mission_length must be a positive integer; got 0"),
+        ({"tile_size": 0}, "tile_size must be an integer of at least 1; got 0"),
+        ({"mission_length": 0}, "mission_length must be an integer of at least 1; got 0"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs: dict[str, Any], message: str) -> None:

@@ -111,7 +111,7 @@ def test_mistakes_are_named(name: str, split: str, kwargs: dict[str, Any], messa
 
 
 def test_bad_vector_arguments_are_refused() -> None:
-    with pytest.raises(UsageError, match="n_envs must be at least 1; got 0"):
+    with pytest.raises(UsageError, match="n_envs must be an integer of at least 1; got 0"):
         make_vec_env("distractors", n_envs=0)
     with pytest.raises(UsageError, match=r"unknown backend 'subprocess'; did you mean 'subproc'\?"):
         make_vec_env("distractors", backend="subprocess")  # type: ignore[arg-type]

@@ -1,0 +1,15 @@
+"""Checks of arguments that several environments share."""
+
+from __future__ import annotations
+
+from rimrl.errors import UsageError
+
+
+def check_at_least(name: str, value: int, minimum: int) -> None:
+    """Refuse anything but an integer of at least `minimum`.
+
+    Raises:
+        UsageError: With the argument's name and what was given.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise UsageError(f"{name} must be an integer of at least {minimum}; got {value!r}")
