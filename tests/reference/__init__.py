@@ -1,0 +1,1 @@
+"""Slow transcriptions of the equations that the cores are held to."""
