@@ -1,0 +1,1 @@
+"""The contract of the cores and what must hold whatever the weights are."""

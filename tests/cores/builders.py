@@ -1,0 +1,77 @@
+"""Small cores, sequences and states that the tests in this folder share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rimrl.cores.base import RecurrentCore, State
+from rimrl.cores.registry import CORES, core_options, make_core
+
+INPUT_SIZE = 3
+RIM: dict[str, Any] = {
+    "num_units": 4,
+    "num_active": 2,
+    "unit_size": 3,
+    "input_key_size": 2,
+    "input_value_size": 4,
+    "communication_heads": 2,
+    "communication_key_size": 3,
+    "communication_value_size": 2,
+}
+RIM_VARIANTS: dict[str, dict[str, Any]] = {
+    "competition of units": {"competition": "units"},
+    "residual, previous": {"communication": "residual", "communication_reads": "previous"},
+    "no communication": {"communication": None},
+    "gru, top 2": {"dynamics": "gru", "communication_top_k": 2},
+    "no input attention": {"input_attention": False, "num_active": None},
+    "three elements, two heads": {"num_inputs": 3, "input_heads": 2},
+    "learned start": {"learn_initial_state": True},
+    "all active": {"num_active": 4},
+}
+
+CoreSpec = tuple[str, dict[str, Any]]
+
+
+def small_options(name: str) -> dict[str, Any]:
+    """Options that keep a registered core small; a core that is added later needs no entry here."""
+    if name == "rim":
+        return RIM
+    return {"hidden_size": 12} if "hidden_size" in core_options(name) else {}
+
+
+SPECS: dict[str, CoreSpec] = {name: (name, small_options(name)) for name in CORES}
+SPECS |= {f"rim, {label}": ("rim", {**RIM, **options}) for label, options in RIM_VARIANTS.items()}
+SPECS |= {f"{name}, two layers": (name, {"hidden_size": 12, "num_layers": 2}) for name in ("lstm", "gru")}
+
+
+def build(spec: CoreSpec, seed: int = 0, dtype: torch.dtype = torch.float64) -> RecurrentCore:
+    torch.manual_seed(seed)
+    name, options = spec
+    return make_core(name, INPUT_SIZE, **options).to(dtype)
+
+
+def sequence(core: RecurrentCore, T: int, B: int, seed: int = 1) -> Tensor:
+    """Random input of the width, number of elements and dtype that the core takes."""
+    elements = () if core.num_inputs == 1 else (core.num_inputs,)
+    generator = torch.Generator().manual_seed(seed)
+    dtype = next(core.parameters()).dtype
+    return torch.randn(T, B, *elements, core.input_size, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def reached_state(core: RecurrentCore, B: int, seed: int = 2) -> State:
+    """A state that the core reaches by itself after a few steps, so that it is valid for every core."""
+    with torch.no_grad():
+        _, (h, c) = core(sequence(core, 4, B, seed))
+    return h.clone(), c.clone()
+
+
+def randomise(core: RecurrentCore, seed: int = 3, scale: float = 0.7) -> RecurrentCore:
+    """Give every parameter, biases included, random values."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return core
