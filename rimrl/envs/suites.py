@@ -15,7 +15,7 @@ from typing import Any
 from rimrl.errors import unknown_name
 
 # Every number of the object-picking task, here so that it can be tuned in one place.
-ROOM_SIZE = 7
+ROOM_SIZE = 6
 MAX_STEPS = 64
 NUM_DISTRACTORS = 3
 KNOWN_TYPES = ("ball", "box")

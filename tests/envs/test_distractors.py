@@ -254,4 +254,4 @@ def test_render_shows_the_room() -> None:
     env = picking(render_mode="rgb_array")
     env.reset(seed=0)
     frame = env.render()  # type: ignore[no-untyped-call]
-    assert frame.shape == (7 * env.tile_size, 7 * env.tile_size, 3)
+    assert frame.shape == (6 * env.tile_size, 6 * env.tile_size, 3)
