@@ -34,8 +34,8 @@ PICKABLE = {"ball": Ball, "box": Box, "key": Key}
 MISSION_LENGTH = 5
 
 # Layouts drawn before one is made solvable by hand. Rejection keeps the draw uniform over solvable layouts: 97 % of all
-# in the training room, 71 % with twice the distractors. Even in a full room with a 6x6 interior, a hundred failures in a
-# row have a probability below 1e-4.
+# in the training room, 71 % with twice the distractors. Even in a full room with a 6x6 interior, a hundred failures
+# in a row have a probability below 1e-4.
 MAX_LAYOUTS = 100
 
 _LEFT, _RIGHT, _FORWARD, _PICKUP = range(4)
