@@ -1,0 +1,1 @@
+"""The rollout, the policies and the algorithms on their own."""

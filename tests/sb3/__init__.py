@@ -1,0 +1,1 @@
+"""The policies and algorithms against sb3-contrib itself."""
