@@ -1,0 +1,1 @@
+"""Experiments: typed configuration, run folders, and one verb a file."""

@@ -1,0 +1,185 @@
+"""The ``rimrl`` command: thin verbs over `rimrl.experiments` and `rimrl.reporting`.
+
+Bad input ends with one line on standard error and exit code 2. Everything heavy is imported by the verb that needs
+it, so that ``rimrl --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rimrl import __version__
+from rimrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from rimrl.reporting.results import RunResults
+
+INTERRUPTED = 130
+BAD_INPUT = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that reports like everything else here: one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: The words after ``rimrl``; default: those of this process.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 when interrupted.
+    """
+    try:
+        options, rest = _parser().parse_known_args(arguments)
+        if rest and options.verb is not _train:
+            raise UsageError(f"unexpected argument {rest[0]!r}; see rimrl {options.name} --help")
+        options.overrides = rest
+        code: int = options.verb(options)
+    except UsageError as error:
+        print(f"rimrl: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("rimrl: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="rimrl", description="Train and evaluate agents with modular recurrent policies.")
+    parser.add_argument("--version", action="version", version=f"rimrl {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB", dest="name", parser_class=_Parser)
+
+    train = verbs.add_parser(
+        "train",
+        help="train an agent",
+        description="Train an agent and leave a run folder.",
+        epilog="Every other key of the configuration is an override, such as --core.num_active 3 or --env.n_envs 8; "
+        "'rimrl train CONFIG --keys' lists them.",
+        allow_abbrev=False,
+    )
+    train.add_argument("config", metavar="CONFIG", help="a shipped name (rimrl list configs) or a YAML file")
+    train.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/CONFIG_N")
+    train.add_argument("--seed", metavar="N", help="seed of weights, actions and environments")
+    train.add_argument("--total-timesteps", metavar="N", help="environment steps to train for")
+    train.add_argument("--keys", action="store_true", help="list the configuration's keys and values, and stop")
+    train.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    train.set_defaults(verb=_train)
+
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="play the training and held-out splits",
+        description="Evaluate runs on every split of their suite and write evaluation.json into each.",
+    )
+    evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder")
+    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="per split (default 100)")
+    evaluate.add_argument("--split", metavar="NAME", help="only this split")
+    evaluate.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    evaluate.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
+    evaluate.add_argument("--seed", type=int, metavar="N", help="seed of the levels (default far from training's)")
+    evaluate.add_argument("--n-envs", type=int, default=16, metavar="N", help="played side by side (default 16)")
+    evaluate.add_argument("--no-random", action="store_true", help="leave out the random policy")
+    evaluate.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    evaluate.set_defaults(verb=_evaluate)
+
+    compare = verbs.add_parser(
+        "compare", help="put evaluated runs in one table", description="Print one table of evaluated runs."
+    )
+    compare.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder")
+    compare.add_argument(
+        "--plot", type=Path, metavar="FILE", help="also save learning curves and bars, as .png or .svg"
+    )
+    compare.set_defaults(verb=_compare)
+
+    listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
+    listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
+    listing.set_defaults(verb=_list)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from rimrl.experiments.config_files import load_config  # noqa: PLC0415
+
+    overrides = list(options.overrides)
+    for flag, key in (("seed", "train.seed"), ("total_timesteps", "train.total_timesteps")):
+        value = getattr(options, flag)
+        if value is not None:
+            overrides.append(f"--{key}={value}")
+    config = load_config(options.config, overrides)
+    if options.keys:
+        print(config.to_yaml(), end="")
+        return 0
+    from rimrl.experiments.train import train  # noqa: PLC0415
+
+    run, finished = train(config, options.run_dir, progress_bar=not options.quiet)
+    if not finished:
+        print(f"rimrl: interrupted; the agent so far is in {run.model_file}", file=sys.stderr)
+        return INTERRUPTED
+    print(f"trained {config.name}: {run.path}")
+    print(f"next: rimrl evaluate {run.path}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+
+    for run in [Run.open(path) for path in options.runs]:
+        evaluate(
+            run,
+            episodes=options.episodes,
+            split=options.split,
+            deterministic=not options.stochastic,
+            seed=DEFAULT_SEED if options.seed is None else options.seed,
+            n_envs=options.n_envs,
+            random_policy=not options.no_random,
+            best=options.best,
+            progress_bar=not options.quiet,
+        )
+    _print_table(options.runs)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rimrl.reporting.plots import save_comparison  # noqa: PLC0415
+
+    runs = _print_table(options.runs)
+    if options.plot is not None:
+        try:
+            save_comparison(runs, options.plot)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot save the picture {options.plot}: {error}") from None
+        print(f"picture: {options.plot}")
+    return 0
+
+
+def _print_table(paths: list[Path]) -> list[RunResults]:
+    from rich.console import Console  # noqa: PLC0415
+
+    from rimrl.reporting.results import read_runs  # noqa: PLC0415
+    from rimrl.reporting.table import comparison_table  # noqa: PLC0415
+
+    runs = read_runs(paths)
+    Console().print(comparison_table(runs))
+    return runs
+
+
+def _list(options: argparse.Namespace) -> int:
+    from rich.console import Console  # noqa: PLC0415
+
+    from rimrl.listings import listing  # noqa: PLC0415
+
+    Console().print(listing(options.what))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""What an experiment is made of, as typed plain data.
+
+A configuration has four groups. ``env``, ``agent`` and ``train`` are the dataclasses below; ``core`` holds the name of
+a recurrent core and that core's own options, whose names, types and defaults are those of its constructor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import yaml
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """What the agent plays.
+
+    Attributes:
+        id: A suite (``rimrl list suites``), whose training split is played, or a gymnasium id.
+        n_envs: Environments played side by side.
+        backend: ``"dummy"`` steps them in this process, ``"subproc"`` in one process each.
+        kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks.
+    """
+
+    id: str
+    n_envs: int = 16
+    backend: Literal["dummy", "subproc"] = "dummy"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """Which recurrent core, with which options.
+
+    Attributes:
+        name: A core (``rimrl list cores``).
+        options: Arguments of its constructor.
+    """
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """How the agent learns, whatever the algorithm; names and meanings are Stable-Baselines3's.
+
+    Attributes:
+        algorithm: ``"ppo"`` or ``"a2c"``.
+        learning_rate: Step size at the start.
+        learning_rate_schedule: ``"constant"``, or ``"linear"`` to fall to zero at the end of training.
+        n_steps: Steps per environment and rollout.
+        sequence_length: Length of the sequences that gradients flow through; null for the whole rollout.
+        gamma: Discount factor.
+        gae_lambda: Bias-variance trade-off of the advantage estimate.
+        ent_coef: Weight of the entropy bonus.
+        vf_coef: Weight of the value loss.
+        max_grad_norm: Gradients are scaled down to this global norm.
+        normalize_advantage: Normalise advantages over each minibatch.
+        core_sharing: ``"shared"``, ``"separate"`` or ``"actor_only"``: does the critic use the actor's core, one of its
+            own, or none.
+        net_arch: Widths of the hidden layers between the core and each head.
+        features_dim: Width of the features that the core reads; null for the extractor's default.
+    """
+
+    algorithm: Literal["ppo", "a2c"] = "ppo"
+    learning_rate: float = 3e-4
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    n_steps: int = 128
+    sequence_length: int | None = None
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    ent_coef: float = 0.0
+    vf_coef: float = 0.5
+    max_grad_norm: float = 0.5
+    normalize_advantage: bool = True
+    core_sharing: Literal["shared", "separate", "actor_only"] = "shared"
+    net_arch: list[int] = field(default_factory=lambda: [64, 64])
+    features_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class PPOConfig(AgentConfig):
+    """Proximal policy optimisation.
+
+    Attributes:
+        batch_size: Steps per minibatch, a multiple of the sequence length.
+        n_epochs: Passes over each rollout.
+        clip_range: Clipping of the policy ratio.
+        clip_range_vf: Clipping of the value function; null for none.
+        target_kl: Stop an update early when the policy moved this far; null for no limit.
+    """
+
+    batch_size: int = 512
+    n_epochs: int = 4
+    clip_range: float = 0.2
+    clip_range_vf: float | None = None
+    target_kl: float | None = None
+
+
+@dataclass(frozen=True)
+class A2CConfig(AgentConfig):
+    """Synchronous advantage actor-critic; defaults are Stable-Baselines3's.
+
+    Attributes:
+        use_rms_prop: RMSProp, as in the RIM paper (App. D.6), or Adam.
+        rms_prop_eps: RMSProp's epsilon.
+    """
+
+    algorithm: Literal["ppo", "a2c"] = "a2c"
+    learning_rate: float = 7e-4
+    n_steps: int = 5
+    gae_lambda: float = 1.0
+    normalize_advantage: bool = False
+    use_rms_prop: bool = True
+    rms_prop_eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, and what is kept.
+
+    Attributes:
+        total_timesteps: Environment steps, over all environments together.
+        seed: Seed of weights, actions and environments.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        num_threads: Threads that torch uses on the CPU; results are repeatable bit for bit at the same number.
+        eval_freq: Steps between evaluations on the training split, which choose ``best_model.zip``; 0 for none.
+        eval_episodes: Episodes of each.
+        checkpoint_freq: Steps between files in ``checkpoints/``; 0 for none.
+    """
+
+    total_timesteps: int = 1_000_000
+    seed: int = 0
+    device: str = "auto"
+    num_threads: int = 1
+    eval_freq: int = 50_000
+    eval_episodes: int = 32
+    checkpoint_freq: int = 0
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """A complete, re-runnable experiment.
+
+    Attributes:
+        name: Shipped name such as ``distractors/rim``, or the file's stem.
+        env: What is played.
+        core: The policy's memory.
+        agent: How it learns.
+        train: How long.
+    """
+
+    name: str
+    env: EnvConfig
+    core: CoreConfig
+    agent: PPOConfig | A2CConfig
+    train: TrainConfig
+
+    def to_yaml(self) -> str:
+        """The configuration as a file that `load_config` reads back to an equal one."""
+        groups = {
+            "env": asdict(self.env),
+            "core": {"name": self.core.name, **self.core.options},
+            "agent": asdict(self.agent),
+            "train": asdict(self.train),
+        }
+        return f"# {self.name}\n" + yaml.safe_dump(groups, sort_keys=False)
+
+
+ALGORITHMS: dict[str, type[PPOConfig] | type[A2CConfig]] = {"ppo": PPOConfig, "a2c": A2CConfig}

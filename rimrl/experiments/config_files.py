@@ -1,0 +1,222 @@
+"""Reading configurations: shipped YAML files, files of your own, and dotted overrides on top."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from rimrl.cores.registry import CORES, core_class, core_options
+from rimrl.errors import UsageError, unknown_name
+from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
+
+_GROUPS = ("env", "core", "agent", "train")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name and file of every configuration that comes with rimrl."""
+    root = Path(str(resources.files("rimrl"))) / "configs"
+    return {str(file.relative_to(root).with_suffix("")): file for file in sorted(root.rglob("*.yaml"))}
+
+
+def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read a configuration and apply overrides.
+
+    Args:
+        config: A shipped name (``rimrl list configs``) or the path of a YAML file.
+        overrides: Command line words such as ``["--core.num_active", "3", "--env.n_envs=8"]``.
+
+    Returns:
+        The complete configuration.
+
+    Raises:
+        UsageError: For a file, key, core or algorithm that does not exist (names the nearest) or a wrong type.
+    """
+    name, file = _find(config)
+    settings = dict(_flatten(_read(file)))
+    changes = dict(_split_overrides(overrides))
+
+    def chosen(key: str, default: str, valid: Mapping[str, object]) -> str:
+        value = str(changes.get(key, settings.get(key, default)))
+        if value not in valid:
+            kind = "core" if key == "core.name" else "algorithm"
+            raise unknown_name(kind, value, valid, where=f"--{key}" if key in changes else f"{file} ({key})")
+        return value
+
+    core = chosen("core.name", "rim", CORES)
+    algorithm = chosen("agent.algorithm", "ppo", ALGORITHMS)
+    parser = _parser(core, algorithm)
+    known = _known_keys(core, algorithm)
+    if core != settings.get("core.name", "rim"):
+        # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
+        settings = {k: v for k, v in settings.items() if not k.startswith("core.") or k == "core.hidden_size"}
+    if algorithm != settings.get("agent.algorithm", "ppo"):
+        settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in known}
+    for source, keys in ((str(file), settings), ("the command line", changes)):
+        for key in keys:
+            if key not in known and not key.startswith("env.kwargs."):
+                raise unknown_name("key", key, known, where=source)
+    settings.pop("core.name", None)
+    settings.pop("agent.algorithm", None)
+    changes |= {"core.name": core, "agent.algorithm": algorithm}
+    if "env.id" not in settings | changes:
+        raise UsageError(f"{file} does not say what to play: set env.id to a suite or a gymnasium id")
+
+    values = _parse(lambda: parser.parse_object(_nest(settings)), file)
+    words = [f"--{key}={value}" for key, value in changes.items()]
+    values = _parse(lambda: parser.parse_args(words, values), "the command line")
+    groups = {group: vars(values[group]) for group in _GROUPS}
+    core_settings = dict(groups["core"])
+    _check_positive(groups)
+    return ExperimentConfig(
+        name,
+        EnvConfig(**_plain(groups["env"])),
+        CoreConfig(core_settings.pop("name"), core_settings),
+        ALGORITHMS[algorithm](**groups["agent"]),
+        TrainConfig(**groups["train"]),
+    )
+
+
+def describe_keys(config: str) -> list[tuple[str, Any]]:
+    """Every key that a configuration accepts, with its value there: what ``rimrl train CONFIG --help`` prints."""
+    loaded = load_config(config)
+    groups = {"env": asdict(loaded.env), "core": {"name": loaded.core.name, **loaded.core.options}}
+    groups |= {"agent": asdict(loaded.agent), "train": asdict(loaded.train)}
+    return [(f"--{group}.{key}", value) for group, settings in groups.items() for key, value in settings.items()]
+
+
+def _find(config: str) -> tuple[str, Path]:
+    shipped = shipped_configs()
+    if config in shipped:
+        return config, shipped[config]
+    file = Path(config)
+    if file.suffix in {".yaml", ".yml"}:
+        if not file.is_file():
+            raise UsageError(f"no configuration file {file}; give a YAML file or one of: {', '.join(shipped)}")
+        return file.stem, file
+    raise unknown_name("configuration", config, shipped)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {file}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
+    for group, settings in content.items():
+        if group not in _GROUPS:
+            raise unknown_name("group", str(group), _GROUPS, where=str(file))
+        if not isinstance(settings, dict):
+            raise UsageError(f"group {group!r} in {file} must hold keys, got {settings!r}")
+    return content
+
+
+def _flatten(content: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for group, settings in content.items():
+        for key, value in settings.items():
+            if (group, key) == ("env", "kwargs") and isinstance(value, dict):
+                yield from ((f"env.kwargs.{name}", argument) for name, argument in value.items())
+            else:
+                yield f"{group}.{key}", value
+
+
+def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        *path, last = key.split(".", maxsplit=2)
+        level = nested
+        for part in path:
+            level = level.setdefault(part, {})
+        level[last] = value
+    return nested
+
+
+def _split_overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    remaining = iter(words)
+    for word in remaining:
+        if not word.startswith("--"):
+            raise UsageError(f"unexpected argument {word!r}; overrides look like --core.num_active 3")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            following = next(remaining, None)
+            if following is None:
+                raise UsageError(f"--{key} needs a value")
+            value = following
+        yield key, value
+
+
+def _parser(core: str, algorithm: str) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(EnvConfig, "env")
+    parser.add_argument("--core.name", type=str, default=core)
+    parser.add_class_arguments(core_class(core), "core", skip={"input_size"})
+    parser.add_class_arguments(ALGORITHMS[algorithm], "agent")
+    parser.add_class_arguments(TrainConfig, "train")
+    return parser
+
+
+def _known_keys(core: str, algorithm: str) -> list[str]:
+    keys = {"env": EnvConfig, "agent": ALGORITHMS[algorithm], "train": TrainConfig}
+    known = [f"{group}.{entry.name}" for group, cls in keys.items() for entry in fields(cls)]
+    options = [key for key, p in core_options(core).items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    return [*known, "core.name", *(f"core.{option}" for option in options)]
+
+
+def _parse(parse: Any, where: Path | str) -> Namespace:
+    try:
+        result: Namespace = parse()
+    except ArgumentError as error:
+        raise UsageError(f"{_one_line(str(error))} (in {where})") from None
+    return result
+
+
+def _one_line(message: str) -> str:
+    """Jsonargparse explains itself over many lines; keep the key, what was expected and what was given."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    key = lines[0].removeprefix('Parser key "').removesuffix('":')
+    expected = [line.split(".", 1)[0] if line.startswith("Expected a <") else line for line in lines[1:]]
+    wanted = [part.removeprefix("Expected a ") for part in expected if part.startswith("Expected a ")]
+    kinds = " or ".join(dict.fromkeys(_readable(part) for part in wanted))
+    given = next(
+        (line.split(": ", 1)[1] for line in reversed(lines) if "iven value: " in line or "Got value: " in line), None
+    )
+    if not kinds or given is None:
+        return " ".join(" ".join(lines).split())
+    return f"{key} must be {kinds}, got {given.split('Got value: ')[-1]!r}"
+
+
+def _readable(kind: str) -> str:
+    kind = kind.split(". Got value", maxsplit=1)[0]
+    names = {"<class 'int'>": "an integer", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
+    names |= {
+        "<class 'NoneType'>": "null",
+        "<class 'str'>": "text",
+        "<class 'list'>": "a list",
+        "<class 'dict'>": "a mapping",
+    }
+    return names.get(kind, kind.replace("typing.Literal", "one of ").strip())
+
+
+def _check_positive(groups: Mapping[str, Mapping[str, Any]]) -> None:
+    for group, keys in {
+        "env": ("n_envs",),
+        "agent": ("n_steps", "sequence_length", "batch_size", "n_epochs", "learning_rate", "features_dim"),
+        "train": ("total_timesteps", "num_threads", "eval_episodes"),
+    }.items():
+        for key in keys:
+            value = groups[group].get(key)
+            if value is not None and value <= 0:
+                raise UsageError(f"{group}.{key} must be positive, got {value}")
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.as_dict() if isinstance(value, Namespace) else value for key, value in settings.items()}

@@ -1,0 +1,206 @@
+"""``rimrl evaluate``: play every split of a suite and write ``evaluation.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
+
+from rimrl.agents.load import load
+from rimrl.envs.suites import SUITES, Split, get_suite
+from rimrl.envs.vector import make_vec_env
+from rimrl.errors import UsageError
+from rimrl.experiments.run import Run
+
+# Episodes that no training, whose seeds are small, has met.
+DEFAULT_SEED = 1_000_000
+
+
+@dataclass
+class Episodes:
+    """Outcomes of the episodes of one split.
+
+    Attributes:
+        returns: Undiscounted, one an episode.
+        lengths: In steps.
+        successes: Empty where the environment does not report success.
+    """
+
+    returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    successes: list[bool] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float | None]:
+        """Means over episodes, under the names that ``evaluation.json`` uses."""
+        return {
+            "return_mean": float(np.mean(self.returns)),
+            "return_std": float(np.std(self.returns)),
+            "length_mean": float(np.mean(self.lengths)),
+            "success_rate": float(np.mean(self.successes)) if self.successes else None,
+        }
+
+
+def evaluate(
+    run: Run,
+    episodes: int = 100,
+    split: str | None = None,
+    deterministic: bool = True,
+    seed: int = DEFAULT_SEED,
+    n_envs: int = 16,
+    random_policy: bool = True,
+    best: bool = False,
+    progress_bar: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a run's agent on the training split and every held-out split of its suite.
+
+    Args:
+        run: A run that has been trained.
+        episodes: Episodes per split.
+        split: Only this split; default: all of them.
+        deterministic: Take the mode of the policy instead of a sample.
+        seed: Seed of levels and actions; the same for every split and run.
+        n_envs: Environments played side by side.
+        random_policy: Also play as many episodes with uniformly random actions: the chance level.
+        best: Evaluate ``best_model.zip`` instead of ``model.zip``.
+        progress_bar: Show progress on standard error.
+
+    Returns:
+        What was written to ``evaluation.json``.
+
+    Raises:
+        UsageError: For no episodes, an unknown split, or a model that is missing or damaged.
+    """
+    if episodes < 1 or n_envs < 1:
+        raise UsageError(f"episodes and n_envs must be at least 1, got {episodes} and {n_envs}")
+    config = run.config
+    splits = _splits(config.env.id, split)
+    model_file = run.path / "best_model.zip" if best else run.model_file
+    th.set_num_threads(config.train.num_threads)
+    agent = load(model_file, device=config.train.device)
+
+    results: dict[str, Any] = {}
+    for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
+
+        def make() -> VecEnv:
+            return make_vec_env(
+                config.env.id,
+                split=current.name,  # noqa: B023
+                n_envs=min(n_envs, episodes),
+                seed=seed,
+                backend=config.env.backend,
+                **config.env.kwargs,
+            )
+
+        result: dict[str, Any] = {"held_out": current.held_out, "episodes": episodes}
+        result |= play(agent, make, episodes, deterministic, seed).summary()
+        if random_policy:
+            chance = play(None, make, episodes, deterministic, seed).summary()
+            result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
+        results[current.name] = result
+
+    evaluation = {
+        "suite": config.env.id,
+        "config": config.name,
+        "core": config.core.name,
+        "model": model_file.name,
+        "num_timesteps": agent.num_timesteps,
+        "deterministic": deterministic,
+        "seed": seed,
+    }
+    if split is not None:
+        results = _splits_of_same(run, evaluation) | results
+    evaluation["splits"] = results
+    run.write("evaluation.json", json.dumps(evaluation, indent=2) + "\n")
+    return evaluation
+
+
+def play(
+    agent: PolicyPredictor | None, make_env: Callable[[], VecEnv], episodes: int, deterministic: bool, seed: int
+) -> Episodes:
+    """Play whole episodes, as many in each environment as in the others, so that short ones are not favoured.
+
+    Args:
+        agent: Who plays; None for uniformly random actions.
+        make_env: Makes the seeded environments; they are closed afterwards.
+        episodes: How many.
+        deterministic: Take the mode of the policy instead of a sample.
+        seed: Seed of the actions.
+
+    Returns:
+        The outcome of each episode.
+    """
+    set_random_seed(seed)
+    env = make_env()
+    outcome = Episodes()
+
+    def note(local: dict[str, Any], _: dict[str, Any]) -> None:
+        i = local["i"]
+        if local["done"] and local["episode_counts"][i] < local["episode_count_targets"][i]:
+            success = local["info"].get("is_success")
+            if success is not None:
+                outcome.successes.append(bool(success))
+
+    player = _RandomPlayer(env.action_space, seed) if agent is None else agent
+    try:
+        returns, lengths = evaluate_policy(
+            player,
+            env,
+            n_eval_episodes=episodes,
+            deterministic=deterministic,
+            callback=note,
+            return_episode_rewards=True,
+            warn=False,
+        )
+    finally:
+        env.close()
+    assert isinstance(returns, list)
+    assert isinstance(lengths, list)
+    outcome.returns, outcome.lengths = returns, lengths
+    return outcome
+
+
+class _RandomPlayer:
+    """Uniformly random actions behind SB3's ``predict``."""
+
+    def __init__(self, action_space: spaces.Space[Any], seed: int) -> None:
+        self._space = action_space
+        self._space.seed(seed)
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray[Any, Any], ...] | None = None,
+        episode_start: np.ndarray[Any, Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray[Any, Any], None]:
+        assert episode_start is not None
+        return np.stack([self._space.sample() for _ in episode_start]), None
+
+
+def _splits(env_id: str, wanted: str | None) -> tuple[Split, ...]:
+    if env_id not in SUITES:
+        if wanted not in (None, "train"):
+            raise UsageError(f"{env_id} is a single environment, not a suite: its only split is 'train'")
+        return (Split("train", env_id, held_out=False, description="The training environment."),)
+    suite = get_suite(env_id)
+    return suite.splits if wanted is None else (suite.split(wanted),)
+
+
+def _splits_of_same(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Splits that an earlier evaluation of the same agent in the same way has filled already."""
+    try:
+        earlier = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    same = all(earlier.get(key) == value for key, value in evaluation.items())
+    return dict(earlier["splits"]) if same else {}

@@ -1,0 +1,166 @@
+"""The run folder: everything that one training leaves behind, and the only way verbs hand results to each other.
+
+config.yaml       the complete configuration; ``rimrl train RUN/config.yaml`` repeats the run
+environment.json  versions, commit and machine, and how the run ended
+model.zip         the agent at the end; best_model.zip at its best evaluation; checkpoints/
+monitor.csv       every training episode        progress.csv  every update        events.out.*  TensorBoard
+evaluation.json   what ``rimrl evaluate`` found
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from rimrl.errors import UsageError
+from rimrl.experiments.config import ExperimentConfig
+from rimrl.experiments.config_files import load_config
+
+Status = Literal["running", "interrupted", "failed", "finished"]
+_PACKAGES = ("rimrl", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "minigrid", "ale-py", "numpy")
+
+
+class Run:
+    """One run folder.
+
+    Args:
+        path: The folder.
+        config: Its configuration.
+    """
+
+    def __init__(self, path: Path, config: ExperimentConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @property
+    def model_file(self) -> Path:
+        """The agent at the end of training, or where it was interrupted."""
+        return self.path / "model.zip"
+
+    @classmethod
+    @contextmanager
+    def create(cls, path: Path, config: ExperimentConfig) -> Iterator[Run]:
+        """Begin a run; while the block prepares it, a failure leaves no trace of the folder.
+
+        Raises:
+            UsageError: If the folder holds something already or cannot be written.
+        """
+        _refuse_taken(path)
+        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path, config)
+            run.write("config.yaml", config.to_yaml())
+        except OSError as error:
+            _remove(path, missing)
+            raise UsageError(f"cannot write the run folder {path}: {error.strerror}") from None
+        try:
+            run.set_status("running", 0)
+            yield run
+        except BaseException:
+            _remove(path, missing)
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open an existing run.
+
+        Raises:
+            UsageError: If the folder is not there, or is not a run folder.
+        """
+        if not path.is_dir():
+            raise UsageError(f"no run folder {path}")
+        if not (path / "config.yaml").is_file():
+            raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
+        return cls(path, load_config(str(path / "config.yaml")))
+
+    def write(self, name: str, content: str) -> None:
+        """Write a text file so that a reader finds the old one or the new one, never a part."""
+        temporary = self.path / f".{name}.partial"
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(self.path / name)
+
+    def set_status(self, status: Status, num_timesteps: int) -> None:
+        """Note how far the run is, beside the versions and the machine it runs on."""
+        facts = {"status": status, "num_timesteps": num_timesteps, "time": datetime.now(UTC).isoformat("T", "seconds")}
+        self.write("environment.json", json.dumps(facts | machine_facts(), indent=2) + "\n")
+
+
+def default_run_dir(config: ExperimentConfig) -> Path:
+    """The first free ``runs/NAME_1``, ``runs/NAME_2``, … as rl-baselines3-zoo numbers its folders."""
+    number = 1
+    while (path := Path("runs") / f"{config.name}_{number}").exists():
+        number += 1
+    return path
+
+
+def machine_facts() -> dict[str, Any]:
+    """Versions, commit and machine of this process."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit that rimrl was imported from, if it is a checkout."""
+    here = Path(__file__).parent
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(here), "rev-parse", "HEAD"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+def _refuse_taken(path: Path) -> None:
+    if path.is_dir():
+        if not any(path.iterdir()):
+            return
+        status = _status(path)
+        held = f"a run that is marked {status!r}" if status else "other files"
+        raise UsageError(f"{path} already holds {held}; choose another --run-dir, or remove it first")
+    if path.exists():
+        raise UsageError(f"{path} is a file; --run-dir needs a folder")
+
+
+def _status(path: Path) -> str | None:
+    try:
+        status = json.loads((path / "environment.json").read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(status)
+
+
+def _remove(path: Path, missing: list[Path]) -> None:
+    """Take away the folders that this run added, and nothing else."""
+    if path in missing:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        for child in path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+    for parent in missing[1:]:
+        if parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()

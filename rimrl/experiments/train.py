@@ -1,0 +1,229 @@
+"""``rimrl train``: from a configuration to a run folder with a trained agent."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.utils import LinearSchedule, safe_mean
+from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
+
+from rimrl.agents.a2c import RecurrentA2C
+from rimrl.agents.extractors import MiniGridExtractor
+from rimrl.agents.ppo import RecurrentPPO
+from rimrl.envs.vector import make_vec_env
+from rimrl.experiments.config import A2CConfig, ExperimentConfig, PPOConfig
+from rimrl.experiments.run import Run, default_run_dir
+
+# Far from the training environments' seeds, which are seed, seed + 1, ...
+_EVAL_SEED_OFFSET = 100_000
+
+
+def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: bool = True) -> tuple[Run, bool]:
+    """Train an agent.
+
+    SIGINT (Ctrl-C) and SIGTERM end the training at the next environment step, and the agent is saved.
+
+    Args:
+        config: What to do.
+        run_dir: Where to leave the results; default: the first free ``runs/NAME_1``, ``runs/NAME_2``, …
+        progress_bar: Show progress on standard error.
+
+    Returns:
+        The run, and whether it was trained to its end.
+
+    Raises:
+        UsageError: If the configuration does not fit together or the folder cannot be used; no folder is left then.
+    """
+    th.set_num_threads(config.train.num_threads)
+    path = default_run_dir(config) if run_dir is None else run_dir
+    with Run.create(path, config) as run:
+        env = make_train_env(config, run.path)
+        agent = make_agent(config, env)
+        agent.set_logger(configure(str(run.path), ["csv", "tensorboard"]))
+        callbacks = _callbacks(config, run, progress_bar)
+    status = "failed"
+    try:
+        with _graceful_stop() as stop:
+            agent.learn(config.train.total_timesteps, callback=[*callbacks, stop], log_interval=1)
+        status = "interrupted" if stop.requested else "finished"
+    finally:
+        _save(agent, run.model_file)
+        run.set_status(status, agent.num_timesteps)  # type: ignore[arg-type]
+        env.close()
+    return run, status == "finished"
+
+
+def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None) -> VecEnv:
+    """The training split of a configuration, vectorised and seeded; episodes go to ``monitor_dir/monitor.csv``."""
+    env = config.env
+    return make_vec_env(
+        env.id,
+        n_envs=env.n_envs,
+        seed=config.train.seed,
+        backend=env.backend,
+        monitor_dir=monitor_dir,
+        **env.kwargs,
+    )
+
+
+def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | RecurrentA2C:
+    """The agent of a configuration, untrained."""
+    settings = config.agent
+    policy, policy_kwargs = _policy_for(env.observation_space, settings.features_dim)
+    rate = settings.learning_rate
+    common: dict[str, Any] = {
+        "policy": policy,
+        "env": env,
+        "learning_rate": LinearSchedule(rate, 0.0, 1.0) if settings.learning_rate_schedule == "linear" else rate,
+        "n_steps": settings.n_steps,
+        "sequence_length": settings.sequence_length,
+        "gamma": settings.gamma,
+        "gae_lambda": settings.gae_lambda,
+        "ent_coef": settings.ent_coef,
+        "vf_coef": settings.vf_coef,
+        "max_grad_norm": settings.max_grad_norm,
+        "normalize_advantage": settings.normalize_advantage,
+        "policy_kwargs": {
+            **policy_kwargs,
+            "net_arch": {"pi": settings.net_arch, "vf": settings.net_arch},
+            "core": config.core.name,
+            "core_kwargs": config.core.options,
+            "core_sharing": settings.core_sharing,
+        },
+        "seed": config.train.seed,
+        "device": config.train.device,
+    }
+    if isinstance(settings, PPOConfig):
+        return RecurrentPPO(
+            **common,
+            batch_size=settings.batch_size,
+            n_epochs=settings.n_epochs,
+            clip_range=settings.clip_range,
+            clip_range_vf=settings.clip_range_vf,
+            target_kl=settings.target_kl,
+        )
+    assert isinstance(settings, A2CConfig)
+    return RecurrentA2C(**common, use_rms_prop=settings.use_rms_prop, rms_prop_eps=settings.rms_prop_eps)
+
+
+def _policy_for(space: spaces.Space[Any], features_dim: int | None) -> tuple[str, dict[str, Any]]:
+    """The policy form and extractor that fit an observation space."""
+    width = {} if features_dim is None else {"features_extractor_kwargs": {"features_dim": features_dim}}
+    if isinstance(space, spaces.Dict):
+        if "image" in space.spaces:
+            return "MultiInputPolicy", {"features_extractor_class": MiniGridExtractor, **width}
+        return "MultiInputPolicy", {}
+    if is_image_space(space):
+        return "CnnPolicy", width
+    return "MlpPolicy", {}
+
+
+def _callbacks(config: ExperimentConfig, run: Run, progress_bar: bool) -> list[BaseCallback]:
+    settings, n_envs = config.train, config.env.n_envs
+    callbacks: list[BaseCallback] = []
+    if settings.eval_freq:
+        eval_env = make_vec_env(
+            config.env.id, n_envs=min(n_envs, 8), seed=settings.seed + _EVAL_SEED_OFFSET, **config.env.kwargs
+        )
+        callbacks.append(
+            EvalCallback(
+                eval_env,
+                n_eval_episodes=settings.eval_episodes,
+                eval_freq=max(1, settings.eval_freq // n_envs),
+                best_model_save_path=str(run.path),
+                verbose=0,
+            )
+        )
+    if settings.checkpoint_freq:
+        callbacks.append(
+            CheckpointCallback(max(1, settings.checkpoint_freq // n_envs), str(run.path / "checkpoints"), "model")
+        )
+    if progress_bar:
+        callbacks.append(_Progress(run.path.name, settings.total_timesteps))
+    return callbacks
+
+
+class _Progress(BaseCallback):
+    """A bar with the figures that tell whether it learns; a line now and then where there is no terminal."""
+
+    def __init__(self, title: str, total_timesteps: int) -> None:
+        super().__init__()
+        self._title = title
+        self._total = total_timesteps
+
+    def _on_training_start(self) -> None:
+        interval = 0.2 if sys.stderr.isatty() else 20.0
+        self._bar = tqdm(
+            total=self._total,
+            desc=self._title,
+            unit="step",
+            unit_scale=True,
+            mininterval=interval,
+            maxinterval=interval,
+            dynamic_ncols=True,
+        )
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.training_env.num_envs)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        episodes, successes = self.model.ep_info_buffer, self.model.ep_success_buffer
+        figures = {}
+        if episodes:
+            figures["return"] = f"{safe_mean([episode['r'] for episode in episodes]):.2f}"
+        if successes:
+            figures["success"] = f"{safe_mean(list(successes)):.2f}"
+        self._bar.set_postfix(figures, refresh=False)
+
+    def _on_training_end(self) -> None:
+        self._bar.close()
+
+
+class _Stop(BaseCallback):
+    """Ends the training at the next step once it is asked to."""
+
+    requested = False
+
+    def _on_step(self) -> bool:
+        return not self.requested
+
+
+@contextmanager
+def _graceful_stop() -> Iterator[_Stop]:
+    """Turn the first SIGINT or SIGTERM into a stop between two steps; a second one acts at once."""
+    stop = _Stop()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        stop.requested = True
+        restore()
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    for number in previous:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+def _save(agent: RecurrentPPO | RecurrentA2C, file: Path) -> None:
+    temporary = file.with_name(".model.partial.zip")
+    agent.save(temporary)
+    temporary.replace(file)

@@ -1,0 +1,62 @@
+"""What ``rimrl list`` shows: cores, configurations, suites and environments."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+
+def listing(what: str) -> Table:
+    """A table of everything of one kind.
+
+    Args:
+        what: ``"cores"``, ``"configs"``, ``"suites"`` or ``"envs"``.
+    """
+    return {"cores": _cores, "configs": _configs, "suites": _suites, "envs": _envs}[what]()
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0)
+    return table
+
+
+def _cores() -> Table:
+    from rimrl.cores.registry import CORES  # noqa: PLC0415
+
+    table = _table("core", "what it is", "paper")
+    for name, entry in CORES.items():
+        table.add_row(name, entry.summary, entry.paper)
+    return table
+
+
+def _configs() -> Table:
+    from rimrl.experiments.config_files import shipped_configs  # noqa: PLC0415
+
+    table = _table("config", "what it is")
+    for name, file in shipped_configs().items():
+        comments = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        table.add_row(name, " ".join(comments[1:]))
+    return table
+
+
+def _suites() -> Table:
+    from rimrl.envs.suites import SUITES  # noqa: PLC0415
+
+    table = _table("suite", "split", "", "what it is")
+    for suite in SUITES.values():
+        table.add_row(suite.name, "", "", suite.description)
+        for split in suite.splits:
+            table.add_row("", split.name, "held out" if split.held_out else "trained on", split.description)
+    return table
+
+
+def _envs() -> Table:
+    import gymnasium  # noqa: PLC0415
+
+    table = _table("environment", "entry point")
+    for env_id, spec in sorted(gymnasium.registry.items()):
+        if env_id.startswith("rimrl/"):
+            table.add_row(env_id, str(spec.entry_point))
+    return table

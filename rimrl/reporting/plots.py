@@ -1,0 +1,105 @@
+"""Pictures of runs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rimrl.reporting.results import RunResults
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito: safe for colour-blind eyes
+_CHANCE = "#999999"
+
+
+def save_comparison(runs: list[RunResults], file: Path) -> None:
+    """Save learning curves beside the evaluation on every split.
+
+    Args:
+        runs: Runs of one suite.
+        file: Picture to write; its suffix names the format.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        curves, bars = figure.subplots(1, 2, width_ratios=(1, 1.3))
+        _draw_curves(curves, runs)
+        _draw_splits(bars, runs)
+        figure.savefig(file, dpi=130)
+
+
+def _draw_curves(axes: Axes, runs: list[RunResults]) -> None:
+    successes = all("rollout/success_rate" in run.progress for run in runs)
+    column = "rollout/success_rate" if successes else "rollout/ep_rew_mean"
+    for run, colour in zip(runs, _cycle(len(runs)), strict=True):
+        steps, values = run.progress.get("time/total_timesteps", []), run.progress.get(column, [])
+        points = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
+        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, label=run.label, linewidth=1.8)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("success rate" if successes else "mean return")
+    axes.set_title("Training (last 100 episodes)", loc="left")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
+    axes.grid(axis="y", alpha=0.3)
+    if successes:
+        axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False, loc="lower right")
+
+
+def _draw_splits(axes: Axes, runs: list[RunResults]) -> None:
+    names = list(dict.fromkeys(split for run in runs for split in run.splits))
+    successes = all(result["success_rate"] is not None for run in runs for result in run.splits.values())
+    column = "success_rate" if successes else "return_mean"
+    players = [(run.label, "", run, colour) for run, colour in zip(runs, _cycle(len(runs)), strict=True)]
+    chance = next((run for run in runs if any("random_return_mean" in s for s in run.splits.values())), None)
+    if chance is not None:
+        players.insert(0, ("random", "random_", chance, _CHANCE))
+    width = 0.8 / len(players)
+    for k, (label, prefix, run, colour) in enumerate(players):
+        shown = [i for i, name in enumerate(names) if run.splits.get(name, {}).get(f"{prefix}{column}") is not None]
+        results = [run.splits[names[i]] for i in shown]
+        heights = [result[f"{prefix}{column}"] for result in results]
+        places = [i + (k - (len(players) - 1) / 2) * width for i in shown]
+        axes.bar(places, heights, width * 0.92, color=colour, label=label)
+        if successes:
+            bounds = [
+                wilson_interval(height, result["episodes"]) for height, result in zip(heights, results, strict=True)
+            ]
+            below = [height - low for height, (low, _) in zip(heights, bounds, strict=True)]
+            above = [high - height for height, (_, high) in zip(heights, bounds, strict=True)]
+            axes.errorbar(places, heights, [below, above], fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
+    held_out = {name for run in runs for name, result in run.splits.items() if result["held_out"]}
+    axes.set_xticks(range(len(names)))
+    axes.set_xticklabels([name.replace("_", "\n") + ("" if name in held_out else "\n(seen)") for name in names])
+    axes.set_ylabel("success rate" if successes else "mean return")
+    interval = ", 95 % interval over episodes" if successes else ""
+    axes.set_title(f"After training: the seen split and those held out{interval}", loc="left")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    if successes:
+        axes.set_ylim(0, 1.02)
+
+
+def wilson_interval(rate: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a success rate (Wilson, 1927).
+
+    Args:
+        rate: Successes over trials.
+        trials: Number of trials.
+        z: Normal quantile; default for 95 %.
+
+    Returns:
+        Lower and upper bound, which always hold ``rate`` between them.
+    """
+    scale = 1.0 + z * z / trials
+    centre = (rate + z * z / (2 * trials)) / scale
+    half = z / scale * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    return min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half))
+
+
+def _cycle(number: int) -> list[str]:
+    return [_COLOURS[i % len(_COLOURS)] for i in range(number)]
