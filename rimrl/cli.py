@@ -94,9 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "compare", help="put evaluated runs in one table", description="Print one table of evaluated runs."
     )
     compare.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder")
-    compare.add_argument(
-        "--plot", type=Path, metavar="FILE", help="also save learning curves and bars, as .png or .svg"
-    )
+    compare.add_argument("--plot", type=Path, metavar="FILE", help="also save learning curves and bars (.png, .svg)")
     compare.set_defaults(verb=_compare)
 
     listing = verbs.add_parser("list", help="list what there is", description="List what there is.")

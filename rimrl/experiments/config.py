@@ -166,7 +166,7 @@ class ExperimentConfig:
             "agent": asdict(self.agent),
             "train": asdict(self.train),
         }
-        return f"# {self.name}\n" + yaml.safe_dump(groups, sort_keys=False)
+        return yaml.safe_dump({"name": self.name, **groups}, sort_keys=False)
 
 
 ALGORITHMS: dict[str, type[PPOConfig] | type[A2CConfig]] = {"ppo": PPOConfig, "a2c": A2CConfig}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
         UsageError: For a file, key, core or algorithm that does not exist (names the nearest) or a wrong type.
     """
     name, file = _find(config)
-    settings = dict(_flatten(_read(file)))
+    content = _read(file)
+    name = str(content.pop("name", name))
+    settings = dict(_flatten(content))
     changes = dict(_split_overrides(overrides))
 
     def chosen(key: str, default: str, valid: Mapping[str, object]) -> str:
@@ -83,14 +86,6 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     )
 
 
-def describe_keys(config: str) -> list[tuple[str, Any]]:
-    """Every key that a configuration accepts, with its value there: what ``rimrl train CONFIG --help`` prints."""
-    loaded = load_config(config)
-    groups = {"env": asdict(loaded.env), "core": {"name": loaded.core.name, **loaded.core.options}}
-    groups |= {"agent": asdict(loaded.agent), "train": asdict(loaded.train)}
-    return [(f"--{group}.{key}", value) for group, settings in groups.items() for key, value in settings.items()]
-
-
 def _find(config: str) -> tuple[str, Path]:
     shipped = shipped_configs()
     if config in shipped:
@@ -113,6 +108,8 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
     for group, settings in content.items():
+        if group == "name":
+            continue
         if group not in _GROUPS:
             raise unknown_name("group", str(group), _GROUPS, where=str(file))
         if not isinstance(settings, dict):
@@ -179,31 +176,26 @@ def _parse(parse: Any, where: Path | str) -> Namespace:
     return result
 
 
+_READABLE = {
+    "<class 'int'>": "an integer",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "<class 'list'>": "a list",
+    "<class 'dict'>": "a mapping",
+    "<class 'NoneType'>": "null",
+}
+
+
 def _one_line(message: str) -> str:
-    """Jsonargparse explains itself over many lines; keep the key, what was expected and what was given."""
-    lines = [line.strip(" -") for line in message.splitlines()]
-    key = lines[0].removeprefix('Parser key "').removesuffix('":')
-    expected = [line.split(".", 1)[0] if line.startswith("Expected a <") else line for line in lines[1:]]
-    wanted = [part.removeprefix("Expected a ") for part in expected if part.startswith("Expected a ")]
-    kinds = " or ".join(dict.fromkeys(_readable(part) for part in wanted))
-    given = next(
-        (line.split(": ", 1)[1] for line in reversed(lines) if "iven value: " in line or "Got value: " in line), None
-    )
-    if not kinds or given is None:
-        return " ".join(" ".join(lines).split())
-    return f"{key} must be {kinds}, got {given.split('Got value: ')[-1]!r}"
-
-
-def _readable(kind: str) -> str:
-    kind = kind.split(". Got value", maxsplit=1)[0]
-    names = {"<class 'int'>": "an integer", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
-    names |= {
-        "<class 'NoneType'>": "null",
-        "<class 'str'>": "text",
-        "<class 'list'>": "a list",
-        "<class 'dict'>": "a mapping",
-    }
-    return names.get(kind, kind.replace("typing.Literal", "one of ").strip())
+    """Jsonargparse explains itself over several lines; keep the key, what was expected and what was given."""
+    key = re.search(r'Parser key "([^"]+)"', message)
+    expected = re.findall(r"Expected an? (<class '\w+'>|typing\.Literal\[[^]]*\])", message)
+    given = re.findall(r"(?:Got|Given) value: (.*)", message)
+    if key is None or not expected or not given:
+        return " ".join(message.split())
+    kinds = [_READABLE.get(kind, kind.replace("typing.Literal", "one of ")) for kind in dict.fromkeys(expected)]
+    return f"{key[1]} must be {' or '.join(kinds)}, got {given[-1]!r}"
 
 
 def _check_positive(groups: Mapping[str, Mapping[str, Any]]) -> None:
