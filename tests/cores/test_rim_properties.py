@@ -251,6 +251,13 @@ def test_attention_to_one_element_is_a_sigmoid_gate() -> None:
     close(dynamics.inputs[0][0], gate[..., None] * value[:, None])
 
 
+@every_variant
+def test_flat_input_is_a_set_of_one(options: dict[str, Any]) -> None:
+    core = make_rim(**{**options, "num_inputs": 1})
+    x, state = sequence(core, T, B), random_state(core)
+    assert torch.equal(core(x, state)[0], core(x[:, :, None], state)[0])
+
+
 def test_a_zero_input_looks_like_the_null_element() -> None:
     core = make_rim()
     x = torch.zeros(1, B, 3, dtype=torch.float64)
