@@ -15,7 +15,7 @@ from torch import Tensor
 import rimrl
 from rimrl.agents.rollout import SequenceRolloutBuffer, SequenceSamples
 from rimrl.errors import UsageError
-from tests.sb3.helpers import SMALL_RIM, short_episodes
+from tests.sb3.helpers import SMALL_RIM, check_rollouts, short_episodes
 
 N_STEPS, N_ENVS, LAYERS, HIDDEN = 12, 5, 2, 3
 LENGTHS = (1, 3, 4, 12)
@@ -359,18 +359,4 @@ def test_the_states_that_were_kept_reproduce_what_was_collected(sequence_length:
         seed=0,
         device="cpu",
     )
-    checked = 0
-
-    def check() -> None:
-        nonlocal checked
-        for batch in model.rollout_buffer.get(16):
-            found = model.policy.evaluate_sequences(
-                batch.observations, batch.actions, batch.states, batch.episode_starts
-            )
-            th.testing.assert_close(found.values, batch.old_values, rtol=1e-5, atol=1e-5)
-            th.testing.assert_close(found.log_prob, batch.old_log_prob, rtol=1e-5, atol=1e-5)
-            checked += batch.old_values.numel()
-
-    model.train = check  # type: ignore[method-assign]
-    model.learn(3 * 48)
-    assert checked == 3 * 48
+    check_rollouts(model, rollouts=3)

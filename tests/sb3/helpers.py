@@ -153,3 +153,30 @@ def assert_close(actual: Tensor | NDArray[Any], expected: Tensor | NDArray[Any],
     error = float(np.abs(a.astype(np.float64) - b).max(initial=0.0))
     scale = max(1.0, float(np.abs(b).max(initial=0.0)))
     assert error <= tol * scale, f"{what}: differs by {error:.3g} (largest entry {scale:.3g})"
+
+
+def check_rollouts(model: Any, rollouts: int = 2, tol: float = 2e-5) -> None:
+    """Collect; before any update, evaluating the stored rollout must give the values and log-probabilities it holds.
+
+    This fails if anything that the policy saw, did or remembered was stored otherwise than it was.
+    """
+    checked = 0
+
+    def compare() -> None:
+        nonlocal checked
+        buffer = model.rollout_buffer
+        model.policy.set_training_mode(False)
+        for batch in buffer.get(buffer.sequence_length):
+            with th.no_grad():
+                found = model.policy.evaluate_sequences(
+                    batch.observations, batch.actions, batch.states, batch.episode_starts
+                )
+            assert_close(found.values, batch.old_values, "values", tol)
+            assert_close(found.log_prob, batch.old_log_prob, "log_prob", tol)
+            checked += batch.old_values.numel()
+
+    train, model.train = model.train, compare
+    steps = model.n_steps * model.n_envs
+    model.learn(rollouts * steps)
+    model.train = train
+    assert checked == rollouts * steps
