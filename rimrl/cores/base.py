@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar, Literal, TypeAlias, overload
 
 import torch
@@ -33,6 +34,7 @@ class CoreTrace:
         input_attention: ``[T, B, N, 1 + M]``, mean over heads, of each unit to the null element (column 0; zero if
             the core has none) and to the M input elements; None for a core without input attention.
         communication_attention: ``[T, B, N, N]``, mean over heads, reader by read unit; None without communication.
+            Rows of inactive readers are filled too, although those units ignore what they would have received.
     """
 
     active: Tensor
@@ -89,8 +91,8 @@ class RecurrentCore(nn.Module, ABC):
             ``(h, c)``, each ``[num_layers, B, hidden_size]``, on the device and in the dtype of the parameters.
         """
         like = next(self.parameters())
-        zeros = like.new_zeros(self.num_layers, batch_size, self.hidden_size)
-        return zeros, zeros
+        shape = (self.num_layers, batch_size, self.hidden_size)
+        return like.new_zeros(shape), like.new_zeros(shape)
 
     @overload
     def forward(
@@ -191,6 +193,9 @@ class RecurrentCore(nn.Module, ABC):
 
     def _check_state(self, state: State, batch_size: int) -> None:
         expected = (self.num_layers, batch_size, self.hidden_size)
+        pair: object = state
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(s, Tensor) for s in pair):
+            raise UsageError(f"{type(self).__name__} takes a state (h, c) of two tensors, got {type(state).__name__}")
         for label, tensor in zip("hc", state, strict=True):
             if tuple(tensor.shape) != expected:
                 raise UsageError(
@@ -199,12 +204,12 @@ class RecurrentCore(nn.Module, ABC):
                 )
 
 
-def require_positive(**values: int) -> None:
+def require_positive(**values: object) -> None:
     """Refuse sizes below 1, naming the argument.
 
     Raises:
         UsageError: If a value is not a positive integer.
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise UsageError(f"{name} must be a positive integer, got {value!r}")

@@ -32,9 +32,9 @@ class _TorchRNN(RecurrentCore):
         if episode_starts is not None:
             state = self.reset(state, episode_starts[0])
         if episode_starts is None or not bool(episode_starts[1:].any()):
-            y, state = self._call(x, state)
+            y, new_state = self._call(x, state)
             assert isinstance(y, Tensor)
-            return y, state, trace
+            return y.to(state[0].dtype), _cast(new_state, state), trace
 
         cut = _cut_at_resets(episode_starts)
         packed = PackedSequence(x.flatten(0, 1)[cut.order], cut.batch_sizes)
@@ -43,8 +43,9 @@ class _TorchRNN(RecurrentCore):
         piece_state = (torch.where(first, state[0][:, cut.row], h0), torch.where(first, state[1][:, cut.row], c0))
         y, piece_state = self._call(packed, piece_state)
         assert isinstance(y, PackedSequence)
-        output = y.data[cut.order.argsort()].view(*x.shape[:2], -1)
-        return output, (piece_state[0][:, cut.last_piece], piece_state[1][:, cut.last_piece]), trace
+        output = y.data[cut.order.argsort()].view(*x.shape[:2], -1).to(state[0].dtype)
+        last = (piece_state[0][:, cut.last_piece], piece_state[1][:, cut.last_piece])
+        return output, _cast(last, state), trace
 
 
 class LSTM(_TorchRNN):
@@ -89,6 +90,11 @@ class GRU(_TorchRNN):
     def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
         y, h = self.rnn(x, state[0].contiguous())
         return y, (h, torch.zeros_like(h))
+
+
+def _cast(state: State, like: State) -> State:
+    """Keep the state's dtype under autocast, where torch runs a packed sequence in another one than a plain one."""
+    return state[0].to(like[0].dtype), state[1].to(like[1].dtype)
 
 
 class _Cut(NamedTuple):

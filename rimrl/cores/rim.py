@@ -86,7 +86,11 @@ class RIM(StepwiseCore):
         difference is an option above. Where neither says, this is our reading:
 
         * Equal scores are resolved by the lowest unit index. At the zero state all null scores are equal, so units
-          0 to K-1 take the first step; ``learn_initial_state`` breaks the tie.
+          0 to K-1 take the first step, and a unit that has not won yet keeps its zero state and so wins only where
+          others prefer null. ``learn_initial_state`` breaks these ties.
+        * With several input elements ``competition="units"`` ranks units by the sum of their shares, mean over heads.
+          It has no null element, and the shares of the winners are not scaled up to one.
+        * Without input attention a unit reads the mean of the projected input elements.
         * With ``communication_reads="candidate"`` the value of an inactive unit's h~ is read, but no gradient flows
           back into it, as in App. G (``block_gradient``). With ``"previous"`` the state that is read belongs to the
           unit's real history, so gradient flows.
@@ -126,15 +130,30 @@ class RIM(StepwiseCore):
         _require_choice("competition", competition, get_args(Competition))
         _require_choice("communication", communication, (*get_args(Communication), None))
         _require_choice("communication_reads", communication_reads, get_args(CommunicationReads))
+        _require_choice("input_attention", input_attention, (True, False))
+        _require_choice("learn_initial_state", learn_initial_state, (True, False))
+        require_positive(
+            input_key_size=input_key_size,
+            communication_heads=communication_heads,
+            communication_key_size=communication_key_size,
+            communication_value_size=communication_value_size,
+        )
+        _require_probability(input_dropout=input_dropout, communication_dropout=communication_dropout)
+        if communication_top_k is not None:
+            require_positive(communication_top_k=communication_top_k)
+            if communication_top_k > num_units:
+                raise UsageError(
+                    f"communication_top_k {communication_top_k} is larger than num_units {num_units}; "
+                    f"use 1 to {num_units}"
+                )
         self.unit_size = unit_size
         self.num_active = _resolve_num_active(num_units, num_active, input_attention)
         self.communication_reads = communication_reads
         value_size = 4 * unit_size if input_value_size is None else input_value_size
+        require_divisible("input_value_size", value_size, "input_heads", input_heads)
 
         self.input_read: InputAttention | InputProjection
         if input_attention:
-            require_positive(input_key_size=input_key_size)
-            require_divisible("input_value_size", value_size, "input_heads", input_heads)
             self.input_read = InputAttention(
                 num_units,
                 unit_size,
@@ -144,10 +163,9 @@ class RIM(StepwiseCore):
                 key_size=input_key_size,
                 value_size=value_size,
                 competition=competition,
-                dropout=_probability("input_dropout", input_dropout),
+                dropout=input_dropout,
             )
         else:
-            require_positive(input_value_size=value_size)
             self.input_read = InputProjection(num_inputs, input_size, value_size)
 
         cell = UnitLSTMCell if dynamics == "lstm" else UnitGRUCell
@@ -155,13 +173,6 @@ class RIM(StepwiseCore):
 
         self.communication: UnitCommunication | None = None
         if communication is not None:
-            require_positive(
-                communication_heads=communication_heads,
-                communication_key_size=communication_key_size,
-                communication_value_size=communication_value_size,
-            )
-            if communication_top_k is not None and not 1 <= communication_top_k <= num_units:
-                raise UsageError(f"communication_top_k must be 1 to num_units ({num_units}), got {communication_top_k}")
             self.communication = UnitCommunication(
                 num_units,
                 unit_size,
@@ -170,7 +181,7 @@ class RIM(StepwiseCore):
                 key_size=communication_key_size,
                 value_size=communication_value_size,
                 top_k=communication_top_k,
-                dropout=_probability("communication_dropout", communication_dropout),
+                dropout=communication_dropout,
             )
 
         self.initial_h: nn.Parameter | None = None
@@ -254,11 +265,11 @@ def _resolve_num_active(num_units: int, num_active: int | None, input_attention:
 
 
 def _require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _probability(name: str, value: float) -> float:
-    if not 0.0 <= value < 1.0:
-        raise UsageError(f"{name} must be at least 0 and below 1, got {value!r}")
-    return value
+def _require_probability(**values: object) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, float | int) or not 0.0 <= value < 1.0:
+            raise UsageError(f"{name} must be a number at least 0 and below 1, got {value!r}")
