@@ -42,6 +42,7 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
     "multi_binary": spaces.MultiBinary(3),
     "wide_box": spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([3.0, 9.0], np.float32)),
     "double_box": spaces.Box(-1.0, 1.0, (2,), np.float64),
+    "integer_box": spaces.Box(-5, 5, (2,), np.int32),
     "matrix_box": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
 }
 
@@ -231,7 +232,9 @@ def recorded(**options: Any) -> tuple[Any, NDArray[Any], NDArray[Any]]:
     model = build(DummyVecEnv([lambda: recorder]), **options)
     randomize(model.policy, scale=0.5)
     with th.no_grad():
-        model.policy.log_std.fill_(1.0)
+        model.policy.action_net.bias.zero_()
+        if not model.use_sde:
+            model.policy.log_std.fill_(2.0)
     check_rollouts(model, rollouts=1, tol=1e-4)
     return model, model.rollout_buffer.actions[:, 0], np.stack(recorder.received)
 

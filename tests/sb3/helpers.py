@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, Literal
 
 import gymnasium
@@ -48,7 +49,8 @@ class ShortEpisodes(gymnasium.Env[Any, Any]):
     """
 
     def __init__(self, action_space: spaces.Space[Any], observation_space: spaces.Space[Any] | None = None) -> None:
-        self.observation_space = observation_space or OBSERVATION_SPACES["vector"]
+        # A space draws from a generator of its own: no two environments may share one.
+        self.observation_space = deepcopy(observation_space or OBSERVATION_SPACES["vector"])
         self.action_space = action_space
         self._episodes = 0
 
