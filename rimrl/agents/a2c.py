@@ -96,7 +96,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
             normalize_advantage=normalize_advantage,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs=dict(policy_kwargs or {}),
             verbose=verbose,
             seed=seed,
             device=device,

@@ -39,9 +39,15 @@ def load(path: str | Path, env: GymEnv | None = None, device: th.device | str = 
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             data = json.loads(archive.read("data"))
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+            if "policy_class" not in data:
+                raise ValueError("it holds no policy")
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError, OSError) as error:
         raise UsageError(f"{file} is damaged or not a saved agent ({error}); restore it or train again") from None
     if damaged is not None:
         raise UsageError(f"{file} is damaged at {damaged!r}; restore it or train again")
     algorithm = RecurrentA2C if "rms_prop_eps" in data or "n_epochs" not in data else RecurrentPPO
-    return algorithm.load(file, env=env, device=device)
+    try:
+        return algorithm.load(file, env=env, device=device)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{file} was not saved by rimrl, or by a version that does not fit ({reason})") from error

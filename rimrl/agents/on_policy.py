@@ -11,6 +11,7 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -28,18 +29,27 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     sequence_length: int | None
 
     def _setup_model(self) -> None:
-        if self.n_steps % (self.sequence_length or self.n_steps):
-            raise UsageError(f"sequence_length {self.sequence_length} does not divide n_steps {self.n_steps}")
+        length = self.n_steps if self.sequence_length is None else self.sequence_length
+        if length < 1 or self.n_steps % length:
+            raise UsageError(f"sequence_length {length} does not divide n_steps {self.n_steps}")
+        if not issubclass(self.policy_class, RecurrentCorePolicy):
+            raise UsageError(
+                f"{type(self).__name__} needs a RecurrentCorePolicy, got {self.policy_class.__name__}; "
+                f"pass {self._policy_names()} or a subclass"
+            )
         self.rollout_buffer_class = SequenceRolloutBuffer
         self.rollout_buffer_kwargs = {"sequence_length": self.sequence_length}
         OnPolicyAlgorithm._setup_model(self)
-        if not isinstance(self.policy, RecurrentCorePolicy):
-            raise UsageError(
-                f"{type(self).__name__} needs a RecurrentCorePolicy, got {type(self.policy).__name__}; "
-                "pass 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a subclass"
-            )
         with th.no_grad():
             self._last_states = self.policy.initial_states(self.n_envs)
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise UsageError(f"unknown policy {policy_name!r}; pass {self._policy_names()} or a RecurrentCorePolicy")
+        return super()._get_policy_from_name(policy_name)
+
+    def _policy_names(self) -> str:
+        return ", ".join(map(repr, self.policy_aliases))
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

@@ -121,7 +121,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
             target_kl=target_kl,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs=dict(policy_kwargs or {}),
             verbose=verbose,
             seed=seed,
             device=device,
@@ -129,8 +129,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         )
 
     def _setup_model(self) -> None:
-        length = self.sequence_length or self.n_steps
-        if self.batch_size is not None and self.batch_size % length:
+        length = self.n_steps if self.sequence_length is None else max(1, self.sequence_length)
+        if self.batch_size is not None and (self.batch_size < 1 or self.batch_size % length):
             raise UsageError(
                 f"batch_size {self.batch_size} is not a multiple of the sequence length {length}: a minibatch is "
                 f"whole sequences; use batch_size={max(1, round(self.batch_size / length)) * length} or a shorter "

@@ -57,8 +57,6 @@ class SequenceRolloutBuffer(RolloutBuffer):
         sequence_length: Length L of a sequence; must divide ``buffer_size``. Default: the whole rollout.
     """
 
-    observations: Obs  # type: ignore[assignment]
-
     def __init__(
         self,
         buffer_size: int,
@@ -70,24 +68,20 @@ class SequenceRolloutBuffer(RolloutBuffer):
         n_envs: int = 1,
         sequence_length: int | None = None,
     ) -> None:
-        self.sequence_length = sequence_length or buffer_size
+        self.sequence_length = buffer_size if sequence_length is None else sequence_length
         self._states: list[RNNStates] = []
+        self._stored_observations: Obs | None = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
         """Forget the last rollout; memory of its size is taken afresh, because minibatches may still view the old."""
         shape = (self.buffer_size, self.n_envs)
-        if isinstance(self.observation_space, spaces.Dict):
-            shapes: dict[str, tuple[int, ...]] = self.obs_shape  # type: ignore[assignment]
-            self.observations = {
-                key: np.zeros((*shape, *shapes[key]), dtype=space.dtype)
-                for key, space in self.observation_space.spaces.items()
-            }
-        else:
-            self.observations = np.zeros((*shape, *self.obs_shape), dtype=self.observation_space.dtype)
+        self._stored_observations = None
         discrete = isinstance(self.action_space, spaces.Discrete)
-        action_dtype = np.int64 if discrete else self.action_space.dtype
-        self.actions = np.zeros(shape if discrete else (*shape, self.action_dim), dtype=action_dtype)
+        counts = isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
+        # Anything else is what a distribution over real numbers drew, whatever the dtype of the space.
+        dtype = np.int64 if counts else np.float32
+        self.actions = np.zeros(shape if discrete else (*shape, self.action_dim), dtype=dtype)
         self.rewards = np.zeros(shape, dtype=np.float32)
         self.returns = np.zeros(shape, dtype=np.float32)
         self.episode_starts = np.zeros(shape, dtype=np.float32)
@@ -122,12 +116,15 @@ class SequenceRolloutBuffer(RolloutBuffer):
         if self.pos % self.sequence_length == 0:
             self._states.append(states)
         t = self.pos
-        if isinstance(self.observations, dict):
+        if self._stored_observations is None:
+            self._stored_observations = self._room_for(obs)
+        stored = self._stored_observations
+        if isinstance(stored, dict):
             assert isinstance(obs, dict)
-            for key, stored in self.observations.items():
-                stored[t] = np.reshape(obs[key], stored.shape[1:])
+            for key, values in stored.items():
+                values[t] = obs[key]
         else:
-            self.observations[t] = np.reshape(np.asarray(obs), self.observations.shape[1:])
+            stored[t] = obs
         self.actions[t] = np.reshape(action, self.actions.shape[1:])
         self.rewards[t] = reward
         self.episode_starts[t] = episode_start
@@ -135,6 +132,18 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.log_probs[t] = log_prob.cpu().numpy()
         self.pos += 1
         self.full = self.pos == self.buffer_size
+
+    @property
+    def observations(self) -> Obs:  # type: ignore[override]
+        """``[n_steps, n_envs, ...]`` or a dict of such, in the dtype in which the policy saw them."""
+        assert self._stored_observations is not None, "the rollout is empty"
+        return self._stored_observations
+
+    def _room_for(self, obs: Obs) -> Obs:
+        # The dtype is the observation's, not the space's: VecNormalize makes floats of bytes.
+        if isinstance(obs, dict):
+            return {key: np.empty((self.buffer_size, *value.shape), value.dtype) for key, value in obs.items()}
+        return np.empty((self.buffer_size, *obs.shape), obs.dtype)
 
     @property
     def num_sequences(self) -> int:

@@ -195,9 +195,9 @@ class RIM(StepwiseCore):
         """Zeros, or the learned initial state for every row; see `RecurrentCore.initial_state`."""
         h, c = super().initial_state(batch_size)
         if self.initial_h is not None:
-            h = self.initial_h.expand_as(h)
+            h = h + self.initial_h  # a copy: a view would change under the optimiser
         if self.initial_c is not None:
-            c = self.initial_c.expand_as(c)
+            c = c + self.initial_c
         return h, c
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
