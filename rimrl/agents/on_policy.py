@@ -29,9 +29,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     sequence_length: int | None
 
     def _setup_model(self) -> None:
-        length = self.n_steps if self.sequence_length is None else self.sequence_length
-        if length < 1 or self.n_steps % length:
-            raise UsageError(f"sequence_length {length} does not divide n_steps {self.n_steps}")
+        self._checked_sequence_length()
         if not issubclass(self.policy_class, RecurrentCorePolicy):
             raise UsageError(
                 f"{type(self).__name__} needs a RecurrentCorePolicy, got {self.policy_class.__name__}; "
@@ -42,6 +40,12 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         OnPolicyAlgorithm._setup_model(self)
         with th.no_grad():
             self._last_states = self.policy.initial_states(self.n_envs)
+
+    def _checked_sequence_length(self) -> int:
+        length = self.n_steps if self.sequence_length is None else self.sequence_length
+        if length < 1 or self.n_steps % length:
+            raise UsageError(f"sequence_length {length} does not divide n_steps {self.n_steps}")
+        return length
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

@@ -129,7 +129,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         )
 
     def _setup_model(self) -> None:
-        length = self.n_steps if self.sequence_length is None else max(1, self.sequence_length)
+        length = self._checked_sequence_length()
         if self.batch_size is not None and (self.batch_size < 1 or self.batch_size % length):
             raise UsageError(
                 f"batch_size {self.batch_size} is not a multiple of the sequence length {length}: a minibatch is "
