@@ -38,6 +38,7 @@ def agent(
         short_episodes(n_envs),
         n_steps=16,
         batch_size=16,
+        n_epochs=2,
         policy_kwargs={
             "core": core,
             "core_kwargs": SMALL_RIM if core_kwargs is None else core_kwargs,
