@@ -90,18 +90,20 @@ class InputAttention(nn.Module):
         self.query = xavier_parameter(num_units, unit_size, heads * key_size)
         self.key = xavier_parameter(num_inputs, input_size, heads * key_size)
         self.value = xavier_parameter(num_inputs, input_size, value_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys ``[T, B, H, dk, M]`` and values ``[T, B, H, M, dv]`` of a whole sequence ``x [T, B, M, I]``."""
+        """Scaled keys ``[T, B, H, dk, M]`` and values ``[T, B, H, M, dv]`` of a whole sequence ``x [T, B, M, I]``."""
         keys = split_heads(torch.einsum("tbmi,mik->tbmk", x, self.key), self.heads)
         values = split_heads(torch.einsum("tbmi,miv->tbmv", x, self.value), self.heads)
-        return keys.permute(0, 1, 3, 4, 2), values.permute(0, 1, 3, 2, 4)
+        # The 1/sqrt(dk) of Eq. 2 is applied here, to all steps at once, instead of to the scores of every step.
+        keys = keys / math.sqrt(self.key_size)
+        return keys.permute(0, 1, 3, 4, 2).contiguous(), values.permute(0, 1, 3, 2, 4).contiguous()
 
     def forward(self, h: Tensor, keys: Tensor, values: Tensor) -> InputRead:
         """Read one step's keys ``[B, H, dk, M]`` and values ``[B, H, M, dv]`` with the states ``h [B, N, D]``."""
         queries = split_heads(unit_linear(h, self.query), self.heads).transpose(1, 2)  # [B, H, N, dk]
-        scores = queries @ keys / math.sqrt(self.key_size)  # [B, H, N, M]
+        scores = queries @ keys  # [B, H, N, M]
         null = torch.zeros_like(scores[..., :1])
         if self.competition == "null":
             attention = torch.cat([null, scores], dim=-1).softmax(dim=-1)  # Eq. 2
@@ -163,7 +165,7 @@ class UnitCommunication(nn.Module):
         self.query_key_value = nn.Parameter(torch.cat(parts, dim=-1))
         self.project = nn.Linear(heads * value_size, unit_size)
         self.gate = nn.Linear(heads * value_size, unit_size) if kind == "gated" else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """What each unit receives, ``[B, N, D]``, and its attention ``[B, N, H, N]``, from states ``h [B, N, D]``."""
