@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LISTED_AT_MOST = 20
+
 
 class UsageError(ValueError):
     """Bad input from the user: says what is wrong, where, and what would be valid."""
@@ -23,10 +25,15 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") ->
         where: Where the name was found, such as a file; empty leaves it out.
 
     Returns:
-        An error that proposes the nearest valid name, or lists all of them when none is near.
+        An error that proposes the nearest valid name; when none is near, it lists all, or the nearest of very many.
     """
     names = sorted(valid)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names) or 'none'}"
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif len(names) <= _LISTED_AT_MOST:
+        hint = f"valid: {', '.join(names) or 'none'}"
+    else:
+        hint = f"nearest of {len(names)}: {', '.join(get_close_matches(name, names, n=3, cutoff=0.0))}"
     place = f" in {where}" if where else ""
     return UsageError(f"unknown {kind} {name!r}{place}; {hint}")
