@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from rimrl.cores.registry import CORES, core_class, core_options
+from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
 
@@ -41,7 +42,7 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """
     name, file = _find(config)
     content = _read(file)
-    name = str(content.pop("name", name))
+    name = content.pop("name", name)
     settings = dict(_flatten(content))
     changes = dict(_split_overrides(overrides))
 
@@ -70,13 +71,15 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     changes |= {"core.name": core, "agent.algorithm": algorithm}
     if "env.id" not in settings | changes:
         raise UsageError(f"{file} does not say what to play: set env.id to a suite or a gymnasium id")
+    _check_null(settings, core, algorithm, file)
 
     values = _parse(lambda: parser.parse_object(_nest(settings)), file)
     words = [f"--{key}={value}" for key, value in changes.items()]
     values = _parse(lambda: parser.parse_args(words, values), "the command line")
     groups = {group: vars(values[group]) for group in _GROUPS}
     core_settings = dict(groups["core"])
-    _check_positive(groups)
+    _check_ranges(groups)
+    _check_env_kwargs(groups["env"]["kwargs"])
     return ExperimentConfig(
         name,
         EnvConfig(**_plain(groups["env"])),
@@ -109,6 +112,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
     for group, settings in content.items():
         if group == "name":
+            if not isinstance(settings, str):
+                raise UsageError(f"name in {file} must be text, got {settings!r}")
             continue
         if group not in _GROUPS:
             raise unknown_name("group", str(group), _GROUPS, where=str(file))
@@ -145,7 +150,7 @@ def _split_overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         key, equals, value = word[2:].partition("=")
         if not equals:
             following = next(remaining, None)
-            if following is None:
+            if following is None or following.startswith("--"):
                 raise UsageError(f"--{key} needs a value")
             value = following
         yield key, value
@@ -198,16 +203,65 @@ def _one_line(message: str) -> str:
     return f"{key[1]} must be {' or '.join(kinds)}, got {given[-1]!r}"
 
 
-def _check_positive(groups: Mapping[str, Mapping[str, Any]]) -> None:
-    for group, keys in {
-        "env": ("n_envs",),
-        "agent": ("n_steps", "sequence_length", "batch_size", "n_epochs", "learning_rate", "features_dim"),
-        "train": ("total_timesteps", "num_threads", "eval_episodes"),
-    }.items():
+def _check_null(settings: Mapping[str, Any], core: str, algorithm: str, file: Path) -> None:
+    """Refuse null where it means nothing; jsonargparse takes it for any key that has a default."""
+    hints = {
+        "env": get_type_hints(EnvConfig),
+        "core": get_type_hints(core_class(core).__init__),
+        "agent": get_type_hints(ALGORITHMS[algorithm]),
+        "train": get_type_hints(TrainConfig),
+    }
+    for key, value in settings.items():
+        group, name = key.split(".", maxsplit=1)
+        if value is None and name in hints[group] and type(None) not in get_args(hints[group][name]):
+            raise UsageError(f"{key} in {file} must not be null; leave it out for its default")
+
+
+_RANGES: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
+    "positive": (
+        lambda value: value > 0,
+        (
+            "env.n_envs",
+            "agent.n_steps",
+            "agent.sequence_length",
+            "agent.batch_size",
+            "agent.n_epochs",
+            "agent.learning_rate",
+            "agent.max_grad_norm",
+            "agent.clip_range",
+            "agent.clip_range_vf",
+            "agent.target_kl",
+            "agent.rms_prop_eps",
+            "agent.net_arch",
+            "agent.features_dim",
+            "train.total_timesteps",
+            "train.num_threads",
+            "train.eval_episodes",
+        ),
+    ),
+    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq")),
+    "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda")),
+    "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
+}
+
+
+def _check_ranges(groups: Mapping[str, Mapping[str, Any]]) -> None:
+    for wanted, (fits, keys) in _RANGES.items():
         for key in keys:
-            value = groups[group].get(key)
-            if value is not None and value <= 0:
-                raise UsageError(f"{group}.{key} must be positive, got {value}")
+            group, name = key.split(".")
+            value = groups[group].get(name)
+            if value is not None and not all(map(fits, value if isinstance(value, list) else [value])):
+                raise UsageError(f"{key} must be {wanted}, got {value}")
+
+
+def _check_env_kwargs(kwargs: Mapping[str, Any]) -> None:
+    taken = set(inspect.signature(make_vec_env).parameters) - {"env_kwargs"}
+    for name in kwargs:
+        if name in taken:
+            raise UsageError(
+                f"env.kwargs.{name} is not an argument of the environment; "
+                "env.id, env.n_envs, env.backend and train.seed say what is played, and training plays its own split"
+            )
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
