@@ -82,9 +82,14 @@ def evaluate(
     """
     if episodes < 1 or n_envs < 1:
         raise UsageError(f"episodes and n_envs must be at least 1, got {episodes} and {n_envs}")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
     config = run.config
     splits = _splits(config.env.id, split)
     model_file = run.path / "best_model.zip" if best else run.model_file
+    if best and not model_file.exists():
+        raise UsageError(f"no {model_file}: the run did not reach an evaluation (train.eval_freq); leave out --best")
+    run.check_writable("evaluation.json")
     th.set_num_threads(config.train.num_threads)
     agent = load(model_file, device=config.train.device)
 
@@ -201,6 +206,8 @@ def _splits_of_same(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:
     try:
         earlier = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return {}
+    if not isinstance(earlier, dict) or not isinstance(earlier.get("splits"), dict):
         return {}
     same = all(earlier.get(key) == value for key, value in evaluation.items())
     return dict(earlier["splits"]) if same else {}

@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -58,12 +58,12 @@ class Run:
         missing = [parent for parent in (path, *path.parents) if not parent.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
-            run = cls(path, config)
-            run.write("config.yaml", config.to_yaml())
         except OSError as error:
             _remove(path, missing)
             raise UsageError(f"cannot write the run folder {path}: {error.strerror}") from None
+        run = cls(path, config)
         try:
+            run.write("config.yaml", config.to_yaml())
             run.set_status("running", 0)
             yield run
         except BaseException:
@@ -84,10 +84,30 @@ class Run:
         return cls(path, load_config(str(path / "config.yaml")))
 
     def write(self, name: str, content: str) -> None:
-        """Write a text file so that a reader finds the old one or the new one, never a part."""
+        """Write a text file so that a reader finds the old one or the new one, never a part.
+
+        Raises:
+            UsageError: If it cannot be written.
+        """
         temporary = self.path / f".{name}.partial"
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(self.path / name)
+        try:
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(self.path / name)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise UsageError(f"cannot write {self.path / name}: {error.strerror}") from None
+
+    def check_writable(self, name: str) -> None:
+        """Refuse early what `write` would refuse after long work.
+
+        Raises:
+            UsageError: If the file could not be written.
+        """
+        if (self.path / name).is_dir():
+            raise UsageError(f"cannot write {self.path / name}: it is a folder")
+        if not os.access(self.path, os.W_OK):
+            raise UsageError(f"cannot write {self.path / name}: the folder is read-only")
 
     def set_status(self, status: Status, num_timesteps: int) -> None:
         """Note how far the run is, beside the versions and the machine it runs on."""
@@ -123,13 +143,14 @@ def machine_facts() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit that rimrl was imported from, if it is a checkout."""
-    here = Path(__file__).parent
+    root = Path(__file__).resolve().parents[2]
     git = shutil.which("git")
     if git is None:
         return None
-    command = [git, "-C", str(here), "rev-parse", "HEAD"]
+    command = [git, "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
+    top, _, commit = answer.stdout.strip().partition("\n")
+    return commit if commit and Path(top) == root else None  # site-packages may lie in a checkout of something else
 
 
 def _refuse_taken(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.extractors import MiniGridExtractor
 from rimrl.agents.ppo import RecurrentPPO
 from rimrl.envs.vector import make_vec_env
+from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.config import A2CConfig, ExperimentConfig, PPOConfig
 from rimrl.experiments.run import Run, default_run_dir
 
@@ -46,11 +48,13 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
     Raises:
         UsageError: If the configuration does not fit together or the folder cannot be used; no folder is left then.
     """
+    _check_device(config.train.device)
     th.set_num_threads(config.train.num_threads)
     path = default_run_dir(config) if run_dir is None else run_dir
     with Run.create(path, config) as run:
         env = make_train_env(config, run.path)
         agent = make_agent(config, env)
+        agent.predict(agent.observation_space.sample(), deterministic=True)  # what does not fit fails here, not later
         agent.set_logger(configure(str(run.path), ["csv", "tensorboard"]))
         callbacks = _callbacks(config, run, progress_bar)
     status = "failed"
@@ -65,22 +69,45 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
     return run, status == "finished"
 
 
+def _check_device(device: str) -> None:
+    """Refuse a device that torch does not have here; Stable-Baselines3 would take the CPU without a word."""
+    if device == "auto":
+        return
+    try:
+        kind = th.device(device)
+    except RuntimeError:
+        raise unknown_name("device", device, ("auto", "cpu", "cuda"), where="train.device") from None
+    try:
+        th.zeros(1, device=kind).cpu()
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"train.device {device!r} is not available on this machine; use 'auto' or 'cpu'") from None
+
+
 def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None) -> VecEnv:
     """The training split of a configuration, vectorised and seeded; episodes go to ``monitor_dir/monitor.csv``."""
     env = config.env
-    return make_vec_env(
-        env.id,
-        n_envs=env.n_envs,
-        seed=config.train.seed,
-        backend=env.backend,
-        monitor_dir=monitor_dir,
-        **env.kwargs,
-    )
+    try:
+        return make_vec_env(
+            env.id,
+            n_envs=env.n_envs,
+            seed=config.train.seed,
+            backend=env.backend,
+            monitor_dir=monitor_dir,
+            **env.kwargs,
+        )
+    except UsageError:
+        raise
+    except Exception as error:  # environments fail in every way when an argument or a dependency does not suit them
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"cannot make the environment {env.id} with arguments {env.kwargs} ({reason})") from error
 
 
 def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | RecurrentA2C:
     """The agent of a configuration, untrained."""
     settings = config.agent
+    for kind, space in (("observation", env.observation_space), ("action", env.action_space)):
+        if isinstance(space, spaces.Tuple | spaces.Text | spaces.Sequence | spaces.Graph):
+            raise UsageError(f"{config.env.id} has the {kind} space {space}, which Stable-Baselines3 cannot learn with")
     policy, policy_kwargs = _policy_for(env.observation_space, settings.features_dim)
     rate = settings.learning_rate
     common: dict[str, Any] = {
@@ -205,6 +232,9 @@ class _Stop(BaseCallback):
 def _graceful_stop() -> Iterator[_Stop]:
     """Turn the first SIGINT or SIGTERM into a stop between two steps; a second one acts at once."""
     stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
