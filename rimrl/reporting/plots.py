@@ -24,7 +24,10 @@ def save_comparison(runs: list[RunResults], file: Path) -> None:
 
     Raises:
         OSError: If the file cannot be written.
+        ValueError: If the suffix is missing or names no picture format.
     """
+    if not file.suffix:
+        raise ValueError("its suffix must name the format, such as .png or .svg")
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         curves, bars = figure.subplots(1, 2, width_ratios=(1, 1.3))

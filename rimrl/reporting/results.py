@@ -60,16 +60,29 @@ def _read(path: Path) -> RunResults:
     try:
         evaluation = json.loads(file.read_text(encoding="utf-8"))
         label = str(evaluation["config"]).rsplit("/", maxsplit=1)[-1]
-        evaluation["splits"], evaluation["suite"]
+        if not isinstance(evaluation["suite"], str) or not _are_splits(evaluation["splits"]):
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{file} is damaged; run again: rimrl evaluate {path}") from None
     return RunResults(label, path, evaluation, _read_progress(path / "progress.csv"))
 
 
+def _are_splits(splits: object) -> bool:
+    figures = {"held_out", "episodes", "return_mean", "success_rate"}
+    return (
+        isinstance(splits, dict)
+        and bool(splits)
+        and all(isinstance(result, dict) and figures <= result.keys() for result in splits.values())
+    )
+
+
 def _read_progress(file: Path) -> dict[str, list[float | None]]:
     if not file.is_file():
         return {}
-    with file.open(encoding="utf-8", newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    columns = rows[0] if rows else {}
-    return {name: [float(row[name]) if row[name] else None for row in rows] for name in columns}
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:
+            rows = list(csv.DictReader(opened))
+        columns = rows[0] if rows else {}
+        return {name: [float(row[name]) if row[name] else None for row in rows] for name in columns}
+    except (OSError, ValueError, TypeError):
+        raise UsageError(f"{file} is damaged; restore it, or remove it to go without the learning curve") from None
