@@ -16,10 +16,13 @@ from rimrl import __version__
 from rimrl.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rimrl.reporting.results import RunResults
 
 INTERRUPTED = 130
 BAD_INPUT = 2
+_WIDTH_OF_FILES = 200
 
 
 class _Parser(argparse.ArgumentParser):
@@ -160,23 +163,25 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _print_table(paths: list[Path]) -> list[RunResults]:
-    from rich.console import Console  # noqa: PLC0415
-
     from rimrl.reporting.results import read_runs  # noqa: PLC0415
     from rimrl.reporting.table import comparison_table  # noqa: PLC0415
 
     runs = read_runs(paths)
-    Console().print(comparison_table(runs))
+    _console().print(comparison_table(runs))
     return runs
 
 
 def _list(options: argparse.Namespace) -> int:
-    from rich.console import Console  # noqa: PLC0415
-
     from rimrl.listings import listing  # noqa: PLC0415
 
-    Console().print(listing(options.what))
+    _console().print(listing(options.what))
     return 0
+
+
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
 
 
 if __name__ == "__main__":

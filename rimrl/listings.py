@@ -37,7 +37,7 @@ def _configs() -> Table:
     table = _table("config", "what it is")
     for name, file in shipped_configs().items():
         comments = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-        table.add_row(name, " ".join(comments[1:]))
+        table.add_row(name, " ".join(comments[1:]).strip())
     return table
 
 

@@ -20,7 +20,7 @@ def comparison_table(runs: list[RunResults]) -> Table:
     if chance is not None:
         table.add_column("random", justify="right")
     for run in runs:
-        table.add_column(run.label, justify="right")
+        table.add_column(run.label, justify="right", overflow="fold")
 
     for name in dict.fromkeys(split for run in runs for split in run.splits):
         results = [run.splits.get(name) for run in runs]
