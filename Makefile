@@ -6,8 +6,11 @@ VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
 DEMO   := runs/demo
 SEED   ?= 1
+# Without --no-compile pip compiles thousands of files that nothing here imports.
+PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-fast lint format clean
 
@@ -18,19 +21,19 @@ demo: $(READY)
 	$(BIN)/rimrl evaluate $(DEMO)/lstm $(DEMO)/rim --episodes 200
 	$(BIN)/rimrl compare $(DEMO)/lstm $(DEMO)/rim --plot $(DEMO)/comparison.png
 
-test: $(READY)
+test: $(DEV)
 	$(BIN)/pytest
 
-test-fast: $(READY)
+test-fast: $(DEV)
 	$(BIN)/pytest -m "not slow"
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(READY)
+format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -40,6 +43,10 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rimrl needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable .
 	touch $(READY)
+
+$(DEV): $(READY)
+	$(PIP) --editable '.[dev]'
+	touch $(DEV)
