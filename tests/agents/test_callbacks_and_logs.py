@@ -142,7 +142,7 @@ def test_evaluating_in_between_leaves_the_running_episodes_alone() -> None:
         state: dict[str, th.Tensor] = model.policy.state_dict()
         return state
 
-    evaluation = EvalCallback(short_episodes(2), n_eval_episodes=3, eval_freq=5, verbose=0, warn=False)
+    evaluation = EvalCallback(VecMonitor(short_episodes(2)), n_eval_episodes=3, eval_freq=5, verbose=0, warn=False)
     plain, evaluated = weights(), weights(evaluation)
     for name, value in plain.items():
         assert th.equal(evaluated[name], value), name

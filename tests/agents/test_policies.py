@@ -108,7 +108,8 @@ def test_the_value_sees_its_own_memory_alone(sharing: str) -> None:
     changed[0] += 1.0
     starts = th.tensor([[True], [False]])
     actions = th.zeros(2, 1, dtype=th.long)
-    a, b = (policy.evaluate_sequences(x, actions, policy.initial_states(1), starts) for x in (obs, changed))
+    with th.no_grad():
+        a, b = (policy.evaluate_sequences(x, actions, policy.initial_states(1), starts) for x in (obs, changed))
     assert (float((a.values - b.values)[1].abs()) > 1e-6) == (sharing != "actor_only")
     assert float((a.log_prob - b.log_prob)[1].abs()) > 1e-6
 
@@ -312,7 +313,7 @@ def test_the_initial_state_is_learned(algorithm: Any, sharing: str) -> None:
         policy_kwargs={"core_kwargs": {**SMALL_RIM, "learn_initial_state": True}, "core_sharing": sharing},
         seed=0,
         device="cpu",
-        **({"batch_size": 16} if algorithm is rimrl.RecurrentPPO else {}),
+        **({"batch_size": 16, "n_epochs": 2} if algorithm is rimrl.RecurrentPPO else {}),
     )
     cores = [model.policy.core] + ([model.policy.critic_core] if sharing == "separate" else [])
     before = [core.initial_h.detach().clone() for core in cores]

@@ -241,6 +241,7 @@ def refuse(path: Path) -> str:
 
 @every_algorithm
 def test_a_run_folder_is_loaded_by_its_model(algorithm: Algorithm, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
     trained(algorithm=algorithm).save(tmp_path / "run" / "model")
     assert type(rimrl.load(tmp_path / "run", device="cpu")) is algorithm
     assert type(rimrl.load(str(tmp_path / "run"), device="cpu")) is algorithm

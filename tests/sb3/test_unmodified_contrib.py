@@ -74,7 +74,7 @@ def played_elsewhere(path: Path, env_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("env_id", "policy", "policy_kwargs"),
+    ("env_id", "policy", "policy_kwargs", "learn_initial_state"),
     [
         (
             "rimrl/Distractors-v0",
@@ -83,12 +83,12 @@ def played_elsewhere(path: Path, env_id: str) -> dict[str, Any]:
                 "features_extractor_class": MiniGridExtractor,
                 "features_extractor_kwargs": {"features_dim": 16, "tile_channels": 8},
             },
+            False,
         ),
-        ("rimrl/RepeatPrevious-v0", "MlpPolicy", {"core_sharing": "separate", "net_arch": []}),
-        ("rimrl/CartPoleNoVelocity-v0", "MlpPolicy", {"core_sharing": "actor_only", "net_arch": []}),
+        ("rimrl/RepeatPrevious-v0", "MlpPolicy", {"core_sharing": "separate", "net_arch": []}, True),
+        ("rimrl/CartPoleNoVelocity-v0", "MlpPolicy", {"core_sharing": "actor_only", "net_arch": []}, True),
     ],
 )
-@pytest.mark.parametrize("learn_initial_state", [False, True])
 def test_a_saved_agent_plays_the_same_in_plain_contrib(
     env_id: str, policy: str, policy_kwargs: dict[str, Any], learn_initial_state: bool, tmp_path: Path
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_saved_agent_plays_the_same_in_plain_contrib(
 def test_plain_contrib_saves_files_that_rimrl_loads(tmp_path: Path) -> None:
     model = ContribRecurrentPPO(
         rimrl.RecurrentCorePolicy,
-        "rimrl/RepeatPrevious-v0",
+        gymnasium.make("rimrl/RepeatPrevious-v0"),
         n_steps=32,
         policy_kwargs={"core": "rim", "core_kwargs": SMALL_RIM},
         device="cpu",
