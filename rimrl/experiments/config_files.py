@@ -71,7 +71,7 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     changes |= {"core.name": core, "agent.algorithm": algorithm}
     if "env.id" not in settings | changes:
         raise UsageError(f"{file} does not say what to play: set env.id to a suite or a gymnasium id")
-    _check_null(settings, core, algorithm, file)
+    _check_null(settings, algorithm, file)
 
     values = _parse(lambda: parser.parse_object(_nest(settings)), file)
     words = [f"--{key}={value}" for key, value in changes.items()]
@@ -203,17 +203,17 @@ def _one_line(message: str) -> str:
     return f"{key[1]} must be {' or '.join(kinds)}, got {given[-1]!r}"
 
 
-def _check_null(settings: Mapping[str, Any], core: str, algorithm: str, file: Path) -> None:
-    """Refuse null where it means nothing; jsonargparse takes it for any key that has a default."""
+def _check_null(settings: Mapping[str, Any], algorithm: str, file: Path) -> None:
+    """Refuse null where it means nothing, as jsonargparse does not; cores look after their own options."""
     hints = {
         "env": get_type_hints(EnvConfig),
-        "core": get_type_hints(core_class(core).__init__),
         "agent": get_type_hints(ALGORITHMS[algorithm]),
         "train": get_type_hints(TrainConfig),
     }
     for key, value in settings.items():
         group, name = key.split(".", maxsplit=1)
-        if value is None and name in hints[group] and type(None) not in get_args(hints[group][name]):
+        hint = hints.get(group, {}).get(name)
+        if value is None and hint is not None and type(None) not in get_args(hint):
             raise UsageError(f"{key} in {file} must not be null; leave it out for its default")
 
 

@@ -1,0 +1,1 @@
+"""The command line, from words to files, output and exit code."""
