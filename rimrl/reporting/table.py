@@ -13,12 +13,14 @@ from rimrl.reporting.results import RunResults
 def comparison_table(runs: list[RunResults]) -> Table:
     """Success rate and mean return of each run on each split, with the number of episodes."""
     suite = runs[0].evaluation["suite"]
-    table = Table(box=box.SIMPLE_HEAD, title=f"{suite}: success rate (mean return)", title_justify="left")
-    table.add_column("split")
-    table.add_column("episodes", justify="right")
+    successes = any(result["success_rate"] is not None for run in runs for result in run.splits.values())
+    figures = "success rate (mean return)" if successes else "mean return"
+    table = Table(box=box.SIMPLE_HEAD, title=f"{suite}: {figures}", title_justify="left")
+    table.add_column("split", overflow="fold")
+    table.add_column("episodes", justify="right", overflow="fold")
     chance = next((run for run in runs if any("random_return_mean" in s for s in run.splits.values())), None)
     if chance is not None:
-        table.add_column("random", justify="right")
+        table.add_column("random", justify="right", overflow="fold")
     for run in runs:
         table.add_column(run.label, justify="right", overflow="fold")
 
