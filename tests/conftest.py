@@ -1,11 +1,13 @@
-"""One small trained and evaluated run that many tests look at."""
+"""One small trained and evaluated run that many tests look at, on one thread, which is faster for tiny networks."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch as th
 
 from tests.commands import SMALL_PPO, call, succeed
 
@@ -13,10 +15,29 @@ TRAINED_STEPS = 1024
 TRAIN = (
     *("train", "distractors/rim", "--seed", "3", "--total-timesteps", str(TRAINED_STEPS)),
     *(*SMALL_PPO, "--core.hidden_size", "24", "--core.num_units", "3", "--core.num_active", "2"),
-    *("--env.n_envs", "8", "--agent.n_steps", "32", "--train.eval_freq", "512", "--train.eval_episodes", "2"),
+    *(
+        "--env.n_envs",
+        "8",
+        "--agent.n_steps",
+        "32",
+        "--agent.batch_size",
+        "128",
+        "--train.eval_freq",
+        "512",
+        "--train.eval_episodes",
+        "2",
+    ),
     *("--train.checkpoint_freq", "512"),
 )
 EPISODES = 5
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = th.get_num_threads()
+    th.set_num_threads(1)
+    yield
+    th.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Configurations, run folders, train and evaluate."""

@@ -1,0 +1,194 @@
+"""Evaluation: what is counted, against plain loops over the environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+
+import rimrl
+from rimrl.envs.vector import make_vec_env
+from rimrl.experiments.evaluate import DEFAULT_SEED, Episodes, evaluate, play
+from rimrl.experiments.run import Run
+from tests.commands import files, read_json, succeed
+
+
+class Lasts(gymnasium.Env[np.ndarray[Any, Any], np.int64]):
+    """Episodes of a fixed length; pays its length once, at the end, and shouts success at every step of some."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, length: int, succeeds: bool | None) -> None:
+        self.length, self.succeeds = length, succeeds
+        self.left = length
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = self.length
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        done = self.left == 0
+        info = {} if self.succeeds is None else {"is_success": self.succeeds}
+        return np.zeros(1, np.float32), float(self.length) if done else 0.0, done, False, info
+
+
+def lasting(*lengths: int, succeeds: Callable[[int], bool | None]) -> Callable[[], VecEnv]:
+    """Environments side by side, of which each has another length."""
+    return lambda: VecMonitor(DummyVecEnv([lambda n=n: Lasts(n, succeeds(n)) for n in lengths]))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("episodes", [1, 2, 3, 7, 12])
+def test_every_environment_plays_its_share(episodes: int) -> None:
+    lengths = (1, 4, 9)
+    outcome = play(None, lasting(*lengths, succeeds=lambda n: n == 4), episodes, deterministic=True, seed=0)
+    assert len(outcome.returns) == len(outcome.lengths) == len(outcome.successes) == episodes
+    shares = [outcome.lengths.count(n) for n in lengths]
+    assert sum(shares) == episodes
+    assert max(shares) - min(shares) <= 1  # though the short ones could have played many more
+    assert outcome.returns == outcome.lengths
+    # Success is said at every step, and counts once an episode.
+    assert sum(outcome.successes) == outcome.lengths.count(4)
+
+
+def test_no_success_where_none_is_reported() -> None:
+    outcome = play(None, lasting(2, 3, succeeds=lambda _: None), 4, deterministic=True, seed=0)
+    assert outcome.successes == []
+    assert outcome.summary()["success_rate"] is None
+
+
+def test_summary() -> None:
+    summary = Episodes([1.0, 0.0, 0.5, 0.5], [3, 5, 4, 4], [True, False, True, True]).summary()
+    assert summary == {
+        "return_mean": 0.5,
+        "return_std": pytest.approx(0.125**0.5),
+        "length_mean": 4.0,
+        "success_rate": 0.75,
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "all_novel"])
+def test_the_agent_plays_as_in_a_plain_loop(split: str, trained: Path) -> None:
+    agent, episodes, seed = rimrl.load(trained), 5, 77
+    env = rimrl.make_env("distractors", split=split)
+    returns, lengths, successes = [], [], []
+    observation, _ = env.reset(seed=seed)
+    for _ in range(episodes):
+        state, start, total, length, done = None, np.ones(1, bool), 0.0, 0, False
+        while not done:
+            action, state = agent.predict(observation, state, start, deterministic=True)
+            observation, reward, terminated, truncated, info = env.step(int(action))
+            start = np.zeros(1, bool)
+            total, length, done = total + float(reward), length + 1, terminated or truncated
+        returns.append(total)
+        lengths.append(length)
+        successes.append(info["is_success"])
+        observation, _ = env.reset()
+
+    outcome = play(agent, lambda: make_vec_env("distractors", split, n_envs=1, seed=seed), episodes, True, seed)
+    assert outcome.returns == pytest.approx(returns)
+    assert outcome.lengths == lengths
+    assert outcome.successes == successes
+
+
+def test_the_random_policy_plays_as_in_a_plain_loop() -> None:
+    episodes, seed = 8, 5
+    env = rimrl.make_env("distractors")
+    actions = env.action_space
+    actions.seed(seed)
+    env.reset(seed=seed)
+    returns = []
+    for _ in range(episodes):
+        total, done = 0.0, False
+        while not done:
+            _, reward, terminated, truncated, _ = env.step(actions.sample())
+            total, done = total + float(reward), terminated or truncated
+        returns.append(total)
+        env.reset()
+
+    def make() -> VecEnv:
+        return make_vec_env("distractors", n_envs=1, seed=seed)
+
+    outcome = play(None, make, episodes, deterministic=True, seed=seed)
+    assert outcome.returns == pytest.approx(returns)
+    assert play(None, make, episodes, deterministic=True, seed=seed) == outcome
+    assert play(None, make, episodes, deterministic=True, seed=seed + 1) != outcome
+
+
+def test_evaluation_repeats(run: Path) -> None:
+    words = ("evaluate", run, "--episodes", "3", "--split", "train", "--quiet")
+    for extra in ([], ["--stochastic"]):
+        succeed(*words, *extra)
+        first = (run / "evaluation.json").read_bytes()
+        succeed(*words, *extra)
+        assert (run / "evaluation.json").read_bytes() == first
+
+
+def test_evaluation_touches_nothing_but_its_file(run: Path) -> None:
+    before = files(run)
+    succeed("evaluate", run, "--episodes", "2", "--quiet")
+    after = files(run)
+    assert before.keys() == after.keys()
+    assert [name for name in after if after[name] != before[name]] == ["evaluation.json"]
+
+
+def test_evaluation_plays_levels_that_training_did_not(trained: Path) -> None:
+    evaluation = read_json(trained / "evaluation.json")
+    config = Run.open(trained).config
+    assert evaluation["seed"] == DEFAULT_SEED > config.train.seed + config.env.n_envs
+
+
+def test_fewer_episodes_than_environments(run: Path) -> None:
+    succeed("evaluate", run, "--episodes", "1", "--n-envs", "8", "--split", "train", "--no-random", "--quiet")
+    result = read_json(run / "evaluation.json")["splits"]["train"]
+    assert result["episodes"] == 1
+    assert result["return_std"] == 0.0
+
+
+def episodes_by_split(run: Path) -> dict[str, int]:
+    return {name: result["episodes"] for name, result in read_json(run / "evaluation.json")["splits"].items()}
+
+
+def test_one_split_is_put_among_the_others(run: Path) -> None:
+    before = episodes_by_split(run)
+    succeed("evaluate", run, "--split", "all_novel", "--episodes", "2", "--quiet")
+    assert episodes_by_split(run) == {**before, "all_novel": 2}
+    assert list(episodes_by_split(run)) == list(before)
+
+
+@pytest.mark.parametrize("words", [["--stochastic"], ["--seed", "5"], ["--best"]])
+def test_one_split_is_not_put_among_those_of_another_evaluation(words: list[str], run: Path) -> None:
+    succeed("evaluate", run, "--split", "all_novel", "--episodes", "2", "--quiet", *words)
+    assert episodes_by_split(run) == {"all_novel": 2}
+
+
+def test_one_split_is_not_put_among_those_of_another_agent(run: Path) -> None:
+    evaluation = read_json(run / "evaluation.json")
+    (run / "evaluation.json").write_text(json.dumps(evaluation | {"num_timesteps": 1}))
+    succeed("evaluate", run, "--split", "train", "--episodes", "2", "--quiet")
+    assert episodes_by_split(run) == {"train": 2}
+
+
+@pytest.mark.parametrize("earlier", ["", "[]", "{}", '{"splits": 3}'])
+def test_a_damaged_evaluation_is_replaced(earlier: str, run: Path) -> None:
+    (run / "evaluation.json").write_text(earlier)
+    succeed("evaluate", run, "--split", "train", "--episodes", "2", "--no-random", "--quiet")
+    assert episodes_by_split(run) == {"train": 2}
+
+
+def test_from_python(run: Path) -> None:
+    returned = evaluate(Run.open(run), episodes=2, split="more_objects", random_policy=False, progress_bar=False)
+    assert returned == read_json(run / "evaluation.json")
+    assert "random_return_mean" not in returned["splits"]["more_objects"]
+    assert "random_return_mean" in returned["splits"]["train"]
