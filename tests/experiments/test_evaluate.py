@@ -14,6 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
 import rimrl
+from rimrl.envs.suites import DISTRACTORS
 from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.evaluate import DEFAULT_SEED, Episodes, evaluate, play
 from rimrl.experiments.run import Run
@@ -124,6 +125,19 @@ def test_the_random_policy_plays_as_in_a_plain_loop() -> None:
     assert outcome.returns == pytest.approx(returns)
     assert play(None, make, episodes, deterministic=True, seed=seed) == outcome
     assert play(None, make, episodes, deterministic=True, seed=seed + 1) != outcome
+
+
+def test_every_split_is_played_in_its_own_environment(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[tuple[str, int, int]] = []
+
+    def record(env_id: str, split: str, n_envs: int, seed: int, **kwargs: Any) -> VecEnv:
+        played.append((split, n_envs, seed))
+        return make_vec_env(env_id, split, n_envs=n_envs, seed=seed, **kwargs)
+
+    monkeypatch.setattr("rimrl.experiments.evaluate.make_vec_env", record)
+    evaluate(Run.open(run), episodes=3, seed=9, n_envs=2, progress_bar=False)
+    # First the agent, then the random policy.
+    assert played == [(split.name, 2, 9) for split in DISTRACTORS.splits for _ in range(2)]
 
 
 def test_evaluation_repeats(run: Path) -> None:
