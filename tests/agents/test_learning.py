@@ -1,0 +1,162 @@
+"""Agents with memory solve what agents without it cannot: the probes, and CartPole without velocities.
+
+Each probe's docstring states the best expected return and the most that a policy without memory can expect. The
+feed-forward control learns with the same settings, so that only memory can make the difference.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+import rimrl
+from rimrl.envs.vector import make_vec_env
+
+pytestmark = pytest.mark.slow
+
+CORES: dict[str, dict[str, Any]] = {
+    "rim": {
+        "num_units": 4,
+        "num_active": 3,
+        "unit_size": 16,
+        "input_key_size": 16,
+        "input_value_size": 16,
+        "communication_heads": 2,
+        "communication_key_size": 8,
+        "communication_value_size": 8,
+    },
+    "feedforward": {"hidden_size": 64},
+}
+
+TOLERANCE = 0.1
+"""Four standard errors of a mean of 400 episodes that are won or lost, and room for a policy that is nearly there."""
+
+
+class Probe(NamedTuple):
+    """A probe with its stated bounds.
+
+    Attributes:
+        optimum: Best expected return.
+        ceiling: The most without memory.
+        gamma: Discount; small where each action is rewarded at once.
+        length: Steps of an episode.
+    """
+
+    env_id: str
+    optimum: float
+    ceiling: float
+    gamma: float
+    length: int
+
+
+PROBES = (
+    Probe("rimrl/RecallCue-v0", optimum=1.0, ceiling=0.5, gamma=0.95, length=9),
+    Probe("rimrl/RepeatPrevious-v0", optimum=1.0, ceiling=0.5, gamma=0.8, length=11),
+    Probe("rimrl/CountSteps-v0", optimum=1.0, ceiling=0.0, gamma=0.5, length=10),
+    Probe("rimrl/Forget-v0", optimum=1.0, ceiling=0.5, gamma=0.95, length=7),
+)
+every_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.env_id)
+
+
+def policy_kwargs(core: str) -> dict[str, Any]:
+    return {"core": core, "core_kwargs": CORES[core], "net_arch": []}
+
+
+def mean_return(model: BaseAlgorithm, env: VecEnv, episodes: int, deterministic: bool) -> float:
+    returns, _ = evaluate_policy(model, env, episodes, deterministic=deterministic, return_episode_rewards=True)
+    return float(np.mean(returns))
+
+
+def learned_by_ppo(probe: Probe, core: str, seed: int = 0) -> float:
+    """Mean return of the most probable actions after 20k steps."""
+    model = rimrl.RecurrentPPO(
+        "MlpPolicy",
+        make_vec_env(probe.env_id, n_envs=32, seed=seed),
+        learning_rate=5e-3,
+        n_steps=16,
+        batch_size=256,
+        n_epochs=4,
+        gamma=probe.gamma,
+        gae_lambda=0.9,
+        ent_coef=0.01,
+        policy_kwargs=policy_kwargs(core),
+        seed=seed,
+        device="cpu",
+    )
+    model.learn(20_480)
+    return mean_return(model, make_vec_env(probe.env_id, n_envs=20, seed=10_000), 400, deterministic=True)
+
+
+def learned_by_a2c(probe: Probe, core: str, seed: int = 0) -> float:
+    """Mean return of the most probable actions after 24k steps, with updates an episode long."""
+    model = rimrl.RecurrentA2C(
+        "MlpPolicy",
+        make_vec_env(probe.env_id, n_envs=16, seed=seed),
+        learning_rate=7e-3,
+        n_steps=probe.length,
+        gamma=probe.gamma,
+        ent_coef=0.01,
+        policy_kwargs=policy_kwargs(core),
+        seed=seed,
+        device="cpu",
+    )
+    model.learn(24_000)
+    return mean_return(model, make_vec_env(probe.env_id, n_envs=20, seed=10_000), 400, deterministic=True)
+
+
+def learned_on_cartpole(core: str, seed: int = 0) -> float:
+    """Mean return of 20 episodes with sampled actions, as in training, after 70k steps."""
+    env_id, gamma = "rimrl/CartPoleNoVelocity-v0", 0.98
+    env = VecNormalize(make_vec_env(env_id, n_envs=16, seed=seed), gamma=gamma)
+    model = rimrl.RecurrentPPO(
+        "MlpPolicy",
+        env,
+        learning_rate=lambda progress: 2e-3 * progress,
+        n_steps=32,
+        sequence_length=16,
+        batch_size=256,
+        n_epochs=6,
+        gamma=gamma,
+        gae_lambda=0.8,
+        clip_range=lambda progress: 0.2 * progress,
+        policy_kwargs=policy_kwargs(core),
+        seed=seed,
+        device="cpu",
+    )
+    model.learn(70_000)
+    unseen = VecNormalize(make_vec_env(env_id, n_envs=20, seed=10_000), training=False, norm_reward=False)
+    unseen.obs_rms = env.obs_rms
+    return mean_return(model, unseen, 20, deterministic=False)
+
+
+@every_probe
+def test_ppo_with_a_rim_solves(probe: Probe) -> None:
+    assert learned_by_ppo(probe, "rim") >= probe.optimum - TOLERANCE
+
+
+@every_probe
+def test_ppo_without_memory_stays_at_the_ceiling(probe: Probe) -> None:
+    assert learned_by_ppo(probe, "feedforward") <= probe.ceiling + TOLERANCE
+
+
+@pytest.mark.parametrize("probe", PROBES[:2], ids=lambda probe: probe.env_id)
+def test_a2c_with_a_rim_solves(probe: Probe) -> None:
+    assert learned_by_a2c(probe, "rim") >= probe.optimum - TOLERANCE
+
+
+@pytest.mark.parametrize("probe", PROBES[:2], ids=lambda probe: probe.env_id)
+def test_a2c_without_memory_stays_at_the_ceiling(probe: Probe) -> None:
+    assert learned_by_a2c(probe, "feedforward") <= probe.ceiling + TOLERANCE
+
+
+def test_ppo_with_a_rim_balances_the_pole_without_seeing_velocities() -> None:
+    assert learned_on_cartpole("rim", seed=2) >= 450.0
+
+
+def test_ppo_without_memory_drops_the_pole() -> None:
+    assert learned_on_cartpole("feedforward") < 100.0
