@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="per split (default 100)")
     evaluate.add_argument("--split", metavar="NAME", help="only this split")
-    evaluate.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    evaluate.add_argument("--deterministic", action="store_true", help="the likeliest action instead of a sample")
     evaluate.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
     evaluate.add_argument("--seed", type=int, metavar="N", help="seed of the levels (default far from training's)")
     evaluate.add_argument("--n-envs", type=int, default=16, metavar="N", help="played side by side (default 16)")
@@ -133,12 +133,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate  # noqa: PLC0415
     from rimrl.experiments.run import Run  # noqa: PLC0415
 
-    for run in [Run.open(path) for path in options.runs]:
+    runs = [Run.open(path) for path in options.runs]
+    for run in runs:
+        run.agent_file(options.best)  # what is missing is said before anything is played
+    for run in runs:
         evaluate(
             run,
             episodes=options.episodes,
             split=options.split,
-            deterministic=not options.stochastic,
+            deterministic=options.deterministic,
             seed=DEFAULT_SEED if options.seed is None else options.seed,
             n_envs=options.n_envs,
             random_policy=not options.no_random,

@@ -153,6 +153,10 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
         # The names that contrib's algorithm, predict() and buffer look for.
         actor = build()
+        if actor.num_inputs != 1:
+            raise UsageError(
+                f"num_inputs {actor.num_inputs} does not fit a policy, whose features are one element; use 1"
+            )
         self.lstm_actor = actor  # type: ignore[assignment]
         self.lstm_critic = build() if self.core_sharing == "separate" else None  # type: ignore[assignment]
         self.critic = nn.Linear(self.features_dim, actor.output_size) if self.core_sharing == "actor_only" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -110,13 +111,19 @@ def make_vec_env(
     info_keywords = tuple(first.metadata.get("info_keywords", ()))
     first.close()
 
-    venv = SubprocVecEnv([make] * n_envs) if backend == "subproc" else DummyVecEnv([make] * n_envs)
+    venv = SubprocVecEnv([partial(_in_worker, make)] * n_envs) if backend == "subproc" else DummyVecEnv([make] * n_envs)
     if seed is not None:
         venv.seed(seed)
     monitor = VecMonitor(venv, info_keywords=info_keywords)
     if monitor_dir is not None:
         _write_monitor(monitor, Path(monitor_dir) / "monitor.csv", _resolve(id_or_suite, split)[0], append_monitor)
     return monitor
+
+
+def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
+    """Make an environment in a process of its own, which a Ctrl-C meant for the main process must not end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return make()
 
 
 def _write_monitor(monitor: VecMonitor, path: Path, env_id: str, append: bool) -> None:

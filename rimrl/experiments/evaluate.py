@@ -54,7 +54,7 @@ def evaluate(
     run: Run,
     episodes: int = 100,
     split: str | None = None,
-    deterministic: bool = True,
+    deterministic: bool = False,
     seed: int = DEFAULT_SEED,
     n_envs: int = 16,
     random_policy: bool = True,
@@ -67,7 +67,8 @@ def evaluate(
         run: A run that has been trained.
         episodes: Episodes per split.
         split: Only this split; default: all of them.
-        deterministic: Take the mode of the policy instead of a sample.
+        deterministic: Take the mode of the policy instead of a sample. Default False, as rl-baselines3-zoo plays
+            MiniGrid and Atari: where not all is seen, the mode alone can turn in circles.
         seed: Seed of levels and actions; the same for every split and run.
         n_envs: Environments played side by side.
         random_policy: Also play as many episodes with uniformly random actions: the chance level.
@@ -86,9 +87,7 @@ def evaluate(
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
     config = run.config
     splits = _splits(config.env.id, split)
-    model_file = run.path / "best_model.zip" if best else run.model_file
-    if best and not model_file.exists():
-        raise UsageError(f"no {model_file}: the run did not reach an evaluation (train.eval_freq); leave out --best")
+    model_file = run.agent_file(best)
     run.check_writable("evaluation.json")
     th.set_num_threads(config.train.num_threads)
     agent = load(model_file, device=config.train.device)
@@ -121,6 +120,7 @@ def evaluate(
         "num_timesteps": agent.num_timesteps,
         "deterministic": deterministic,
         "seed": seed,
+        "n_envs": n_envs,
     }
     if split is not None:
         results = _splits_of_same(run, evaluation) | results

@@ -46,6 +46,18 @@ class Run:
         """The agent at the end of training, or where it was interrupted."""
         return self.path / "model.zip"
 
+    def agent_file(self, best: bool = False) -> Path:
+        """The saved agent, at the end or at its best evaluation.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        file = self.path / "best_model.zip" if best else self.model_file
+        if not file.is_file():
+            why = "did not reach an evaluation (train.eval_freq); leave out --best" if best else "has no saved agent"
+            raise UsageError(f"no {file}: the run {why}")
+        return file
+
     @classmethod
     @contextmanager
     def create(cls, path: Path, config: ExperimentConfig) -> Iterator[Run]:

@@ -170,6 +170,7 @@ def _callbacks(config: ExperimentConfig, run: Run, progress_bar: bool) -> list[B
                 n_eval_episodes=settings.eval_episodes,
                 eval_freq=max(1, settings.eval_freq // n_envs),
                 best_model_save_path=str(run.path),
+                deterministic=False,
                 verbose=0,
             )
         )

@@ -142,7 +142,7 @@ def test_every_split_is_played_in_its_own_environment(run: Path, monkeypatch: py
 
 def test_evaluation_repeats(run: Path) -> None:
     words = ("evaluate", run, "--episodes", "3", "--split", "train", "--quiet")
-    for extra in ([], ["--stochastic"]):
+    for extra in ([], ["--deterministic"]):
         succeed(*words, *extra)
         first = (run / "evaluation.json").read_bytes()
         succeed(*words, *extra)
@@ -181,7 +181,7 @@ def test_one_split_is_put_among_the_others(run: Path) -> None:
     assert list(episodes_by_split(run)) == list(before)
 
 
-@pytest.mark.parametrize("words", [["--stochastic"], ["--seed", "5"], ["--best"]])
+@pytest.mark.parametrize("words", [["--deterministic"], ["--seed", "5"], ["--best"]])
 def test_one_split_is_not_put_among_those_of_another_evaluation(words: list[str], run: Path) -> None:
     succeed("evaluate", run, "--split", "all_novel", "--episodes", "2", "--quiet", *words)
     assert episodes_by_split(run) == {"all_novel": 2}

@@ -177,7 +177,6 @@ def test_a_signal_ends_the_training_and_keeps_the_agent(number: signal.Signals, 
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="Ctrl-C reaches the workers, too, and they die of it before the agent is saved")
 def test_ctrl_c_with_environments_in_processes_of_their_own(tmp_path: Path) -> None:
     # A terminal sends Ctrl-C to the whole process group.
     code, err = interrupted(
