@@ -217,7 +217,7 @@ def _action_names(env: VecEnv) -> list[str] | None:
     names: list[str] = []
     unwrapped = env.get_attr("unwrapped")[0]
     if isinstance(enum := getattr(unwrapped, "actions", None), EnumMeta):  # MiniGrid
-        names = [str(action.name) for action in enum]
+        names = list(enum.__members__)
     elif callable(meanings := getattr(unwrapped, "get_action_meanings", None)):  # Atari
         names = [str(meaning).lower() for meaning in meanings()]
     known = space.start == 0 and len(names) >= space.n

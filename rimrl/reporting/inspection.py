@@ -32,7 +32,6 @@ _BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe & Ito: safe fo
 _GREY, _PALE, _IDLE = "#999999", "#e6e6e6", "#bbbbbb"
 _BLACK_ON_WHITE = ListedColormap(["white", "black"])
 _BLUE_ON_WHITE = ListedColormap(["white", _BLUE])
-_STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "figure.titlesize": 12}
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def save_pictures(folder: Path) -> list[str]:
     """
     inspection = read_inspection(folder)
     drawn = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "figure.titlesize": 12}):
         for name, draw in zip(PICTURES, (raster, frequency, input_attention, communication), strict=True):
             figure = draw(inspection)
             if figure is not None:
@@ -126,7 +125,9 @@ def raster(inspection: Inspection) -> Figure:
         return _timeline(inspection, "What the agent does", None)[0]
     figure, lane, _ = _timeline(inspection, "Which unit works when", "Units: black while active, white while idle")
     _show(lane, inspection.arrays["active"][inspection.shown].T, _BLACK_ON_WHITE)
-    _label_units(lane, [f"{_percent(share)} of steps" for share in inspection.facts["active_frequency"][0]["units"]])
+    _label_units(
+        lane, [f"{_percent(share)} of all steps" for share in inspection.facts["active_frequency"][0]["units"]]
+    )
     return figure
 
 
@@ -137,15 +138,15 @@ def input_attention(inspection: Inspection) -> Figure | None:
     attention = inspection.arrays["input_attention"][inspection.shown]  # [S, N, 1 + M]
     mean = np.array(inspection.facts["input_attention_mean"])  # [N, 1 + M]
     several = mean.shape[1] > 2
-    share = (
-        "Share of a unit's attention that is on the input; the rest is on nothing"
-        if mean[:, 0].any()
-        else "Share of the input that each unit takes"  # the units compete without a null element
-    )
+    on_input = attention[..., 1:].sum(axis=-1)
+    if mean[:, 0].any():
+        share, high = "Share of a unit's attention that is on the input; the rest is on nothing", 1.0
+    else:  # the units share out the input, without a null element
+        share, high = "How much of the input each unit takes", float(on_input.max())
     figure, lane, side = _timeline(
         inspection, "What draws the units' attention", f"{share} (white dot: the unit is active)", beside=several
     )
-    image = _show(lane, attention[..., 1:].sum(axis=-1).T, "cividis", 1.0)
+    image = _show(lane, on_input.T, "cividis", high)
     steps, units = inspection.arrays["active"][inspection.shown].nonzero()
     lane.plot(steps, units, ".", color="white", markersize=3, markeredgewidth=0)
     _label_units(lane, [f"{_percent(value)} on average" for value in mean[:, 1:].sum(axis=1)])
@@ -180,7 +181,7 @@ def communication(inspection: Inspection) -> Figure | None:
         side, np.array([never if row is None else row for row in rows]), "Average while the listener is active"
     )
     side.set_xticks(range(len(rows)))
-    side.set_xlabel("is listened to: unit")
+    side.set(xlabel="unit that is listened to", ylabel="listener")
     return figure
 
 
@@ -199,13 +200,13 @@ def _timeline(
         The figure, the axes of the lane (of the actions, without one) and those of the matrix.
     """
     names = inspection.facts["action_names"]
-    heights = {"episodes": 3, "units": inspection.facts["units"], "actions": len(names or ()), "reward": 2}
+    heights = {"episodes": 2, "units": inspection.facts["units"], "actions": len(names or ()), "reward": 2}
     shown = {lane: height for lane, height in heights.items() if height and (lane != "units" or lane_title)}
     figure = Figure(
         figsize=(14 + 4 * beside, 1.2 + 0.3 * len(shown) + 0.25 * sum(shown.values())), layout="constrained"
     )
     figure.suptitle(f"{title}: {_subject(inspection)}", x=0.01, ha="left")
-    left, right = figure.subfigures(1, 2, width_ratios=(4, 14)) if beside else (None, figure)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(4, 14))[0] if beside else (None, figure)
     grid = right.subplots(len(shown), 1, sharex=True, height_ratios=list(shown.values()))
     axes = dict(zip(shown, grid, strict=True))
     _draw_episodes(axes["episodes"], inspection)
@@ -265,8 +266,12 @@ def _draw_reward(axes: Axes, inspection: Inspection) -> None:
     reward = inspection.arrays["reward"][inspection.shown]
     axes.bar(range(len(reward)), reward, width=1, color=np.where(reward < 0, _ORANGE, _GREEN))
     axes.axhline(0, color=_GREY, linewidth=0.8)
-    axes.set_title("Reward" if reward.any() else "Reward: none in these steps")
-    axes.locator_params(axis="y", nbins=3)
+    if reward.any():
+        axes.set_title("Reward")
+        axes.locator_params(axis="y", nbins=3)
+    else:
+        axes.set_title("Reward: none in these steps")
+        axes.set(ylim=(0, 1), yticks=[])
 
 
 def _show(axes: Axes, rows: NDArray[Any], colours: Colormap | str, high: float = 1.0) -> AxesImage:
@@ -287,7 +292,9 @@ def _add_scale(figure: Figure, image: AxesImage, lane: Axes) -> None:
 def _draw_matrix(axes: Axes, means: NDArray[Any], title: str) -> None:
     """Mean attention, a row for each unit; a unit that was never active has an empty row."""
     high = float(np.nanmax(means))
-    axes.imshow(np.ma.masked_invalid(means), cmap="cividis", vmin=0.0, vmax=high, aspect="auto")
+    square = means.shape[0] == means.shape[1]
+    image = np.ma.masked_invalid(means)
+    axes.imshow(image, cmap="cividis", vmin=0.0, vmax=high, aspect="equal" if square else "auto")
     axes.set_facecolor(_IDLE)
     if means.size <= _NUMBERS:
         for (n, column), share in np.ndenumerate(means):
@@ -311,9 +318,11 @@ def frequency(inspection: Inspection) -> Figure | None:
     if not inspection.has_units:
         return None
     everywhere, *occasions = [row for row in inspection.facts["active_frequency"] if row["steps"]]
+    num_later = max((row["steps"] for row in occasions if row["kind"] == "later"), default=0)
+    occasions = [row for row in occasions if row["kind"] != "reward" or row["steps"] < num_later]
     overall = np.array(everywhere["units"])
     N = len(overall)
-    figure = Figure(figsize=(4.5 + 1.1 * len(occasions), 2.1 + 0.42 * N), layout="constrained")
+    figure = Figure(figsize=(max(11, 4.5 + 1.1 * len(occasions)), 2.3 + 0.4 * N), layout="constrained")
     episodes = len(inspection.facts["episodes"])
     figure.suptitle(f"How often each unit works: {_subject(inspection, f'{episodes} episodes')}", x=0.01, ha="left")
     bars, grid = figure.subplots(1, 2, width_ratios=(3, 1.1 * len(occasions)))
@@ -338,7 +347,7 @@ def frequency(inspection: Inspection) -> Figure | None:
     grid.xaxis.tick_top()
     grid.tick_params(length=0)
     grid.set_title(
-        "The same, by what happens in the step (orange: more often than in all later steps, purple: less often)"
+        "The same, by what happens in the step\n(orange: more often than in all later steps, purple: less often)"
     )
     return figure
 
@@ -351,9 +360,12 @@ def _when(occasion: dict[str, Any]) -> str:
 def _subject(inspection: Inspection, episodes: str | None = None) -> str:
     facts = inspection.facts
     if episodes is None:
-        played, shown = len(facts["episodes"]), sum(1 for _ in inspection.spans())
-        episodes = f"episodes 1 to {shown} of {played}" if shown > 1 else f"episode 1 of {played}"
-    return f"{facts['config']} after {facts['num_timesteps']:,} steps of training, split {facts['split']!r}, {episodes}"
+        *_, (begin, end, episode) = inspection.spans()
+        number, played = sum(1 for _ in inspection.spans()), len(facts["episodes"])
+        episodes = f"episodes 1 to {number} of {played}" if number > 1 else f"episode 1 of {played}"
+        if end - begin < episode["length"]:
+            episodes = f"first {end} of {episode['length']} steps of {episodes}"
+    return f"{facts['core']} on {facts['suite']} ({facts['split']}) after {facts['num_timesteps']:,} steps, {episodes}"
 
 
 def _percent(share: float) -> str:
