@@ -138,18 +138,19 @@ def input_attention(inspection: Inspection) -> Figure | None:
     attention = inspection.arrays["input_attention"][inspection.shown]  # [S, N, 1 + M]
     mean = np.array(inspection.facts["input_attention_mean"])  # [N, 1 + M]
     several = mean.shape[1] > 2
-    on_input = attention[..., 1:].sum(axis=-1)
     if mean[:, 0].any():
-        share, high = "Share of a unit's attention that is on the input; the rest is on nothing", 1.0
-    else:  # the units share out the input, without a null element
-        share, high = "How much of the input each unit takes", float(on_input.max())
+        share, parts = "Share of a unit's attention that is on the input; the rest is on nothing", 1
+    else:  # the units share out each input element, without a null element
+        share, parts = "Share of the input that each unit takes", mean.shape[1] - 1
+    on_input = attention[..., 1:].sum(axis=-1) / parts
+    high = 1.0 if mean[:, 0].any() else float(on_input.max())
     figure, lane, side = _timeline(
         inspection, "What draws the units' attention", f"{share} (white dot: the unit is active)", beside=several
     )
     image = _show(lane, on_input.T, "cividis", high)
     steps, units = inspection.arrays["active"][inspection.shown].nonzero()
-    lane.plot(steps, units, ".", color="white", markersize=3, markeredgewidth=0)
-    _label_units(lane, [f"{_percent(value)} on average" for value in mean[:, 1:].sum(axis=1)])
+    lane.plot(steps, units, "o", color="white", markersize=2.5, markeredgecolor="black", markeredgewidth=0.4)
+    _label_units(lane, [f"{_percent(value)} on average" for value in mean[:, 1:].sum(axis=1) / parts])
     _add_scale(figure, image, lane)
     if side is not None:
         _draw_matrix(side, mean, "Average over all steps, by input element")
