@@ -184,7 +184,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play  # noqa: PLC0415
     from rimrl.experiments.inspect import RECORDING_FILES, record, replacing  # noqa: PLC0415
     from rimrl.experiments.run import Run  # noqa: PLC0415
-    from rimrl.reporting.inspection import PICTURES, save_pictures  # noqa: PLC0415
+    from rimrl.reporting.inspection import PICTURES, percent, save_pictures  # noqa: PLC0415
 
     run = Run.open(options.run)
     (split,) = splits_to_play(run.config.env.id, options.split)
@@ -207,7 +207,7 @@ def _inspect(options: argparse.Namespace) -> int:
         print(f"core {facts['core']!r} has no units to show: the picture shows actions and rewards")
     else:
         shares = facts["active_frequency"][0]["units"]
-        print("active:", ", ".join(f"unit {n} {100 * share:.0f} %" for n, share in enumerate(shares)))
+        print("active:", ", ".join(f"unit {n} {percent(share)}" for n, share in enumerate(shares)))
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
     return 0
 

@@ -125,9 +125,7 @@ def raster(inspection: Inspection) -> Figure:
         return _timeline(inspection, "What the agent does", None)[0]
     figure, lane, _ = _timeline(inspection, "Which unit works when", "Units: black while active, white while idle")
     _show(lane, inspection.arrays["active"][inspection.shown].T, _BLACK_ON_WHITE)
-    _label_units(
-        lane, [f"{_percent(share)} of all steps" for share in inspection.facts["active_frequency"][0]["units"]]
-    )
+    _label_units(lane, [f"{percent(share)} of all steps" for share in inspection.facts["active_frequency"][0]["units"]])
     return figure
 
 
@@ -150,11 +148,12 @@ def input_attention(inspection: Inspection) -> Figure | None:
     image = _show(lane, on_input.T, "cividis", high)
     steps, units = inspection.arrays["active"][inspection.shown].nonzero()
     lane.plot(steps, units, "o", color="white", markersize=2.5, markeredgecolor="black", markeredgewidth=0.4)
-    _label_units(lane, [f"{_percent(value)} on average" for value in mean[:, 1:].sum(axis=1) / parts])
+    _label_units(lane, [f"{percent(value)} on average" for value in mean[:, 1:].sum(axis=1) / parts])
     _add_scale(figure, image, lane)
     if side is not None:
         _draw_matrix(side, mean, "Average over all steps, by input element")
-        side.set_xticks(range(mean.shape[1]), ["nothing", *map(str, range(mean.shape[1] - 1))])
+        columns = range(0, mean.shape[1], math.ceil(mean.shape[1] / 12))
+        side.set_xticks(columns, ["nothing" if column == 0 else str(column - 1) for column in columns])
         side.set_xlabel("input element")
     return figure
 
@@ -174,7 +173,7 @@ def communication(inspection: Inspection) -> Figure | None:
     )
     assert side is not None
     image = _show(lane, listened[inspection.shown].T, "cividis", float(listened.max()))
-    _label_units(lane, [f"{_percent(share)} on average" for share in listened.mean(axis=0)])
+    _label_units(lane, [f"{percent(share)} on average" for share in listened.mean(axis=0)])
     _add_scale(figure, image, lane)
     rows = inspection.facts["communication_attention_mean"]
     never = [math.nan] * len(rows)
@@ -287,7 +286,7 @@ def _show(axes: Axes, rows: NDArray[Any], colours: Colormap | str, high: float =
 def _add_scale(figure: Figure, image: AxesImage, lane: Axes) -> None:
     """A scale of colours that takes room from every lane, so that their steps stay one above the other."""
     lanes = [axes for axes in figure.axes if axes.get_shared_x_axes().joined(axes, lane)]
-    lanes[0].figure.colorbar(image, ax=lanes, fraction=0.02, pad=0.01, format=lambda x, _: _percent(x))
+    lanes[0].figure.colorbar(image, ax=lanes, fraction=0.02, pad=0.01, format=lambda x, _: percent(x))
 
 
 def _draw_matrix(axes: Axes, means: NDArray[Any], title: str) -> None:
@@ -301,7 +300,7 @@ def _draw_matrix(axes: Axes, means: NDArray[Any], title: str) -> None:
         for (n, column), share in np.ndenumerate(means):
             if not math.isnan(share):
                 colour = "black" if share > 0.6 * high else "white"
-                axes.text(column, n, _percent(share), ha="center", va="center", color=colour, fontsize=8)
+                axes.text(column, n, percent(share), ha="center", va="center", color=colour, fontsize=8)
     axes.set_yticks(range(len(means)), [f"unit {n}" for n in range(len(means))])
     axes.tick_params(length=0)
     axes.set_title(title)
@@ -328,11 +327,11 @@ def frequency(inspection: Inspection) -> Figure | None:
     figure.suptitle(f"How often each unit works: {_subject(inspection, f'{episodes} episodes')}", x=0.01, ha="left")
     bars, grid = figure.subplots(1, 2, width_ratios=(3, 1.1 * len(occasions)))
     drawn = bars.barh(range(N), overall, color="black", height=0.7)
-    bars.bar_label(drawn, [_percent(share) for share in overall], padding=3)
+    bars.bar_label(drawn, [percent(share) for share in overall], padding=3)
     bars.axvline(overall.mean(), color=_ORANGE, linewidth=1.5)
     bars.set(xlim=(0, 1.18), ylim=(N - 0.5, -0.5), xticks=[0, 0.5, 1])
     bars.set_yticks(range(N), [f"unit {n}" for n in range(N)])
-    bars.xaxis.set_major_formatter(lambda x, _: _percent(x))
+    bars.xaxis.set_major_formatter(lambda x, _: percent(x))
     bars.spines[["top", "right"]].set_visible(False)
     bars.set_title(f"Active in this share of all\n{everywhere['steps']} steps (line: mean unit)")
 
@@ -342,7 +341,7 @@ def frequency(inspection: Inspection) -> Figure | None:
     grid.imshow(difference, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
     for (n, column), share in np.ndenumerate(table):
         strong = abs(difference[n, column]) > 0.6
-        grid.text(column, n, _percent(share), ha="center", va="center", color="white" if strong else "black")
+        grid.text(column, n, percent(share), ha="center", va="center", color="white" if strong else "black")
     grid.set_yticks([])
     grid.set_xticks(range(len(occasions)), [f"{_when(row)}\n({row['steps']} steps)" for row in occasions])
     grid.xaxis.tick_top()
@@ -366,8 +365,14 @@ def _subject(inspection: Inspection, episodes: str | None = None) -> str:
         episodes = f"episodes 1 to {number} of {played}" if number > 1 else f"episode 1 of {played}"
         if end - begin < episode["length"]:
             episodes = f"first {end} of {episode['length']} steps of {episodes}"
-    return f"{facts['core']} on {facts['suite']} ({facts['split']}) after {facts['num_timesteps']:,} steps, {episodes}"
+    trained = f"after {facts['num_timesteps']:,} training steps"
+    return f"{facts['core']} on {facts['suite']} ({facts['split']}) {trained}, {episodes}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as a whole percentage; 0 % and 100 % mean never and always."""
+    if 0 < share < 0.005:
+        return "<1 %"
+    if 0.995 <= share < 1:
+        return ">99 %"
     return f"{100 * share:.0f} %"

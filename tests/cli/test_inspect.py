@@ -8,7 +8,7 @@ import pytest
 
 from rimrl.cores.registry import CORES, CoreEntry, make_core
 from rimrl.experiments.inspect import RECORDING_FILES
-from rimrl.reporting.inspection import PICTURES
+from rimrl.reporting.inspection import PICTURES, percent
 from tests.commands import SMALL_PPO, call, files, read_json, succeed
 
 QUICK = ("--episodes", "2", "--quiet")
@@ -23,7 +23,7 @@ def test_inspect_leaves_recording_and_pictures(run: Path) -> None:
     facts = read_json(folder / "inspection.json")
     assert f"2 episodes, {facts['steps']} steps" in answer.out
     for n, share in enumerate(facts["active_frequency"][0]["units"]):
-        assert f"unit {n} {100 * share:.0f} %" in answer.out
+        assert f"unit {n} {percent(share)}" in answer.out
     for picture in PICTURES:
         assert str(folder / picture) in answer.out
     assert {name: content for name, content in files(run).items() if not name.startswith("inspection")} == before

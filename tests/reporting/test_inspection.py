@@ -18,6 +18,7 @@ from rimrl.reporting.inspection import (
     communication,
     frequency,
     input_attention,
+    percent,
     raster,
     read_inspection,
     save_pictures,
@@ -141,7 +142,7 @@ def test_episodes_are_marked_where_they_begin_and_say_how_they_ended(tmp_path: P
         upright = [line.get_xdata()[0] for line in lane.lines if line.get_xdata()[0] == line.get_xdata()[1]]  # type: ignore[index]
         assert upright == [-0.5, 29.5]
         assert lane.get_xlim() == (-0.5, 79.5)
-    assert "rim on distractors (train) after 1,234 steps, episodes 1 to 2 of 3" in figure.get_suptitle()
+    assert "rim on distractors (train) after 1,234 training steps, episodes 1 to 2 of 3" in figure.get_suptitle()
 
 
 def test_a_long_first_episode_is_cut_and_says_so(tmp_path: Path) -> None:
@@ -237,6 +238,11 @@ def test_pictures_are_saved(tmp_path: Path, options: dict[str, Any]) -> None:
     assert save_pictures(tmp_path) == list(PICTURES)
     for name in PICTURES:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_only_never_and_always_are_0_and_100() -> None:
+    shares = {0.0: "0 %", 0.001: "<1 %", 0.006: "1 %", 0.5: "50 %", 0.994: "99 %", 0.999: ">99 %", 1.0: "100 %"}
+    assert {share: percent(share) for share in shares} == shares
 
 
 @pytest.mark.parametrize("name", ["recording.npz", "inspection.json"])
