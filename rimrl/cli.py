@@ -100,6 +100,24 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--plot", type=Path, metavar="FILE", help="also save learning curves and bars (.png, .svg)")
     compare.set_defaults(verb=_compare)
 
+    inspect = verbs.add_parser(
+        "inspect",
+        help="show what the units of a trained agent do",
+        description="Play episodes of a run and draw which unit of its core is active when, what the units attend to, "
+        "and how often each of them works.",
+    )
+    inspect.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    inspect.add_argument("--episodes", type=int, default=50, metavar="N", help="how many to play (default 50)")
+    inspect.add_argument("--split", default="train", metavar="NAME", help="which split to play (default train)")
+    inspect.add_argument(
+        "--output", type=Path, metavar="DIR", help="gets one folder per split (default RUN/inspection)"
+    )
+    inspect.add_argument("--deterministic", action="store_true", help="the likeliest action instead of a sample")
+    inspect.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
+    inspect.add_argument("--seed", type=int, metavar="N", help="seed of the levels (default far from training's)")
+    inspect.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    inspect.set_defaults(verb=_inspect)
+
     listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
     listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
     listing.set_defaults(verb=_list)
@@ -162,6 +180,38 @@ def _compare(options: argparse.Namespace) -> int:
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot save the picture {options.plot}: {error}") from None
         print(f"picture: {options.plot}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play  # noqa: PLC0415
+    from rimrl.experiments.inspect import RECORDING_FILES, record, replacing  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+    from rimrl.reporting.inspection import PICTURES, percent, save_pictures  # noqa: PLC0415
+
+    run = Run.open(options.run)
+    (split,) = splits_to_play(run.config.env.id, options.split)
+    folder = (options.output or run.path / "inspection") / split.name
+    with replacing(folder, [*RECORDING_FILES, *PICTURES]) as partial:
+        recording = record(
+            run,
+            episodes=options.episodes,
+            split=split.name,
+            deterministic=options.deterministic,
+            seed=DEFAULT_SEED if options.seed is None else options.seed,
+            best=options.best,
+            progress_bar=not options.quiet,
+        )
+        recording.save(partial)
+        pictures = save_pictures(partial)
+    facts = recording.facts
+    print(f"inspected {run.path} on {split.name}: {options.episodes} episodes, {facts['steps']} steps")
+    if facts["units"] == 1:
+        print(f"core {facts['core']!r} has no units to show: the picture shows actions and rewards")
+    else:
+        shares = facts["active_frequency"][0]["units"]
+        print("active:", ", ".join(f"unit {n} {percent(share)}" for n, share in enumerate(shares)))
+    print("pictures:", ", ".join(str(folder / name) for name in pictures))
     return 0
 
 

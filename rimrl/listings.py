@@ -5,6 +5,10 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+# Widths at which cores are compared: features of 128, and the state of the shipped experiments.
+_INPUT_SIZE = 128
+_HIDDEN_SIZE = 96
+
 
 def listing(what: str) -> Table:
     """A table of everything of one kind.
@@ -25,10 +29,28 @@ def _table(*columns: str) -> Table:
 def _cores() -> Table:
     from rimrl.cores.registry import CORES  # noqa: PLC0415
 
-    table = _table("core", "what it is", "paper")
+    table = _table("core", "parameters*", "reconstruction", "what it is", "paper")
+    table.columns[1].justify = "right"
+    table.caption = f"* at input {_INPUT_SIZE} and hidden {_HIDDEN_SIZE}, every other option at its default"
+    table.caption_justify = "left"
     for name, entry in CORES.items():
-        table.add_row(name, entry.summary, entry.paper)
+        reconstruction = "yes" if entry.reconstruction else "no"
+        table.add_row(name, f"{num_parameters(name):,}", reconstruction, entry.summary, entry.paper)
     return table
+
+
+def num_parameters(core: str, input_size: int = _INPUT_SIZE, hidden_size: int = _HIDDEN_SIZE) -> int:
+    """Trainable numbers of a core at a given width, every other option at its default.
+
+    Args:
+        core: A registered name.
+        input_size: Width of its input.
+        hidden_size: Width of its state.
+    """
+    from rimrl.cores.registry import make_core  # noqa: PLC0415 (imports torch)
+
+    made = make_core(core, input_size, hidden_size=hidden_size)
+    return sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
 
 
 def _configs() -> Table:

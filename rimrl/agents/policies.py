@@ -349,6 +349,32 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             state = (h.cpu().numpy(), c.cpu().numpy())
         return super().predict(observation, state, episode_start, deterministic)
 
+    def trace(
+        self,
+        observation: np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]],
+        state: tuple[np.ndarray[Any, Any], ...] | None = None,
+        episode_start: np.ndarray[Any, Any] | None = None,
+    ) -> CoreTrace:
+        """What the units of the actor's core do in the step that `predict` takes from the same arguments.
+
+        Args:
+            observation: One observation or a batch.
+            state: The state that `predict` gets.
+            episode_start: ``[n_envs]``.
+
+        Returns:
+            The trace of that one step, T = 1.
+        """
+        self.set_training_mode(False)
+        obs, _ = self.obs_to_tensor(observation)
+        with th.no_grad():
+            features = BaseModel.extract_features(self, obs, self.pi_features_extractor)
+            states = None if state is None else tuple(th.as_tensor(s, device=self.device) for s in state)
+            starts = None if episode_start is None else th.as_tensor(episode_start, device=self.device).unsqueeze(0)
+            _, _, trace = _run(self.core, features.unsqueeze(0), states, starts, return_trace=True)
+        assert trace is not None
+        return trace
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # contrib leaves out its recurrent options, so that its policy.save()/load() forgets them.
         return super()._get_constructor_parameters() | {
@@ -400,7 +426,11 @@ class MultiInputRecurrentCorePolicy(RecurrentCorePolicy):
 
 
 def _run(
-    core: RecurrentCore, features: Tensor, state: tuple[Tensor, ...], episode_starts: Tensor, return_trace: bool
+    core: RecurrentCore,
+    features: Tensor,
+    state: tuple[Tensor, ...] | None,
+    episode_starts: Tensor | None,
+    return_trace: bool,
 ) -> tuple[Tensor, State, CoreTrace | None]:
     trace = None
     if return_trace:

@@ -21,11 +21,13 @@ class CoreEntry:
         path: ``"module:Class"``; imported on first use, so that listing cores does not wait for torch.
         summary: One line for ``rimrl list cores``.
         paper: Where it comes from.
+        reconstruction: True where the paper gives no equations and its authors no code, so that ours are a reading.
     """
 
     path: str
     summary: str
     paper: str
+    reconstruction: bool = False
 
 
 CORES: dict[str, CoreEntry] = {

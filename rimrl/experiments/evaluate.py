@@ -86,7 +86,7 @@ def evaluate(
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
     config = run.config
-    splits = _splits(config.env.id, split)
+    splits = splits_to_play(config.env.id, split)
     model_file = run.agent_file(best)
     run.check_writable("evaluation.json")
     th.set_num_threads(config.train.num_threads)
@@ -192,7 +192,12 @@ class _RandomPlayer:
         return np.stack([self._space.sample() for _ in episode_start]), None
 
 
-def _splits(env_id: str, wanted: str | None) -> tuple[Split, ...]:
+def splits_to_play(env_id: str, wanted: str | None) -> tuple[Split, ...]:
+    """One split of a suite, or all of them; a single environment is its own training split.
+
+    Raises:
+        UsageError: If there is no such split.
+    """
     if env_id not in SUITES:
         if wanted not in (None, "train"):
             raise UsageError(f"{env_id} is a single environment, not a suite: its only split is 'train'")

@@ -5,6 +5,7 @@ environment.json  versions, commit and machine, and how the run ended
 model.zip         the agent at the end; best_model.zip at its best evaluation; checkpoints/
 monitor.csv       every training episode        progress.csv  every update        events.out.*  TensorBoard
 evaluation.json   what ``rimrl evaluate`` found
+inspection/       what ``rimrl inspect`` recorded and drew, one folder a split
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["list", "cores"]])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["list", "suites"]])
 def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", MODULES_AFTER, *words], capture_output=True, text=True, check=True)
     imported = set(json.loads(done.stdout.splitlines()[-1]))

@@ -1,0 +1,221 @@
+"""What `rimrl inspect` records is what the agent and its core did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import rimrl
+from rimrl.envs.vector import make_vec_env
+from rimrl.errors import UsageError
+from rimrl.experiments.evaluate import DEFAULT_SEED, play
+from rimrl.experiments.inspect import RECORDING_FILES, Recording, record, replacing
+from rimrl.experiments.run import Run
+from tests.commands import SMALL_PPO, files, succeed
+
+EPISODES = 6
+
+
+@pytest.fixture(scope="module")
+def recording(trained: Path) -> Recording:
+    # Sampled actions: at this age the likeliest one is the same at nearly every step.
+    return record(Run.open(trained), episodes=EPISODES, deterministic=False, progress_bar=False)
+
+
+def small_run(folder: Path, core: str, env: str, *options: str) -> Run:
+    words = ("--env.id", env, "--core.name", core, *options, "--total-timesteps", "64", "--run-dir", str(folder))
+    succeed("train", "distractors/lstm", *SMALL_PPO, "--core.hidden_size", "12", *words)
+    return Run.open(folder)
+
+
+def test_a_unit_is_active_where_its_state_changes_step_by_step(trained: Path, recording: Recording) -> None:
+    """Replays the recorded actions, one `predict` a step from a state that is forgotten after each episode."""
+    policy = rimrl.load(trained).policy
+    num_units, unit_size = 3, 8
+    env = rimrl.make_env("distractors")
+    obs, _ = env.reset(seed=DEFAULT_SEED)
+    state, before = None, np.zeros((num_units, unit_size), dtype=np.float32)
+    ended = False
+    for t, action in enumerate(recording.arrays["action"]):
+        _, state = policy.predict(obs, state)
+        assert state is not None
+        h = state[0].reshape(num_units, unit_size)
+        changed = (h != before).any(axis=1)
+        np.testing.assert_array_equal(recording.arrays["active"][t], changed, err_msg=f"step {t}")
+        obs, reward, terminated, truncated, _ = env.step(action)
+        assert recording.arrays["reward"][t] == pytest.approx(float(reward))
+        before, ended = h, terminated or truncated
+        if ended:
+            obs, _ = env.reset()
+            state, before = None, np.zeros_like(h)
+    assert ended
+
+
+def test_episodes_are_those_that_the_agent_plays(trained: Path) -> None:
+    seed = 7
+    facts = record(Run.open(trained), episodes=EPISODES, split="all_novel", seed=seed, progress_bar=False).facts
+    expected = play(
+        rimrl.load(trained), lambda: make_vec_env("distractors", "all_novel", seed=seed), EPISODES, True, seed
+    )
+    assert [episode["length"] for episode in facts["episodes"]] == expected.lengths
+    assert [episode["success"] for episode in facts["episodes"]] == expected.successes
+    assert [episode["return"] for episode in facts["episodes"]] == pytest.approx(expected.returns)
+    assert (facts["split"], facts["held_out"], facts["seed"]) == ("all_novel", True, seed)
+
+
+def test_rows_are_steps_in_the_order_they_were_taken(recording: Recording) -> None:
+    lengths = [episode["length"] for episode in recording.facts["episodes"]]
+    assert len(lengths) == EPISODES
+    assert recording.facts["steps"] == sum(lengths)
+    assert recording.arrays["episode"].tolist() == [i for i, length in enumerate(lengths) for _ in range(length)]
+    assert recording.arrays["step"].tolist() == [step for length in lengths for step in range(length)]
+    assert {len(rows) for rows in recording.arrays.values()} == {sum(lengths)}
+    for episode, outcome in enumerate(recording.facts["episodes"]):
+        rewards = recording.arrays["reward"][recording.arrays["episode"] == episode]
+        assert outcome["return"] == pytest.approx(float(rewards.sum()))
+        assert outcome["task"].startswith("pick up the ")
+        assert outcome["out_of_time"] is (not outcome["success"] and outcome["length"] == 64)
+
+
+def test_frequencies_are_means_of_the_raster(recording: Recording) -> None:
+    active, action = recording.arrays["active"], recording.arrays["action"]
+    later = recording.arrays["step"] > 0
+    rows = {row["when"]: row for row in recording.facts["active_frequency"]}
+    chosen: dict[str, NDArray[Any]] = {
+        "all steps": np.full(len(active), True),
+        "first step of an episode": ~later,
+        "all later steps": later,
+        "left": later & (action == 0),
+        "right": later & (action == 1),
+        "forward": later & (action == 2),
+        "pickup": later & (action == 3),
+        "reward above zero": later & (recording.arrays["reward"] > 0),
+        "reward below zero": later & (recording.arrays["reward"] < 0),
+    }
+    assert list(rows) == list(chosen)
+    for when, mask in chosen.items():
+        steps = [t for t in range(len(active)) if mask[t]]
+        assert rows[when]["steps"] == len(steps)
+        if not steps:
+            assert rows[when]["units"] is None
+            continue
+        for n in range(3):
+            assert rows[when]["units"][n] == pytest.approx(sum(bool(active[t, n]) for t in steps) / len(steps))
+    assert len(set(action.tolist())) > 1
+    assert sum(rows["all steps"]["units"]) == pytest.approx(2.0)  # two of the three units work at every step
+
+
+def test_attention_means(recording: Recording) -> None:
+    arrays, facts = recording.arrays, recording.facts
+    communication = arrays["communication_attention"]
+    np.testing.assert_allclose(arrays["input_attention"].sum(axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(facts["input_attention_mean"], arrays["input_attention"].mean(axis=0), rtol=1e-4)
+    for listener in range(3):
+        listens = [communication[t, listener] for t in range(facts["steps"]) if arrays["active"][t, listener]]
+        np.testing.assert_allclose(facts["communication_attention_mean"][listener], np.mean(listens, axis=0), rtol=1e-4)
+
+
+def test_a_recording_is_repeatable_and_saved_whole(trained: Path, recording: Recording, tmp_path: Path) -> None:
+    recording.save(tmp_path)
+    assert sorted(files(tmp_path)) == sorted(RECORDING_FILES)
+    assert json.loads((tmp_path / "inspection.json").read_text(encoding="utf-8")) == recording.facts
+    again = record(Run.open(trained), episodes=EPISODES, deterministic=False, progress_bar=False)
+    assert again.facts == recording.facts
+    with np.load(tmp_path / "recording.npz") as saved:
+        assert set(saved.files) == set(recording.arrays) == set(again.arrays)
+        for name in saved.files:
+            np.testing.assert_array_equal(saved[name], again.arrays[name])
+
+
+def test_a_core_without_units_is_one_unit_at_work(tmp_path: Path) -> None:
+    recording = record(small_run(tmp_path / "run", "lstm", "CartPole-v1"), episodes=2, progress_bar=False)
+    assert recording.arrays["active"].shape == (recording.facts["steps"], 1)
+    assert recording.arrays["active"].all()
+    assert recording.facts["units"] == 1
+    assert recording.facts["input_attention_mean"] is None
+    assert recording.facts["communication_attention_mean"] is None
+    assert recording.facts["action_names"] == ["0", "1"]
+    episode = recording.facts["episodes"][0]
+    assert (episode["success"], episode["task"], episode["return"]) == (None, None, episode["length"])
+
+
+def test_continuous_actions_have_no_names(tmp_path: Path) -> None:
+    recording = record(small_run(tmp_path / "run", "gru", "Pendulum-v1"), episodes=1, progress_bar=False)
+    assert recording.facts["action_names"] is None
+    assert recording.arrays["action"].shape == (200, 1)
+    assert recording.facts["episodes"][0]["out_of_time"] is True
+    assert [row["kind"] for row in recording.facts["active_frequency"]] == ["all", "first", "later", "reward", "reward"]
+
+
+def test_the_actors_core_is_inspected_not_the_critics(tmp_path: Path) -> None:
+    options = ("--core.num_units", "4", "--core.num_active", "2", "--agent.core_sharing", "separate")
+    run = small_run(tmp_path / "run", "rim", "CartPole-v1", *options)
+    before = record(run, episodes=2, progress_bar=False)
+    agent = rimrl.load(run.path)
+    critic = agent.policy.critic_core
+    assert critic is not None
+    for parameter in critic.parameters():
+        parameter.data.zero_()
+    agent.save(run.model_file)
+    after = record(run, episodes=2, progress_bar=False)
+    assert before.facts == after.facts
+    assert before.arrays["input_attention"].std() > 0
+    np.testing.assert_array_equal(before.arrays["input_attention"], after.arrays["input_attention"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"episodes": 0}, "at least 1"),
+        ({"split": "novel_shape"}, "did you mean 'novel_shapes'"),
+        ({"best": True}, "best_model.zip"),
+    ],
+)
+def test_bad_input_is_named(run: Path, options: dict[str, Any], said: str) -> None:
+    (run / "best_model.zip").unlink()
+    with pytest.raises(UsageError, match=said):
+        record(Run.open(run), progress_bar=False, **options)
+
+
+# -- replacing files --------------------------------------------------------------------------------------------------
+
+
+def test_files_take_their_place_together(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    with replacing(folder, ["one", "two"]) as partial:
+        (partial / "one").write_text("1")
+        (partial / "two").write_text("2")
+        assert not (folder / "one").exists()
+    assert files(folder) == {"one": b"1", "two": b"2"}
+    (folder / "mine").write_text("kept")
+    with replacing(folder, ["one", "two"]) as partial:
+        (partial / "two").write_text("3")
+    assert files(folder) == {"mine": b"kept", "two": b"3"}
+
+
+def test_a_failure_changes_nothing(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "one").write_text("1")
+
+    def fill(folder: Path) -> None:
+        with replacing(folder, ["one"]) as partial:
+            (partial / "one").write_text("half")
+            raise KeyboardInterrupt
+
+    for folder in (old, tmp_path / "new" / "deep"):
+        with pytest.raises(KeyboardInterrupt):
+            fill(folder)
+    assert files(tmp_path) == {"old": None, "old/one": b"1"}
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(UsageError, match=r"cannot write the folder .*taken"), replacing(tmp_path / "taken" / "x", []):
+        pytest.fail("nothing to fill")
+    assert files(tmp_path) == {"taken": b"a file"}
