@@ -11,9 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rimrl.cores.base import require_positive
 from rimrl.cores.units import unit_linear, xavier_parameter
-from rimrl.errors import UsageError
 
 Competition = Literal["null", "units"]
 Communication = Literal["gated", "residual"]
@@ -180,16 +178,3 @@ class UnitCommunication(nn.Module):
         if self.gate is not None:
             update = torch.sigmoid(self.gate(received)) * torch.tanh(update)
         return update, attention.transpose(1, 2)
-
-
-def require_divisible(name: str, value: int, by: str, divisor: int) -> None:
-    """Refuse a width that cannot be split evenly, naming both arguments and the nearest widths that can.
-
-    Raises:
-        UsageError: If ``value`` is not a multiple of ``divisor``.
-    """
-    require_positive(**{name: value, by: divisor})
-    if value % divisor:
-        below, above = value // divisor * divisor, (value // divisor + 1) * divisor
-        nearest = f"{below} or {above}" if below else f"{above}"
-        raise UsageError(f"{name} {value} does not divide by {by} {divisor}; use {nearest}")

@@ -80,9 +80,21 @@ class RecurrentCore(nn.Module, ABC):
         self.num_layers = num_layers
         self.num_units = num_units
         self.num_inputs = num_inputs
+        self.initial_h: nn.Parameter | None = None
+        self.initial_c: nn.Parameter | None = None
+
+    def _learn_initial_state(self, *, cell_memory: bool) -> None:
+        """Let episodes start in a learned state instead of zeros, for a core of one layer.
+
+        Args:
+            cell_memory: Whether to learn ``initial_c [hidden_size]`` too, besides ``initial_h [hidden_size]``.
+        """
+        self.initial_h = nn.Parameter(0.1 * torch.randn(self.hidden_size))
+        if cell_memory:
+            self.initial_c = nn.Parameter(0.1 * torch.randn(self.hidden_size))
 
     def initial_state(self, batch_size: int) -> State:
-        """The state before the first step of an episode: zeros unless a core says otherwise.
+        """The state before the first step of an episode: zeros, or what the core has learned it to be.
 
         Args:
             batch_size: Number of rows B.
@@ -92,7 +104,12 @@ class RecurrentCore(nn.Module, ABC):
         """
         like = next(self.parameters())
         shape = (self.num_layers, batch_size, self.hidden_size)
-        return like.new_zeros(shape), like.new_zeros(shape)
+        h, c = like.new_zeros(shape), like.new_zeros(shape)
+        if self.initial_h is not None:
+            h = h + self.initial_h  # a copy: a view would change under the optimiser
+        if self.initial_c is not None:
+            c = c + self.initial_c
+        return h, c
 
     @overload
     def forward(
