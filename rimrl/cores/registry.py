@@ -34,6 +34,11 @@ CORES: dict[str, CoreEntry] = {
         "units that compete for the input and communicate by attention",
         "Goyal et al., ICLR 2021",
     ),
+    "brims": CoreEntry(
+        "rimrl.cores.brims:BRIMs",
+        "layers of RIM units, attending bottom-up and top-down",
+        "Mittal et al., ICML 2020",
+    ),
     "lstm": CoreEntry("rimrl.cores.lstm:LSTM", "torch's LSTM", "Hochreiter & Schmidhuber, 1997"),
     "gru": CoreEntry("rimrl.cores.lstm:GRU", "torch's GRU", "Chung et al., 2014"),
     "feedforward": CoreEntry("rimrl.cores.feedforward:FeedForward", "no memory: the control", "-"),

@@ -202,8 +202,8 @@ class RIM(StepwiseCore):
             u, priority, input_attention = self.input_read(h, *inputs)  # Eq. 2
             active = top_k_mask(priority.detach(), self.num_active)  # Sec. 2.2
         else:
-            (value,) = inputs
-            u = value.unsqueeze(1).expand(-1, self.num_units, -1)
+            (values,) = inputs
+            u = values.mean(dim=-2, keepdim=True).expand(-1, self.num_units, -1)
             active, input_attention = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device), None
         mask = active.unsqueeze(-1)
 
