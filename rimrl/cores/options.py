@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rimrl.cores.base import require_positive
 from rimrl.errors import UsageError
 
@@ -61,7 +63,20 @@ def require_divisible(name: str, value: int, by: str, divisor: int) -> None:
         raise UsageError(f"{name} {value} does not divide by {by} {divisor}; use {nearest}")
 
 
-def resolve_unit_size(num_units: int, unit_size: int | None, hidden_size: int | None, default: int = 100) -> int:
+def require_finite(**values: object) -> None:
+    """Refuse what is no finite number.
+
+    Raises:
+        UsageError: If a value is not one.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, float | int) or not math.isfinite(value):
+            raise UsageError(f"{name} must be a finite number, got {value!r}")
+
+
+def resolve_unit_size(
+    num_units: int, unit_size: int | None, hidden_size: int | None, default: int = 100, *, noun: str = "unit"
+) -> int:
     """The width D of a unit from either of the two ways to give it.
 
     Args:
@@ -69,18 +84,20 @@ def resolve_unit_size(num_units: int, unit_size: int | None, hidden_size: int | 
         unit_size: D itself, or None.
         hidden_size: ``N * D``, or None.
         default: D if neither is given.
+        noun: What the core calls a unit; its options are named after it.
 
     Raises:
         UsageError: If the two disagree or ``hidden_size`` does not divide by ``num_units``.
     """
+    number, size = f"num_{noun}s", f"{noun}_size"
     if hidden_size is None:
         unit_size = default if unit_size is None else unit_size
-        require_positive(num_units=num_units, unit_size=unit_size)
+        require_positive(**{number: num_units, size: unit_size})
         return unit_size
-    require_divisible("hidden_size", hidden_size, "num_units", num_units)
+    require_divisible("hidden_size", hidden_size, number, num_units)
     if unit_size is not None and unit_size * num_units != hidden_size:
         raise UsageError(
-            f"hidden_size {hidden_size} is not num_units {num_units} * unit_size {unit_size}; give one of the two"
+            f"hidden_size {hidden_size} is not {number} {num_units} * {size} {unit_size}; give one of the two"
         )
     return hidden_size // num_units
 
