@@ -39,6 +39,16 @@ CORES: dict[str, CoreEntry] = {
         "layers of RIM units, attending bottom-up and top-down",
         "Mittal et al., ICML 2020",
     ),
+    "rmc": CoreEntry(
+        "rimrl.cores.rmc:RMC",
+        "memory slots that attend to each other and the input, gated",
+        "Santoro et al., NeurIPS 2018",
+    ),
+    "entnet": CoreEntry(
+        "rimrl.cores.entnet:EntNet",
+        "memory slots with keys, each deciding by itself what to take in",
+        "Henaff et al., ICLR 2017",
+    ),
     "lstm": CoreEntry("rimrl.cores.lstm:LSTM", "torch's LSTM", "Hochreiter & Schmidhuber, 1997"),
     "gru": CoreEntry("rimrl.cores.lstm:GRU", "torch's GRU", "Chung et al., 2014"),
     "feedforward": CoreEntry("rimrl.cores.feedforward:FeedForward", "no memory: the control", "-"),
