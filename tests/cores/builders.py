@@ -32,18 +32,66 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     "all active": {"num_active": 4},
 }
 
+BRIMS: dict[str, Any] = {**RIM, "num_layers": 2, "input_heads": 2}
+BRIMS_VARIANTS: dict[str, dict[str, Any]] = {
+    "three layers": {"num_layers": 3},
+    "three layers, last to first": {"num_layers": 3, "top_down": "last_to_first"},
+    "no top-down": {"top_down": None},
+    "one layer": {"num_layers": 1},
+    "units of each layer": {"num_units": [4, 3], "num_active": [3, 1], "unit_size": None, "hidden_size": 12},
+    "three elements": {"num_inputs": 3},
+    "competition of units": {"competition": "units"},
+    "gru, residual, previous, top 2": {
+        "dynamics": "gru",
+        "communication": "residual",
+        "communication_reads": "previous",
+        "communication_top_k": 2,
+    },
+    "no communication": {"communication": None},
+    "no input attention": {"input_attention": False, "num_active": None},
+    "no input attention, three elements": {"input_attention": False, "num_active": None, "num_inputs": 3},
+    "learned start": {"learn_initial_state": True},
+}
+RMC: dict[str, Any] = {"num_slots": 3, "slot_size": 4, "num_heads": 2, "key_size": 3}
+RMC_VARIANTS: dict[str, dict[str, Any]] = {
+    "gate of memory": {"gate": "memory"},
+    "no gate": {"gate": None},
+    "two blocks, deep": {"num_blocks": 2, "mlp_layers": 3},
+    "three elements": {"num_inputs": 3},
+    "more slots than width": {"num_slots": 5, "slot_size": 2},
+    "no norm of queries": {"qkv_norm": False},
+}
+ENTNET: dict[str, Any] = {"num_slots": 3, "slot_size": 4}
+ENTNET_VARIANTS: dict[str, dict[str, Any]] = {
+    "identity": {"activation": "identity"},
+    "leaky": {"initial_slope": 0.2},
+}
+
 CoreSpec = tuple[str, dict[str, Any]]
 
 
 def small_options(name: str) -> dict[str, Any]:
     """Options that keep a registered core small; a core that is added later needs no entry here."""
-    if name == "rim":
-        return RIM
+    if name in SMALL:
+        return SMALL[name]
     return {"hidden_size": 12} if "hidden_size" in core_options(name) else {}
 
 
+SMALL: dict[str, dict[str, Any]] = {"rim": RIM, "brims": BRIMS, "rmc": RMC, "entnet": ENTNET}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "rim": RIM_VARIANTS,
+    "brims": BRIMS_VARIANTS,
+    "rmc": RMC_VARIANTS,
+    "entnet": ENTNET_VARIANTS,
+}
+
+
 SPECS: dict[str, CoreSpec] = {name: (name, small_options(name)) for name in CORES}
-SPECS |= {f"rim, {label}": ("rim", {**RIM, **options}) for label, options in RIM_VARIANTS.items()}
+SPECS |= {
+    f"{name}, {label}": (name, {**SMALL[name], **options})
+    for name, variants in VARIANTS.items()
+    for label, options in variants.items()
+}
 SPECS |= {f"{name}, two layers": (name, {"hidden_size": 12, "num_layers": 2}) for name in ("lstm", "gru")}
 
 
