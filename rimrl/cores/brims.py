@@ -163,9 +163,14 @@ class BRIMs(StepwiseCore):
             "communication_top_k": communication_top_k,
             "learn_initial_state": learn_initial_state,
         }
-        layers = [RIM(input_size, units[0], active[0], num_inputs=num_inputs, **options)]
+        layers: list[RIM] = []
+        for index, (n, k) in enumerate(zip(units, active, strict=True)):
+            below = (layers[0].hidden_size, 1) if layers else (input_size, num_inputs)
+            try:
+                layers.append(RIM(below[0], n, k, num_inputs=below[1], **options))
+            except UsageError as error:
+                raise UsageError(f"layer {index}: {error}" if index else str(error)) from None
         width = layers[0].hidden_size
-        layers += [RIM(width, n, k, **options) for n, k in zip(units[1:], active[1:], strict=True)]
         super().__init__(input_size, width, num_layers=num_layers, num_units=sum(units), num_inputs=num_inputs)
         self.layers = nn.ModuleList(layers)
         self.above = _layers_above(top_down, num_layers)
