@@ -32,7 +32,7 @@ class EntNet(StepwiseCore):
 
     Args:
         input_size: Width I of the input.
-        num_slots: Slots S. Default 20, the paper's for bAbI.
+        num_slots: Slots S. Default 6, as many as RIM has units [R]; the paper has 20 for bAbI.
         slot_size: Width F of a slot. Default 100, the paper's for bAbI; give this or ``hidden_size``.
         hidden_size: Width of all slots together, ``S * F``; must divide by ``num_slots``.
         activation: phi: ``"prelu"`` (default) or ``"identity"``.
@@ -75,7 +75,7 @@ class EntNet(StepwiseCore):
     def __init__(
         self,
         input_size: int,
-        num_slots: int = 20,
+        num_slots: int = 6,
         slot_size: int | None = None,
         hidden_size: int | None = None,
         activation: Activation = "prelu",
