@@ -31,19 +31,47 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     "learned start": {"learn_initial_state": True},
     "all active": {"num_active": 4},
 }
+RIGLSTM: dict[str, Any] = {
+    "num_units": 4,
+    "num_active": 2,
+    "unit_size": 3,
+    "num_views": 3,
+    "view_size": 4,
+    "key_size": 2,
+    "hidden_value_size": 2,
+}
+RIGLSTM_SWITCHES: dict[str, dict[str, Any]] = {
+    "no cell selection": {"cell_selection": False, "num_active": None},
+    "no input selection": {"input_selection": False},
+    "no hidden selection": {"hidden_selection": False},
+    "no soft update": {"soft_update": False},
+}
+RIGLSTM_VARIANTS: dict[str, dict[str, Any]] = {
+    **RIGLSTM_SWITCHES,
+    "shared weights": {"cell_selection_weights": "shared"},
+    "top 1": {"input_top_k": 1, "hidden_top_k": 1},
+    "top all": {"input_top_k": 3, "hidden_top_k": 3},
+    "learned start": {"learn_initial_state": True},
+    "one active": {"num_active": 1},
+    "all active": {"num_active": 4},
+    "nothing selected": {option: value for switch in RIGLSTM_SWITCHES.values() for option, value in switch.items()},
+}
+GRID_LSTM: dict[str, Any] = {"num_units": 4, "unit_size": 3}
 
 CoreSpec = tuple[str, dict[str, Any]]
 
 
 def small_options(name: str) -> dict[str, Any]:
     """Options that keep a registered core small; a core that is added later needs no entry here."""
-    if name == "rim":
-        return RIM
+    small = {"rim": RIM, "riglstm": RIGLSTM, "grid_lstm": GRID_LSTM}
+    if name in small:
+        return small[name]
     return {"hidden_size": 12} if "hidden_size" in core_options(name) else {}
 
 
 SPECS: dict[str, CoreSpec] = {name: (name, small_options(name)) for name in CORES}
 SPECS |= {f"rim, {label}": ("rim", {**RIM, **options}) for label, options in RIM_VARIANTS.items()}
+SPECS |= {f"riglstm, {label}": ("riglstm", {**RIGLSTM, **options}) for label, options in RIGLSTM_VARIANTS.items()}
 SPECS |= {f"{name}, two layers": (name, {"hidden_size": 12, "num_layers": 2}) for name in ("lstm", "gru")}
 
 

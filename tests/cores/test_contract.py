@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import RecurrentCore, State
+from rimrl.cores.riglstm import RigLSTM
 from rimrl.errors import UsageError
 from tests.cores.builders import INPUT_SIZE, RIM, SPECS, CoreSpec, build, randomise, reached_state, sequence
 
@@ -345,7 +346,7 @@ def test_trace_shapes(spec: CoreSpec) -> None:
     y_traced, last_traced, trace = core(x, state, starts, return_trace=True)
     assert torch.equal(y, y_traced)
     close_states(last, last_traced)
-    N, M = core.num_units, core.num_inputs
+    N, M = core.num_units, core.num_views if isinstance(core, RigLSTM) else core.num_inputs
     assert trace.active.shape == (T, B, N)
     assert trace.active.dtype == torch.bool
     if trace.input_attention is not None:
@@ -358,16 +359,21 @@ def test_trace_shapes(spec: CoreSpec) -> None:
         close(trace.communication_attention.sum(-1), torch.ones(T, B, N, dtype=torch.float64))
 
 
+def gradients_of(y: Tensor, core: RecurrentCore) -> tuple[Tensor, ...]:
+    """Of every parameter; zero for those that act through a choice alone."""
+    return torch.autograd.grad(y.square().sum(), list(core.parameters()), allow_unused=True, materialize_grads=True)
+
+
 @every_core
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_agrees_with_cpu(spec: CoreSpec) -> None:
     core = randomise(build(spec))
     x, state, starts = sequence(core, T, B), reached_state(core, B), some_starts()
     y, (h, c) = core(x, state, starts)
-    gradients = torch.autograd.grad(y.square().sum(), list(core.parameters()))
+    gradients = gradients_of(y, core)
     there = copy.deepcopy(core).cuda()
     y_there, (h_there, c_there) = there(x.cuda(), (state[0].cuda(), state[1].cuda()), starts.cuda())
-    gradients_there = torch.autograd.grad(y_there.square().sum(), list(there.parameters()))
+    gradients_there = gradients_of(y_there, there)
     assert y_there.is_cuda
     close(y_there.cpu(), y)
     close_states((h_there.cpu(), c_there.cpu()), (h, c))
