@@ -34,6 +34,11 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     return beaten_by.sum(-1) < k
 
 
+def top_k_softmax(scores: Tensor, k: int) -> Tensor:
+    """Softmax over the k largest entries of the last axis (`top_k_mask`); the others get exactly zero."""
+    return scores.masked_fill(~top_k_mask(scores, k), float("-inf")).softmax(dim=-1)
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """View ``[..., H * d]`` as ``[..., H, d]``."""
     return x.reshape(*x.shape[:-1], heads, -1)
@@ -199,9 +204,7 @@ class UnitCommunication(nn.Module):
         parts = torch.split(unit_linear(h, self.query_key_value), self.sizes, dim=-1)
         queries, keys, values = (split_heads(part, self.heads).transpose(1, 2) for part in parts)  # [B, H, N, d]
         scores = queries @ keys.transpose(-1, -2) / math.sqrt(self.key_size)  # [B, H, N, N]
-        if self.top_k is not None:
-            scores = scores.masked_fill(~top_k_mask(scores, self.top_k), float("-inf"))
-        attention = scores.softmax(dim=-1)
+        attention = scores.softmax(dim=-1) if self.top_k is None else top_k_softmax(scores, self.top_k)
         received = (attention @ values).transpose(1, 2).flatten(2)  # o_n, [B, N, H * dv]
         update = self.dropout(self.project(received))
         if self.gate is not None:

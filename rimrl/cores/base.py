@@ -33,7 +33,8 @@ class CoreTrace:
         active: ``[T, B, N]`` bool, true where a unit was updated. A core without units reports one, always active.
         input_attention: ``[T, B, N, 1 + M]``, mean over heads, of each unit to the null element (column 0; zero if
             the core has none) and to the M input elements; None for a core without input attention. A core that
-            attends to more than its input has further columns, which its docstring names.
+            makes V views of its one input element (RigLSTM) reports those in their place, ``[T, B, N, 1 + V]``; one
+            that attends to more than its input (BRIMs) has further columns, which its docstring names.
         communication_attention: ``[T, B, N, N]``, mean over heads, reader by read unit; None without communication.
             Rows of inactive readers are filled too, although those units ignore what they would have received.
     """

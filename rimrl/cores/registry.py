@@ -34,10 +34,20 @@ CORES: dict[str, CoreEntry] = {
         "units that compete for the input and communicate by attention",
         "Goyal et al., ICLR 2021",
     ),
+    "riglstm": CoreEntry(
+        "rimrl.cores.riglstm:RigLSTM",
+        "Grid LSTM whose units select views of the input and each other, updated softly",
+        "Wang et al., 2023 (arXiv 2311.02123), reconstructed",
+    ),
     "brims": CoreEntry(
         "rimrl.cores.brims:BRIMs",
         "layers of RIM units, attending bottom-up and top-down",
         "Mittal et al., ICML 2020",
+    ),
+    "grid_lstm": CoreEntry(
+        "rimrl.cores.grid_lstm:GridLSTM",
+        "LSTMs whose gates all see every unit's hidden vector",
+        "Kalchbrenner et al., 2015",
     ),
     "rmc": CoreEntry(
         "rimrl.cores.rmc:RMC",

@@ -31,7 +31,32 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     "learned start": {"learn_initial_state": True},
     "all active": {"num_active": 4},
 }
-
+RIGLSTM: dict[str, Any] = {
+    "num_units": 4,
+    "num_active": 2,
+    "unit_size": 3,
+    "num_views": 3,
+    "view_size": 4,
+    "key_size": 2,
+    "hidden_value_size": 2,
+}
+RIGLSTM_SWITCHES: dict[str, dict[str, Any]] = {
+    "no cell selection": {"cell_selection": False, "num_active": None},
+    "no input selection": {"input_selection": False},
+    "no hidden selection": {"hidden_selection": False},
+    "no soft update": {"soft_update": False},
+}
+RIGLSTM_VARIANTS: dict[str, dict[str, Any]] = {
+    **RIGLSTM_SWITCHES,
+    "shared weights": {"cell_selection_weights": "shared"},
+    "top 1": {"input_top_k": 1, "hidden_top_k": 1},
+    "top all": {"input_top_k": 3, "hidden_top_k": 3},
+    "learned start": {"learn_initial_state": True},
+    "one active": {"num_active": 1},
+    "all active": {"num_active": 4},
+    "nothing selected": {option: value for switch in RIGLSTM_SWITCHES.values() for option, value in switch.items()},
+}
+GRID_LSTM: dict[str, Any] = {"num_units": 4, "unit_size": 3}
 BRIMS: dict[str, Any] = {**RIM, "num_layers": 2, "input_heads": 2}
 BRIMS_VARIANTS: dict[str, dict[str, Any]] = {
     "three layers": {"num_layers": 3},
@@ -77,9 +102,17 @@ def small_options(name: str) -> dict[str, Any]:
     return {"hidden_size": 12} if "hidden_size" in core_options(name) else {}
 
 
-SMALL: dict[str, dict[str, Any]] = {"rim": RIM, "brims": BRIMS, "rmc": RMC, "entnet": ENTNET}
+SMALL: dict[str, dict[str, Any]] = {
+    "rim": RIM,
+    "riglstm": RIGLSTM,
+    "grid_lstm": GRID_LSTM,
+    "brims": BRIMS,
+    "rmc": RMC,
+    "entnet": ENTNET,
+}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rim": RIM_VARIANTS,
+    "riglstm": RIGLSTM_VARIANTS,
     "brims": BRIMS_VARIANTS,
     "rmc": RMC_VARIANTS,
     "entnet": ENTNET_VARIANTS,
