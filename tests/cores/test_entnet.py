@@ -133,6 +133,22 @@ def test_without_weights_the_candidate_is_its_bias() -> None:
     close(slots(y[0]), unit_norm(slots(h[0]) + 0.5 * core.content.bias))
 
 
+def test_the_step_in_closed_form() -> None:
+    core = make()
+    assert core.slope is not None
+    x, (h, c) = sequence(core, 1, B), random_content(core)
+    y, _, trace = core(x, (h, c), return_trace=True)
+    assert trace.input_attention is not None
+    U, V, W = core.content.weight, core.key.weight, core.input.weight
+    for b in range(B):
+        s = core.encoder.weight @ x[0, b] + core.encoder.bias
+        for j in range(S):
+            old, key, g = slots(h)[0, b, j], core.keys[j], trace.input_attention[0, b, j, 1]
+            z = U @ old + V @ key + W @ s + core.content.bias
+            new = old + g * (z.clamp(min=0) + core.slope * z.clamp(max=0))
+            close(slots(y)[0, b, j], unit_norm(new))
+
+
 @pytest.mark.parametrize("slope", [-0.5, 0.0, 0.25, 1.0])
 def test_prelu(slope: float) -> None:
     core = make()

@@ -131,6 +131,18 @@ def test_how_finely_gates_decide(gate: str, width: int) -> None:
     assert (kept[:, 0] - kept[:, 1]).abs().min() > 1e-6
 
 
+def test_what_the_forget_gate_sees() -> None:
+    """The input as a row of the memory, and the slot's own content, squashed."""
+    core = make(input_bias=-800.0)
+    assert core.gate_input is not None
+    assert core.gate_memory is not None
+    x, (h, c) = sequence(core, 1, B), random_memory(core)
+    memory = slots(h[0], core)
+    from_input = core.gate_input(core.project(x[0]))[:, None, F:]
+    kept = torch.sigmoid(1.0 + from_input + torch.tanh(memory) @ core.gate_memory.weight[F:].t())
+    close(slots(core(x, (h, c))[0][0], core), kept * memory)
+
+
 def test_without_gates_the_memory_is_normalised() -> None:
     """The last thing a step does is LayerNorm: with its own scale 1 and shift 0 every slot has mean 0, variance 1."""
     core = make(gate=None)
@@ -171,6 +183,18 @@ def test_attention_without_queries_is_even() -> None:
     close(trace.input_attention[..., 1:], torch.full((T, B, S, 2), 1 / (S + 2), dtype=torch.float64))
     assert torch.all(trace.input_attention[..., 0] == 0)
     close(trace.communication_attention, torch.full((T, B, S, S), 1 / S, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("qkv_norm", [True, False])
+def test_the_norm_of_queries_takes_their_scale_away(qkv_norm: bool) -> None:
+    core = make(qkv_norm=qkv_norm)
+    x, state = sequence(core, T, B), random_memory(core)
+    before = core(x, state)[0]
+    with torch.no_grad():
+        for p in core.get_submodule("blocks.0.query_key_value").parameters():
+            p.mul_(10)
+    difference = (core(x, state)[0] - before).abs().max()
+    assert difference < 1e-3 if qkv_norm else difference > 1e-2
 
 
 def test_step_by_torch_modules() -> None:
