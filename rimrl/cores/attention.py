@@ -11,9 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rimrl.cores.base import require_positive
 from rimrl.cores.units import unit_linear, xavier_parameter
-from rimrl.errors import UsageError
 
 Competition = Literal["null", "units"]
 Communication = Literal["gated", "residual"]
@@ -34,6 +32,11 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     index = torch.arange(scores.shape[-1], device=scores.device)
     beaten_by = (b > a) | ((b == a) & (index[None, :] < index[:, None]))
     return beaten_by.sum(-1) < k
+
+
+def top_k_softmax(scores: Tensor, k: int) -> Tensor:
+    """Softmax over the k largest entries of the last axis (`top_k_mask`); the others get exactly zero."""
+    return scores.masked_fill(~top_k_mask(scores, k), float("-inf")).softmax(dim=-1)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -85,7 +88,6 @@ class InputAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.key_size = key_size
         self.competition = competition
         self.query = xavier_parameter(num_units, unit_size, heads * key_size)
         self.key = xavier_parameter(num_inputs, input_size, heads * key_size)
@@ -93,12 +95,8 @@ class InputAttention(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled keys ``[T, B, H, dk, M]`` and values ``[T, B, H, M, dv]`` of a whole sequence ``x [T, B, M, I]``."""
-        keys = split_heads(torch.einsum("tbmi,mik->tbmk", x, self.key), self.heads)
-        values = split_heads(torch.einsum("tbmi,miv->tbmv", x, self.value), self.heads)
-        # The 1/sqrt(dk) of Eq. 2 is applied here, to all steps at once, instead of to the scores of every step.
-        keys = keys / math.sqrt(self.key_size)
-        return keys.permute(0, 1, 3, 4, 2).contiguous(), values.permute(0, 1, 3, 2, 4).contiguous()
+        """Scaled keys ``[..., H, dk, M]`` and values ``[..., H, M, dv]`` of elements ``x [..., M, I]``."""
+        return _keys_and_values(x, self.key, self.value, self.heads)
 
     def forward(self, h: Tensor, keys: Tensor, values: Tensor) -> InputRead:
         """Read one step's keys ``[B, H, dk, M]`` and values ``[B, H, M, dv]`` with the states ``h [B, N, D]``."""
@@ -116,6 +114,33 @@ class InputAttention(nn.Module):
         return InputRead(read.transpose(1, 2).flatten(2), priority, attention.transpose(1, 2))
 
 
+class FurtherElements(nn.Module):
+    """Input elements beside those of an `InputAttention`, of a width of their own, which the same units attend to.
+
+    Attributes:
+        key: ``[M, I, H * dk]``, one matrix per element.
+        value: ``[M, I, H * dv]``.
+    """
+
+    def __init__(self, num_inputs: int, input_size: int, *, heads: int, key_size: int, value_size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key = xavier_parameter(num_inputs, input_size, heads * key_size)
+        self.value = xavier_parameter(num_inputs, input_size, value_size)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `InputAttention.encode`; `join_elements` puts the two together."""
+        return _keys_and_values(x, self.key, self.value, self.heads)
+
+
+def _keys_and_values(x: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    keys = split_heads(torch.einsum("...mi,mik->...mk", x, key), heads)
+    values = split_heads(torch.einsum("...mi,miv->...mv", x, value), heads)
+    # The 1/sqrt(dk) of Eq. 2 is applied here, to all steps at once, instead of to the scores of every step.
+    keys = keys / math.sqrt(keys.shape[-1])
+    return keys.movedim(-3, -1).contiguous(), values.transpose(-3, -2).contiguous()
+
+
 class InputProjection(nn.Module):
     """Stands in for `InputAttention` in the paper's ablation: every unit reads the whole input (Sec. 4.4).
 
@@ -128,8 +153,15 @@ class InputProjection(nn.Module):
         self.value = xavier_parameter(num_inputs, input_size, value_size)
 
     def encode(self, x: Tensor) -> tuple[Tensor]:
-        """Values ``[T, B, value_size]`` of a whole sequence ``x [T, B, M, I]``."""
-        return (torch.einsum("tbmi,miv->tbv", x, self.value) / x.shape[2],)
+        """Values ``[..., M, value_size]`` of elements ``x [..., M, I]``."""
+        return (torch.einsum("...mi,miv->...mv", x, self.value),)
+
+
+def join_elements(encoded: tuple[Tensor, ...], further: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Put further elements behind those that are there, both as their ``encode`` returned them."""
+    if len(encoded) == 1:
+        return (torch.cat([encoded[0], further[0]], dim=-2),)
+    return torch.cat([encoded[0], further[0]], dim=-1), torch.cat([encoded[1], further[1]], dim=-2)
 
 
 class UnitCommunication(nn.Module):
@@ -172,24 +204,9 @@ class UnitCommunication(nn.Module):
         parts = torch.split(unit_linear(h, self.query_key_value), self.sizes, dim=-1)
         queries, keys, values = (split_heads(part, self.heads).transpose(1, 2) for part in parts)  # [B, H, N, d]
         scores = queries @ keys.transpose(-1, -2) / math.sqrt(self.key_size)  # [B, H, N, N]
-        if self.top_k is not None:
-            scores = scores.masked_fill(~top_k_mask(scores, self.top_k), float("-inf"))
-        attention = scores.softmax(dim=-1)
+        attention = scores.softmax(dim=-1) if self.top_k is None else top_k_softmax(scores, self.top_k)
         received = (attention @ values).transpose(1, 2).flatten(2)  # o_n, [B, N, H * dv]
         update = self.dropout(self.project(received))
         if self.gate is not None:
             update = torch.sigmoid(self.gate(received)) * torch.tanh(update)
         return update, attention.transpose(1, 2)
-
-
-def require_divisible(name: str, value: int, by: str, divisor: int) -> None:
-    """Refuse a width that cannot be split evenly, naming both arguments and the nearest widths that can.
-
-    Raises:
-        UsageError: If ``value`` is not a multiple of ``divisor``.
-    """
-    require_positive(**{name: value, by: divisor})
-    if value % divisor:
-        below, above = value // divisor * divisor, (value // divisor + 1) * divisor
-        nearest = f"{below} or {above}" if below else f"{above}"
-        raise UsageError(f"{name} {value} does not divide by {by} {divisor}; use {nearest}")

@@ -32,7 +32,9 @@ class CoreTrace:
     Attributes:
         active: ``[T, B, N]`` bool, true where a unit was updated. A core without units reports one, always active.
         input_attention: ``[T, B, N, 1 + M]``, mean over heads, of each unit to the null element (column 0; zero if
-            the core has none) and to the M input elements; None for a core without input attention.
+            the core has none) and to the M input elements; None for a core without input attention. A core that
+            makes V views of its one input element (RigLSTM) reports those in their place, ``[T, B, N, 1 + V]``; one
+            that attends to more than its input (BRIMs) has further columns, which its docstring names.
         communication_attention: ``[T, B, N, N]``, mean over heads, reader by read unit; None without communication.
             Rows of inactive readers are filled too, although those units ignore what they would have received.
     """
@@ -80,9 +82,21 @@ class RecurrentCore(nn.Module, ABC):
         self.num_layers = num_layers
         self.num_units = num_units
         self.num_inputs = num_inputs
+        self.initial_h: nn.Parameter | None = None
+        self.initial_c: nn.Parameter | None = None
+
+    def _learn_initial_state(self, *, cell_memory: bool) -> None:
+        """Let episodes start in a learned state instead of zeros, for a core of one layer.
+
+        Args:
+            cell_memory: Whether to learn ``initial_c [hidden_size]`` too, besides ``initial_h [hidden_size]``.
+        """
+        self.initial_h = nn.Parameter(0.1 * torch.randn(self.hidden_size))
+        if cell_memory:
+            self.initial_c = nn.Parameter(0.1 * torch.randn(self.hidden_size))
 
     def initial_state(self, batch_size: int) -> State:
-        """The state before the first step of an episode: zeros unless a core says otherwise.
+        """The state before the first step of an episode: zeros, or what the core has learned it to be.
 
         Args:
             batch_size: Number of rows B.
@@ -92,7 +106,12 @@ class RecurrentCore(nn.Module, ABC):
         """
         like = next(self.parameters())
         shape = (self.num_layers, batch_size, self.hidden_size)
-        return like.new_zeros(shape), like.new_zeros(shape)
+        h, c = like.new_zeros(shape), like.new_zeros(shape)
+        if self.initial_h is not None:
+            h = h + self.initial_h  # a copy: a view would change under the optimiser
+        if self.initial_c is not None:
+            c = c + self.initial_c
+        return h, c
 
     @overload
     def forward(

@@ -36,6 +36,31 @@ CORES: dict[str, CoreEntry] = {
         "units that compete for the input and communicate by attention",
         "Goyal et al., ICLR 2021",
     ),
+    "riglstm": CoreEntry(
+        "rimrl.cores.riglstm:RigLSTM",
+        "Grid LSTM whose units select views of the input and each other, updated softly",
+        "Wang et al., 2023 (arXiv 2311.02123), reconstructed",
+    ),
+    "brims": CoreEntry(
+        "rimrl.cores.brims:BRIMs",
+        "layers of RIM units, attending bottom-up and top-down",
+        "Mittal et al., ICML 2020",
+    ),
+    "grid_lstm": CoreEntry(
+        "rimrl.cores.grid_lstm:GridLSTM",
+        "LSTMs whose gates all see every unit's hidden vector",
+        "Kalchbrenner et al., 2015",
+    ),
+    "rmc": CoreEntry(
+        "rimrl.cores.rmc:RMC",
+        "memory slots that attend to each other and the input, gated",
+        "Santoro et al., NeurIPS 2018",
+    ),
+    "entnet": CoreEntry(
+        "rimrl.cores.entnet:EntNet",
+        "memory slots with keys, each deciding by itself what to take in",
+        "Henaff et al., ICLR 2017",
+    ),
     "lstm": CoreEntry("rimrl.cores.lstm:LSTM", "torch's LSTM", "Hochreiter & Schmidhuber, 1997"),
     "gru": CoreEntry("rimrl.cores.lstm:GRU", "torch's GRU", "Chung et al., 2014"),
     "feedforward": CoreEntry("rimrl.cores.feedforward:FeedForward", "no memory: the control", "-"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rimrl.cores.attention import (
     Communication,
@@ -13,13 +13,20 @@ from rimrl.cores.attention import (
     InputAttention,
     InputProjection,
     UnitCommunication,
-    require_divisible,
     top_k_mask,
 )
 from rimrl.cores.base import State, require_positive
+from rimrl.cores.options import (
+    require_at_most,
+    require_choice,
+    require_divisible,
+    require_probability,
+    require_switch,
+    resolve_num_active,
+    resolve_unit_size,
+)
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitGRUCell, UnitLSTMCell
-from rimrl.errors import UsageError
 
 Dynamics = Literal["lstm", "gru"]
 CommunicationReads = Literal["candidate", "previous"]
@@ -124,30 +131,26 @@ class RIM(StepwiseCore):
         communication_top_k: int | None = None,
         learn_initial_state: bool = False,
     ) -> None:
-        unit_size = _resolve_unit_size(num_units, unit_size, hidden_size)
+        unit_size = resolve_unit_size(num_units, unit_size, hidden_size)
         super().__init__(input_size, num_units * unit_size, num_units=num_units, num_inputs=num_inputs)
-        _require_choice("dynamics", dynamics, get_args(Dynamics))
-        _require_choice("competition", competition, get_args(Competition))
-        _require_choice("communication", communication, (*get_args(Communication), None))
-        _require_choice("communication_reads", communication_reads, get_args(CommunicationReads))
-        _require_choice("input_attention", input_attention, (True, False))
-        _require_choice("learn_initial_state", learn_initial_state, (True, False))
+        require_choice("dynamics", dynamics, get_args(Dynamics))
+        require_choice("competition", competition, get_args(Competition))
+        require_choice("communication", communication, (*get_args(Communication), None))
+        require_choice("communication_reads", communication_reads, get_args(CommunicationReads))
+        require_switch(input_attention=input_attention, learn_initial_state=learn_initial_state)
         require_positive(
             input_key_size=input_key_size,
             communication_heads=communication_heads,
             communication_key_size=communication_key_size,
             communication_value_size=communication_value_size,
         )
-        _require_probability(input_dropout=input_dropout, communication_dropout=communication_dropout)
+        require_probability(input_dropout=input_dropout, communication_dropout=communication_dropout)
         if communication_top_k is not None:
-            require_positive(communication_top_k=communication_top_k)
-            if communication_top_k > num_units:
-                raise UsageError(
-                    f"communication_top_k {communication_top_k} is larger than num_units {num_units}; "
-                    f"use 1 to {num_units}"
-                )
+            require_at_most("communication_top_k", communication_top_k, "num_units", num_units)
         self.unit_size = unit_size
-        self.num_active = _resolve_num_active(num_units, num_active, input_attention)
+        self.num_active = resolve_num_active(
+            num_units, num_active, default_share=2 / 3, selecting=input_attention, needs="input attention"
+        )
         self.communication_reads = communication_reads
         value_size = 4 * unit_size if input_value_size is None else input_value_size
         require_divisible("input_value_size", value_size, "input_heads", input_heads)
@@ -184,21 +187,8 @@ class RIM(StepwiseCore):
                 dropout=communication_dropout,
             )
 
-        self.initial_h: nn.Parameter | None = None
-        self.initial_c: nn.Parameter | None = None
         if learn_initial_state:
-            self.initial_h = nn.Parameter(0.1 * torch.randn(self.hidden_size))
-            if dynamics == "lstm":
-                self.initial_c = nn.Parameter(0.1 * torch.randn(self.hidden_size))
-
-    def initial_state(self, batch_size: int) -> State:
-        """Zeros, or the learned initial state for every row; see `RecurrentCore.initial_state`."""
-        h, c = super().initial_state(batch_size)
-        if self.initial_h is not None:
-            h = h + self.initial_h  # a copy: a view would change under the optimiser
-        if self.initial_c is not None:
-            c = c + self.initial_c
-        return h, c
+            self._learn_initial_state(cell_memory=dynamics == "lstm")
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.dim() == 3:
@@ -212,8 +202,8 @@ class RIM(StepwiseCore):
             u, priority, input_attention = self.input_read(h, *inputs)  # Eq. 2
             active = top_k_mask(priority.detach(), self.num_active)  # Sec. 2.2
         else:
-            (value,) = inputs
-            u = value.unsqueeze(1).expand(-1, self.num_units, -1)
+            (values,) = inputs
+            u = values.mean(dim=-2, keepdim=True).expand(-1, self.num_units, -1)
             active, input_attention = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device), None
         mask = active.unsqueeze(-1)
 
@@ -234,42 +224,3 @@ class RIM(StepwiseCore):
 
 def _head_mean(attention: Tensor | None) -> Tensor | None:
     return None if attention is None else attention.mean(dim=2)
-
-
-def _resolve_unit_size(num_units: int, unit_size: int | None, hidden_size: int | None) -> int:
-    if hidden_size is None:
-        unit_size = 100 if unit_size is None else unit_size
-        require_positive(num_units=num_units, unit_size=unit_size)
-        return unit_size
-    require_divisible("hidden_size", hidden_size, "num_units", num_units)
-    if unit_size is not None and unit_size * num_units != hidden_size:
-        raise UsageError(
-            f"hidden_size {hidden_size} is not num_units {num_units} * unit_size {unit_size}; give one of the two"
-        )
-    return hidden_size // num_units
-
-
-def _resolve_num_active(num_units: int, num_active: int | None, input_attention: bool) -> int:
-    if not input_attention:
-        if num_active not in (None, num_units):
-            raise UsageError(
-                f"num_active {num_active} needs input attention; without it all num_units ({num_units}) are active"
-            )
-        return num_units
-    if num_active is None:
-        return max(1, round(2 * num_units / 3))
-    require_positive(num_active=num_active)
-    if num_active > num_units:
-        raise UsageError(f"num_active {num_active} is larger than num_units {num_units}; use 1 to {num_units}")
-    return num_active
-
-
-def _require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
-        raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def _require_probability(**values: object) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, float | int) or not 0.0 <= value < 1.0:
-            raise UsageError(f"{name} must be a number at least 0 and below 1, got {value!r}")

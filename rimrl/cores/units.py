@@ -38,22 +38,31 @@ class UnitLSTMCell(nn.Module):
 
     Attributes:
         weight_input: ``[N, U, 4 D]``, columns input, forget, cell, output gate.
-        weight_hidden: ``[N, D, 4 D]``.
+        weight_hidden: ``[N, G, 4 D]``; the gates see G hidden entries, by default the unit's own D.
         bias: ``[N, 4 D]``, the sum of torch's two biases.
     """
 
     has_cell_memory = True
 
-    def __init__(self, num_units: int, input_size: int, unit_size: int) -> None:
+    def __init__(self, num_units: int, input_size: int, unit_size: int, hidden_input_size: int | None = None) -> None:
         super().__init__()
-        bound = 1.0 / math.sqrt(unit_size)
+        hidden_input_size = unit_size if hidden_input_size is None else hidden_input_size
+        bound = 1.0 / math.sqrt(hidden_input_size)
         self.weight_input = _uniform_parameter(bound, num_units, input_size, 4 * unit_size)
-        self.weight_hidden = _uniform_parameter(bound, num_units, unit_size, 4 * unit_size)
+        self.weight_hidden = _uniform_parameter(bound, num_units, hidden_input_size, 4 * unit_size)
         self.bias = _uniform_parameter(bound, num_units, 4 * unit_size)
 
     def forward(self, u: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """One step: ``u [B, N, U]``, ``h`` and ``c [B, N, D]`` to the new ``(h, c)``."""
-        gates = unit_linear(u, self.weight_input) + unit_linear(h, self.weight_hidden) + self.bias
+        """One step: ``u [B, N, U]``, ``h [B, N, G]`` and ``c [B, N, D]`` to the new ``(h, c)``, each ``[B, N, D]``."""
+        return self.update(unit_linear(u, self.weight_input), h, c)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """What an input that all units share, ``[T, B, U]``, adds to their gates: ``[T, B, N, 4 D]`` for `update`."""
+        return torch.einsum("tbu,nug->tbng", x, self.weight_input)
+
+    def update(self, input_gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward`, given what the input adds to the gates, ``[B, N, 4 D]``."""
+        gates = input_gates + unit_linear(h, self.weight_hidden) + self.bias
         i, f, g, o = gates.chunk(4, dim=-1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c

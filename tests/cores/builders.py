@@ -31,19 +31,100 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     "learned start": {"learn_initial_state": True},
     "all active": {"num_active": 4},
 }
+RIGLSTM: dict[str, Any] = {
+    "num_units": 4,
+    "num_active": 2,
+    "unit_size": 3,
+    "num_views": 3,
+    "view_size": 4,
+    "key_size": 2,
+    "hidden_value_size": 2,
+}
+RIGLSTM_SWITCHES: dict[str, dict[str, Any]] = {
+    "no cell selection": {"cell_selection": False, "num_active": None},
+    "no input selection": {"input_selection": False},
+    "no hidden selection": {"hidden_selection": False},
+    "no soft update": {"soft_update": False},
+}
+RIGLSTM_VARIANTS: dict[str, dict[str, Any]] = {
+    **RIGLSTM_SWITCHES,
+    "shared weights": {"cell_selection_weights": "shared"},
+    "top 1": {"input_top_k": 1, "hidden_top_k": 1},
+    "top all": {"input_top_k": 3, "hidden_top_k": 3},
+    "learned start": {"learn_initial_state": True},
+    "one active": {"num_active": 1},
+    "all active": {"num_active": 4},
+    "nothing selected": {option: value for switch in RIGLSTM_SWITCHES.values() for option, value in switch.items()},
+}
+GRID_LSTM: dict[str, Any] = {"num_units": 4, "unit_size": 3}
+BRIMS: dict[str, Any] = {**RIM, "num_layers": 2, "input_heads": 2}
+BRIMS_VARIANTS: dict[str, dict[str, Any]] = {
+    "three layers": {"num_layers": 3},
+    "three layers, last to first": {"num_layers": 3, "top_down": "last_to_first"},
+    "no top-down": {"top_down": None},
+    "one layer": {"num_layers": 1},
+    "units of each layer": {"num_units": [4, 3], "num_active": [3, 1], "unit_size": None, "hidden_size": 12},
+    "three elements": {"num_inputs": 3},
+    "competition of units": {"competition": "units"},
+    "gru, residual, previous, top 2": {
+        "dynamics": "gru",
+        "communication": "residual",
+        "communication_reads": "previous",
+        "communication_top_k": 2,
+    },
+    "no communication": {"communication": None},
+    "no input attention": {"input_attention": False, "num_active": None},
+    "no input attention, three elements": {"input_attention": False, "num_active": None, "num_inputs": 3},
+    "learned start": {"learn_initial_state": True},
+}
+RMC: dict[str, Any] = {"num_slots": 3, "slot_size": 4, "num_heads": 2, "key_size": 3}
+RMC_VARIANTS: dict[str, dict[str, Any]] = {
+    "gate of memory": {"gate": "memory"},
+    "no gate": {"gate": None},
+    "two blocks, deep": {"num_blocks": 2, "mlp_layers": 3},
+    "three elements": {"num_inputs": 3},
+    "more slots than width": {"num_slots": 5, "slot_size": 2},
+    "no norm of queries": {"qkv_norm": False},
+}
+ENTNET: dict[str, Any] = {"num_slots": 3, "slot_size": 4}
+ENTNET_VARIANTS: dict[str, dict[str, Any]] = {
+    "identity": {"activation": "identity"},
+    "leaky": {"initial_slope": 0.2},
+}
 
 CoreSpec = tuple[str, dict[str, Any]]
 
 
 def small_options(name: str) -> dict[str, Any]:
     """Options that keep a registered core small; a core that is added later needs no entry here."""
-    if name == "rim":
-        return RIM
+    if name in SMALL:
+        return SMALL[name]
     return {"hidden_size": 12} if "hidden_size" in core_options(name) else {}
 
 
+SMALL: dict[str, dict[str, Any]] = {
+    "rim": RIM,
+    "riglstm": RIGLSTM,
+    "grid_lstm": GRID_LSTM,
+    "brims": BRIMS,
+    "rmc": RMC,
+    "entnet": ENTNET,
+}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "rim": RIM_VARIANTS,
+    "riglstm": RIGLSTM_VARIANTS,
+    "brims": BRIMS_VARIANTS,
+    "rmc": RMC_VARIANTS,
+    "entnet": ENTNET_VARIANTS,
+}
+
+
 SPECS: dict[str, CoreSpec] = {name: (name, small_options(name)) for name in CORES}
-SPECS |= {f"rim, {label}": ("rim", {**RIM, **options}) for label, options in RIM_VARIANTS.items()}
+SPECS |= {
+    f"{name}, {label}": (name, {**SMALL[name], **options})
+    for name, variants in VARIANTS.items()
+    for label, options in variants.items()
+}
 SPECS |= {f"{name}, two layers": (name, {"hidden_size": 12, "num_layers": 2}) for name in ("lstm", "gru")}
 
 

@@ -1,0 +1,129 @@
+"""Checks of options that several cores share; each refusal is one line: which option, and what would be valid."""
+
+from __future__ import annotations
+
+import math
+
+from rimrl.cores.base import require_positive
+from rimrl.errors import UsageError
+
+
+def require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Refuse a value that is not one of the choices; 1 does not stand for True.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+        raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def require_switch(**values: object) -> None:
+    """Refuse anything but True and False.
+
+    Raises:
+        UsageError: If a value is something else.
+    """
+    for name, value in values.items():
+        require_choice(name, value, (True, False))
+
+
+def require_probability(**values: object) -> None:
+    """Refuse what is no probability below 1.
+
+    Raises:
+        UsageError: If a value is not a number in ``[0, 1)``.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, float | int) or not 0.0 <= value < 1.0:
+            raise UsageError(f"{name} must be a number at least 0 and below 1, got {value!r}")
+
+
+def require_at_most(name: str, value: int, of: str, available: int) -> None:
+    """Refuse to select more than there is.
+
+    Raises:
+        UsageError: If ``value`` is not an integer from 1 to ``available``.
+    """
+    require_positive(**{name: value})
+    if value > available:
+        raise UsageError(f"{name} {value} is larger than {of} {available}; use 1 to {available}")
+
+
+def require_divisible(name: str, value: int, by: str, divisor: int) -> None:
+    """Refuse a width that cannot be split evenly, naming both arguments and the nearest widths that can.
+
+    Raises:
+        UsageError: If ``value`` is not a multiple of ``divisor``.
+    """
+    require_positive(**{name: value, by: divisor})
+    if value % divisor:
+        below, above = value // divisor * divisor, (value // divisor + 1) * divisor
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise UsageError(f"{name} {value} does not divide by {by} {divisor}; use {nearest}")
+
+
+def require_finite(**values: object) -> None:
+    """Refuse what is no finite number.
+
+    Raises:
+        UsageError: If a value is not one.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, float | int) or not math.isfinite(value):
+            raise UsageError(f"{name} must be a finite number, got {value!r}")
+
+
+def resolve_unit_size(
+    num_units: int, unit_size: int | None, hidden_size: int | None, default: int = 100, *, noun: str = "unit"
+) -> int:
+    """The width D of a unit from either of the two ways to give it.
+
+    Args:
+        num_units: Units N.
+        unit_size: D itself, or None.
+        hidden_size: ``N * D``, or None.
+        default: D if neither is given.
+        noun: What the core calls a unit; its options are named after it.
+
+    Raises:
+        UsageError: If the two disagree or ``hidden_size`` does not divide by ``num_units``.
+    """
+    number, size = f"num_{noun}s", f"{noun}_size"
+    if hidden_size is None:
+        unit_size = default if unit_size is None else unit_size
+        require_positive(**{number: num_units, size: unit_size})
+        return unit_size
+    require_divisible("hidden_size", hidden_size, number, num_units)
+    if unit_size is not None and unit_size * num_units != hidden_size:
+        raise UsageError(
+            f"hidden_size {hidden_size} is not {number} {num_units} * {size} {unit_size}; give one of the two"
+        )
+    return hidden_size // num_units
+
+
+def resolve_num_active(
+    num_units: int, num_active: int | None, *, default_share: float, selecting: bool, needs: str
+) -> int:
+    """How many units K are active in a step.
+
+    Args:
+        num_units: Units N.
+        num_active: K itself, or None for the default.
+        default_share: K as a share of N by default; rounded, at least 1.
+        selecting: Whether units are selected at all; if not, all are active.
+        needs: What the selection needs, for the refusal of a smaller K without it.
+
+    Raises:
+        UsageError: If K is larger than N, or smaller although nothing selects.
+    """
+    if not selecting:
+        if num_active not in (None, num_units):
+            raise UsageError(
+                f"num_active {num_active} needs {needs}; without it all num_units ({num_units}) are active"
+            )
+        return num_units
+    if num_active is None:
+        return max(1, round(default_share * num_units))
+    require_at_most("num_active", num_active, "num_units", num_units)
+    return num_active
