@@ -1,5 +1,6 @@
 # make demo   train, evaluate and compare a RIM and an LSTM (minutes on two cores)
-# make test   everything that must hold
+# make test   everything that must hold, but for what only training shows
+# make test-slow  that: agents learn what they should, and what lacks memory does not
 # make lint   style, types, and the direction of imports
 
 VENV   := .venv
@@ -12,7 +13,7 @@ SEED   ?= 1
 # Without --no-compile pip compiles thousands of files that nothing here imports.
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo test test-slow lint format clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -22,10 +23,10 @@ demo: $(READY)
 	$(BIN)/rimrl compare $(DEMO)/lstm $(DEMO)/rim --plot $(DEMO)/comparison.png
 
 test: $(DEV)
-	$(BIN)/pytest
-
-test-fast: $(DEV)
 	$(BIN)/pytest -m "not slow"
+
+test-slow: $(DEV)
+	$(BIN)/pytest -m slow
 
 lint: $(DEV)
 	$(BIN)/ruff check .

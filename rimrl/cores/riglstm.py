@@ -63,7 +63,8 @@ class RigLSTM(StepwiseCore):
 
     Parameters (F = ``view_size``, dv = ``hidden_value_size``; a mechanism that is off has none):
         * ``views`` W ``[V, I, F]``.
-        * ``cell_selection.query`` Wq ``[N, D, dk]``, ``cell_selection.key`` Wk ``[F, dk]``; absent if shared.
+        * ``cell_selection.query`` Wq ``[N, D, dk]``, ``cell_selection.key`` Wk ``[F, dk]``; absent if shared with
+          input selection.
         * ``input_selection.query`` Wq' ``[N, D, dk]``, ``input_selection.key`` Wk' ``[F, dk]``.
         * ``hidden_selection.query`` Wq" ``[N, D, dk]``, ``hidden_selection.key`` Wk" ``[D, dk]``,
           ``hidden_selection.value`` Wv ``[D, dv]``.

@@ -29,7 +29,7 @@ def save_comparison(runs: list[RunResults], file: Path) -> None:
     if not file.suffix:
         raise ValueError("its suffix must name the format, such as .png or .svg")
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        figure = Figure(figsize=(11, 4.4), layout="constrained")
         curves, bars = figure.subplots(1, 2, width_ratios=(1, 1.3))
         _draw_curves(curves, runs)
         _draw_splits(bars, runs)
@@ -50,7 +50,6 @@ def _draw_curves(axes: Axes, runs: list[RunResults]) -> None:
     axes.grid(axis="y", alpha=0.3)
     if successes:
         axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, loc="lower right")
 
 
 def _draw_splits(axes: Axes, runs: list[RunResults]) -> None:
@@ -79,8 +78,8 @@ def _draw_splits(axes: Axes, runs: list[RunResults]) -> None:
     axes.set_xticks(range(len(names)))
     axes.set_xticklabels([name.replace("_", "\n") + ("" if name in held_out else "\n(seen)") for name in names])
     axes.set_ylabel("success rate" if successes else "mean return")
-    interval = ", 95 % interval over episodes" if successes else ""
-    axes.set_title(f"After training: the seen split and those held out{interval}", loc="left")
+    axes.set_title("After training, with 95 % intervals over episodes" if successes else "After training", loc="left")
+    axes.legend(frameon=False, loc="upper center", ncols=len(players), bbox_to_anchor=(0.5, -0.14))
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     if successes:

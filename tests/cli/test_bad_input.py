@@ -68,7 +68,7 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
     [
         # Names that do not exist
         ("--core.name lsmt", ["unknown core 'lsmt'", "--core.name", "'lstm'"]),
-        ("--core.name transformer", ["unknown core", "feedforward, gru, lstm, rim"]),
+        ("--core.name transformer", ["unknown core", "feedforward", "riglstm, rim"]),
         ("--env.id distractor", ["unknown environment 'distractor'", "'distractors'"]),
         ("--env.id CartPole-v9", ["unknown environment", "'CartPole-v1'"]),
         ("--env.id RepeatPrevious-v0", ["unknown environment", "'rimrl/RepeatPrevious-v0'"]),
@@ -169,7 +169,7 @@ def test_a_gpu_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ("distractors/rym", ["unknown configuration 'distractors/rym'", "'distractors/rim'"]),
+        ("distractors/rimm", ["unknown configuration 'distractors/rimm'", "'distractors/rim'"]),
         ("rim", ["unknown configuration 'rim'", "distractors/rim"]),
         ("nothing.yaml", ["no configuration file nothing.yaml", "distractors/rim"]),
         ("folder.yaml", ["no configuration file folder.yaml"]),

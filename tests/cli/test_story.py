@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import rimrl
+from rimrl.cores.registry import CORES
 from rimrl.envs.suites import DISTRACTORS
 from rimrl.experiments.config_files import load_config, shipped_configs
 from tests.commands import SMALL, SMALL_ANY, SMALL_PPO, STEPS, call, read_json, spawn, succeed
@@ -206,7 +207,8 @@ def first_column(out: str) -> list[str]:
 
 def test_list() -> None:
     listed: dict[str, Any] = {what: first_column(succeed("list", what).out) for what in ("cores", "configs", "envs")}
-    assert listed["cores"] == ["core", "rim", "lstm", "gru", "feedforward"]
+    assert listed["cores"] == ["core", *CORES]
+    assert {"rim", "lstm", "gru", "feedforward"} < CORES.keys()
     assert listed["configs"][1:] == list(shipped_configs())
     assert {split.env_id for split in DISTRACTORS.splits} < set(listed["envs"])
     suites = succeed("list", "suites").out
