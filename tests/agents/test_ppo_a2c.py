@@ -236,6 +236,19 @@ def test_target_kl_stops_the_update(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Early stopping at step 1 due to reaching max kl" in capsys.readouterr().out
 
 
+def test_target_kl_may_be_overshot_by_half() -> None:
+    """Stable-Baselines3 stops beyond 1.5 times the target."""
+    options: dict[str, Any] = {"n_epochs": 2, "learning_rate": 0.02}
+    free = build(rimrl.RecurrentPPO, **options)
+    free.learn(ROLLOUT)
+    moved = free.logger.name_to_value["train/approx_kl"]  # of the last epoch, before its step
+    assert moved > 1e-4
+    for target_kl, steps in ((moved / 1.45, 2), (moved / 1.55, 1)):
+        model = build(rimrl.RecurrentPPO, target_kl=target_kl, **options)
+        model.learn(ROLLOUT)
+        assert steps_taken(model) == steps
+
+
 def test_nothing_is_clipped_on_the_first_pass() -> None:
     model = build(rimrl.RecurrentPPO, n_epochs=1, clip_range=0.001)
     model.learn(ROLLOUT)
