@@ -86,7 +86,6 @@ def played_elsewhere(path: Path, env_id: str) -> dict[str, Any]:
             False,
         ),
         ("rimrl/RepeatPrevious-v0", "MlpPolicy", {"core_sharing": "separate", "net_arch": []}, True),
-        ("rimrl/CartPoleNoVelocity-v0", "MlpPolicy", {"core_sharing": "actor_only", "net_arch": []}, True),
     ],
 )
 def test_a_saved_agent_plays_the_same_in_plain_contrib(
