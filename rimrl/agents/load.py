@@ -33,6 +33,8 @@ def load(path: str | Path, env: GymEnv | None = None, device: th.device | str = 
     file = Path(path)
     if file.is_dir():
         file = file / "model.zip"
+    elif not file.exists() and not file.suffix:
+        file = file.with_suffix(".zip")  # as SB3's own load
     if not file.is_file():
         raise UsageError(f"no saved agent at {file}; give a run folder that holds model.zip, or a .zip file")
     try:
@@ -47,7 +49,13 @@ def load(path: str | Path, env: GymEnv | None = None, device: th.device | str = 
         raise UsageError(f"{file} is damaged at {damaged!r}; restore it or train again")
     algorithm = RecurrentA2C if "rms_prop_eps" in data or "n_epochs" not in data else RecurrentPPO
     try:
-        return algorithm.load(file, env=env, device=device)
+        agent = algorithm.load(file, device=device)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{file} was not saved by rimrl, or by a version that does not fit ({reason})") from error
+    if env is None:
+        return agent
+    try:
+        return algorithm.load(file, env=env, device=device)
+    except ValueError as error:
+        raise UsageError(f"the environment does not fit {file}: {' '.join(str(error).split())}") from None
