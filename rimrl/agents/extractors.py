@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
 
 from rimrl.errors import UsageError
@@ -26,6 +27,8 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         tile_channels: Width of a tile's embedding. Default 32.
         token_size: Width of a token's embedding. Default 16.
         tile_pixels: Pixels along a tile's side, for pixel images. Default 8.
+        positions: Leave out that layer and hand every tile's embedding to the core, which then reads a set of
+            positions (RIM paper, Eq. 3); ``features_dim`` is then ``H * W * tile_channels``. Default False.
 
     Raises:
         UsageError: If the observation has no image.
@@ -38,6 +41,7 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         tile_channels: int = 32,
         token_size: int = 16,
         tile_pixels: int = 8,
+        positions: bool = False,
     ) -> None:
         super().__init__(observation_space, features_dim)
         if not isinstance(observation_space, spaces.Dict) or "image" not in observation_space.spaces:
@@ -59,7 +63,11 @@ class MiniGridExtractor(BaseFeaturesExtractor):
             assert isinstance(mission, spaces.Box)
             self.tokens = nn.Embedding(int(mission.high.max()) + 1, token_size, padding_idx=0)
             self.film = nn.Linear(mission.shape[0] * token_size, 2 * tile_channels)
-        self.read = nn.Linear(tile_channels * height * width, features_dim)
+        self.num_positions = height * width if positions else 1
+        if positions:
+            self._features_dim = height * width * tile_channels
+        else:
+            self.read = nn.Linear(tile_channels * height * width, features_dim)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """``[B, features_dim]`` from a batch of observations."""
@@ -69,5 +77,37 @@ class MiniGridExtractor(BaseFeaturesExtractor):
             words = self.tokens(observations["mission"].long()).flatten(1)
             scale, shift = self.film(words)[:, :, None, None].chunk(2, dim=1)
             tiles = (1.0 + scale) * tiles + shift
+        if self.num_positions > 1:
+            return positions_first(tiles.relu())
         features: Tensor = self.read(tiles.relu().flatten(1)).relu()
         return features
+
+
+class NatureMap(NatureCNN):
+    """SB3's `NatureCNN` without its last layer: every position of the map is an input element (RIM paper, Eq. 3).
+
+    Args:
+        observation_space: Image, channels first, at least 36x36.
+        normalized_image: Whether pixels are 0 to 1 already; see `NatureCNN`.
+
+    Attributes:
+        num_positions: Positions M of the map; 49 for 84x84 images.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], normalized_image: bool = False) -> None:
+        assert isinstance(observation_space, spaces.Box)
+        super().__init__(observation_space, normalized_image=normalized_image)
+        self.linear = nn.Sequential()
+        with th.no_grad():
+            shape = self.cnn[:-1](th.as_tensor(observation_space.sample()[None]).float()).shape
+        self.num_positions = shape[2] * shape[3]
+        self._features_dim = shape[1] * self.num_positions
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """``[B, M * C]`` from a batch of images: the C channels of one position after the other."""
+        return positions_first(self.cnn[:-1](observations))
+
+
+def positions_first(feature_map: Tensor) -> Tensor:
+    """A map ``[B, C, H, W]`` as ``[B, H * W * C]``, the C channels of one position after the other."""
+    return feature_map.flatten(2).transpose(1, 2).flatten(1)

@@ -22,7 +22,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
-from rimrl.cores.registry import make_core
+from rimrl.cores.registry import core_options, make_core
 from rimrl.errors import UsageError
 
 CoreSharing: TypeAlias = Literal["shared", "separate", "actor_only"]
@@ -82,7 +82,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         optimizer_class: Optimiser.
         optimizer_kwargs: Its arguments besides the learning rate.
         core: Name of a registered core (``rimrl list cores``) or a `RecurrentCore` subclass. Default ``"rim"``.
-        core_kwargs: Its options.
+        core_kwargs: Its options. Features that are a set of positions (an extractor with ``num_positions``) set the
+            core's ``num_inputs`` themselves.
         core_sharing: ``"shared"`` (default; the papers' set-up): one core, and the gradients of both heads flow into
             it. ``"separate"``: the critic has its own core (contrib's ``enable_critic_lstm=True``). ``"actor_only"``:
             the critic has a linear layer and no memory (contrib's ``enable_critic_lstm=False``).
@@ -148,15 +149,13 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         )
 
     def _build_mlp_extractor(self) -> None:
+        positions = getattr(self.features_extractor, "num_positions", 1)
+
         def build() -> RecurrentCore:
-            return make_core(self._core_spec, self.features_dim, **self.core_kwargs)
+            return _core_for(self._core_spec, self.features_dim, positions, self.core_kwargs)
 
         # The names that contrib's algorithm, predict() and buffer look for.
         actor = build()
-        if actor.num_inputs != 1:
-            raise UsageError(
-                f"num_inputs {actor.num_inputs} does not fit a policy, whose features are one element; use 1"
-            )
         self.lstm_actor = actor  # type: ignore[assignment]
         self.lstm_critic = build() if self.core_sharing == "separate" else None  # type: ignore[assignment]
         self.critic = nn.Linear(self.features_dim, actor.output_size) if self.core_sharing == "actor_only" else None
@@ -303,7 +302,9 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         """The action distribution and the actor's new state."""
         n_seq = lstm_states[0].shape[1]
         features = BaseModel.extract_features(self, obs, self.pi_features_extractor)
-        latent, state = self.core(_to_sequences(features, n_seq), lstm_states, _to_sequences(episode_starts, n_seq))
+        latent, state = self.core(
+            _elements(self.core, _to_sequences(features, n_seq)), lstm_states, _to_sequences(episode_starts, n_seq)
+        )
         latent_pi = self.mlp_extractor.forward_actor(_to_batch(latent))
         return self._get_action_dist_from_latent(latent_pi), state
 
@@ -317,7 +318,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             latent_vf = self.critic(features)
         else:
             core = self.core if self.critic_core is None else self.critic_core
-            latent, _ = core(_to_sequences(features, n_seq), lstm_states, _to_sequences(episode_starts, n_seq))
+            sequences = _elements(core, _to_sequences(features, n_seq))
+            latent, _ = core(sequences, lstm_states, _to_sequences(episode_starts, n_seq))
             latent_vf = _to_batch(latent)
         values: Tensor = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
         return values
@@ -425,6 +427,34 @@ class MultiInputRecurrentCorePolicy(RecurrentCorePolicy):
         )
 
 
+def _core_for(
+    core: str | type[RecurrentCore], features_dim: int, num_positions: int, core_kwargs: dict[str, Any]
+) -> RecurrentCore:
+    """The core that reads features which are one vector, or a set of positions (RIM paper, Eq. 3)."""
+    label = core if isinstance(core, str) else core.__name__
+    options = dict(core_kwargs)
+    if num_positions > 1:
+        if "num_inputs" not in core_options(core):
+            raise UsageError(
+                f"core {label!r} takes flat input and cannot read {num_positions} positions; use features without "
+                "positions, or a core with num_inputs such as 'rim'"
+            )
+        if options.get("num_inputs", 1) == 1:
+            options["num_inputs"] = num_positions
+    asked = options.get("num_inputs", 1)
+    if asked != num_positions:
+        raise UsageError(
+            f"num_inputs {asked} of core {label!r} does not fit features with {num_positions} position(s); leave it "
+            "out, and choose features that are a set of positions to read more than one"
+        )
+    return make_core(core, features_dim // num_positions, **options)
+
+
+def _elements(core: RecurrentCore, features: Tensor) -> Tensor:
+    """Flat features ``[T, B, M * I]`` as what the core reads: the same, or ``[T, B, M, I]``."""
+    return features if core.num_inputs == 1 else features.reshape(*features.shape[:-1], core.num_inputs, -1)
+
+
 def _run(
     core: RecurrentCore,
     features: Tensor,
@@ -433,6 +463,7 @@ def _run(
     return_trace: bool,
 ) -> tuple[Tensor, State, CoreTrace | None]:
     trace = None
+    features = _elements(core, features)
     if return_trace:
         latent, new_state, trace = core(features, state, episode_starts, return_trace=True)
     else:

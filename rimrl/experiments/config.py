@@ -62,6 +62,7 @@ class AgentConfig:
             own, or none.
         net_arch: Widths of the hidden layers between the core and each head.
         features_dim: Width of the features that the core reads; null for the extractor's default.
+        spatial: Let the core read an image's features as a set of positions (RIM paper, Eq. 3) instead of one vector.
     """
 
     algorithm: Literal["ppo", "a2c"] = "ppo"
@@ -78,6 +79,7 @@ class AgentConfig:
     core_sharing: Literal["shared", "separate", "actor_only"] = "shared"
     net_arch: list[int] = field(default_factory=lambda: [64, 64])
     features_dim: int | None = None
+    spatial: bool = False
 
 
 @dataclass(frozen=True)

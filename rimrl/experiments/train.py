@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rimrl.agents.a2c import RecurrentA2C
-from rimrl.agents.extractors import MiniGridExtractor
+from rimrl.agents.extractors import MiniGridExtractor, NatureMap
 from rimrl.agents.ppo import RecurrentPPO
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, unknown_name
@@ -108,7 +108,7 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
     for kind, space in (("observation", env.observation_space), ("action", env.action_space)):
         if isinstance(space, spaces.Tuple | spaces.Text | spaces.Sequence | spaces.Graph):
             raise UsageError(f"{config.env.id} has the {kind} space {space}, which Stable-Baselines3 cannot learn with")
-    policy, policy_kwargs = _policy_for(env.observation_space, settings.features_dim)
+    policy, policy_kwargs = _policy_for(env.observation_space, settings.features_dim, settings.spatial)
     rate = settings.learning_rate
     common: dict[str, Any] = {
         "policy": policy,
@@ -145,16 +145,21 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
     return RecurrentA2C(**common, use_rms_prop=settings.use_rms_prop, rms_prop_eps=settings.rms_prop_eps)
 
 
-def _policy_for(space: spaces.Space[Any], features_dim: int | None) -> tuple[str, dict[str, Any]]:
+def _policy_for(space: spaces.Space[Any], features_dim: int | None, spatial: bool) -> tuple[str, dict[str, Any]]:
     """The policy form and extractor that fit an observation space."""
-    width = {} if features_dim is None else {"features_extractor_kwargs": {"features_dim": features_dim}}
-    if isinstance(space, spaces.Dict):
-        if "image" in space.spaces:
-            return "MultiInputPolicy", {"features_extractor_class": MiniGridExtractor, **width}
-        return "MultiInputPolicy", {}
+    width = {} if features_dim is None else {"features_dim": features_dim}
+    if spatial and width:
+        raise UsageError("agent.features_dim does not go with agent.spatial, where the map has the width; leave it out")
+    if isinstance(space, spaces.Dict) and "image" in space.spaces:
+        options = {**width, "positions": spatial}
+        return "MultiInputPolicy", {"features_extractor_class": MiniGridExtractor, "features_extractor_kwargs": options}
     if is_image_space(space):
-        return "CnnPolicy", width
-    return "MlpPolicy", {}
+        if spatial:
+            return "CnnPolicy", {"features_extractor_class": NatureMap}
+        return "CnnPolicy", {"features_extractor_kwargs": width}
+    if spatial:
+        raise UsageError("agent.spatial needs an image to read positions of; this environment shows none")
+    return ("MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"), {}
 
 
 def _callbacks(config: ExperimentConfig, run: Run, progress_bar: bool) -> list[BaseCallback]:

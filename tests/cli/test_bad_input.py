@@ -115,6 +115,8 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--core.unit_size 5", ["hidden_size 12 is not num_units 3 * unit_size 5"]),
         ("--core.input_heads 5", ["input_value_size 16 does not divide by input_heads 5"]),
         ("--core.num_inputs 3", ["num_inputs 3"]),
+        ("--env.id CartPole-v1 --agent.spatial true", ["agent.spatial needs an image"]),
+        ("--agent.spatial true --agent.features_dim 64", ["agent.features_dim does not go with agent.spatial"]),
         ("--agent.batch_size 24", ["batch_size 24 is not a multiple of the sequence length 16", "batch_size=32"]),
         ("--agent.sequence_length 5", ["sequence_length 5 does not divide n_steps 16"]),
         # Numbers out of range
