@@ -39,7 +39,8 @@ CORES: dict[str, CoreEntry] = {
     "riglstm": CoreEntry(
         "rimrl.cores.riglstm:RigLSTM",
         "Grid LSTM whose units select views of the input and each other, updated softly",
-        "Wang et al., 2023 (arXiv 2311.02123), reconstructed",
+        "Wang et al., 2023 (arXiv 2311.02123)",
+        reconstruction=True,
     ),
     "brims": CoreEntry(
         "rimrl.cores.brims:BRIMs",
