@@ -128,7 +128,7 @@ CORES_WITH_MEMORY = [name for name in CORES if name != "feedforward"]
 every_core = pytest.mark.parametrize("core", CORES_WITH_MEMORY)
 MISSED = {
     ("rimrl/CountSteps-v0", "entnet"): "reached 0.889 after 40,960 steps, seed 0",
-    ("rimrl/RepeatPrevious-v0", "brims"): "reached 0.832 after 20,480 steps, seed 0",
+    ("rimrl/RepeatPrevious-v0", "brims"): "reached 0.874 after 40,960 steps, seed 0",
 }
 """What is not reached yet, with the figure measured."""
 
