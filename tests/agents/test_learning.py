@@ -84,16 +84,16 @@ PROBE_EFFORTS: dict[str, Effort] = {
     # At 5e-3 these fail CountSteps.
     "gru": Effort(2e-3, 20_480, 32),
     "grid_lstm": Effort(2e-3, 20_480, 32),
+    "entnet": Effort(2e-3, 20_480, 32),
     # At 2e-3 and 20k steps each of these stays short of one or two probes.
     "brims": Effort(2e-3, 40_960, 32),
-    "entnet": Effort(2e-3, 40_960, 32),
     "riglstm": Effort(2e-3, 40_960, 32),
 }
 CARTPOLE_EFFORT = Effort(2e-3, 70_000, 16)
 CARTPOLE_EFFORTS: dict[str, Effort] = {
     # At 2e-3 it holds the pole for 214 steps.
     "grid_lstm": Effort(3e-3, 70_000, 16),
-    # Two layers learn more slowly: 123 steps at 2e-3, 205 at 3e-3. Minibatches twice as large make up for the time.
+    # Two layers learn more slowly: with half of it, and half the minibatch, at most 205 steps.
     "brims": Effort(3e-3, 140_000, 32),
 }
 
@@ -127,7 +127,7 @@ PROBES = (
 CORES_WITH_MEMORY = [name for name in CORES if name != "feedforward"]
 every_core = pytest.mark.parametrize("core", CORES_WITH_MEMORY)
 MISSED = {
-    ("rimrl/CountSteps-v0", "entnet"): "reached 0.889 after 40,960 steps, seed 0",
+    ("rimrl/CountSteps-v0", "entnet"): "reached 0.889 after 20,480 and 40,960 steps, seed 0",
     ("rimrl/RepeatPrevious-v0", "brims"): "reached 0.874 after 40,960 steps, seed 0",
 }
 """What is not reached yet, with the figure measured."""
