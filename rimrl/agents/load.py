@@ -47,7 +47,7 @@ def load(path: str | Path, env: GymEnv | None = None, device: th.device | str = 
         raise UsageError(f"{file} is damaged or not a saved agent ({error}); restore it or train again") from None
     if damaged is not None:
         raise UsageError(f"{file} is damaged at {damaged!r}; restore it or train again")
-    algorithm = RecurrentA2C if "rms_prop_eps" in data or "n_epochs" not in data else RecurrentPPO
+    algorithm = RecurrentPPO if "n_epochs" in data else RecurrentA2C
     try:
         agent = algorithm.load(file, device=device)
     except Exception as error:
