@@ -34,9 +34,11 @@ class RigLSTM(StepwiseCore):
     One step, for unit n of N, with ``h = h_{t-1}``, ``c = c_{t-1}`` and V views of the input:
 
         x^j      = x_t W_j,  j = 1..V                                               input transformation      [R]
-        s_n      = mean over j of <h_n Wq_n, x^j Wk> / sqrt(dk)
+        e_nj     = <h_n Wq'_n, x^j Wk'> / sqrt(dk)                                  how well view j suits unit n
+        s_n      = mean over j of e_nj                                              ``"shared"``, the default
+                   mean over j of <h_n Wq_n, x^j Wk> / sqrt(dk)                     ``"own"``
         A        = the Ka units with the largest s_n                                cell selection           [R]
-        a_n      = softmax over the Kx largest j of <h_n Wq'_n, x^j Wk'> / sqrt(dk)
+        a_n      = softmax over the Kx largest j of e_nj
         u_n      = sum_j a_nj x^j                                                   input feature selection  [R]
         b_n      = softmax over the Kh largest m != n of <h_n Wq"_n, h_m Wk"> / sqrt(dk)
         r_n      = sum_m b_nm h_m Wv                                                hidden state selection   [R]
@@ -51,6 +53,11 @@ class RigLSTM(StepwiseCore):
     tanh(g)`` and ``h~ = sigmoid(o) * tanh(c~)``. The three choices (A, the Kx views, the Kh units) are constants for
     the gradient, which otherwise flows everywhere; the means in q run over all units, active or not.
 
+    ``cell_selection_weights`` chooses between the two s_n. The second, with matrices of its own, acts through the
+    choice A alone: **no gradient ever reaches Wq and Wk**, and views and states learn to suit a projection that stays
+    as it was drawn. It is what the mechanisms say if each is to have its own scores. The default is the first, so that
+    a unit learns when to be active, by the scores that a_n learns.
+
     Each mechanism can be switched off alone:
 
     * ``cell_selection=False``: all units are active.
@@ -63,8 +70,8 @@ class RigLSTM(StepwiseCore):
 
     Parameters (F = ``view_size``, dv = ``hidden_value_size``; a mechanism that is off has none):
         * ``views`` W ``[V, I, F]``.
-        * ``cell_selection.query`` Wq ``[N, D, dk]``, ``cell_selection.key`` Wk ``[F, dk]``; absent if shared with
-          input selection.
+        * ``cell_selection.query`` Wq ``[N, D, dk]``, ``cell_selection.key`` Wk ``[F, dk]``; only with ``"own"`` or
+          without input selection.
         * ``input_selection.query`` Wq' ``[N, D, dk]``, ``input_selection.key`` Wk' ``[F, dk]``.
         * ``hidden_selection.query`` Wq" ``[N, D, dk]``, ``hidden_selection.key`` Wk" ``[D, dk]``,
           ``hidden_selection.value`` Wv ``[D, dv]``.
@@ -90,10 +97,9 @@ class RigLSTM(StepwiseCore):
         input_top_k: Views Kx that a unit reads, at most V. Default: ``num_active`` (the paper's), but at most V.
         hidden_top_k: Other units Kh that a unit reads, at most N - 1. Default: ``num_active``, but at most N - 1.
         cell_selection: False: all units are active.
-        cell_selection_weights: ``"own"`` (default): Wq and Wk are matrices of their own, as above. They act through a
-            choice alone, so that **no gradient ever reaches them**: the views and states learn to suit a fixed random
-            projection. ``"shared"``: cell selection averages the scores of input feature selection (Wq = Wq',
-            Wk = Wk'), which are learned; without input selection they again act through the choice alone.
+        cell_selection_weights: ``"shared"`` (default): cell selection averages the scores of input feature selection,
+            which learn (unless ``input_top_k`` is 1: the one view then weighs 1 whatever its score). ``"own"``: it has
+            Wq and Wk, which get no gradient. Without input selection nothing can be shared, and both mean ``"own"``.
         input_selection: False: every unit reads all views.
         hidden_selection: False: every unit's gates see all hidden vectors.
         soft_update: False: an active unit takes its new state as it is.
@@ -119,8 +125,8 @@ class RigLSTM(StepwiseCore):
         * *Views.* "Input features are transformed into K different views": one matrix a view, linear.
         * *Cell selection* by "similarity scores between input features and hidden states of all cells": scaled dot
           products, as everywhere in this family of models, averaged over the views because a cell gets one score. No
-          null element is mentioned. "Similarity" is said of cell and of feature selection alike, which speaks for
-          ``"shared"`` as much as for ``"own"``.
+          null element is mentioned. "Similarity" is said of cell and of feature selection alike, which allows one
+          score for both as much as two; of the two readings the default is the one that can learn.
         * *Feature and hidden selection* take "the top Kx (Kh)"; a softmax over those that are kept weights them, so
           that the scores learn. What is read of a view is the view itself.
         * *Hidden selection* reads "other cells", so never the unit itself, whose own vector the gates see anyway.
@@ -147,7 +153,7 @@ class RigLSTM(StepwiseCore):
         input_top_k: int | None = None,
         hidden_top_k: int | None = None,
         cell_selection: bool = True,
-        cell_selection_weights: CellSelectionWeights = "own",
+        cell_selection_weights: CellSelectionWeights = "shared",
         input_selection: bool = True,
         hidden_selection: bool = True,
         soft_update: bool = True,
