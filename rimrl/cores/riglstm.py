@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from rimrl.cores import scan
 from rimrl.cores.attention import top_k_mask, top_k_softmax
-from rimrl.cores.base import State, require_positive
+from rimrl.cores.base import CoreTrace, State, require_positive
 from rimrl.cores.options import (
     require_at_most,
     require_choice,
@@ -17,6 +19,8 @@ from rimrl.cores.options import (
     resolve_num_active,
     resolve_unit_size,
 )
+from rimrl.cores.scan import loop
+from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMPlan
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitLSTMCell, unit_linear, xavier_parameter
 from rimrl.errors import UsageError
@@ -203,11 +207,52 @@ class RigLSTM(StepwiseCore):
             hidden_input_size=unit_size + value_size if hidden_selection else self.hidden_size,
         )
         self.soft_update = SoftUpdate(input_size, unit_size, key_size) if soft_update else None
+        selection = "shared" if self.cell_selection_shared else "own" if cell_selection else None
+        self._plan = RigLSTMPlan(
+            num_active=self.num_active,
+            input_top_k=None if self.input_selection is None else self.input_top_k,
+            hidden_top_k=None if self.hidden_selection is None else self.hidden_selection.top_k,
+            cell_selection=selection,
+            soft_update=soft_update,
+        )
         if learn_initial_state:
             self._learn_initial_state(cell_memory=True)
 
+    def _scan(
+        self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if not scan.enabled():
+            return super()._scan(x, state, episode_starts, return_trace)
+        encoded = self._encode(x)
+        # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
+        with torch.autocast(x.device.type, enabled=False):
+            tensors = self._tensors(*(tensor.to(state[0].dtype) for tensor in encoded))
+            make_cell, initial = partial(RigLSTMCell, self._plan), self.initial_state(1)
+            return loop.run(make_cell, tensors, self.num_units, len(x), state, initial, episode_starts, return_trace)
+
+    def _tensors(
+        self, views: Tensor, cell_keys: Tensor, input_keys: Tensor, input_gates: Tensor, soft_query: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What a `RigLSTMCell` is made from, in its order."""
+        dynamics = self.dynamics
+        tensors: list[Tensor] = []
+        if self.input_selection is not None:
+            tensors += [views, input_keys, self.input_selection.query, dynamics.weight_input, dynamics.bias]
+        else:
+            tensors += [(input_gates + dynamics.bias).permute(2, 0, 1, 3)]
+        if self.cell_selection is not None:
+            tensors += [cell_keys, self.cell_selection.query]
+        if self.hidden_selection is not None:
+            hidden = self.hidden_selection
+            tensors += [hidden.query, torch.cat([hidden.key, hidden.value], dim=1)]
+        tensors.append(dynamics.weight_hidden)
+        if self.soft_update is not None:
+            tensors += [soft_query, self.soft_update.query[self.input_size :], self.soft_update.key]
+        return tuple(tensors)
+
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        views = torch.einsum("tbi,vif->tbvf", x, self.views)  # x^j
+        side_by_side = self.views.transpose(0, 1).flatten(1)  # [I, V F]: one product for all views
+        views = (x @ side_by_side).view(*x.shape[:2], self.num_views, -1)  # x^j
         nothing = x[..., :0]
         cell_keys = input_keys = input_gates = soft_query = nothing
         if self.cell_selection is not None:

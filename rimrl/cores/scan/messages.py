@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
+from rimrl.cores.scan.selection import softmax_of_largest
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,6 @@ class MessagePlan:
 
 class Messages:
     """`rimrl.cores.attention.UnitCommunication` of a whole sequence.
-
-    The softmax runs over the first axis of ``[m, n, B H]``: torch's kernel for a short last axis takes longer than
-    everything else here together.
 
     Args:
         buffers: Where to keep the steps.
@@ -92,10 +90,7 @@ class Messages:
         qkv = torch.bmm(h, self.weight, out=self.qkv_steps[t])
         q, k, v = self._split(qkv)
         scores = torch.bmm(k, q.transpose(1, 2)).permute(1, 2, 0)  # [m, n, B H]
-        if self.top_k is not None:
-            scores = scores.masked_fill(self._rank(scores) >= self.top_k, float("-inf"))
-        attention = self.attention_steps[t]
-        torch.softmax(scores.contiguous(), dim=0, out=attention)
+        attention = softmax_of_largest(scores, self.top_k, self.attention_steps[t])
         read = torch.bmm(attention.permute(2, 1, 0).contiguous(), v)  # [B H, N, dv]
         self.read_steps[t].view(N, B * self.heads, -1).copy_(read.transpose(0, 1))
         answer = self.answer_steps[t]
@@ -105,13 +100,6 @@ class Messages:
         torch.tanh_(answer[:, :D])
         torch.sigmoid_(answer[:, D:])
         return torch.mul(answer[:, :D], answer[:, D:]).view(N, B, D)
-
-    def _rank(self, scores: Tensor) -> Tensor:
-        """How many units come before m for reader n, ``[m, n, B H]``."""
-        own, other = scores.unsqueeze(1), scores.unsqueeze(0)
-        index = torch.arange(len(scores), device=scores.device)
-        wins_ties = (index[None, :] < index[:, None])[:, :, None, None]
-        return torch.where(wins_ties, other >= own, other > own).sum(1)
 
     def start_backward(self) -> None:
         self.d_qkv = self.buffers.units_first(self.heads * sum(self.widths))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.scan.memory import Buffers
+from rimrl.cores.scan.selection import rank
 
 
 class SharedInput:
@@ -66,8 +67,6 @@ class Competition:
         self.shape = gates.shape
         self.share_steps = buffers.steps(self.heads)
         self.mask_steps = buffers.steps(1)
-        index = torch.arange(buffers.num_units, device=bias.device)
-        self.wins_ties = (index[None, :] < index[:, None]).unsqueeze(-1)  # [n, m, 1]: m before n
 
     def forward(self, t: int, h: Tensor) -> Tensor:
         """The input's part of the gates of step t, ``[N, B, G D]``; `mask_steps` then says who is active."""
@@ -79,15 +78,10 @@ class Competition:
         else:
             torch.sigmoid(scores, out=share)
             priority = torch.sigmoid(-scores).mean(-1).neg_()
-        torch.lt(self._rank(priority), self.num_active, out=self.mask_steps[t][..., 0])
+        torch.lt(rank(priority), self.num_active, out=self.mask_steps[t][..., 0])
         if self.heads == 1:
             return torch.addcmul(self.bias, self.gates[t][:, :, 0], share)
         return torch.add(self.bias, (self.gates[t] * share.unsqueeze(-1)).sum(2))
-
-    def _rank(self, priority: Tensor) -> Tensor:
-        """How many units come before each, ``[N, B]``; as `rimrl.cores.attention.top_k_mask` counts."""
-        own, other = priority.unsqueeze(1), priority.unsqueeze(0)
-        return torch.where(self.wins_ties, other >= own, other > own).sum(1)
 
     def start_backward(self) -> None:
         self.d_scores = self.buffers.units_first(self.heads)

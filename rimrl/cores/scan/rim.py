@@ -71,7 +71,7 @@ class RIMCell:
             self.h_read_steps = buffers.each(self.h_read)
 
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
-        h_new, c_new = self.dynamics.forward(t, self.reader.forward(t, h), h, c)
+        h_new, c_new = self.dynamics.update(t, self.reader.forward(t, h), h, c)
         mask = None if self.competition is None else self.competition.mask_steps[t]
         if self.messages is not None:
             h_read = self.h_read_steps[t]
@@ -100,7 +100,7 @@ class RIMCell:
         if mask is None:
             if self.messages is not None:
                 dh = dh + self.messages.backward(t, dh)
-            d_gates, dh, dc = self.dynamics.backward(t, h, c, dh, dc)
+            d_gates, dh, dc = self.dynamics.update_backward(t, h, c, dh, dc)
             self.reader.backward(t, h, d_gates)
             return dh, dc
         # The part of the gradient that goes through the units that were updated, and the part that goes around.
@@ -112,7 +112,7 @@ class RIMCell:
             dh_new += d_active
             if not self.plan.reads_candidates:
                 dh_past += d_read - d_active
-        d_gates, dh_before, dc_before = self.dynamics.backward(t, h, c, dh_new, dc_new)
+        d_gates, dh_before, dc_before = self.dynamics.update_backward(t, h, c, dh_new, dc_new)
         d_query = self.reader.backward(t, h, d_gates)
         assert d_query is not None
         return dh_before + d_query + dh_past, dc_before + dc_past
