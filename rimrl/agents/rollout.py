@@ -150,6 +150,12 @@ class SequenceRolloutBuffer(RolloutBuffer):
         """How many sequences the rollout is cut into."""
         return self.buffer_size // self.sequence_length * self.n_envs
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of recurrent state that the rollout keeps."""
+        tensors = {id(x): x for states in self._states for pair in states for x in pair}
+        return sum(x.numel() * x.element_size() for x in tensors.values())
+
     def get(self, batch_size: int | None = None) -> Iterator[SequenceSamples]:  # type: ignore[override]
         """Minibatches in random order (numpy's global generator, as SB3's buffers).
 
