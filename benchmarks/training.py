@@ -228,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="timed iterations of each side")
     parser.add_argument("--quick", action="store_true", help="MiniGrid alone, two rounds")
     parser.add_argument("--backend", help="environment back end of rimrl's side; default: the one that contrib gets")
-    parser.add_argument("--autocast", choices=["bf16"], help="arithmetic of rimrl's networks")
+    parser.add_argument("--autocast", choices=["bf16"], help="arithmetic of the extractor on rimrl's side")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="torch's threads; default: torch's choice")
     parser.add_argument("--json", type=Path, help="file for the results")

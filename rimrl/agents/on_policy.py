@@ -142,9 +142,29 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._bootstrap(rollout_buffer, cuts)
             values = self._value_of(obs_as_tensor(new_obs, self.device), states.vf, dones)  # type: ignore[arg-type]
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        self._refuse_nan(rollout_buffer)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _refuse_nan(self, rollout_buffer: SequenceRolloutBuffer) -> None:
+        """Stop where the policy has answered NaN: learning from it would spread it to every weight.
+
+        Raises:
+            UsageError: If so; says whether the environment or the policy is the source.
+        """
+        bad = ~(np.isfinite(rollout_buffer.values) & np.isfinite(rollout_buffer.log_probs))
+        if not bad.any():
+            return
+        first = int(bad.any(axis=1).argmax())
+        seen = rollout_buffer.observations
+        for part in seen.values() if isinstance(seen, dict) else [seen]:
+            if not np.isfinite(part[: first + 1]).all():
+                raise UsageError("an observation holds NaN or infinity; check the environment")
+        raise UsageError(
+            f"the policy answers NaN or infinity after {self._n_updates} updates; lower learning_rate or "
+            "max_grad_norm, and check the size of rewards and observations"
+        )
 
     def _to_env_action(self, actions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if not isinstance(self.action_space, spaces.Box):

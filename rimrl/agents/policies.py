@@ -20,8 +20,8 @@ from stable_baselines3.common.torch_layers import (
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
-from torch.distributions import Categorical
 
+from rimrl.agents.categorical import QuickCategorical
 from rimrl.agents.precision import Autocast, autocasting, check_autocast
 from rimrl.agents.preparation import Preparation
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
@@ -153,6 +153,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             optimizer_class,
             optimizer_kwargs,
         )
+        if type(self.action_dist) is CategoricalDistribution:
+            self.action_dist = QuickCategorical(self.action_dist.action_dim)
         self._prepare = Preparation(self.observation_space, self.normalize_images)
         extractors = (
             [self.features_extractor]
@@ -257,9 +259,13 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         return self._extract(prepared, self.pi_features_extractor), self._extract(prepared, self.vf_features_extractor)
 
     def _extract(self, prepared: PyTorchObs, extractor: BaseFeaturesExtractor) -> Tensor:
+        features: Tensor
+        if self._autocast is None:
+            features = extractor(prepared)
+            return features
         with autocasting(self._autocast, self.device):
-            features: Tensor = extractor(prepared)
-        return features if self._autocast is None else features.float()
+            features = extractor(prepared)
+        return features.float()
 
     def use_autocast(self, autocast: Autocast | None) -> None:
         """Choose the arithmetic of the features extractor; core and heads stay in float32.
@@ -307,13 +313,6 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
     def _distribution(self, latent: Tensor) -> Distribution:
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
-
-    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        if isinstance(self.action_dist, CategoricalDistribution):
-            # Torch's checks of its arguments wait for the device, and take as long as the distribution itself.
-            self.action_dist.distribution = Categorical(logits=self.action_net(latent_pi), validate_args=False)
-            return self.action_dist
-        return super()._get_action_dist_from_latent(latent_pi)
 
     # -- sb3-contrib's interface: flat batches of n_seq sequences, one after the other --------------------------------
 

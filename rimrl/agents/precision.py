@@ -34,10 +34,9 @@ def has_bf16(device: th.device) -> bool:
     return device.type == "cuda" and th.cuda.is_bf16_supported(including_emulation=False)
 
 
-def autocasting(autocast: Autocast | None, device: th.device) -> AbstractContextManager[object]:
+def autocasting(autocast: Autocast, device: th.device) -> AbstractContextManager[object]:
     """The context in which an extractor computes."""
-    if autocast is None:
-        return nullcontext()
+    assert autocast == "bf16"
     return th.autocast(device.type, th.bfloat16)
 
 
