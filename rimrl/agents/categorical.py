@@ -24,7 +24,7 @@ class QuickCategorical(CategoricalDistribution):
         return self
 
     @property
-    def distribution(self) -> Categorical:  # type: ignore[override]
+    def distribution(self) -> Categorical:
         """Torch's form of it, made when asked for."""
         return Categorical(logits=self._log_probs)
 

@@ -20,7 +20,14 @@ from rimrl.agents.categorical import QuickCategorical
 from rimrl.agents.preparation import Preparation
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.errors import UsageError
-from tests.sb3.helpers import OBSERVATION_SPACES, ShortEpisodes, assert_close, randomize, short_episodes
+from tests.sb3.helpers import (
+    OBSERVATION_SPACES,
+    ShortEpisodes,
+    assert_close,
+    check_rollouts,
+    randomize,
+    short_episodes,
+)
 
 IMAGE = OBSERVATION_SPACES["image"]
 needs_bf16 = pytest.mark.skipif(not precision.has_bf16(th.device("cpu")), reason="no bfloat16 on this processor")
@@ -116,7 +123,7 @@ def test_observations_keep_their_layout_in_memory(order: tuple[int, ...], length
         obs = rng.integers(256, size=(3, 5, 4, 2), dtype=np.uint8).transpose(order)
         seen.append(obs)
         buffer.add(obs, np.zeros(3), np.zeros(3), np.zeros(3), nothing[:, None], nothing, policy.initial_states(3))
-    np.testing.assert_array_equal(np.stack(seen), buffer.observations)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.stack(seen), buffer.observations)
     packed = set()
     for batch in buffer.get(2 * length):
         assert isinstance(batch.observations, Tensor)
@@ -153,12 +160,10 @@ class SharedArrays(DummyVecEnv):
     """A vector that does not copy observations either."""
 
     def _obs_from_buf(self) -> Any:
-        return self.buf_obs[None]
+        return next(iter(self.buf_obs.values()))
 
 
 def test_what_the_policy_saw_is_stored_before_the_environment_overwrites_it() -> None:
-    from tests.sb3.helpers import check_rollouts  # noqa: PLC0415
-
     kwargs = {"core": "lstm", "core_kwargs": {"hidden_size": 8}}
     env = SharedArrays([OneArray, OneArray])
     agent = rimrl.RecurrentPPO("MlpPolicy", env, n_steps=16, batch_size=32, policy_kwargs=kwargs, device="cpu")
@@ -171,7 +176,9 @@ def test_what_the_policy_saw_is_stored_before_the_environment_overwrites_it() ->
 def curve(agent: rimrl.RecurrentPPO, updates: int) -> list[Tensor]:
     """All weights after each of the first updates."""
     weights = []
-    agent.get_env().seed(5)
+    env = agent.get_env()
+    assert env is not None
+    env.seed(5)
     th.manual_seed(5)
     np.random.seed(5)
     for _ in range(updates):
