@@ -1,6 +1,7 @@
 # make demo   train, evaluate and compare a RIM and an LSTM (minutes on two cores)
 # make test   everything that must hold, but for what only training shows
 # make test-slow  that: agents learn what they should, and what lacks memory does not
+# make bench  what RIMs and training cost beside torch's LSTM and sb3-contrib; BENCH=--quick for a glance
 # make lint   style, types, and the direction of imports
 
 VENV   := .venv
@@ -13,7 +14,7 @@ SEED   ?= 1
 # Without --no-compile pip compiles thousands of files that nothing here imports.
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow bench lint format clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -27,6 +28,10 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	$(BIN)/pytest -m slow
+
+bench: $(DEV)
+	$(BIN)/python -m benchmarks.cores --json docs/benchmarks/cores.json $(BENCH)
+	$(BIN)/python -m benchmarks.training --json docs/benchmarks/training.json $(BENCH)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

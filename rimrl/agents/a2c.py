@@ -12,6 +12,7 @@ from stable_baselines3.common.utils import explained_variance
 
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm, UnitActivity, entropy_loss, normalize
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
+from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.rollout import SequenceRolloutBuffer
 
 
@@ -41,9 +42,12 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         sequence_length: Length of the sequences that gradients flow through; must divide ``n_steps``. Default: the
             whole rollout.
+        autocast: ``"bf16"`` lets the features extractor compute in bfloat16, on processors and GPUs that have it;
+            parameters, memory, heads and losses stay float32. Default None: float32 throughout.
 
     Raises:
-        UsageError: If ``sequence_length`` does not divide, or the policy has no recurrent core.
+        UsageError: If the device has no bfloat16, ``sequence_length`` does not divide, or the policy has no recurrent
+            core.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -76,9 +80,11 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         seed: int | None = None,
         device: th.device | str = "auto",
         sequence_length: int | None = None,
+        autocast: Autocast | None = None,
         _init_setup_model: bool = True,
     ) -> None:
         self.sequence_length = sequence_length
+        self.autocast = autocast
         super().__init__(
             policy,
             env,
@@ -102,6 +108,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
             device=device,
             _init_setup_model=_init_setup_model,
         )
+        check_autocast(autocast, self.device)
 
     def train(self) -> None:
         """Update the policy: one gradient step on the rollout that was just collected."""

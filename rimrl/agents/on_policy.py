@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -12,14 +13,32 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rimrl.agents.policies import RecurrentCorePolicy, SequenceEvaluation
-from rimrl.agents.rollout import SequenceRolloutBuffer
+from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
+from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
 from rimrl.cores.base import CoreTrace
 from rimrl.errors import UsageError
+
+
+class _Cut(NamedTuple):
+    """Environments that time cut off at one step of a rollout.
+
+    Attributes:
+        step: The step.
+        envs: Their indices.
+        observation: What they showed last, ``[len(envs), ...]`` or a dict of such.
+        state: The critic's recurrent state after the step, each ``[num_layers, len(envs), hidden_size]``.
+    """
+
+    step: int
+    envs: list[int]
+    observation: Obs
+    state: tuple[Tensor, Tensor]
 
 
 class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -27,6 +46,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     policy: RecurrentCorePolicy
     sequence_length: int | None
+    autocast: Autocast | None = None
 
     def _setup_model(self) -> None:
         self._checked_sequence_length()
@@ -38,8 +58,20 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.rollout_buffer_class = SequenceRolloutBuffer
         self.rollout_buffer_kwargs = {"sequence_length": self.sequence_length}
         OnPolicyAlgorithm._setup_model(self)
+        self.policy.use_autocast(self.autocast)
         with th.no_grad():
             self._last_states = self.policy.initial_states(self.n_envs)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _checked_sequence_length(self) -> int:
         length = self.n_steps if self.sequence_length is None else self.sequence_length
@@ -74,46 +106,65 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         callback.on_rollout_start()
         states = self._last_states
 
-        for n_steps in range(n_rollout_steps):
-            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                self.policy.reset_noise(env.num_envs)
-            with th.no_grad():
-                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+        cuts: list[_Cut] = []
+
+        with keeping_casts(self.autocast, self.device):
+            for n_steps in range(n_rollout_steps):
+                if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                    self.policy.reset_noise(env.num_envs)
+                obs_tensor = rollout_buffer.observe(self._last_obs)  # type: ignore[arg-type]
                 episode_starts = th.as_tensor(self._last_episode_starts, device=self.device)
-                actions_tensor, values, log_probs, next_states = self.policy(obs_tensor, states, episode_starts)
-            actions = actions_tensor.cpu().numpy()
-            clipped_actions = self._to_env_action(actions)
-            new_obs, rewards, dones, infos = env.step(clipped_actions)
-            self.num_timesteps += env.num_envs
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return False
-            self._update_info_buffer(infos, dones)
+                with th.no_grad():
+                    actions_tensor, values, log_probs, next_states = self.policy(obs_tensor, states, episode_starts)
+                actions = actions_tensor.cpu().numpy()
+                clipped_actions = self._to_env_action(actions)
+                new_obs, rewards, dones, infos = env.step(clipped_actions)
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+                self._update_info_buffer(infos, dones)
 
-            self._bootstrap_truncated(rewards, dones, infos, next_states)
-            rollout_buffer.add(
-                self._last_obs,  # type: ignore[arg-type]
-                actions,
-                rewards,
-                self._last_episode_starts,  # type: ignore[arg-type]
-                values,
-                log_probs,
-                states,
-            )
-            self._last_obs = new_obs  # type: ignore[assignment]
-            self._last_episode_starts = dones
-            self._last_states = states = next_states
+                cuts += _cut_by_time(n_steps, dones, infos, next_states)
+                rollout_buffer.add(
+                    None,
+                    actions,
+                    rewards,
+                    self._last_episode_starts,  # type: ignore[arg-type]
+                    values,
+                    log_probs,
+                    states,
+                )
+                self._last_obs = new_obs  # type: ignore[assignment]
+                self._last_episode_starts = dones
+                self._last_states = states = next_states
 
-        with th.no_grad():
-            values = self.policy.predict_values(
-                obs_as_tensor(new_obs, self.device),  # type: ignore[arg-type]
-                states.vf,
-                th.as_tensor(dones, device=self.device),
-            )
+            self._bootstrap(rollout_buffer, cuts)
+            values = self._value_of(obs_as_tensor(new_obs, self.device), states.vf, dones)  # type: ignore[arg-type]
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        self._refuse_nan(rollout_buffer)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _refuse_nan(self, rollout_buffer: SequenceRolloutBuffer) -> None:
+        """Stop where the policy has answered NaN: learning from it would spread it to every weight.
+
+        Raises:
+            UsageError: If so; says whether the environment or the policy is the source.
+        """
+        bad = ~(np.isfinite(rollout_buffer.values) & np.isfinite(rollout_buffer.log_probs))
+        if not bad.any():
+            return
+        first = int(bad.any(axis=1).argmax())
+        seen = rollout_buffer.observations
+        for part in seen.values() if isinstance(seen, dict) else [seen]:
+            if not np.isfinite(part[: first + 1]).all():
+                raise UsageError("an observation holds NaN or infinity; check the environment")
+        raise UsageError(
+            f"the policy answers NaN or infinity after {self._n_updates} updates; lower learning_rate or "
+            "max_grad_norm, and check the size of rewards and observations"
+        )
 
     def _to_env_action(self, actions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if not isinstance(self.action_space, spaces.Box):
@@ -123,34 +174,50 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         clipped: np.ndarray[Any, Any] = np.clip(actions, self.action_space.low, self.action_space.high)
         return clipped
 
-    def _bootstrap_truncated(
-        self,
-        rewards: np.ndarray[Any, Any],
-        dones: np.ndarray[Any, Any],
-        infos: list[dict[str, Any]],
-        states: RNNStates,
-    ) -> None:
+    def _bootstrap(self, rollout_buffer: SequenceRolloutBuffer, cuts: list[_Cut]) -> None:
         """Add the discounted value of the last observation where an episode was cut by time, not by its end.
 
-        See https://github.com/DLR-RM/stable-baselines3/issues/633.
+        See https://github.com/DLR-RM/stable-baselines3/issues/633. One call for the whole rollout: where episodes are
+        short, a call for each would cost as much as acting.
         """
-        cut = [
-            i
-            for i in np.flatnonzero(dones).tolist()
-            if infos[i].get("TimeLimit.truncated", False) and infos[i].get("terminal_observation") is not None
-        ]
-        if not cut:
+        if not cuts:
             return
-        last = [infos[i]["terminal_observation"] for i in cut]
-        stacked = {k: np.stack([o[k] for o in last]) for k in last[0]} if isinstance(last[0], dict) else np.stack(last)
-        obs, _ = self.policy.obs_to_tensor(stacked)
-        state = (states.vf[0][:, cut], states.vf[1][:, cut])
+        last = _joined(np.concatenate, [cut.observation for cut in cuts])
+        state = tuple(th.cat(parts, dim=1) for parts in zip(*(cut.state for cut in cuts), strict=True))
+        steps = np.concatenate([np.full(len(cut.envs), cut.step) for cut in cuts])
+        envs = np.concatenate([cut.envs for cut in cuts])
+        obs, _ = self.policy.obs_to_tensor(last)
+        values = self._value_of(obs, state, np.zeros(len(envs)))
+        rollout_buffer.rewards[steps, envs] += self.gamma * values.flatten().cpu().numpy()
+
+    def _value_of(self, obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: np.ndarray[Any, Any]) -> Tensor:
+        """Values ``[B, 1]`` of observations, given the critic's state before them."""
+        starts = th.as_tensor(episode_starts, device=self.device)
         with th.no_grad():
-            values = self.policy.predict_values(obs, state, th.zeros(len(cut), device=self.device))
-        rewards[cut] += self.gamma * values.flatten().cpu().numpy()
+            return self.policy.predict_values(obs, state, starts)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_last_states"]
+
+
+def _cut_by_time(step: int, dones: np.ndarray[Any, Any], infos: list[dict[str, Any]], states: RNNStates) -> list[_Cut]:
+    """What is needed to value the ends of episodes that were cut by time; at most one entry."""
+    envs = [
+        i
+        for i in np.flatnonzero(dones).tolist()
+        if infos[i].get("TimeLimit.truncated", False) and infos[i].get("terminal_observation") is not None
+    ]
+    if not envs:
+        return []
+    last = [infos[i]["terminal_observation"] for i in envs]
+    return [_Cut(step, envs, _joined(np.stack, last), (states.vf[0][:, envs], states.vf[1][:, envs]))]
+
+
+def _joined(join: Callable[[list[Any]], np.ndarray[Any, Any]], observations: list[Any]) -> Obs:
+    """Observations, or each part of them, joined into a copy."""
+    if isinstance(observations[0], dict):
+        return {key: join([obs[key] for obs in observations]) for key in observations[0]}
+    return join(observations)
 
 
 class UnitActivity:

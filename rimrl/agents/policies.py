@@ -9,8 +9,8 @@ import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -21,6 +21,9 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from rimrl.agents.categorical import QuickCategorical
+from rimrl.agents.precision import Autocast, autocasting, check_autocast
+from rimrl.agents.preparation import Preparation
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
 from rimrl.cores.registry import core_options, make_core
 from rimrl.errors import UsageError
@@ -80,7 +83,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         share_features_extractor: One extractor for actor and critic.
         normalize_images: Divide images by 255.
         optimizer_class: Optimiser.
-        optimizer_kwargs: Its arguments besides the learning rate.
+        optimizer_kwargs: Its arguments besides the learning rate. Default for Adam: ``eps=1e-5``, as SB3, and torch's
+            fused form of it.
         core: Name of a registered core (``rimrl list cores``) or a `RecurrentCore` subclass. Default ``"rim"``.
         core_kwargs: Its options. Features that are a set of positions (an extractor with ``num_positions``) set the
             core's ``num_inputs`` themselves.
@@ -126,6 +130,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         self.core_sharing = core_sharing
         self.shared_lstm = core_sharing == "shared"
         self.enable_critic_lstm = core_sharing == "separate"
+        if optimizer_class is th.optim.Adam and optimizer_kwargs is None:
+            optimizer_kwargs = {"eps": 1e-5, "fused": True}
         # contrib's constructor would build an nn.LSTM; its parent calls _build_mlp_extractor, where the cores are made.
         ActorCriticPolicy.__init__(
             self,
@@ -147,6 +153,20 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             optimizer_class,
             optimizer_kwargs,
         )
+        if type(self.action_dist) is CategoricalDistribution:
+            self.action_dist = QuickCategorical(self.action_dist.action_dim)
+        self._prepare = Preparation(self.observation_space, self.normalize_images)
+        extractors = (
+            [self.features_extractor]
+            if share_features_extractor
+            else [self.pi_features_extractor, self.vf_features_extractor]
+        )
+        if any(isinstance(module, nn.Conv2d) for extractor in extractors for module in extractor.modules()):
+            # The layout in memory that convolutions are fastest in; shapes and saved files stay what they are.
+            self._prepare.channels_last = True
+            for extractor in extractors:
+                extractor.to(memory_format=th.channels_last)  # type: ignore[call-overload]
+        self._autocast: Autocast | None = None
 
     def _build_mlp_extractor(self) -> None:
         positions = getattr(self.features_extractor, "num_positions", 1)
@@ -219,6 +239,47 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             latents.critic_trace,
         )
 
+    def extract_features(  # type: ignore[override]
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Prepare observations and extract their features.
+
+        Args:
+            obs: ``[B, *observation shape]``, or a dict of such.
+            features_extractor: Which extractor; the policy's own by default.
+
+        Returns:
+            ``[B, features_dim]``; for separate extractors and none named, those of the actor and of the critic.
+        """
+        prepared = self._prepare(obs)
+        if features_extractor is not None:
+            return self._extract(prepared, features_extractor)
+        if self.share_features_extractor:
+            return self._extract(prepared, self.features_extractor)
+        return self._extract(prepared, self.pi_features_extractor), self._extract(prepared, self.vf_features_extractor)
+
+    def _extract(self, prepared: PyTorchObs, extractor: BaseFeaturesExtractor) -> Tensor:
+        features: Tensor
+        if self._autocast is None:
+            features = extractor(prepared)
+            return features
+        with autocasting(self._autocast, self.device):
+            features = extractor(prepared)
+        return features.float()
+
+    def use_autocast(self, autocast: Autocast | None) -> None:
+        """Choose the arithmetic of the features extractor; core and heads stay in float32.
+
+        Args:
+            autocast: ``"bf16"``, or None for float32.
+
+        Raises:
+            UsageError: If there is no such arithmetic.
+        """
+        check_autocast(autocast)
+        self._autocast = autocast
+        self._prepare.image_dtype = th.float32 if autocast is None else th.bfloat16
+
     def _features(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
         features = self.extract_features(obs)
         return (features, features) if isinstance(features, Tensor) else features
@@ -244,8 +305,14 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         return _Latents(latent_pi, latent_vf, RNNStates(state_pi, state_vf), trace, critic_trace)
 
     def _heads(self, latent_pi: Tensor, latent_vf: Tensor) -> tuple[Tensor, Distribution]:
-        values = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
-        return values, self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent_pi))
+        return self._values(latent_vf), self._distribution(latent_pi)
+
+    def _values(self, latent: Tensor) -> Tensor:
+        values: Tensor = self.value_net(self.mlp_extractor.forward_critic(latent))
+        return values
+
+    def _distribution(self, latent: Tensor) -> Distribution:
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
 
     # -- sb3-contrib's interface: flat batches of n_seq sequences, one after the other --------------------------------
 
@@ -301,19 +368,18 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
     ) -> tuple[Distribution, State]:
         """The action distribution and the actor's new state."""
         n_seq = lstm_states[0].shape[1]
-        features = BaseModel.extract_features(self, obs, self.pi_features_extractor)
+        features = self._extract(self._prepare(obs), self.pi_features_extractor)
         latent, state = self.core(
             _elements(self.core, _to_sequences(features, n_seq)), lstm_states, _to_sequences(episode_starts, n_seq)
         )
-        latent_pi = self.mlp_extractor.forward_actor(_to_batch(latent))
-        return self._get_action_dist_from_latent(latent_pi), state
+        return self._distribution(_to_batch(latent)), state
 
     def predict_values(  # type: ignore[override]
         self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> Tensor:
         """Values ``[batch, 1]``, given the critic's state (the actor's where the core is shared)."""
         n_seq = lstm_states[0].shape[1]
-        features = BaseModel.extract_features(self, obs, self.vf_features_extractor)
+        features = self._extract(self._prepare(obs), self.vf_features_extractor)
         if self.critic is not None:
             latent_vf = self.critic(features)
         else:
@@ -321,8 +387,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             sequences = _elements(core, _to_sequences(features, n_seq))
             latent, _ = core(sequences, lstm_states, _to_sequences(episode_starts, n_seq))
             latent_vf = _to_batch(latent)
-        values: Tensor = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
-        return values
+        return self._values(latent_vf)
 
     def predict(
         self,
@@ -370,7 +435,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         self.set_training_mode(False)
         obs, _ = self.obs_to_tensor(observation)
         with th.no_grad():
-            features = BaseModel.extract_features(self, obs, self.pi_features_extractor)
+            features = self._extract(self._prepare(obs), self.pi_features_extractor)
             states = None if state is None else tuple(th.as_tensor(s, device=self.device) for s in state)
             starts = None if episode_start is None else th.as_tensor(episode_start, device=self.device).unsqueeze(0)
             _, _, trace = _run(self.core, features.unsqueeze(0), states, starts, return_trace=True)

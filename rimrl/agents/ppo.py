@@ -19,6 +19,7 @@ from rimrl.agents.policies import (
     RecurrentCorePolicy,
     SequenceEvaluation,
 )
+from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.rollout import SequenceRolloutBuffer, SequenceSamples
 from rimrl.errors import UsageError
 
@@ -56,9 +57,11 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         sequence_length: Length of the sequences that gradients flow through; must divide ``n_steps``. Default: the
             whole rollout.
+        autocast: ``"bf16"`` lets the features extractor compute in bfloat16, on processors and GPUs that have it;
+            parameters, memory, heads and losses stay float32. Default None: float32 throughout.
 
     Raises:
-        UsageError: If the lengths do not divide, or the policy has no recurrent core.
+        UsageError: If the device has no bfloat16, the lengths do not divide, or the policy has no recurrent core.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -96,11 +99,13 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         seed: int | None = None,
         device: th.device | str = "auto",
         sequence_length: int | None = None,
+        autocast: Autocast | None = None,
         _init_setup_model: bool = True,
     ) -> None:
         if isinstance(clip_range_vf, float | int) and clip_range_vf <= 0:
             raise UsageError(f"clip_range_vf must be positive or None, got {clip_range_vf}")
         self.sequence_length = sequence_length
+        self.autocast = autocast
         super().__init__(
             policy,
             env,
@@ -127,6 +132,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
             device=device,
             _init_setup_model=_init_setup_model,
         )
+        check_autocast(autocast, self.device)
 
     def _setup_model(self) -> None:
         length = self._checked_sequence_length()

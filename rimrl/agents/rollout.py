@@ -14,6 +14,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from torch import Tensor
 
 Obs = NDArray[Any] | dict[str, NDArray[Any]]
+TensorObs = Tensor | dict[str, Tensor]
 
 
 class SequenceSamples(NamedTuple):
@@ -46,6 +47,10 @@ class SequenceRolloutBuffer(RolloutBuffer):
     The rollout of each environment is cut into sequences of equal length. The recurrent state is kept only where a
     sequence begins; resets in the middle of a sequence are left to the core. Advantages and returns are SB3's own.
 
+    What the network reads lies on the network's device and is written there once, step by step: observations, values
+    and log-probabilities. On the CPU ``observations``, ``values`` and ``log_probs`` are views of it; elsewhere they
+    are copies, made when asked for and after the last step.
+
     Args:
         buffer_size: Steps per environment (``n_steps``).
         observation_space: Observation space, Dict included.
@@ -70,13 +75,15 @@ class SequenceRolloutBuffer(RolloutBuffer):
     ) -> None:
         self.sequence_length = buffer_size if sequence_length is None else sequence_length
         self._states: list[RNNStates] = []
-        self._stored_observations: Obs | None = None
+        self._stored_observations: TensorObs | None = None
+        self._sequences: SequenceSamples | None = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
         """Forget the last rollout; memory of its size is taken afresh, because minibatches may still view the old."""
         shape = (self.buffer_size, self.n_envs)
         self._stored_observations = None
+        self._sequences = None
         discrete = isinstance(self.action_space, spaces.Discrete)
         counts = isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
         # Anything else is what a distribution over real numbers drew, whatever the dtype of the space.
@@ -85,16 +92,35 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.rewards = np.zeros(shape, dtype=np.float32)
         self.returns = np.zeros(shape, dtype=np.float32)
         self.episode_starts = np.zeros(shape, dtype=np.float32)
-        self.values = np.zeros(shape, dtype=np.float32)
-        self.log_probs = np.zeros(shape, dtype=np.float32)
+        self._values = th.zeros(shape, device=self.device)
+        self._log_probs = th.zeros(shape, device=self.device)
+        self.values = self._values.cpu().numpy()
+        self.log_probs = self._log_probs.cpu().numpy()
         self.advantages = np.zeros(shape, dtype=np.float32)
         self._states = []
         self.pos = 0
         self.full = False
 
+    def observe(self, obs: Obs) -> TensorObs:
+        """Store what the policy is about to see, before the environments go on.
+
+        Args:
+            obs: ``[n_envs, ...]`` or a dict of such.
+
+        Returns:
+            The stored copy, on the device: what the policy should read.
+        """
+        if self._stored_observations is None:
+            self._stored_observations = self._room_for(obs)
+        stored = self._stored_observations
+        if isinstance(stored, dict):
+            assert isinstance(obs, dict)
+            return {key: room[self.pos].copy_(th.as_tensor(obs[key])) for key, room in stored.items()}
+        return stored[self.pos].copy_(th.as_tensor(obs))
+
     def add(  # type: ignore[override]
         self,
-        obs: Obs,
+        obs: Obs | None,
         action: NDArray[Any],
         reward: NDArray[Any],
         episode_start: NDArray[Any],
@@ -105,7 +131,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
         """Append one step of all environments.
 
         Args:
-            obs: What the policy saw, ``[n_envs, ...]`` or a dict of such.
+            obs: What the policy saw, ``[n_envs, ...]`` or a dict of such; None where `observe` has stored it.
             action: What it did.
             reward: What it got, ``[n_envs]``.
             episode_start: Whether ``obs`` began an episode, ``[n_envs]``.
@@ -113,42 +139,63 @@ class SequenceRolloutBuffer(RolloutBuffer):
             log_prob: Log-probability of the action, ``[n_envs]``.
             states: The recurrent states *before* this step; kept only where a sequence begins.
         """
-        if self.pos % self.sequence_length == 0:
-            self._states.append(states)
+        if obs is not None:
+            self.observe(obs)
         t = self.pos
-        if self._stored_observations is None:
-            self._stored_observations = self._room_for(obs)
-        stored = self._stored_observations
-        if isinstance(stored, dict):
-            assert isinstance(obs, dict)
-            for key, values in stored.items():
-                values[t] = obs[key]
-        else:
-            stored[t] = obs
+        if t % self.sequence_length == 0:
+            self._states.append(states)
         self.actions[t] = np.reshape(action, self.actions.shape[1:])
         self.rewards[t] = reward
         self.episode_starts[t] = episode_start
-        self.values[t] = value.flatten().cpu().numpy()
-        self.log_probs[t] = log_prob.cpu().numpy()
+        self._values[t] = value.flatten()
+        self._log_probs[t] = log_prob
         self.pos += 1
         self.full = self.pos == self.buffer_size
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: NDArray[Any]) -> None:
+        """Estimate returns and advantages; see SB3's `RolloutBuffer`.
+
+        Args:
+            last_values: Values after the last step, ``[n_envs, 1]``.
+            dones: Whether the last step ended an episode, ``[n_envs]``.
+        """
+        if self.device.type != "cpu":
+            self.values, self.log_probs = self._values.cpu().numpy(), self._log_probs.cpu().numpy()
+        self._sequences = None
+        super().compute_returns_and_advantage(last_values, dones)
 
     @property
     def observations(self) -> Obs:  # type: ignore[override]
         """``[n_steps, n_envs, ...]`` or a dict of such, in the dtype in which the policy saw them."""
-        assert self._stored_observations is not None, "the rollout is empty"
-        return self._stored_observations
+        stored = self._stored_observations
+        assert stored is not None, "the rollout is empty"
+        if isinstance(stored, dict):
+            return {key: value.cpu().numpy() for key, value in stored.items()}
+        return stored.cpu().numpy()
 
-    def _room_for(self, obs: Obs) -> Obs:
+    def _room_for(self, obs: Obs) -> TensorObs:
         # The dtype is the observation's, not the space's: VecNormalize makes floats of bytes.
         if isinstance(obs, dict):
-            return {key: np.empty((self.buffer_size, *value.shape), value.dtype) for key, value in obs.items()}
-        return np.empty((self.buffer_size, *obs.shape), obs.dtype)
+            return {key: self._room_like(th.as_tensor(value)) for key, value in obs.items()}
+        return self._room_like(th.as_tensor(obs))
+
+    def _room_like(self, obs: Tensor) -> Tensor:
+        """Room for all steps; on the CPU laid out in memory as the observation is, which makes every copy plain."""
+        order = _memory_order(obs[0], offset=1) if self.device.type == "cpu" else list(range(1, obs.dim()))
+        shape = (self.buffer_size, obs.shape[0], *(obs.shape[axis] for axis in order))
+        room = th.empty(shape, dtype=obs.dtype, device=self.device)
+        return room.permute(0, 1, *(2 + order.index(axis) for axis in range(1, obs.dim())))
 
     @property
     def num_sequences(self) -> int:
         """How many sequences the rollout is cut into."""
         return self.buffer_size // self.sequence_length * self.n_envs
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of recurrent state that the rollout keeps."""
+        tensors = {id(x): x for states in self._states for pair in states for x in pair}
+        return sum(x.numel() * x.element_size() for x in tensors.values())
 
     def get(self, batch_size: int | None = None) -> Iterator[SequenceSamples]:  # type: ignore[override]
         """Minibatches in random order (numpy's global generator, as SB3's buffers).
@@ -160,7 +207,9 @@ class SequenceRolloutBuffer(RolloutBuffer):
             Minibatches; the last one is smaller when the sequences do not divide evenly.
         """
         assert self.full, "the rollout must be complete before it is sampled"
-        everything = self._as_sequences()
+        if self._sequences is None:
+            self._sequences = self._as_sequences()
+        everything = self._sequences
         per_batch = self.num_sequences if batch_size is None else batch_size // self.sequence_length
         if per_batch >= self.num_sequences:
             yield everything
@@ -170,25 +219,32 @@ class SequenceRolloutBuffer(RolloutBuffer):
             yield _select(everything, chosen)
 
     def _as_sequences(self) -> SequenceSamples:
-        observations = self.observations
+        observations = self._stored_observations
+        assert observations is not None
         return SequenceSamples(
             {key: self._cut(value) for key, value in observations.items()}
             if isinstance(observations, dict)
             else self._cut(observations),
-            self._cut(self.actions),
-            self._cut(self.values),
-            self._cut(self.log_probs),
-            self._cut(self.advantages),
-            self._cut(self.returns),
+            self._cut(self._on_device(self.actions)),
+            self._cut(self._values),
+            self._cut(self._log_probs),
+            self._cut(self._on_device(self.advantages)),
+            self._cut(self._on_device(self.returns)),
             _concatenate(self._states),
-            self._cut(self.episode_starts).bool(),
+            self._cut(self._on_device(self.episode_starts)).bool(),
         )
 
-    def _cut(self, array: NDArray[Any]) -> Tensor:
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        return th.as_tensor(array, device=self.device)
+
+    def _cut(self, steps: Tensor) -> Tensor:
         """``[n_steps, n_envs, ...]`` as ``[L, S, ...]``; a view where one sequence spans the rollout."""
-        n_chunks = self.buffer_size // self.sequence_length
-        chunks = array.reshape(n_chunks, self.sequence_length, *array.shape[1:]).swapaxes(0, 1)
-        return th.as_tensor(chunks.reshape(self.sequence_length, -1, *array.shape[2:]), device=self.device)
+        if self.sequence_length == self.buffer_size:
+            return steps
+        order = _memory_order(steps[0, 0], offset=2)
+        plain = steps.permute(0, 1, *order)
+        chunks = plain.reshape(-1, self.sequence_length, *plain.shape[1:]).transpose(0, 1).flatten(1, 2)
+        return chunks.permute(0, 1, *(2 + order.index(axis) for axis in range(2, steps.dim())))
 
 
 def _concatenate(states: list[RNNStates]) -> RNNStates:
@@ -202,9 +258,22 @@ def _concatenate(states: list[RNNStates]) -> RNNStates:
     return RNNStates((joined(0, 0), joined(0, 1)), (joined(1, 0), joined(1, 1)))
 
 
+def _memory_order(x: Tensor, offset: int = 0) -> list[int]:
+    """Axes from the farthest apart in memory to the closest; `offset` is added to each."""
+    strides = x.stride()
+    return [offset + axis for axis in sorted(range(x.dim()), key=lambda axis: -strides[axis])]
+
+
+def _take(x: Tensor, chosen: Tensor) -> Tensor:
+    """Some sequences of ``[L, S, ...]``, laid out in memory as they were."""
+    order = _memory_order(x[0, 0], offset=2)
+    taken = x.permute(0, 1, *order).index_select(1, chosen)
+    return taken.permute(0, 1, *(2 + order.index(axis) for axis in range(2, x.dim())))
+
+
 def _select(samples: SequenceSamples, chosen: Tensor) -> SequenceSamples:
     def take(x: Tensor) -> Tensor:
-        return x.index_select(1, chosen)
+        return _take(x, chosen)
 
     observations = samples.observations
     pi = (take(samples.states.pi[0]), take(samples.states.pi[1]))

@@ -63,6 +63,7 @@ class AgentConfig:
         net_arch: Widths of the hidden layers between the core and each head.
         features_dim: Width of the features that the core reads; null for the extractor's default.
         spatial: Let the core read an image's features as a set of positions (RIM paper, Eq. 3) instead of one vector.
+        autocast: ``"bf16"``: extract features in bfloat16, where the device has it; null for float32 throughout.
     """
 
     algorithm: Literal["ppo", "a2c"] = "ppo"
@@ -80,6 +81,7 @@ class AgentConfig:
     net_arch: list[int] = field(default_factory=lambda: [64, 64])
     features_dim: int | None = None
     spatial: bool = False
+    autocast: Literal["bf16"] | None = None
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
         },
         "seed": config.train.seed,
         "device": config.train.device,
+        "autocast": settings.autocast,
     }
     if isinstance(settings, PPOConfig):
         return RecurrentPPO(

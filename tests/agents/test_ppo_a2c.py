@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from numpy.typing import NDArray
 from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
 from stable_baselines3 import A2C
 from stable_baselines3.common.logger import configure
@@ -56,6 +57,7 @@ def test_arguments_and_defaults_are_stable_baselines(ours: type[Any], theirs: ty
     for storage in ("rollout_buffer_class", "rollout_buffer_kwargs"):  # the storage is ours
         expected.pop(storage, None)
     assert own.pop("sequence_length") is None
+    assert own.pop("autocast") is None
     assert own == expected
 
 
@@ -347,11 +349,13 @@ def test_truncated_episodes_add_the_discounted_value_of_what_came_last() -> None
     """Worked out from the terminal observations, one environment at a time."""
     gamma = 0.8
     model = build(rimrl.RecurrentPPO, "separate", gamma=gamma)
-    added: list[tuple[float, float]] = []
-    add = model.rollout_buffer.add
+    buffer = model.rollout_buffer
+    add, train = buffer.add, model.train
     env = model.get_env()
     step_wait = env.step_wait
     latest: dict[str, Any] = {}
+    expected: list[NDArray[Any]] = []
+    bootstraps: list[float] = []
 
     def spy_step() -> Any:
         obs, rewards, dones, infos = step_wait()
@@ -359,23 +363,26 @@ def test_truncated_episodes_add_the_discounted_value_of_what_came_last() -> None
         return obs, rewards, dones, infos
 
     def spy_add(obs: Any, action: Any, reward: Any, start: Any, value: Any, log_prob: Any, states: Any) -> None:
-        restart = th.as_tensor(start).bool()
-        _, _, _, after = model.policy(th.as_tensor(obs), states, restart)
+        seen = th.as_tensor(buffer.observations[len(expected)])
+        _, _, _, after = model.policy(seen, states, th.as_tensor(start).bool())
+        rewards = latest["rewards"].copy()
         for i in range(N_ENVS):
             info = latest["infos"][i]
-            expected = latest["rewards"][i]
             if latest["dones"][i] and info["TimeLimit.truncated"]:
                 critic = model.policy.critic_core
                 last = th.as_tensor(info["terminal_observation"])[None]
                 latent, _ = critic.step(last, (after.vf[0][:, i : i + 1], after.vf[1][:, i : i + 1]))
-                bootstrap = model.policy.value_net(model.policy.mlp_extractor.value_net(latent)).item()
-                expected = expected + gamma * bootstrap
-                added.append((bootstrap, reward[i]))
-            assert reward[i] == pytest.approx(expected, abs=1e-5)
+                bootstraps.append(model.policy.value_net(model.policy.mlp_extractor.value_net(latent)).item())
+                rewards[i] += gamma * bootstraps[-1]
+        expected.append(rewards)
         add(obs, action, reward, start, value, log_prob, states)
 
-    env.step_wait = spy_step
-    model.rollout_buffer.add = spy_add
+    def spy_train() -> None:
+        np.testing.assert_allclose(buffer.rewards, np.stack(expected), atol=1e-5)
+        expected.clear()
+        train()
+
+    env.step_wait, buffer.add, model.train = spy_step, spy_add, spy_train
     model.learn(2 * ROLLOUT)
-    assert len(added) > 2
-    assert len({round(bootstrap, 6) for bootstrap, _ in added}) > 2
+    assert len(bootstraps) > 2
+    assert len({round(bootstrap, 6) for bootstrap in bootstraps}) > 2

@@ -1,0 +1,1 @@
+"""What the speed tables of the documentation come from: ``make bench``, or each file with ``python -m``."""
