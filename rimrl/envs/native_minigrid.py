@@ -23,8 +23,16 @@ from rimrl.errors import UsageError
 
 PREFIXES = ("MiniGrid-", "BabyAI-")
 
-# Ids whose levels, rules or observations differ from MiniGrid's, each with the difference; see docs/environments.md.
-NOT_EQUIVALENT: dict[str, str] = {}
+# What EnvPool 1.2.5 has by a MiniGrid name that is another game: beginnings of ids, each with the difference.
+_GREY_BOXES = "the boxes that hide keys are blue instead of grey"
+NOT_EQUIVALENT = {
+    "MiniGrid-MultiRoom-": "the door to the next room is often walled up, and such a level cannot be solved",
+    "MiniGrid-ObstructedMaze-1D": "the map is 16 x 16 instead of 11 x 6 tiles",
+    "MiniGrid-ObstructedMaze-2Dlh": _GREY_BOXES,
+    "MiniGrid-ObstructedMaze-1Q": _GREY_BOXES,
+    "MiniGrid-ObstructedMaze-2Q": _GREY_BOXES,
+    "MiniGrid-ObstructedMaze-Full": _GREY_BOXES,
+}
 
 
 class EnvPoolMiniGrid:
@@ -46,13 +54,16 @@ class EnvPoolMiniGrid:
     """
 
     def __init__(self, env_id: str, num_envs: int, max_steps: int | None = None, **preparation: Any) -> None:
+        check_id(env_id)
         self._envpool = _import_envpool()
-        _check_id(env_id, self._envpool.list_all_envs())
+        if env_id not in self._envpool.list_all_envs():
+            raise UsageError(f"EnvPool does not have {env_id}; use backend 'dummy' or 'subproc'")
         if max_steps is not None:
             check_at_least("max_steps", max_steps, 1)
         self._env_id = env_id
         self._options = {} if max_steps is None else {"max_episode_steps": max_steps}
         self._pool: Any = None
+        self._missions = np.zeros((num_envs, 0), dtype=np.int64)
         spec = self._envpool.make_spec(env_id, **self._options)
         width, height, _ = spec.observation_space["image"].shape
         self._prepare = Preparation((width, height), **preparation)
@@ -117,15 +128,17 @@ def _import_envpool() -> Any:
         ) from error
 
 
-def _check_id(env_id: str, available: Sequence[str]) -> None:
+def check_id(env_id: str) -> None:
+    """Refuse what EnvPool cannot stand in for.
+
+    Raises:
+        UsageError: If `env_id` is no MiniGrid or BabyAI id, or EnvPool has another game by that name.
+    """
     if not env_id.startswith(PREFIXES):
-        raise UsageError(
-            f"backend 'envpool' plays MiniGrid and BabyAI ids; {env_id!r} is neither, use 'dummy' or 'subproc'"
-        )
-    if env_id in NOT_EQUIVALENT:
-        reason = NOT_EQUIVALENT[env_id]
+        others = "'dummy', 'subproc' or 'native'" if env_id.startswith("ALE/") else "'dummy' or 'subproc'"
+        raise UsageError(f"backend 'envpool' plays MiniGrid and BabyAI ids; {env_id!r} is neither, use {others}")
+    reason = next((why for family, why in NOT_EQUIVALENT.items() if env_id.startswith(family)), None)
+    if reason is not None:
         raise UsageError(
             f"EnvPool's {env_id} is another game than MiniGrid's: {reason}; use backend 'dummy' or 'subproc'"
         )
-    if env_id not in available:
-        raise UsageError(f"EnvPool does not have {env_id}; use backend 'dummy' or 'subproc'")

@@ -177,8 +177,9 @@ def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, 
         kind = NativeAtari
         takes = set(inspect.signature(kind).parameters)
     else:
-        from rimrl.envs.native_minigrid import EnvPoolMiniGrid  # noqa: PLC0415 (imports torch)
+        from rimrl.envs.native_minigrid import EnvPoolMiniGrid, check_id  # noqa: PLC0415 (imports torch)
 
+        check_id(env_id)  # before its arguments: what is not MiniGrid takes others
         kind = EnvPoolMiniGrid
         takes = set(inspect.signature(kind).parameters) | _preparation_arguments()
     takes -= {"env_id", "num_envs", "preparation"}
