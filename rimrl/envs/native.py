@@ -87,8 +87,6 @@ class NativeVecEnv(VecEnv):
     Args:
         simulator: Who steps the environments.
 
-    Raises:
-        UsageError: From `reset`, if a seed exceeds `MAX_SEED`; the simulators have no larger ones.
     """
 
     def __init__(self, simulator: Simulator) -> None:
@@ -97,11 +95,24 @@ class NativeVecEnv(VecEnv):
         self._started = False
         super().__init__(simulator.num_envs, simulator.observation_space, simulator.action_space)
 
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed environment i with `seed` + i at the next reset; None draws a seed from NumPy's global generator.
+
+        Raises:
+            UsageError: If one of them exceeds `MAX_SEED`; the simulators have no larger ones.
+        """
+        if seed is None:
+            seed = int(np.random.randint(0, MAX_SEED - self.num_envs))
+        last = seed + self.num_envs - 1
+        if not 0 <= seed <= last <= MAX_SEED:
+            raise UsageError(
+                f"seeds of this backend go from 0 to {MAX_SEED}; {self.num_envs} environments need {seed} to {last}"
+            )
+        return super().seed(seed)
+
     def reset(self) -> VecEnvObs:
         """Begin an episode in every environment; the first time without a seed, one is drawn."""
         seeds = [seed for seed in self._seeds if seed is not None]
-        if seeds and max(seeds) > MAX_SEED:
-            raise UsageError(f"seeds of this backend end at {MAX_SEED}; environment {len(seeds) - 1} got {seeds[-1]}")
         if not seeds and not self._started:
             seeds = (np.random.SeedSequence().generate_state(self.num_envs) % (MAX_SEED + 1)).tolist()
         self._started = True
