@@ -20,8 +20,8 @@ class EnvConfig:
         id: A suite (``rimrl list suites``), whose training split is played, or a gymnasium id.
         n_envs: Environments played side by side.
         backend: ``"dummy"`` steps them in this process, ``"subproc"`` in one process each; ``"native"`` (``ALE/*-v5``
-            games) and ``"envpool"`` (MiniGrid and BabyAI ids; needs EnvPool) step all of them at once in C++. Evaluations
-            play the original even so.
+            games) and ``"envpool"`` (MiniGrid and BabyAI ids; needs EnvPool) step all of them at once in C++.
+            Evaluations play the original even so.
         kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks.
     """
 
