@@ -226,7 +226,7 @@ def test_multiroom_is_refused_as_long_as_its_levels_cannot_be_solved() -> None:
     assert solvable(draw_minigrid(env_id, 50)) == 1
     assert 0.6 < solvable(draw_envpool(envpool, env_id, 400)) < 0.8
     with pytest.raises(
-        UsageError, match=r"EnvPool's MiniGrid-MultiRoom-N2-S4-v0 is another game than MiniGrid's: .* walled"
+        UsageError, match=r"EnvPool's MiniGrid-MultiRoom-N2-S4-v0 does not stand in for MiniGrid's: .* walled"
     ):
         make_vec_env(env_id, backend="envpool")
 
@@ -245,7 +245,7 @@ def test_multiroom_is_refused_as_long_as_its_levels_cannot_be_solved() -> None:
             "plays MiniGrid and BabyAI ids; 'ALE/Pong-v5' is neither, use 'dummy', 'subproc' or 'native'",
         ),
         ("BabyAI-Invented-v0", {}, "EnvPool does not have BabyAI-Invented-v0; use backend 'dummy' or 'subproc'"),
-        ("MiniGrid-ObstructedMaze-1Q-v1", {}, "another game than MiniGrid's: the boxes that hide keys are blue"),
+        ("MiniGrid-ObstructedMaze-1Q-v1", {}, "does not stand in for MiniGrid's: the boxes that hide keys are blue"),
         (
             "MiniGrid-Emty-5x5-v0",
             {},
