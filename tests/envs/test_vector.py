@@ -21,7 +21,7 @@ def trajectory(venv: VecEnv, steps: int = 40) -> list[Any]:
     seen: list[Any] = [venv.reset()]
     for _ in range(steps):
         obs, rewards, dones, _ = venv.step(rng.integers(4, size=venv.num_envs))
-        seen.append((obs, rewards, dones))
+        seen.append((obs, rewards.astype(np.float32), dones))  # SubprocVecEnv keeps doubles until the rollout
     venv.close()
     return seen
 
