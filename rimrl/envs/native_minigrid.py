@@ -36,6 +36,7 @@ NOT_EQUIVALENT = {
     "MiniGrid-WFC-": "the two have not been compared",
     "BabyAI-ActionObjDoor-": "doors can be locked",
     "BabyAI-GoToImpUnlock-": "there are two things fewer",
+    "BabyAI-Unlock-": "there are three things fewer",
 }
 
 

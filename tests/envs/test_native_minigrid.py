@@ -245,6 +245,7 @@ def test_multiroom_is_refused_as_long_as_its_levels_cannot_be_solved() -> None:
             "plays MiniGrid and BabyAI ids; 'ALE/Pong-v5' is neither, use 'dummy', 'subproc' or 'native'",
         ),
         ("BabyAI-Invented-v0", {}, "EnvPool does not have BabyAI-Invented-v0; use backend 'dummy' or 'subproc'"),
+        ("BabyAI-Unlock-v0", {}, "does not stand in for MiniGrid's: there are three things fewer"),
         ("MiniGrid-ObstructedMaze-1Q-v1", {}, "does not stand in for MiniGrid's: the boxes that hide keys are blue"),
         (
             "MiniGrid-Emty-5x5-v0",
