@@ -22,6 +22,7 @@ class BRIMs(StepwiseCore):
     r"""Layers of RIM units: each attends to the layer below now, and to the layer above as it was a step ago.
 
     One step runs the layers l = 0 .. L-1 in turn. Layer l is a `rimrl.cores.rim.RIM` whose units attend to the elements
+    (the paper's Fig. 1)
 
         X^l = [0 ; below ; above]
         below = x_t (all M elements) for l = 0,  else h^{l-1}_t     bottom-up; a layer's whole state is one element
@@ -102,6 +103,8 @@ class BRIMs(StepwiseCore):
         ((10, 3, 120), (2, 3, 120))
 
     Notes:
+        * The paper's equations were not at hand: beyond its Fig. 1 this follows the authors' code, and no equation is
+          numbered.
         * The authors' code connects its first layer to the last one's state even if there is only one layer, which then
           attends to its own past; here one layer is RIM exactly.
         * In the authors' code layers may differ in width; here the state is one tensor, so they may differ in units

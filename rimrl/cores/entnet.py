@@ -19,16 +19,16 @@ class EntNet(StepwiseCore):
 
     One step, for slot j of S with content h_j and key w_j, both of width F:
 
-        s_t  = A x_t + a                                       the input in the slots' space [R]
+        s_t  = A x_t + a                                       the input in the slots' space, for Eq. 1 [R]
         g_j  = sigmoid(s_t . h_j + s_t . w_j)                                                        (Eq. 2)
         h~_j = phi(U h_j + V w_j + W s_t + b)                  U, V, W shared by the slots           (Eq. 3)
         h_j  = h_j + g_j h~_j                                                                        (Eq. 4)
         h_j  = h_j / |h_j|                                     forgets by scaling down what was there (Eq. 5)
-        y_t  = h, flat                                                                               [R]
+        y_t  = h, flat                                         in place of Eq. 6 [R]
 
     On the right of Eq. 2 to 4 h_j is the content before the step. phi is a PReLU, phi(z)_d = max(z_d, 0) + alpha_d
     min(z_d, 0), or the identity. Every episode starts with h_j = w_j, which is learned and not scaled to norm one. [R]
-    marks what the paper leaves open.
+    marks what is neither the paper's nor its authors' code's.
 
     Args:
         input_size: Width I of the input.
@@ -36,7 +36,7 @@ class EntNet(StepwiseCore):
         slot_size: Width F of a slot. Default 100, the paper's for bAbI; give this or ``hidden_size``.
         hidden_size: Width of all slots together, ``S * F``; must divide by ``num_slots``.
         activation: phi: ``"prelu"`` (default) or ``"identity"``.
-        initial_slope: What the alpha_d start at. Default 1 [R], with which phi starts as the identity.
+        initial_slope: What the alpha_d start at. Default 1, as in the authors' code: phi starts as the identity.
 
     Parameters:
         * ``encoder.weight [F, I]`` A, ``encoder.bias [F]`` a.
@@ -62,13 +62,13 @@ class EntNet(StepwiseCore):
         ((10, 3, 96), (1, 3, 96))
 
     Notes:
-        * The paper's input encoder is for sentences, a sum of word embeddings under a learned mask (Eq. 1); here
+        * The paper's input encoder (Sec. 2.1) is for sentences, a sum of word embeddings under a learned mask; here
           features come in, and a linear map takes its place [R].
-        * The paper's output module answers a query (Eq. 6). A policy has no query: the output is the memory, and the
+        * The paper's output module (Sec. 2.3) answers a query. A policy has none: the output is the memory, and the
           policy's heads read it [R].
-        * The paper may tie keys to word embeddings; here they are free parameters.
-        * Starting in the keys, the bias b and a slope for every entry are what public reimplementations do; the paper's
-          equations leave them open [R].
+        * The authors' code may tie keys to word embeddings; here they are free parameters.
+        * Starting in the keys, the bias b and a slope for every entry are the authors' code's; the paper's equations
+          leave them open. That code also adds a learned bias for each slot to the gate; Eq. 2 and this core do not.
         * A slot of norm zero, which Eq. 5 does not cover, stays zero.
     """
 

@@ -14,7 +14,7 @@ from rimrl.cores.units import UnitLSTMCell
 class GridLSTM(StepwiseCore):
     """LSTMs that share everything they show and keep apart what they remember.
 
-    One step, for unit n of N (arXiv 1507.01526, Sec. 3.1):
+    One step, for unit n of N: the transforms of the N-dimensional block of arXiv 1507.01526.
 
         H             = [h_{t-1,1}; ...; h_{t-1,N}]                the hidden vectors, concatenated
         (h_n, c_n)_t  = LSTM_n([x_t ; H], c_{t-1,n})               every unit its own weights and memory
@@ -48,8 +48,11 @@ class GridLSTM(StepwiseCore):
         * The paper lays cells on a grid of any dimension. This is one block of it, applied at every time step: its
           dimensions are the N units, and the block's outgoing vectors are its incoming ones a step later. It is what
           `rimrl.cores.riglstm.RigLSTM` becomes with nothing selected, and so its baseline.
-        * The paper projects the input into the hidden vector of one dimension; here it stands beside the hidden
-          vectors, so that every unit reads it in the step in which it arrives.
+        * All units are computed from the same H: none is a priority dimension (Sec. 3.2), and every one has an LSTM
+          (Sec. 3.3 allows for others).
+        * The paper projects the input into the vectors that enter the grid along one dimension; here it stands beside
+          the hidden vectors, so that every unit reads it in the step in which it arrives.
+        * The paper's LSTM is reported to squash after the output gate, ``h = tanh(o * c)``; here it is the usual LSTM.
         * Written as one matrix this is an LSTM of width N D with its gates in another order. What sets it apart is
           what the other cores here build on: units that can be told apart.
     """

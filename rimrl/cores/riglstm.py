@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from rimrl.cores import scan
 from rimrl.cores.attention import top_k_mask, top_k_softmax
-from rimrl.cores.base import State, require_positive
+from rimrl.cores.base import CoreTrace, State, require_positive
 from rimrl.cores.options import (
     require_at_most,
     require_choice,
@@ -17,6 +19,8 @@ from rimrl.cores.options import (
     resolve_num_active,
     resolve_unit_size,
 )
+from rimrl.cores.scan import loop
+from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMPlan
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitLSTMCell, unit_linear, xavier_parameter
 from rimrl.errors import UsageError
@@ -34,9 +38,11 @@ class RigLSTM(StepwiseCore):
     One step, for unit n of N, with ``h = h_{t-1}``, ``c = c_{t-1}`` and V views of the input:
 
         x^j      = x_t W_j,  j = 1..V                                               input transformation      [R]
-        s_n      = mean over j of <h_n Wq_n, x^j Wk> / sqrt(dk)
+        e_nj     = <h_n Wq'_n, x^j Wk'> / sqrt(dk)                                  how well view j suits unit n
+        s_n      = mean over j of e_nj                                              ``"shared"``, the default
+                   mean over j of <h_n Wq_n, x^j Wk> / sqrt(dk)                     ``"own"``
         A        = the Ka units with the largest s_n                                cell selection           [R]
-        a_n      = softmax over the Kx largest j of <h_n Wq'_n, x^j Wk'> / sqrt(dk)
+        a_n      = softmax over the Kx largest j of e_nj
         u_n      = sum_j a_nj x^j                                                   input feature selection  [R]
         b_n      = softmax over the Kh largest m != n of <h_n Wq"_n, h_m Wk"> / sqrt(dk)
         r_n      = sum_m b_nm h_m Wv                                                hidden state selection   [R]
@@ -51,6 +57,11 @@ class RigLSTM(StepwiseCore):
     tanh(g)`` and ``h~ = sigmoid(o) * tanh(c~)``. The three choices (A, the Kx views, the Kh units) are constants for
     the gradient, which otherwise flows everywhere; the means in q run over all units, active or not.
 
+    ``cell_selection_weights`` chooses between the two s_n. The second, with matrices of its own, acts through the
+    choice A alone: **no gradient ever reaches Wq and Wk**, and views and states learn to suit a projection that stays
+    as it was drawn. It is what the mechanisms say if each is to have its own scores. The default is the first, so that
+    a unit learns when to be active, by the scores that a_n learns.
+
     Each mechanism can be switched off alone:
 
     * ``cell_selection=False``: all units are active.
@@ -63,8 +74,8 @@ class RigLSTM(StepwiseCore):
 
     Parameters (F = ``view_size``, dv = ``hidden_value_size``; a mechanism that is off has none):
         * ``views`` W ``[V, I, F]``.
-        * ``cell_selection.query`` Wq ``[N, D, dk]``, ``cell_selection.key`` Wk ``[F, dk]``; absent if shared with
-          input selection.
+        * ``cell_selection.query`` Wq ``[N, D, dk]``, ``cell_selection.key`` Wk ``[F, dk]``; only with ``"own"`` or
+          without input selection.
         * ``input_selection.query`` Wq' ``[N, D, dk]``, ``input_selection.key`` Wk' ``[F, dk]``.
         * ``hidden_selection.query`` Wq" ``[N, D, dk]``, ``hidden_selection.key`` Wk" ``[D, dk]``,
           ``hidden_selection.value`` Wv ``[D, dv]``.
@@ -90,10 +101,9 @@ class RigLSTM(StepwiseCore):
         input_top_k: Views Kx that a unit reads, at most V. Default: ``num_active`` (the paper's), but at most V.
         hidden_top_k: Other units Kh that a unit reads, at most N - 1. Default: ``num_active``, but at most N - 1.
         cell_selection: False: all units are active.
-        cell_selection_weights: ``"own"`` (default): Wq and Wk are matrices of their own, as above. They act through a
-            choice alone, so that **no gradient ever reaches them**: the views and states learn to suit a fixed random
-            projection. ``"shared"``: cell selection averages the scores of input feature selection (Wq = Wq',
-            Wk = Wk'), which are learned; without input selection they again act through the choice alone.
+        cell_selection_weights: ``"shared"`` (default): cell selection averages the scores of input feature selection,
+            which learn (unless ``input_top_k`` is 1: the one view then weighs 1 whatever its score). ``"own"``: it has
+            Wq and Wk, which get no gradient. Without input selection nothing can be shared, and both mean ``"own"``.
         input_selection: False: every unit reads all views.
         hidden_selection: False: every unit's gates see all hidden vectors.
         soft_update: False: an active unit takes its new state as it is.
@@ -119,8 +129,8 @@ class RigLSTM(StepwiseCore):
         * *Views.* "Input features are transformed into K different views": one matrix a view, linear.
         * *Cell selection* by "similarity scores between input features and hidden states of all cells": scaled dot
           products, as everywhere in this family of models, averaged over the views because a cell gets one score. No
-          null element is mentioned. "Similarity" is said of cell and of feature selection alike, which speaks for
-          ``"shared"`` as much as for ``"own"``.
+          null element is mentioned. "Similarity" is said of cell and of feature selection alike, which allows one
+          score for both as much as two; of the two readings the default is the one that can learn.
         * *Feature and hidden selection* take "the top Kx (Kh)"; a softmax over those that are kept weights them, so
           that the scores learn. What is read of a view is the view itself.
         * *Hidden selection* reads "other cells", so never the unit itself, whose own vector the gates see anyway.
@@ -147,7 +157,7 @@ class RigLSTM(StepwiseCore):
         input_top_k: int | None = None,
         hidden_top_k: int | None = None,
         cell_selection: bool = True,
-        cell_selection_weights: CellSelectionWeights = "own",
+        cell_selection_weights: CellSelectionWeights = "shared",
         input_selection: bool = True,
         hidden_selection: bool = True,
         soft_update: bool = True,
@@ -197,11 +207,52 @@ class RigLSTM(StepwiseCore):
             hidden_input_size=unit_size + value_size if hidden_selection else self.hidden_size,
         )
         self.soft_update = SoftUpdate(input_size, unit_size, key_size) if soft_update else None
+        selection = "shared" if self.cell_selection_shared else "own" if cell_selection else None
+        self._plan = RigLSTMPlan(
+            num_active=self.num_active,
+            input_top_k=None if self.input_selection is None else self.input_top_k,
+            hidden_top_k=None if self.hidden_selection is None else self.hidden_selection.top_k,
+            cell_selection=selection,
+            soft_update=soft_update,
+        )
         if learn_initial_state:
             self._learn_initial_state(cell_memory=True)
 
+    def _scan(
+        self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if not scan.enabled():
+            return super()._scan(x, state, episode_starts, return_trace)
+        encoded = self._encode(x)
+        # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
+        with torch.autocast(x.device.type, enabled=False):
+            tensors = self._tensors(*(tensor.to(state[0].dtype) for tensor in encoded))
+            make_cell, initial = partial(RigLSTMCell, self._plan), self.initial_state(1)
+            return loop.run(make_cell, tensors, self.num_units, len(x), state, initial, episode_starts, return_trace)
+
+    def _tensors(
+        self, views: Tensor, cell_keys: Tensor, input_keys: Tensor, input_gates: Tensor, soft_query: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What a `RigLSTMCell` is made from, in its order."""
+        dynamics = self.dynamics
+        tensors: list[Tensor] = []
+        if self.input_selection is not None:
+            tensors += [views, input_keys, self.input_selection.query, dynamics.weight_input, dynamics.bias]
+        else:
+            tensors += [(input_gates + dynamics.bias).permute(2, 0, 1, 3)]
+        if self.cell_selection is not None:
+            tensors += [cell_keys, self.cell_selection.query]
+        if self.hidden_selection is not None:
+            hidden = self.hidden_selection
+            tensors += [hidden.query, torch.cat([hidden.key, hidden.value], dim=1)]
+        tensors.append(dynamics.weight_hidden)
+        if self.soft_update is not None:
+            tensors += [soft_query, self.soft_update.query[self.input_size :], self.soft_update.key]
+        return tuple(tensors)
+
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        views = torch.einsum("tbi,vif->tbvf", x, self.views)  # x^j
+        side_by_side = self.views.transpose(0, 1).flatten(1)  # [I, V F]: one product for all views
+        views = (x @ side_by_side).view(*x.shape[:2], self.num_views, -1)  # x^j
         nothing = x[..., :0]
         cell_keys = input_keys = input_gates = soft_query = nothing
         if self.cell_selection is not None:

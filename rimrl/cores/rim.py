@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from rimrl.cores import scan
 from rimrl.cores.attention import (
     Communication,
     Competition,
     InputAttention,
     InputProjection,
     UnitCommunication,
+    split_heads,
     top_k_mask,
 )
-from rimrl.cores.base import State, require_positive
+from rimrl.cores.base import CoreTrace, State, require_positive
 from rimrl.cores.options import (
     require_at_most,
     require_choice,
@@ -25,6 +28,11 @@ from rimrl.cores.options import (
     resolve_num_active,
     resolve_unit_size,
 )
+from rimrl.cores.scan import loop
+from rimrl.cores.scan.library import kernels
+from rimrl.cores.scan.native import NativeRIMCell
+from rimrl.cores.scan.products import input_product
+from rimrl.cores.scan.rim import RIMCell, RIMPlan
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitGRUCell, UnitLSTMCell
 
@@ -187,8 +195,59 @@ class RIM(StepwiseCore):
                 dropout=communication_dropout,
             )
 
+        self._dropout = max(input_dropout, communication_dropout)
+        self._plan = RIMPlan(
+            num_active=self.num_active,
+            lstm=dynamics == "lstm",
+            competes=input_attention,
+            over_units=competition == "units",
+            messages=None if self.communication is None else self.communication.plan(),
+            reads_candidates=communication_reads == "candidate",
+        )
         if learn_initial_state:
             self._learn_initial_state(cell_memory=dynamics == "lstm")
+
+    def _scan(
+        self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        drops = self.training and self._dropout > 0
+        if self.num_inputs > 1 or drops or not scan.enabled():
+            return super()._scan(x, state, episode_starts, return_trace)
+        encoded = self._encode(x)
+        # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
+        with torch.autocast(x.device.type, enabled=False):
+            make_cell, tensors = self._cell(*(tensor.to(state[0].dtype) for tensor in encoded))
+            initial = self.initial_state(1)
+            return loop.run(make_cell, tensors, self.num_units, len(x), state, initial, episode_starts, return_trace)
+
+    def _cell(self, *encoded: Tensor) -> tuple[loop.MakeCell, tuple[Tensor, ...]]:
+        """The cell for one input element, and the tensors it is made from."""
+        dynamics, read = self.dynamics, self.input_read
+        messages: tuple[Tensor, ...] = () if self.communication is None else self.communication.weights()
+        hidden: tuple[Tensor, ...] = (dynamics.weight_hidden,)
+        if isinstance(dynamics, UnitLSTMCell):
+            bias = dynamics.bias
+        else:
+            bias = dynamics.bias_input
+            hidden = (dynamics.weight_hidden, dynamics.bias_hidden)
+        if not isinstance(read, InputAttention):
+            gates = input_product(encoded[0].squeeze(2), dynamics.weight_input) + bias[:, None, None]
+            return partial(RIMCell, self._plan), (gates, *hidden, *messages)
+
+        keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
+        query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
+        unit_keys = _by_head(keys, query)
+        native = kernels(bias) if read.heads == 1 else None
+        if native is not None and NativeRIMCell.covers(self._plan, self.num_units):
+            weights = (dynamics.weight_input, *hidden, bias)
+            return partial(NativeRIMCell, native, self._plan), (
+                unit_keys[..., 0, :],
+                values[:, :, 0],
+                *weights,
+                *messages,
+            )
+        weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
+        return partial(RIMCell, self._plan), (unit_keys, _by_head(values, weight), bias, *hidden, *messages)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.dim() == 3:
@@ -224,3 +283,9 @@ class RIM(StepwiseCore):
 
 def _head_mean(attention: Tensor | None) -> Tensor | None:
     return None if attention is None else attention.mean(dim=2)
+
+
+def _by_head(x: Tensor, weight: Tensor) -> Tensor:
+    """``[N, T, B, H, out]`` of ``x [T, B, H, in]`` and ``weight [H, N, in, out]``."""
+    products = [input_product(x_head, w) for x_head, w in zip(x.unbind(2), weight, strict=True)]
+    return products[0].unsqueeze(3) if len(products) == 1 else torch.stack(products, dim=3)

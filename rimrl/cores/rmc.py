@@ -22,28 +22,29 @@ class RMC(StepwiseCore):
     One step, with the memory M ``[S, F]`` (one slot a row) and the input elements x_m, m = 1 .. E:
 
         e_m   = Wx x_m + bx                                                           the input as rows of width F
-        Z     = [M_{t-1} ; e]                                                         S + E rows
+        Z     = [M_{t-1} ; e]                                                         S + E rows (Sec. 3.2)
         per block b = 1 .. num_blocks:
             q, k, v = split(LayerNorm_b(Wqkv_b z_i + bqkv_b)) of every row z_i        ``qkv_norm``
-            A       = softmax over rows j of q_i k_j^T / sqrt(dk), head by head
+            A       = softmax over rows j of q_i k_j^T / sqrt(dk), head by head       (Eq. 1, over Eq. 2's rows)
             Z       = LayerNorm_b,1(Z + concat over heads of A v)
             Z       = LayerNorm_b,2(Z + g(Z))                                         g: MLP, the same in every block
         M~    = the first S rows of Z
-        [i_s, f_s] = Wi e + Wm tanh(M_{t-1,s}) + b                                    for every slot s
+        [i_s, f_s] = Wi e + Wm tanh(M_{t-1,s}) + b                                    for every slot s (Sec. 3.3)
         M_t,s = sigmoid(i_s + 0) * tanh(M~_s) + sigmoid(f_s + 1) * M_{t-1,s}
         y_t   = M_t, flat
 
     ``gate="unit"`` gives every entry of a slot its own gate values (i, f ``[F]``), ``"memory"`` one pair per slot, None
     leaves gates out: M_t = M~. Episodes start in the S x F identity matrix, padded with zeros or cut off where F != S,
-    so that no two of the first min(S, F) slots are the same. [R] marks sizes that neither paper nor code sets for RL.
+    so that no two of the first min(S, F) slots are the same. [R] marks what is neither the paper's nor the code's.
 
     Args:
         input_size: Width I of one input element.
-        num_slots: Memory slots S. Default 4 [R].
-        slot_size: Width F of a slot; must divide by ``num_heads``. Default 64 [R]; give this or ``hidden_size``.
+        num_slots: Memory slots S. Default 4, as the paper has on BoxWorld (App. A.3).
+        slot_size: Width F of a slot; must divide by ``num_heads``. Default 64 [R], where the paper has 256 on BoxWorld;
+            give this or ``hidden_size``.
         hidden_size: Width of all slots together, ``S * F``; must divide by ``num_slots``.
         num_inputs: Input elements E per step; with more than 1 the input is ``[T, B, E, I]`` and each is a row of Z.
-        num_heads: Attention heads H. Default 4 [R].
+        num_heads: Attention heads H. Default 4, as the paper has on BoxWorld.
         key_size: Key width dk per head. Default ``F / H``; the value width is always ``F / H``.
         num_blocks: Rounds of attention per step. Default 1.
         mlp_layers: Linear layers of g, each F to F, with ReLU between them. Default 2.
@@ -82,13 +83,16 @@ class RMC(StepwiseCore):
         ((10, 3, 96), (1, 3, 96))
 
     Notes:
-        This is what the authors' released code (Sonnet) computes. It differs from the paper's text:
+        This is what the authors' released code (Sonnet) computes, to which the paper refers for the exact form. It
+        differs from the paper's equations:
 
-        * The paper has an output gate, h = sigmoid(o) * tanh(M), and the gates of the next step see h; the code has
-          none, outputs M and lets the gates see tanh(M).
-        * The code squashes the update, tanh(M~); the paper adds g(M~) as it is.
-        * The paper attends from M to [M ; x]; the code attends from all rows and drops those of the input. With one
-          block both are the same.
+        * They have an output gate, h = sigmoid(o) * tanh(M), and the gates of the next step see h (Sec. 3.3, which
+          goes on to say that output gates proved unnecessary); the code has none, outputs M and lets the gates see
+          tanh(M).
+        * The code squashes the update, tanh(M~); the paper adds g(M~) as it is (Sec. 3.3).
+        * The paper attends from M to [M ; x] (Eq. 2); the code attends from all rows and drops those of the input.
+          With one block both are the same.
+        * The paper starts from a random memory, the code from the identity.
 
         Where ours differs from the code: gates have one bias b instead of two that are added; several input elements
         are an option of the constructor. With F < S the slots from F on are equal at the start and, having the same

@@ -73,16 +73,16 @@ def encode_tiles(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Turn MiniGrid's tile encoding into concatenated one-hots of object type (11), colour (6) and state (3).
 
     Args:
-        image: uint8 [V, V, 3], as in MiniGrid's observations.
+        image: uint8 [..., V, V, 3], as in MiniGrid's observations.
 
     Returns:
-        uint8 [V, V, 20] of zeros and ones, exactly three ones in each tile.
+        uint8 [..., V, V, 20] of zeros and ones, exactly three ones in each tile.
     """
     return _ONE_HOT_OF_CODE[_codes(image)]
 
 
 def _codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Number every tile of uint8 [V, V, 3] as `code_of` does; [V, V]."""
+    """Number every tile of uint8 [..., V, V, 3] as `code_of` does; [..., V, V]."""
     codes: NDArray[np.uint8] = image @ _CODE_WEIGHTS
     return codes
 
@@ -179,32 +179,71 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
         super().__init__(env)
         if not shows_tiles(env):
             raise UsageError(f"{env.unwrapped} does not show MiniGrid tiles; MiniGridObservation cannot prepare it")
+        assert isinstance(env.observation_space, spaces.Dict)
+        width, height, _ = env.observation_space["image"].shape or ()
+        self._prepare = Preparation((width, height), tiles, mission, tile_size, mission_length)
+        self.observation_space = self._prepare.space
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """Prepare one observation; see the class."""
+        prepared: dict[str, Any] = {"image": self._prepare.image(observation["image"])}
+        if self._prepare.shows_mission:
+            prepared["mission"] = self._prepare.mission(observation["mission"])
+        return prepared
+
+
+class Preparation:
+    """What `MiniGridObservation` does to observations, one or many at once.
+
+    Args:
+        view: Columns and rows of the view.
+        tiles: As for `MiniGridObservation`, and so are the rest.
+        mission: Whether observations hold the mission.
+        tile_size: T.
+        mission_length: L.
+
+    Attributes:
+        space: Space of one prepared observation.
+        shows_mission: Whether observations hold the mission.
+
+    Raises:
+        UsageError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        view: tuple[int, int],
+        tiles: str = "one_hot",
+        mission: bool = True,
+        tile_size: int = 8,
+        mission_length: int = DEFAULT_MISSION_LENGTH,
+    ) -> None:
         if tiles not in TILES:
             raise unknown_name("tiles", tiles, TILES)
         check_at_least("tile_size", tile_size, 1)
         check_at_least("mission_length", mission_length, 1)
-        self._tiles = None if tiles == "one_hot" else _TileAtlas(tile_size)
-        self._mission_length = mission_length if mission else None
+        self._atlas = None if tiles == "one_hot" else _TileAtlas(tile_size)
+        self._mission_length = mission_length
+        self.shows_mission = mission
 
-        assert isinstance(env.observation_space, spaces.Dict)
-        width, height, _ = env.observation_space["image"].shape or ()
+        width, height = view
         image = (
             spaces.Box(0, 1, (width, height, NUM_CHANNELS), np.uint8)
-            if self._tiles is None
+            if self._atlas is None
             else spaces.Box(0, 255, (height * tile_size, width * tile_size, 3), np.uint8)
         )
         parts: dict[str, spaces.Space[Any]] = {"image": image}
         if mission:
             parts["mission"] = spaces.Box(0, len(VOCABULARY) - 1, (mission_length,), np.int64)
-        self.observation_space = spaces.Dict(parts)
+        self.space = spaces.Dict(parts)
 
-    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """Prepare one observation; see the class."""
-        image = observation["image"]
-        prepared: dict[str, Any] = {"image": encode_tiles(image) if self._tiles is None else self._tiles.draw(image)}
-        if self._mission_length is not None:
-            prepared["mission"] = encode_mission(observation["mission"], self._mission_length)
-        return prepared
+    def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Prepare tiles: uint8 [..., V, V, 3] to uint8 [..., V, V, 20] or [..., V*T, V*T, 3]."""
+        return encode_tiles(image) if self._atlas is None else self._atlas.draw(image)
+
+    def mission(self, mission: str) -> NDArray[np.int64]:
+        """Prepare a mission: int64 [L]; errors as for `encode_mission`."""
+        return encode_mission(mission, self._mission_length)
 
 
 def shows_tiles(env: gymnasium.Env[Any, Any]) -> bool:
@@ -230,15 +269,16 @@ class _TileAtlas:
         self._drawn = np.zeros(codes, dtype=bool)
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Draw uint8 [V, V, 3] tiles as uint8 [V*T, V*T, 3] pixels."""
-        codes = _codes(image).T.astype(np.intp)  # [row, column]
-        rows, columns = codes.shape
-        codes[rows - 1, columns // 2] += len(CELL_OF_CODE)
+        """Draw uint8 [..., V, V, 3] tiles as uint8 [..., V*T, V*T, 3] pixels."""
+        codes = _codes(image).swapaxes(-1, -2).astype(np.intp)  # [..., row, column]
+        *batch, rows, columns = codes.shape
+        codes[..., rows - 1, columns // 2] += len(CELL_OF_CODE)
         if not self._drawn[codes].all():
             for code in set(codes[~self._drawn[codes]].tolist()):
                 self._pixels[code] = self._render(code)
                 self._drawn[code] = True
-        return self._pixels[codes].swapaxes(1, 2).reshape(rows * self._size, columns * self._size, 3)
+        pixels = self._pixels[codes].swapaxes(-4, -3)  # [..., row, T, column, T, 3]
+        return pixels.reshape(*batch, rows * self._size, columns * self._size, 3)
 
     def _render(self, code: int) -> NDArray[np.uint8]:
         with_agent, code = divmod(code, len(CELL_OF_CODE))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
@@ -18,22 +19,31 @@ from rimrl.envs.suites import SUITES
 from rimrl.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.vec_env import VecMonitor
+    from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-BACKENDS = ("dummy", "subproc")
+    from rimrl.envs.native import Simulator
+
+Backend = Literal["dummy", "subproc", "native", "envpool"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+_ATARI_ID = re.compile(r"ALE/\w+-v5")
+# Arguments of `rimrl.envs.atari`: what the games show, and what an agent learns from.
+_ATARI_PREPARATION = {"frameskip", "noop_max", "frame_stack"}
+_ATARI_SIGNAL = {"terminal_on_life_loss", "clip_rewards"}
 
 
 def make_env(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> gymnasium.Env[Any, Any]:
     """Make an environment of a suite, or any registered environment.
 
     MiniGrid and BabyAI environments come with prepared observations (`rimrl.envs.minigrid.MiniGridObservation`);
-    `gymnasium.make` gives them as MiniGrid made them.
+    `gymnasium.make` gives them as MiniGrid made them. ``ALE/*-v5`` games come as stacked frames
+    (`rimrl.envs.atari.make_atari`), whole and with their true scores.
 
     Args:
         id_or_suite: Name of a suite, such as ``"distractors"``, or a gymnasium id, such as ``"CartPole-v1"``.
         split: Split of the suite; a plain id has only ``"train"``.
         **env_kwargs: Arguments for the environment, over those of the split. MiniGrid environments also take those
-            of `MiniGridObservation`.
+            of `MiniGridObservation`, ``ALE/*-v5`` games those of `make_atari`.
 
     Returns:
         The environment.
@@ -47,15 +57,28 @@ def make_env(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> gymna
         (7, 7, 20)
     """
     env_id, split_kwargs = _resolve(id_or_suite, split)
+    if _is_atari(env_id):
+        split_kwargs = {name: value for name, value in split_kwargs.items() if name not in _ATARI_SIGNAL}
+    return _make(env_id, {**split_kwargs, **env_kwargs})
+
+
+def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Make the environment behind a name."""
     spec = _find_spec(env_id)
     shows_minigrid = _entry_is_minigrid(spec)
     valid = _argument_names(spec)
     preparation = _preparation_arguments() if shows_minigrid else set()
+    if _is_atari(env_id) and valid is not None:
+        valid = (valid | _ATARI_PREPARATION) - {"obs_type"}
     if valid is not None:
         for name in env_kwargs:
             if name not in valid | preparation:
                 raise unknown_name("argument", name, valid | preparation, where=f"environment {env_id!r}")
-    kwargs = {**split_kwargs, **env_kwargs}
+    if _is_atari(env_id):
+        from rimrl.envs.atari import make_atari  # noqa: PLC0415 (imports torch)
+
+        return make_atari(env_id, **env_kwargs)
+    kwargs = dict(env_kwargs)
     prepare = {name: kwargs.pop(name) for name in preparation & kwargs.keys()}
     env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **kwargs)
     if shows_minigrid:
@@ -70,11 +93,11 @@ def make_vec_env(
     split: str = "train",
     n_envs: int = 1,
     seed: int | None = None,
-    backend: Literal["dummy", "subproc"] = "dummy",
+    backend: Backend = "dummy",
     monitor_dir: Path | None = None,
     append_monitor: bool = False,
     **env_kwargs: Any,
-) -> VecMonitor:
+) -> VecEnv:
     """Make a vector of environments that records every episode.
 
     Args:
@@ -83,18 +106,24 @@ def make_vec_env(
         n_envs: Number of environments.
         seed: Environment i is seeded with `seed` + i; None leaves them unseeded.
         backend: ``"dummy"`` steps them one after the other in this process, ``"subproc"`` each in a process of its
-            own.
+            own. Two more step all of them at once in C++: ``"native"`` plays ``ALE/*-v5`` games with ale-py's own
+            vector (`rimrl.envs.native_atari`), ``"envpool"`` plays MiniGrid and BabyAI ids and needs EnvPool
+            (`rimrl.envs.native_minigrid`; ``pip install 'rimrl[fast]'``). Both draw levels and chance differently, so
+            that a seed repeats a run only with the same backend, and take fewer arguments.
         monitor_dir: Folder that gets one ``monitor.csv`` for all environments, made if missing; None writes none.
         append_monitor: Continue an existing ``monitor.csv``, times included, as a resumed run must; by default it is
             overwritten.
-        **env_kwargs: As for `make_env`.
+        **env_kwargs: As for `make_env`; for ``ALE/*-v5`` games also ``terminal_on_life_loss`` and ``clip_rewards``,
+            both true by default (`rimrl.envs.atari.LearningSignal`).
 
     Returns:
         The environments in a single `VecMonitor`. Episodes are recorded with ``is_success`` where the environment
-        reports it.
+        reports it. Around the monitor, which records whole games and true scores, ``ALE/*-v5`` games have a
+        `LearningSignal`.
 
     Raises:
-        UsageError: As `make_env`, and if `n_envs` is not positive or there is no such backend.
+        UsageError: As `make_env`, and if `n_envs` is not positive, there is no such backend, or the backend does not
+            have that environment or argument.
     """
     from stable_baselines3.common.vec_env import (  # noqa: PLC0415 (imports torch)
         DummyVecEnv,
@@ -105,19 +134,59 @@ def make_vec_env(
     check_at_least("n_envs", n_envs, 1)
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
-    make: Callable[[], gymnasium.Env[Any, Any]] = partial(make_env, id_or_suite, split, **env_kwargs)
-    # A wrong argument is reported from here: from a worker process it would arrive as a broken pipe.
-    first = make()
-    info_keywords = tuple(first.metadata.get("info_keywords", ()))
-    first.close()
+    env_id, split_kwargs = _resolve(id_or_suite, split)
+    kwargs = {**split_kwargs, **env_kwargs}
+    learning = {name: kwargs.pop(name) for name in _ATARI_SIGNAL & kwargs.keys()} if _is_atari(env_id) else {}
+    venv: VecEnv
+    info_keywords: tuple[str, ...] = ()
+    if backend in ("native", "envpool"):
+        from rimrl.envs.native import NativeVecEnv  # noqa: PLC0415 (imports torch)
 
-    venv = SubprocVecEnv([partial(_in_worker, make)] * n_envs) if backend == "subproc" else DummyVecEnv([make] * n_envs)
+        venv = NativeVecEnv(_simulator(backend, env_id, n_envs, kwargs))
+    else:
+        make: Callable[[], gymnasium.Env[Any, Any]] = partial(_make, env_id, kwargs)
+        # A wrong argument is reported from here: from a worker process it would arrive as a broken pipe.
+        first = make()
+        info_keywords = tuple(first.metadata.get("info_keywords", ()))
+        first.close()
+        if backend == "subproc":
+            venv = SubprocVecEnv([partial(_in_worker, make)] * n_envs)
+        else:
+            venv = DummyVecEnv([make] * n_envs)
     if seed is not None:
         venv.seed(seed)
     monitor = VecMonitor(venv, info_keywords=info_keywords)
     if monitor_dir is not None:
-        _write_monitor(monitor, Path(monitor_dir) / "monitor.csv", _resolve(id_or_suite, split)[0], append_monitor)
-    return monitor
+        _write_monitor(monitor, Path(monitor_dir) / "monitor.csv", env_id, append_monitor)
+    if not _is_atari(env_id):
+        return monitor
+    from rimrl.envs.atari import LearningSignal  # noqa: PLC0415 (imports torch)
+
+    return LearningSignal(monitor, **learning)
+
+
+def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, Any]) -> Simulator:
+    """Make what steps all environments at once; the arguments it does not take are named."""
+    _find_spec(env_id)  # a misspelt name should not be blamed on the backend
+    kind: Callable[..., Simulator]
+    if backend == "native":
+        if not _is_atari(env_id):
+            raise UsageError(f"backend 'native' plays ALE/*-v5 games; {env_id!r} is none, use 'dummy' or 'subproc'")
+        from rimrl.envs.native_atari import NativeAtari  # noqa: PLC0415 (imports torch)
+
+        kind = NativeAtari
+        takes = set(inspect.signature(kind).parameters)
+    else:
+        from rimrl.envs.native_minigrid import EnvPoolMiniGrid, check_id  # noqa: PLC0415 (imports torch)
+
+        check_id(env_id)  # before its arguments: what is not MiniGrid takes others
+        kind = EnvPoolMiniGrid
+        takes = set(inspect.signature(kind).parameters) | _preparation_arguments()
+    takes -= {"env_id", "num_envs", "preparation"}
+    for name in kwargs:
+        if name not in takes:
+            raise unknown_name("argument", name, takes, where=f"backend {backend!r}")
+    return kind(env_id, n_envs, **kwargs)
 
 
 def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
@@ -151,7 +220,16 @@ def _resolve(id_or_suite: str, split: str) -> tuple[str, dict[str, Any]]:
     return id_or_suite, {}
 
 
+def _is_atari(env_id: str) -> bool:
+    """Tell whether an id is one of the ``ALE/*-v5`` games, the ones that come prepared."""
+    return _ATARI_ID.fullmatch(env_id) is not None
+
+
 def _find_spec(env_id: str) -> EnvSpec:
+    if env_id not in gymnasium.registry and env_id.startswith("ALE/"):
+        import ale_py  # noqa: PLC0415 (registers its ids)
+
+        gymnasium.register_envs(ale_py)
     if env_id not in gymnasium.registry:
         import minigrid  # noqa: F401, PLC0415 (registers its ids, and is slow to import)
     if env_id not in gymnasium.registry:

@@ -19,13 +19,15 @@ class EnvConfig:
     Attributes:
         id: A suite (``rimrl list suites``), whose training split is played, or a gymnasium id.
         n_envs: Environments played side by side.
-        backend: ``"dummy"`` steps them in this process, ``"subproc"`` in one process each.
+        backend: ``"dummy"`` steps them in this process, ``"subproc"`` in one process each; ``"native"`` (``ALE/*-v5``
+            games) and ``"envpool"`` (MiniGrid and BabyAI ids; needs EnvPool) step all of them at once in C++.
+            Evaluations play the original even so.
         kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks.
     """
 
     id: str
     n_envs: int = 16
-    backend: Literal["dummy", "subproc"] = "dummy"
+    backend: Literal["dummy", "subproc", "native", "envpool"] = "dummy"
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 

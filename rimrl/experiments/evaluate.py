@@ -101,7 +101,8 @@ def evaluate(
                 split=current.name,  # noqa: B023
                 n_envs=min(n_envs, episodes),
                 seed=seed,
-                backend=config.env.backend,
+                # Whatever a run was trained with: all of them are asked the same levels, by the original.
+                backend="subproc" if config.env.backend == "subproc" else "dummy",
                 **config.env.kwargs,
             )
 

@@ -27,7 +27,17 @@ from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
 
 Status = Literal["running", "interrupted", "failed", "finished"]
-_PACKAGES = ("rimrl", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "minigrid", "ale-py", "numpy")
+_PACKAGES = (
+    "rimrl",
+    "torch",
+    "stable-baselines3",
+    "sb3-contrib",
+    "gymnasium",
+    "minigrid",
+    "ale-py",
+    "envpool",
+    "numpy",
+)
 
 
 class Run:

@@ -38,7 +38,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "num_views": 4,
         "view_size": 32,
         "key_size": 16,
-        "cell_selection_weights": "shared",
     },
     "brims": {
         "num_layers": 2,

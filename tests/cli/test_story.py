@@ -179,6 +179,30 @@ def test_environments_in_processes_of_their_own(tmp_path: Path) -> None:
     succeed("evaluate", run, "--split", "all_novel", "--episodes", "2", "--no-random", "--quiet")
 
 
+@pytest.mark.parametrize(
+    ("backend", "package", "env_id", "options"),
+    [
+        ("envpool", "envpool", "MiniGrid-Empty-5x5-v0", ("--env.kwargs.max_steps", "9")),
+        ("native", "ale_py", "ALE/Pong-v5", ("--env.kwargs.max_num_frames_per_episode", "40")),
+    ],
+)
+def test_a_native_backend_trains_and_the_original_evaluates(
+    backend: str, package: str, env_id: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    pytest.importorskip(package)
+    few = ("--env.n_envs", "2", "--total-timesteps", "64", "--agent.batch_size", "16")
+    run = tmp_path / "run"
+    config = tmp_path / "config.yaml"
+    config.write_text(f"env: {{id: {env_id}, backend: {backend}}}\n")
+    succeed("train", config, *SMALL_PPO, *few, *options, "--run-dir", run)
+    assert read_json(run / "environment.json")["status"] == "finished"
+    lengths = {int(line.split(",")[1]) for line in (run / "monitor.csv").read_text().splitlines()[2:]}
+    assert lengths
+    assert max(lengths) <= 10
+    succeed("evaluate", run, "--episodes", "2", "--no-random", "--quiet")
+    assert (run / "evaluation.json").is_file()
+
+
 def test_the_default_folder_is_the_first_free_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "distractors" / "rim_1").mkdir(parents=True)

@@ -48,7 +48,7 @@ RIGLSTM_SWITCHES: dict[str, dict[str, Any]] = {
 }
 RIGLSTM_VARIANTS: dict[str, dict[str, Any]] = {
     **RIGLSTM_SWITCHES,
-    "shared weights": {"cell_selection_weights": "shared"},
+    "own weights": {"cell_selection_weights": "own"},
     "top 1": {"input_top_k": 1, "hidden_top_k": 1},
     "top all": {"input_top_k": 3, "hidden_top_k": 3},
     "learned start": {"learn_initial_state": True},

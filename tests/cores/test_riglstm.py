@@ -151,21 +151,42 @@ def test_units_that_tie_win_in_order(options: dict[str, Any]) -> None:
     assert torch.all(trace.active[0] == (torch.arange(N) < core.num_active))
 
 
-def test_own_weights_act_through_the_choice_alone() -> None:
-    """No gradient reaches them, shared ones have one; the views and states learn either way."""
-    for weights in ("own", "shared"):
-        core = make_rig(cell_selection_weights=weights)
-        y, _ = core(sequence(core, T, B), random_state())
-        names = [name for name, _ in core.named_parameters()]
-        found = torch.autograd.grad(
-            y.square().sum(), list(core.parameters()), allow_unused=True, materialize_grads=True
-        )
-        still = {name for name, g in zip(names, found, strict=True) if torch.all(g == 0)}
-        assert still == ({"cell_selection.query", "cell_selection.key"} if weights == "own" else set())
+OWN_SCORES = {"cell_selection.query", "cell_selection.key"}
+
+
+@pytest.mark.parametrize(
+    ("options", "still"),
+    [
+        ({}, set()),
+        ({"cell_selection_weights": "shared"}, set()),
+        ({"learn_initial_state": True}, set()),
+        ({"cell_selection_weights": "own"}, OWN_SCORES),
+        ({"input_selection": False}, OWN_SCORES),
+        ({"input_selection": False, "cell_selection_weights": "own"}, OWN_SCORES),
+        ({"input_top_k": 1}, {"input_selection.query", "input_selection.key"}),
+    ],
+    ids=str,
+)
+def test_which_parameters_get_a_gradient(options: dict[str, Any], still: set[str]) -> None:
+    """By default all of them; scores that act through a choice alone get exactly none, while all the rest learns."""
+    core = make_rig(**options)
+    y, _ = core(sequence(core, T, B), None if "learn_initial_state" in options else random_state())
+    names = [name for name, _ in core.named_parameters()]
+    found = torch.autograd.grad(y.square().sum(), list(core.parameters()), allow_unused=True, materialize_grads=True)
+    assert {name for name, g in zip(names, found, strict=True) if torch.all(g == 0)} == still
+
+
+def test_without_input_selection_there_is_nothing_to_share() -> None:
+    own, shared = (make_rig(cell_selection_weights=w, input_selection=False) for w in ("own", "shared"))
+    x, state = sequence(own, T, B), random_state()
+    y, _, trace = own(x, state, return_trace=True)
+    y_shared, _, trace_shared = shared(x, state, return_trace=True)
+    assert torch.equal(y, y_shared)
+    assert torch.equal(trace.active, trace_shared.active)
 
 
 def test_shared_weights_are_own_weights_that_are_equal() -> None:
-    own, shared = make_rig(), make_rig(cell_selection_weights="shared")
+    own, shared = make_rig(cell_selection_weights="own"), make_rig(cell_selection_weights="shared")
     assert shared.cell_selection is None
     with torch.no_grad():
         for part in ("query", "key"):
@@ -250,7 +271,7 @@ def test_without_cell_selection_all_are_active() -> None:
 
 def test_without_input_selection_the_only_view_is_read_all_the_same() -> None:
     """With one view there is nothing to select from: its weight is one."""
-    on, off = make_rig(num_views=1), make_rig(num_views=1, input_selection=False)
+    on, off = (make_rig(num_views=1, cell_selection_weights="own", input_selection=i) for i in (True, False))
     copy_weights(on, off)
     x, state = sequence(on, T, B), random_state()
     y, _, trace = off(x, state, return_trace=True)
@@ -424,6 +445,9 @@ def test_parameters_are_those_of_the_docstring() -> None:
         "soft_update.query": (I + 2 * D, dk),
         "soft_update.key": (D, dk),
     }
+    own = make_rig(cell_selection_weights="own")
+    assert {name: tuple(p.shape) for name, p in own.named_parameters()} == expected
+    del expected["cell_selection.query"], expected["cell_selection.key"]
     assert {name: tuple(p.shape) for name, p in make_rig().named_parameters()} == expected
     nothing = {name: tuple(p.shape) for name, p in make_rig(**NOTHING_SELECTED).named_parameters()}
     assert nothing == {

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecEnv
 
 import rimrl
 from rimrl.envs.vector import make_env, make_vec_env
 from rimrl.errors import UsageError
 
 
-def trajectory(venv: VecMonitor, steps: int = 40) -> list[Any]:
+def trajectory(venv: VecEnv, steps: int = 40) -> list[Any]:
     rng = np.random.default_rng(0)
     seen: list[Any] = [venv.reset()]
     for _ in range(steps):

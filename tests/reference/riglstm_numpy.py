@@ -27,7 +27,7 @@ class RigOptions:
     input_top_k: int
     hidden_top_k: int
     cell_selection: bool = True
-    cell_selection_weights: str = "own"
+    cell_selection_weights: str = "shared"
     input_selection: bool = True
     hidden_selection: bool = True
     soft_update: bool = True

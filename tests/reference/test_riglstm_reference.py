@@ -48,8 +48,11 @@ EVERYTHING_OFF = {option: value for switch in SWITCHES.values() for option, valu
 OPTION_SETS: dict[str, dict[str, Any]] = {
     "default": {},
     **SWITCHES,
-    "shared weights": {"cell_selection_weights": "shared"},
-    "shared weights, no input selection": {"cell_selection_weights": "shared", **SWITCHES["no input selection"]},
+    "own weights": {"cell_selection_weights": "own"},
+    "own weights, no input selection": {"cell_selection_weights": "own", **SWITCHES["no input selection"]},
+    "own weights, no hidden selection": {"cell_selection_weights": "own", **SWITCHES["no hidden selection"]},
+    "own weights, no soft update": {"cell_selection_weights": "own", **SWITCHES["no soft update"]},
+    "own weights, one view read": {"cell_selection_weights": "own", "input_top_k": 1},
     "one view read": {"input_top_k": 1},
     "all views read": {"input_top_k": 3},
     "one other read": {"hidden_top_k": 1},
@@ -63,7 +66,7 @@ OPTION_SETS: dict[str, dict[str, Any]] = {
     "units of size one": {"unit_size": 1},
     "two units": {"num_units": 2, "num_active": 1, "hidden_top_k": 1},
     "learned start": {"learn_initial_state": True},
-    "learned start, shared weights": {"learn_initial_state": True, "cell_selection_weights": "shared"},
+    "learned start, own weights": {"learn_initial_state": True, "cell_selection_weights": "own"},
     "nothing selected": EVERYTHING_OFF,
     "nothing selected, learned start": {**EVERYTHING_OFF, "learn_initial_state": True},
     "default widths": {"view_size": None, "hidden_value_size": None},
@@ -210,7 +213,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_every_option_changes_the_answer(change: dict[str, Any]) -> None:
     """With the same weights each option gives other outputs: no comparison above passes for want of a difference."""
-    case, o = rig_case(SMALL, 0)
+    case, o = rig_case({**SMALL, "cell_selection_weights": "own"}, 0)
     before = riglstm(o, case.point, case.starts).y
     after = riglstm(replace(o, **change), case.point, case.starts).y
     assert np.abs(before - after).max() > 1e-3

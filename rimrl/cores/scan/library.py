@@ -1,0 +1,62 @@
+"""The compiled kernels, where pip found a C++ compiler; without them every scan runs on torch's own operations."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MODULE = "rimrl.cores.scan._kernels"
+_SIGNATURES = {
+    "compete": "iiiiipipipipppp",
+    "lstm": "iiippipppipi",
+    "attend": "iiiiippp",
+    "update": "iiippipippip",
+    "update_backward": "iiipppppp",
+    "attend_backward": "iiiiippppi",
+    "lstm_backward": "iiippppppippi",
+    "compete_backward": "iiiipipipippppp",
+}
+"""Arguments of each kernel of ``kernels.cpp``: i an integer, p the address of a tensor."""
+_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+
+
+class Kernels:
+    """The kernels for one dtype; each takes sizes, addresses and strides as ``kernels.cpp`` lists them."""
+
+    def __init__(self, library: ctypes.CDLL, dtype: str) -> None:
+        types: dict[str, type[ctypes.c_int64] | type[ctypes.c_void_p]] = {"i": ctypes.c_int64, "p": ctypes.c_void_p}
+        for name, signature in _SIGNATURES.items():
+            function = library[f"rimrl_{name}_{dtype}"]
+            function.argtypes = [types[letter] for letter in signature]
+            function.restype = None
+            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    spec = importlib.util.find_spec(_MODULE)
+    return None if spec is None or spec.origin is None else ctypes.CDLL(spec.origin)
+
+
+@cache
+def _kernels(dtype: torch.dtype) -> Kernels | None:
+    library = _library()
+    return None if library is None or dtype not in _DTYPES else Kernels(library, _DTYPES[dtype])
+
+
+def kernels(like: Tensor) -> Kernels | None:
+    """The kernels for a tensor's device and dtype.
+
+    Returns:
+        None where there are none: another device than the CPU, another dtype than float32 and float64, more units
+        than fit, or nothing was compiled.
+    """
+    return _kernels(like.dtype) if like.device.type == "cpu" else None

@@ -1,0 +1,208 @@
+"""The loop over time, in one autograd node.
+
+A core that is written step by step (`rimrl.cores.stepwise`) spends most of its time on autograd's bookkeeping and on
+products of a few rows. Here the loop over time runs without autograd and its gradient is written by hand, so that
+
+* everything that depends on the input alone, and every gradient of such a product, is one product over all steps;
+* the gradient of a recurrent weight is one product over all steps, after the loop;
+* what the backward pass needs is written once, into buffers of the whole sequence.
+
+`run` drives a `Cell` over time and owns what all cells share: resets inside the sequence, the outputs, the state.
+The step of the same core is the specification, which the tests compare with; `step_by_step` switches to it.
+
+Inside a scan the units come first, ``[N, B, D]``, so that each unit's rows and weights are contiguous for `torch.bmm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.scan import memory
+
+_enabled: ContextVar[bool] = ContextVar("scan_enabled", default=True)
+
+
+def enabled() -> bool:
+    """Tell whether cores may use their whole-sequence path."""
+    return _enabled.get()
+
+
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Make every core run its plain step, one after the other: slower, and differentiable twice.
+
+    Example:
+        >>> from rimrl.cores import scan
+        >>> core = make_core("rim", input_size=8, num_units=4, unit_size=5)
+        >>> x = torch.randn(10, 3, 8)
+        >>> with scan.step_by_step():
+        ...     y, _ = core(x)
+        >>> torch.allclose(y, core(x)[0], atol=1e-6)
+        True
+    """
+    token = _enabled.set(False)
+    try:
+        yield
+    finally:
+        _enabled.reset(token)
+
+
+class Cell(Protocol):
+    """One step forward and the same step backward, with its own memory of every step.
+
+    A cell is made for one sequence from tensors that autograd knows, and lives until its gradient is taken.
+    """
+
+    def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
+        """Write the state after step t to ``h_out`` and ``c_out``, given ``h`` and ``c``, all ``[N, B, D]``.
+
+        ``y [B, N, D]`` gets the same as ``h_out``.
+        """
+
+    def start_backward(self) -> None:
+        """Make room for gradients."""
+
+    def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn the gradients of the state after step t into those of the state before it; may overwrite them.
+
+        ``dy [B, N, D]`` is a further gradient of the new ``h``.
+        """
+
+    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the tensors that the cell was made from, given ``h [N, T, B, D]`` before each step."""
+
+    def trace(self) -> CoreTrace:
+        """What the units did, for a cell that is saving."""
+
+
+MakeCell: TypeAlias = Callable[..., Cell]
+"""``make(T, B, saving, *tensors)``; a cell that is not `saving` may use the same memory in each step."""
+
+
+def run(
+    make_cell: MakeCell,
+    tensors: tuple[Tensor, ...],
+    num_units: int,
+    num_steps: int,
+    state: State,
+    initial: State,
+    episode_starts: Tensor | None,
+    return_trace: bool,
+) -> tuple[Tensor, State, CoreTrace | None]:
+    """Run a cell over a sequence.
+
+    Args:
+        make_cell: What makes the cell of `tensors`.
+        tensors: Everything that gradients are wanted for.
+        num_units: Units N.
+        num_steps: Time steps T.
+        state: ``(h, c)`` before the first step, each ``[1, B, N * D]``.
+        initial: ``(h, c)`` at the start of an episode, each ``[1, 1, N * D]``.
+        episode_starts: ``[T, B]`` bool, or None.
+        return_trace: Also return what the units did.
+
+    Returns:
+        Output ``[T, B, N * D]``, the state after the last step, and the trace or None.
+    """
+    resets = None
+    if episode_starts is not None and bool(episode_starts.any()):
+        resets = episode_starts
+    arguments: tuple[Any, ...] = (make_cell, num_units, num_steps, resets, *state, *initial, *tensors)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*state, *initial, *tensors)):
+        cells: list[Cell] = []
+        y, h, c = _Scan.apply(cells, *arguments)  # type: ignore[no-untyped-call]
+        cell = cells[0]
+    else:
+        y, h, c, cell, *_ = _forward(return_trace, *arguments)
+    return y, (h, c), cell.trace() if return_trace else None
+
+
+class _Scan(torch.autograd.Function):
+    """The loop of `_forward` as one node of the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, cells: list[Cell], *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        y, h_end, c_end, cell, h, c, rows = _forward(True, *arguments)
+        ctx.cell, ctx.h, ctx.c, ctx.rows = cell, h, c, rows
+        cells.append(cell)
+        ctx.save_for_backward(*(a for a in arguments if isinstance(a, Tensor)))
+        return y, h_end, c_end
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, dh_end: Tensor, dc_end: Tensor) -> tuple[Any, ...]:
+        _ = ctx.saved_tensors  # raises if a weight was changed in place since
+        cell: Cell = ctx.cell
+        h_before, c_before = ctx.h.unbind(1), ctx.c.unbind(1)
+        h: Tensor = ctx.h
+        N, T, B, D = h.shape[0], h.shape[1] - 1, h.shape[2], h.shape[3]
+        dy_steps = dy.contiguous().view(T, B, N, D).unbind(0)
+        dh = _units_first(dh_end, N).clone(memory_format=torch.contiguous_format)
+        dc = _units_first(dc_end, N).clone(memory_format=torch.contiguous_format)
+        dh0, dc0 = dh.new_zeros(N, D), dc.new_zeros(N, D)
+        cell.start_backward()
+        for t in range(T - 1, -1, -1):
+            dh, dc = cell.backward(t, h_before[t], c_before[t], dh, dc, dy_steps[t])
+            row = ctx.rows[t]
+            if row is not None:
+                at_start = row[None, :, None]
+                dh0 += (dh * at_start).sum(1)
+                dc0 += (dc * at_start).sum(1)
+                dh, dc = dh * ~at_start, dc * ~at_start
+        state_grads = (_units_last(dh), _units_last(dc), dh0.view(1, 1, -1), dc0.view(1, 1, -1))
+        return None, None, None, None, None, *state_grads, *cell.gradients(h[:, :T])
+
+
+def _forward(
+    saving: bool,
+    make_cell: MakeCell,
+    num_units: int,
+    num_steps: int,
+    resets: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
+    h_start: Tensor,
+    c_start: Tensor,
+    *tensors: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Cell, Tensor, Tensor, list[Tensor | None]]:
+    N, T, B = num_units, num_steps, h0.shape[1]
+    D = h0.shape[2] // N
+    cell = make_cell(T, B, saving, *tensors)
+    rows = rows_to_reset(resets, T)
+    h, c = (memory.empty(cell, h0, N, T + 1, B, D) for _ in range(2))
+    y = h0.new_empty(T, B, N, D)
+    h[:, 0], c[:, 0] = _units_first(h0, N), _units_first(c0, N)
+    h_steps, c_steps, y_steps = h.unbind(1), c.unbind(1), y.unbind(0)
+    for t in range(T):
+        row = rows[t]
+        if row is not None:
+            at_start = row[None, :, None]
+            h_steps[t].copy_(torch.where(at_start, _units_first(h_start, N), h_steps[t]))
+            c_steps[t].copy_(torch.where(at_start, _units_first(c_start, N), c_steps[t]))
+        cell.forward(t, h_steps[t], c_steps[t], h_steps[t + 1], c_steps[t + 1], y_steps[t])
+    return y.view(T, B, N * D), _units_last(h_steps[T]), _units_last(c_steps[T]), cell, h, c, rows
+
+
+def rows_to_reset(episode_starts: Tensor | None, num_steps: int) -> list[Tensor | None]:
+    """Per step the rows that start an episode, or None where no row does."""
+    if episode_starts is None:
+        return [None] * num_steps
+    any_start: list[bool] = episode_starts.any(dim=1).tolist()
+    return [episode_starts[t] if starts else None for t, starts in enumerate(any_start)]
+
+
+def _units_first(state: Tensor, num_units: int) -> Tensor:
+    return state.view(state.shape[1], num_units, -1).transpose(0, 1)
+
+
+def _units_last(state: Tensor) -> Tensor:
+    """``[1, B, N * D]``, never a view: the buffers do not outlive the cell."""
+    return state.transpose(0, 1).clone(memory_format=torch.contiguous_format).view(1, state.shape[1], -1)

@@ -1,0 +1,144 @@
+"""Communication between units: `rimrl.cores.attention.UnitCommunication` of a whole sequence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rimrl.cores.scan.memory import Buffers
+from rimrl.cores.scan.products import weight_gradient
+from rimrl.cores.scan.selection import softmax_of_largest
+
+
+@dataclass(frozen=True)
+class MessagePlan:
+    """Options of `Messages`.
+
+    Attributes:
+        heads: Heads H.
+        key_size: Key width dk of a head.
+        value_size: Value width dv of a head.
+        top_k: Each unit and head reads only the k units it scores highest; None: all.
+        gated: ``communication="gated"``.
+    """
+
+    heads: int
+    key_size: int
+    value_size: int
+    top_k: int | None
+    gated: bool
+
+
+class Messages:
+    """`rimrl.cores.attention.UnitCommunication` of a whole sequence.
+
+    Args:
+        buffers: Where to keep the steps.
+        plan: Options.
+        query_key_value: ``[N, D, H (2 dk + dv)]``.
+        project: ``[D or 2 D, H dv]``: Wf, and Wg below it if gated.
+        bias: ``[D or 2 D]``.
+    """
+
+    def __init__(
+        self,
+        buffers: Buffers,
+        plan: MessagePlan,
+        query_key_value: Tensor,
+        project: Tensor,
+        bias: Tensor,
+    ) -> None:
+        self.buffers, self.heads, self.top_k, self.gated = buffers, plan.heads, plan.top_k, plan.gated
+        self.widths = [plan.key_size, plan.key_size, plan.value_size]
+        self.scale = 1.0 / math.sqrt(plan.key_size)
+        N, B, H = buffers.num_units, buffers.batch_size, plan.heads
+        # By head, [q | k | v], so that [B, H] is one axis of the products of attention.
+        self.weight = self._by_head(query_key_value)
+        self.project = project
+        self.bias = bias
+        self.qkv_steps = buffers.steps(H * sum(self.widths))
+        self.attention_steps = buffers.each(buffers.empty(buffers.slots, N, N, B * H), dim=0)  # [m, n, B H]
+        # Shared by the units: all of them, and all steps, are rows of one product.
+        self.read = buffers.empty(buffers.slots, N * B, H * plan.value_size)
+        self.read_steps = buffers.each(self.read, dim=0)
+        self.answer = buffers.empty(buffers.slots, N * B, len(bias))
+        self.answer_steps = buffers.each(self.answer, dim=0)
+
+    def _by_head(self, weight: Tensor) -> Tensor:
+        parts = torch.split(weight, [self.heads * width for width in self.widths], dim=-1)
+        shaped = [p.view(*p.shape[:2], self.heads, -1) for p in parts]
+        shaped[0] = shaped[0] * self.scale
+        return torch.cat(shaped, dim=-1).flatten(2)
+
+    def _by_kind(self, d_weight: Tensor) -> Tensor:
+        """Undo `_by_head`, for a gradient."""
+        parts = list(torch.split(d_weight.view(*d_weight.shape[:2], self.heads, -1), self.widths, dim=-1))
+        parts[0] = parts[0] * self.scale
+        return torch.cat([part.flatten(2) for part in parts], dim=-1)
+
+    def _split(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values ``[B H, N, d]`` of ``[N, B, H (2 dk + dv)]``, without copying."""
+        N, B = qkv.shape[:2]
+        return torch.split(qkv.view(N, B * self.heads, -1).transpose(0, 1), self.widths, dim=-1)
+
+    def forward(self, t: int, h: Tensor) -> Tensor:
+        """What each unit receives, ``[N, B, D]``."""
+        N, B, D = h.shape
+        qkv = torch.bmm(h, self.weight, out=self.qkv_steps[t])
+        q, k, v = self._split(qkv)
+        scores = torch.bmm(k, q.transpose(1, 2)).permute(1, 2, 0)  # [m, n, B H]
+        attention = softmax_of_largest(scores, self.top_k, self.attention_steps[t])
+        read = torch.bmm(attention.permute(2, 1, 0).contiguous(), v)  # [B H, N, dv]
+        self.read_steps[t].view(N, B * self.heads, -1).copy_(read.transpose(0, 1))
+        answer = self.answer_steps[t]
+        torch.addmm(self.bias, self.read_steps[t], self.project.t(), out=answer)
+        if not self.gated:
+            return answer.view(N, B, D)
+        torch.tanh_(answer[:, :D])
+        torch.sigmoid_(answer[:, D:])
+        return torch.mul(answer[:, :D], answer[:, D:]).view(N, B, D)
+
+    def start_backward(self) -> None:
+        self.d_qkv = self.buffers.units_first(self.heads * sum(self.widths))
+        self.d_qkv_steps = self.buffers.each(self.d_qkv)
+        self.d_answer = self.buffers.empty(*self.answer.shape)
+        self.d_answer_steps = self.buffers.each(self.d_answer, dim=0)
+        self.weight_transposed = self.weight.transpose(1, 2).contiguous()
+
+    def backward(self, t: int, d_received: Tensor) -> Tensor:
+        """The gradient of the states that were read, ``[N, B, D]``."""
+        N, B, D = d_received.shape
+        d_received = d_received.reshape(N * B, D)
+        answer, d_answer = self.answer_steps[t], self.d_answer_steps[t]
+        if self.gated:
+            value, gate = answer[:, :D], answer[:, D:]
+            torch.ops.aten.tanh_backward.grad_input(d_received * gate, value, grad_input=d_answer[:, :D])
+            torch.ops.aten.sigmoid_backward.grad_input(d_received * value, gate, grad_input=d_answer[:, D:])
+        else:
+            d_answer.copy_(d_received)
+        d_read = torch.mm(d_answer, self.project).view(N, B * self.heads, -1).transpose(0, 1)  # [B H, N, dv]
+        q, k, v = self._split(self.qkv_steps[t])
+        attention = self.attention_steps[t]
+        d_attention = torch.bmm(v, d_read.transpose(1, 2)).permute(1, 2, 0).contiguous()  # [m, n, B H]
+        d_scores = torch._softmax_backward_data(d_attention, attention, 0, attention.dtype)
+        d_scores = d_scores.permute(2, 0, 1).contiguous()  # [B H, m, n]
+        dq, dk = torch.bmm(d_scores.transpose(1, 2), k), torch.bmm(d_scores, q)
+        dv = torch.bmm(attention.permute(2, 0, 1).contiguous(), d_read)
+        d_qkv = self.d_qkv_steps[t]
+        d_qkv.view(N, B * self.heads, -1).copy_(torch.cat([dq, dk, dv], dim=-1).transpose(0, 1))
+        return torch.bmm(d_qkv, self.weight_transposed)
+
+    def trace(self) -> Tensor:
+        """Attention ``[T, B, N, N]``, mean over heads, reader by read unit."""
+        attention = torch.stack(self.attention_steps).permute(0, 3, 2, 1)  # [T, B H, n, m]
+        T, N = attention.shape[0], attention.shape[-1]
+        return attention.reshape(T, -1, self.heads, N, N).mean(2)
+
+    def gradients(self, h: Tensor) -> tuple[Tensor, ...]:
+        """Of ``query_key_value``, ``project`` and ``bias``, given the states that were read, ``[N, T, B, D]``."""
+        d_weight = self._by_kind(weight_gradient(h, self.d_qkv))
+        d_answer = self.d_answer.flatten(0, 1)
+        return d_weight, d_answer.t() @ self.read.flatten(0, 1), d_answer.sum(0)

@@ -1,0 +1,338 @@
+"""RigLSTM's cell of a scan: its plain twin is `rimrl.cores.riglstm.RigLSTM._step`.
+
+Letters as in `rimrl.cores.riglstm`: V views, F their width. Tensors of one step are ``[N, B, ...]``, units first, but
+where attention works row by row, ``[B, N, ...]``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rimrl.cores.base import CoreTrace
+from rimrl.cores.scan.dynamics import LSTMGates
+from rimrl.cores.scan.memory import Buffers
+from rimrl.cores.scan.products import weight_gradient
+from rimrl.cores.scan.selection import rank, softmax_of_largest
+
+
+@dataclass(frozen=True)
+class RigLSTMPlan:
+    """What the cell cannot read off its tensors.
+
+    Attributes:
+        num_active: Active units Ka.
+        input_top_k: Views Kx that a unit reads, or None without input feature selection.
+        hidden_top_k: Other units Kh that a unit reads, or None without hidden state selection.
+        cell_selection: ``"shared"``, ``"own"``, or None: all units are active.
+        soft_update: Whether states are updated softly.
+    """
+
+    num_active: int
+    input_top_k: int | None
+    hidden_top_k: int | None
+    cell_selection: str | None
+    soft_update: bool
+
+
+class RigLSTMCell:
+    """Selection of views, of units and of hidden vectors, the LSTM step, and the soft update.
+
+    Args:
+        plan: Options.
+        T: Time steps.
+        B: Batch rows.
+        saving: Keep what the backward pass needs.
+        tensors: With input selection views ``[T, B, V, F]``, keys ``[T, B, dk, V]``, query ``[N, D, dk]``,
+            ``weight_input [N, F, 4 D]`` and ``bias [N, 4 D]``; without it the input's part of the gates
+            ``[N, T, B, 4 D]``, bias included. With weights of its own for cell selection, its keys ``[T, B, dk, 1]``
+            and query. With hidden selection its query ``[N, D, dk]``, and key beside value ``[D, dk + dv]``. Then
+            ``weight_hidden``. With soft updating the input's part of the query ``[T, B, dk]``, the states' part of its
+            matrix ``[2 D, dk]``, and the key ``[D, dk]``.
+    """
+
+    def __init__(self, plan: RigLSTMPlan, T: int, B: int, saving: bool, *tensors: Tensor) -> None:
+        self.plan = plan
+        rest = list(tensors)
+        N = (tensors[2] if plan.input_top_k is not None else tensors[0]).shape[0]
+        self.buffers = buffers = Buffers(N, T, B, saving, tensors[0])
+        self.views: _Views | None = None
+        self.input_gates: tuple[Tensor, ...] = ()
+        if plan.input_top_k is not None:
+            self.views = _Views(buffers, plan.input_top_k, *(rest.pop(0) for _ in range(5)))
+        else:
+            self.input_gates = rest.pop(0).unbind(1)
+        self.own: tuple[tuple[Tensor, ...], Tensor] | None = None
+        if plan.cell_selection == "own":
+            keys, query = rest.pop(0), rest.pop(0)
+            self.own = keys[..., 0].unbind(0), query
+        self.hidden: _Hidden | None = None
+        if plan.hidden_top_k is not None:
+            self.hidden = _Hidden(buffers, plan.hidden_top_k, rest.pop(0), rest.pop(0))
+        self.weight_hidden = rest.pop(0)
+        self.gates = LSTMGates(buffers, self.weight_hidden.shape[2] // 4)
+        self.soft = _SoftUpdate(buffers, *rest) if plan.soft_update else None
+        self.mask = buffers.steps(1)
+
+    def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
+        D = h.shape[2]
+        mask = self.mask[t]
+        if self.views is not None:
+            gates, priority = self.views.forward(t, h)
+        else:
+            gates, priority = self.input_gates[t].clone(memory_format=torch.contiguous_format), None
+        if self.own is not None:
+            keys, query = self.own
+            priority = torch.linalg.vecdot(torch.bmm(h, query), keys[t])
+        if self.plan.cell_selection is None or priority is None:
+            mask.fill_(1.0)
+        else:
+            torch.lt(rank(priority), self.plan.num_active, out=mask[..., 0])
+        if self.hidden is not None:
+            gates.baddbmm_(h, self.weight_hidden[:, :D])
+            gates.baddbmm_(self.hidden.forward(t, h).transpose(0, 1), self.weight_hidden[:, D:])
+        else:
+            gates.baddbmm_(_everyone(h), self.weight_hidden)
+        h_new, c_new = self.gates.forward(t, gates, c)
+        share = mask if self.soft is None else self.soft.forward(t, h, h_new) * mask
+        torch.lerp(h, h_new, share, out=h_out)
+        torch.lerp(c, c_new, mask, out=c_out)
+        y.copy_(h_out.transpose(0, 1))
+
+    def start_backward(self) -> None:
+        for stage in (self.views, self.hidden, self.gates, self.soft):
+            if stage is not None:
+                stage.start_backward()
+        self.weight_hidden_transposed = self.weight_hidden.transpose(1, 2).contiguous()
+
+    def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        D = h.shape[2]
+        mask = self.mask[t]
+        dh = dh + dy.transpose(0, 1)
+        dc_new = dc * mask
+        dc_past = dc - dc_new
+        if self.soft is None:
+            dh_new = dh * mask
+            dh_past = dh - dh_new
+        else:
+            dh_new, dh_past = self.soft.backward(t, h, dh, mask)
+        d_gates, dc_before = self.gates.backward(t, c, dh_new, dc_new)
+        seen = torch.bmm(d_gates, self.weight_hidden_transposed)
+        if self.hidden is not None:
+            dh_past += seen[..., :D]
+            dh_past += self.hidden.backward(t, h, seen[..., D:])
+        else:
+            dh_past += seen.sum(0).view(-1, len(h), D).transpose(0, 1)
+        if self.views is not None:
+            dh_past += self.views.backward(t, h, d_gates)
+        return dh_past, dc_before + dc_past
+
+    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
+        d_gates = self.gates.d_gates
+        grads: tuple[Tensor | None, ...] = (
+            (d_gates.clone(),) if self.views is None else self.views.gradients(h, d_gates)
+        )
+        if self.own is not None:
+            grads += (None, None)  # the choice has no gradient
+        if self.hidden is not None:
+            grads += self.hidden.gradients(h)
+            d_own, d_read = weight_gradient(h, d_gates), _weight_gradient(self.hidden.read, d_gates)
+            grads += (torch.cat([d_own, d_read], dim=1),)
+        else:
+            everyone = h.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)  # [T B, N D]
+            grads += (torch.bmm(everyone.t().expand(len(h), -1, -1), d_gates.flatten(1, 2)),)
+        return grads if self.soft is None else grads + self.soft.gradients()
+
+    def trace(self) -> CoreTrace:
+        active = torch.stack(self.mask)[..., 0].transpose(1, 2).bool()
+        views = None
+        if self.views is not None:
+            views = torch.nn.functional.pad(torch.stack(self.views.attention).permute(0, 3, 2, 1), (1, 0))
+        hidden = None if self.hidden is None else torch.stack(self.hidden.attention).permute(0, 3, 2, 1).contiguous()
+        return CoreTrace(active, views, hidden)
+
+
+def _everyone(h: Tensor) -> Tensor:
+    """``[N, B, N D]``: the hidden vectors of all units, for every unit."""
+    rows = h.transpose(0, 1).flatten(1)
+    return rows.expand(len(h), *rows.shape)
+
+
+def _weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
+    """`rimrl.cores.scan.products.weight_gradient` of ``x [T, B, N, in]``, without copying."""
+    return torch.bmm(x.flatten(0, 1).permute(1, 2, 0), dy.flatten(1, 2))
+
+
+def _softmax_backward(d_attention: Tensor, attention: Tensor) -> Tensor:
+    """Gradient of scores ``[B, n, m]``, given that of the attention ``[B, n, m]`` and the attention ``[m, n, B]``."""
+    d_attention = d_attention.permute(2, 1, 0).contiguous()
+    d_scores = torch._softmax_backward_data(d_attention, attention, 0, attention.dtype)
+    return d_scores.permute(2, 1, 0).contiguous()
+
+
+class _Views:
+    """Input feature selection, and what the selected features add to the gates."""
+
+    def __init__(
+        self, buffers: Buffers, top_k: int, views: Tensor, keys: Tensor, query: Tensor, weight: Tensor, bias: Tensor
+    ) -> None:
+        self.buffers, self.top_k, self.query, self.weight = buffers, top_k, query, weight
+        self.bias = bias.unsqueeze(1)
+        self.all_views, self.all_keys = views, keys
+        self.views, self.keys = views.unbind(0), keys.unbind(0)
+        N, B, (V, F) = buffers.num_units, buffers.batch_size, views.shape[2:]
+        self.queries = buffers.steps(query.shape[2])
+        self.attention = buffers.each(buffers.empty(buffers.slots, V, N, B), dim=0)  # [j, n, B]
+        self.read = buffers.empty(buffers.slots, B, N, F)
+        self.read_steps = buffers.each(self.read, dim=0)
+
+    def forward(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The input's part of the gates ``[N, B, 4 D]``, and every unit's mean score ``[N, B]``."""
+        queries = torch.bmm(h, self.query, out=self.queries[t])
+        scores = torch.bmm(queries.transpose(0, 1), self.keys[t]).permute(2, 1, 0).contiguous()  # [j, n, B]
+        attention = softmax_of_largest(scores, self.top_k, self.attention[t])
+        read = torch.bmm(attention.permute(2, 1, 0).contiguous(), self.views[t], out=self.read_steps[t])
+        return torch.baddbmm(self.bias, read.transpose(0, 1), self.weight), scores.mean(0)
+
+    def start_backward(self) -> None:
+        self.d_queries = self.buffers.units_first(self.query.shape[2])
+        self.d_queries_steps = self.buffers.each(self.d_queries)
+        self.d_views, self.d_keys = torch.empty_like(self.all_views), torch.empty_like(self.all_keys)
+        self.d_views_steps, self.d_keys_steps = self.d_views.unbind(0), self.d_keys.unbind(0)
+        self.weight_transposed = self.weight.transpose(1, 2).contiguous()
+        self.query_transposed = self.query.transpose(1, 2).contiguous()
+
+    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor:
+        """The gradient of ``h``."""
+        d_read = torch.bmm(d_gates, self.weight_transposed).transpose(0, 1)  # [B, N, F]
+        attention = self.attention[t]
+        torch.bmm(attention.permute(2, 0, 1).contiguous(), d_read, out=self.d_views_steps[t])
+        d_scores = _softmax_backward(torch.bmm(d_read, self.views[t].transpose(1, 2)), attention)  # [B, n, j]
+        torch.bmm(self.queries[t].permute(1, 2, 0), d_scores, out=self.d_keys_steps[t])
+        d_queries = self.d_queries_steps[t]
+        d_queries.copy_(torch.bmm(d_scores, self.keys[t].transpose(1, 2)).transpose(0, 1))
+        return torch.bmm(d_queries, self.query_transposed)
+
+    def gradients(self, h: Tensor, d_gates: Tensor) -> tuple[Tensor | None, ...]:
+        """Of views, keys, query, ``weight_input`` and bias."""
+        d_weight = _weight_gradient(self.read, d_gates)
+        return self.d_views, self.d_keys, weight_gradient(h, self.d_queries), d_weight, d_gates.sum((1, 2))
+
+
+class _Hidden:
+    """Hidden state selection."""
+
+    def __init__(self, buffers: Buffers, top_k: int, query: Tensor, key_value: Tensor) -> None:
+        self.buffers, self.key_value = buffers, key_value
+        self.top_k = top_k if top_k < buffers.num_units - 1 else None  # all others
+        dk = query.shape[2]
+        self.scale = 1.0 / math.sqrt(dk)
+        self.query = query * self.scale
+        N, B = buffers.num_units, buffers.batch_size
+        self.widths = [dk, key_value.shape[1] - dk]
+        self.queries = buffers.steps(dk)
+        self.keys_values = buffers.each(buffers.empty(buffers.slots, N * B, key_value.shape[1]), dim=0)
+        self.attention = buffers.each(buffers.empty(buffers.slots, N, N, B), dim=0)  # [m, n, B]
+        self.read = buffers.empty(buffers.slots, B, N, self.widths[1])
+        self.read_steps = buffers.each(self.read, dim=0)
+        self.itself = torch.eye(N, dtype=torch.bool, device=query.device).unsqueeze(-1)
+
+    def _split(self, t: int) -> tuple[Tensor, Tensor]:
+        """Keys and values ``[B, N, d]``."""
+        N = self.buffers.num_units
+        keys, values = torch.split(self.keys_values[t].view(N, -1, sum(self.widths)).transpose(0, 1), self.widths, -1)
+        return keys, values
+
+    def forward(self, t: int, h: Tensor) -> Tensor:
+        """What each unit reads of the others, ``[B, N, dv]``."""
+        queries = torch.bmm(h, self.query, out=self.queries[t])
+        torch.mm(h.reshape(-1, h.shape[2]), self.key_value, out=self.keys_values[t])
+        keys, values = self._split(t)
+        scores = torch.bmm(keys, queries.permute(1, 2, 0)).permute(1, 2, 0)  # [m, n, B]
+        attention = softmax_of_largest(scores.masked_fill(self.itself, float("-inf")), self.top_k, self.attention[t])
+        return torch.bmm(attention.permute(2, 1, 0).contiguous(), values, out=self.read_steps[t])
+
+    def start_backward(self) -> None:
+        self.d_queries = self.buffers.units_first(self.query.shape[2])
+        self.d_queries_steps = self.buffers.each(self.d_queries)
+        self.d_keys_values = self.buffers.units_first(sum(self.widths))
+        self.d_keys_values_steps = self.buffers.each(self.d_keys_values)
+        self.query_transposed = self.query.transpose(1, 2).contiguous()
+        self.key_value_transposed = self.key_value.t().contiguous().expand(len(self.query), -1, -1)
+
+    def backward(self, t: int, h: Tensor, d_read: Tensor) -> Tensor:
+        """The gradient of ``h``, given that of what was read, ``[N, B, dv]``."""
+        d_read, attention = d_read.transpose(0, 1), self.attention[t]
+        keys, values = self._split(t)
+        d_scores = _softmax_backward(torch.bmm(d_read, values.transpose(1, 2)), attention)  # [B, n, m]
+        d_keys = torch.bmm(d_scores.transpose(1, 2), self.queries[t].transpose(0, 1))
+        d_values = torch.bmm(attention.permute(2, 0, 1).contiguous(), d_read)
+        d_keys_values, d_queries = self.d_keys_values_steps[t], self.d_queries_steps[t]
+        d_keys_values.copy_(torch.cat([d_keys, d_values], dim=-1).transpose(0, 1))
+        d_queries.copy_(torch.bmm(d_scores, keys).transpose(0, 1))
+        return torch.bmm(d_queries, self.query_transposed).baddbmm_(d_keys_values, self.key_value_transposed)
+
+    def gradients(self, h: Tensor) -> tuple[Tensor, ...]:
+        """Of query, and key beside value."""
+        d_key_value = weight_gradient(h, self.d_keys_values).sum(0)
+        return weight_gradient(h, self.d_queries) * self.scale, d_key_value
+
+
+class _SoftUpdate:
+    """Soft state updating: how far each unit goes from its old to its new hidden vector."""
+
+    def __init__(self, buffers: Buffers, input_query: Tensor, matrix: Tensor, key: Tensor) -> None:
+        self.buffers, self.matrix = buffers, matrix
+        self.input_query = input_query.unbind(0)
+        self.scale = 1.0 / math.sqrt(key.shape[1])
+        self.key = key * self.scale
+        B, (D, dk) = buffers.batch_size, key.shape
+        self.means = buffers.empty(buffers.slots, B, 2 * D)
+        self.means_steps = buffers.each(self.means, dim=0)
+        self.query = buffers.empty(buffers.slots, B, dk)
+        self.query_steps = buffers.each(self.query, dim=0)
+        self.direction = buffers.each(buffers.empty(buffers.slots, B, D), dim=0)
+        self.change = buffers.steps(D)
+        self.share = buffers.steps(1)
+
+    def forward(self, t: int, h: Tensor, h_new: Tensor) -> Tensor:
+        """The weight of the new hidden vector, ``[N, B, 1]``."""
+        D = h.shape[2]
+        means, share = self.means_steps[t], self.share[t]
+        torch.mean(h_new, 0, out=means[:, :D])
+        torch.mean(h, 0, out=means[:, D:])
+        query = torch.addmm(self.input_query[t], means, self.matrix, out=self.query_steps[t])
+        direction = torch.mm(query, self.key.t(), out=self.direction[t])
+        change = torch.sub(h_new, h, out=self.change[t])
+        return torch.sigmoid(torch.linalg.vecdot(change, direction).unsqueeze(-1), out=share)
+
+    def start_backward(self) -> None:
+        T, B, D = len(self.input_query), self.buffers.batch_size, self.key.shape[0]
+        self.d_direction = self.buffers.empty(T, B, D)
+        self.d_query = self.key.new_empty(T, B, self.key.shape[1])
+        self.d_direction_steps, self.d_query_steps = self.d_direction.unbind(0), self.d_query.unbind(0)
+
+    def backward(self, t: int, h: Tensor, dh: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the new and of the old hidden vector, given that of the state after the step."""
+        D, N = h.shape[2], len(h)
+        share, change = self.share[t], self.change[t]
+        weight = share * mask
+        # of share * change, and of share = sigmoid(change . direction)
+        d_score = torch.linalg.vecdot(dh, change).unsqueeze(-1) * (weight * (1.0 - share))  # [N, B, 1]
+        torch.sum(d_score * change, 0, out=self.d_direction_steps[t])
+        d_query = torch.mm(self.d_direction_steps[t], self.key, out=self.d_query_steps[t])
+        d_means = torch.mm(d_query, self.matrix.t()) / N
+        d_change = torch.addcmul(dh * weight, d_score, self.direction[t])
+        dh_past = dh - d_change
+        dh_past += d_means[:, D:]
+        d_change += d_means[:, :D]
+        return d_change, dh_past
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Of the input's part of the query, its matrix, and the key."""
+        d_query = self.d_query.flatten(0, 1)
+        d_key = self.d_direction.flatten(0, 1).t() @ self.query.flatten(0, 1)
+        return self.d_query, self.means.flatten(0, 1).t() @ d_query, d_key * self.scale

@@ -1,0 +1,118 @@
+"""Atari games as learners see them: what is shown, and what of the score is learned from.
+
+Preparation is the usual one (Mnih et al., 2015; Machado et al., 2018): every action is held for four frames, the last
+two of them are merged, turned grey and scaled to 84 x 84, the last four results are stacked, and a game begins with a
+random number of no-ops.
+
+The score and the signal to learn from are two things. Environments and `VecMonitor` deal in whole games and true
+scores; `LearningSignal`, around the monitor, clips rewards and lets a lost life end an episode.
+
+Notation: B = environments, K = stacked frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from rimrl.envs.checks import check_at_least
+from rimrl.errors import UsageError
+
+SCREEN_SIZE = 84
+
+
+def check_preparation(frameskip: int, noop_max: int, frame_stack: int, repeat_action_probability: float = 0.0) -> None:
+    """Refuse numbers that make no game.
+
+    Raises:
+        UsageError: With the argument's name and what was given.
+    """
+    check_at_least("frameskip", frameskip, 1)
+    check_at_least("noop_max", noop_max, 0)
+    check_at_least("frame_stack", frame_stack, 1)
+    if not 0 <= repeat_action_probability <= 1:
+        raise UsageError(f"repeat_action_probability must be between 0 and 1; got {repeat_action_probability!r}")
+
+
+def make_atari(
+    env_id: str, frameskip: int = 4, noop_max: int = 30, frame_stack: int = 4, **env_kwargs: Any
+) -> gymnasium.Env[Any, Any]:
+    """Make one prepared game.
+
+    Observations are uint8 [K, 84, 84], oldest frame first; after a reset all but the last are black. An episode is a
+    whole game and rewards are the game's own.
+
+    Args:
+        env_id: ``ALE/<game>-v5``.
+        frameskip: Frames that an action is held for.
+        noop_max: A game begins with 1 to this many no-ops; 0 for none.
+        frame_stack: K.
+        **env_kwargs: Arguments of ale-py's environment, over those of the id: among them
+            ``repeat_action_probability`` (sticky actions; 0.25 for these ids, 0 turns them off),
+            ``full_action_space`` and ``max_num_frames_per_episode``.
+
+    Returns:
+        The environment.
+
+    Raises:
+        UsageError: If a number is out of range.
+    """
+    check_preparation(frameskip, noop_max, frame_stack, env_kwargs.get("repeat_action_probability", 0.0))
+    # Grey costs less than the default, and AtariPreprocessing reads the screen itself.
+    env = gymnasium.make(env_id, frameskip=1, obs_type="grayscale", **env_kwargs)
+    env = AtariPreprocessing(env, noop_max=noop_max, frame_skip=frameskip, screen_size=SCREEN_SIZE)
+    return FrameStackObservation(env, frame_stack, padding_type="zero")
+
+
+class LearningSignal(VecEnvWrapper):
+    """Turn scores of whole games into what an agent learns from.
+
+    Goes around `VecMonitor`, which so records whole games and true scores under ``info["episode"]``.
+
+    Args:
+        venv: Games that report ``info["lives"]``.
+        terminal_on_life_loss: A lost life ends an episode, as with SB3's ``EpisodicLifeEnv``: `dones` is true and
+            ``info["terminal_observation"]`` is set. The game goes on where it is: the next observation is that same
+            one, where ``EpisodicLifeEnv`` makes one no-op first.
+        clip_rewards: Rewards become their sign.
+
+    Raises:
+        UsageError: If an option is neither true nor false.
+    """
+
+    def __init__(self, venv: VecEnv, terminal_on_life_loss: bool = True, clip_rewards: bool = True) -> None:
+        options = {"terminal_on_life_loss": terminal_on_life_loss, "clip_rewards": clip_rewards}
+        for name, value in options.items():
+            if not isinstance(value, bool):
+                raise UsageError(f"{name} must be true or false; got {value!r}")
+        super().__init__(venv)
+        self._terminal_on_life_loss = terminal_on_life_loss
+        self._clip_rewards = clip_rewards
+        self._lives: NDArray[np.int64] = np.zeros(self.num_envs, dtype=np.int64)
+
+    def reset(self) -> VecEnvObs:
+        """Begin a game in every environment."""
+        self._lives[:] = 0
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Advance every game."""
+        observation, rewards, dones, infos = self.venv.step_wait()
+        if self._clip_rewards:
+            rewards = np.sign(rewards)
+        if self._terminal_on_life_loss:
+            lives = np.array([info["lives"] for info in infos])
+            # Some games show no life left for a while before they are over; SB3 waits for the end, too.
+            lost = (lives < self._lives) & (lives > 0) & ~dones
+            self._lives = np.where(dones, 0, lives)
+            for env in np.flatnonzero(lost):
+                assert isinstance(observation, np.ndarray)
+                infos[env]["terminal_observation"] = observation[env]
+            dones = dones | lost
+        return observation, rewards, dones, infos

@@ -1,0 +1,225 @@
+"""Atari games: both backends show and score the same, monitors keep the true score, agents get the clipped one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from stable_baselines3.common.atari_wrappers import AtariWrapper
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
+
+import rimrl
+from rimrl.envs.vector import Backend, make_env, make_vec_env
+from rimrl.errors import UsageError
+
+# Chance off: no no-ops at the start, no repeated actions.
+PLAIN: dict[str, Any] = {"noop_max": 0, "repeat_action_probability": 0.0}
+RAW: dict[str, Any] = {"terminal_on_life_loss": False, "clip_rewards": False}
+both = pytest.mark.parametrize("backend", ["dummy", "native"])
+
+
+def play(venv: VecEnv, steps: int, seed: int = 0) -> list[Any]:
+    assert isinstance(venv.action_space, gymnasium.spaces.Discrete)
+    rng = np.random.default_rng(seed)
+    seen: list[Any] = [venv.reset()]
+    for _ in range(steps):
+        observation, rewards, dones, infos = venv.step(rng.integers(venv.action_space.n, size=venv.num_envs))
+        for info in infos:
+            info.get("episode", {}).pop("t", None)
+        seen.append((observation, rewards, dones, infos))
+    venv.close()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("game", "kwargs", "steps"),
+    [
+        ("ALE/Breakout-v5", {}, 400),
+        ("ALE/Breakout-v5", {"max_num_frames_per_episode": 203}, 120),  # the limit falls within a held action
+        ("ALE/Pong-v5", {"frameskip": 3, "frame_stack": 2, "full_action_space": True}, 200),
+        ("ALE/Seaquest-v5", {"terminal_on_life_loss": False, "clip_rewards": False}, 500),
+    ],
+)
+def test_both_backends_play_the_same_game(game: str, kwargs: dict[str, Any], steps: int) -> None:
+    dummy, native = (
+        make_vec_env(game, n_envs=2, seed=3, backend=backend, **PLAIN, **kwargs) for backend in ("dummy", "native")
+    )
+    assert native.observation_space == dummy.observation_space
+    assert native.action_space == dummy.action_space
+    played, theirs = play(native, steps), play(dummy, steps)
+    np.testing.assert_array_equal(played[0], theirs[0])
+    ended = 0
+    for ours, other in zip(played[1:], theirs[1:], strict=True):
+        for mine, its in zip(ours[:3], other[:3], strict=True):
+            np.testing.assert_array_equal(mine, its)
+            assert mine.dtype == its.dtype
+        for done, mine, its in zip(ours[2], ours[3], other[3], strict=True):
+            ended += done
+            keys = {"episode", "terminal_observation", "TimeLimit.truncated"}
+            keys |= set() if "episode" in its else {"lives", "frame_number", "episode_frame_number"}
+            shown, expected = ({key: info[key] for key in keys & info.keys()} for info in (mine, its))
+            np.testing.assert_equal(shown, expected)
+    assert ended or "Pong" in game
+
+
+def test_both_backends_repeat_actions_alike() -> None:
+    def first_seed() -> tuple[int, int]:
+        """A seed and what ale-py's environment makes of it, where that is a seed of its vector, too."""
+        for seed in range(100):
+            derived = int(np.random.SeedSequence(seed).generate_state(2)[1])
+            if derived < 2**31:
+                return seed, derived
+        raise AssertionError
+
+    seed, derived = first_seed()
+    kwargs: dict[str, Any] = {"noop_max": 0, "repeat_action_probability": 0.5}
+    dummy = make_vec_env("ALE/Pong-v5", seed=seed, **kwargs)
+    native = make_vec_env("ALE/Pong-v5", seed=derived, backend="native", **kwargs)
+    sure = make_vec_env("ALE/Pong-v5", seed=seed, **PLAIN)
+    screens = [[step[0] for step in play(venv, 60)[1:]] for venv in (dummy, native, sure)]
+    np.testing.assert_array_equal(screens[0], screens[1])
+    assert not np.array_equal(screens[0], screens[2])
+
+
+@both
+def test_observations_are_stacked_grey_frames(backend: Backend) -> None:
+    venv = make_vec_env("ALE/Pong-v5", n_envs=2, seed=0, backend=backend)
+    assert venv.observation_space == gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    before: Any = venv.reset()
+    assert not before[:, :3].any()
+    kept = before.copy()
+    for _ in range(5):
+        after: Any = venv.step(np.array([2, 3]))[0]
+        np.testing.assert_array_equal(after[:, :3], before[:, 1:])
+        np.testing.assert_array_equal(before, kept)  # an observation is the receiver's to keep
+        before, kept = after, after.copy()
+    venv.close()
+
+
+@both
+def test_seeds_decide_and_environments_differ(backend: Backend) -> None:
+    first, again, other = (
+        play(make_vec_env("ALE/Pong-v5", n_envs=2, seed=seed, backend=backend), 60)[-1][0] for seed in (1, 1, 7)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first[0], first[1])
+
+
+@both
+def test_monitors_record_whole_games_and_true_scores(backend: Backend, tmp_path: Path) -> None:
+    kwargs: dict[str, Any] = {"n_envs": 2, "seed": 0, "backend": backend, **PLAIN}
+    game = "ALE/Seaquest-v5"  # pays 20 at a time
+    truth = play(make_vec_env(game, **kwargs, **RAW), 900)
+    venv = make_vec_env(game, monitor_dir=tmp_path, **kwargs)
+    assert is_vecenv_wrapped(venv, VecMonitor)
+    learned = play(venv, 900)
+
+    scores, lengths, lives = np.zeros(2), np.zeros(2, dtype=int), np.array([3, 3])
+    games, lost_lives = 0, 0
+    for (_, score, over, _), (seen, reward, done, infos) in zip(truth[1:], learned[1:], strict=True):
+        scores, lengths = scores + score, lengths + 1
+        np.testing.assert_array_equal(reward, np.sign(score))
+        for i, info in enumerate(infos):
+            lost = not over[i] and info["lives"] < lives[i]
+            assert done[i] == (over[i] or lost)
+            assert ("episode" in info) == over[i]
+            assert ("terminal_observation" in info) == done[i]
+            assert not info["TimeLimit.truncated"]
+            if lost:
+                np.testing.assert_array_equal(info["terminal_observation"], seen[i])
+                lost_lives += 1
+            lives[i] = 3 if over[i] else info["lives"]
+            if over[i]:
+                assert (info["episode"]["r"], info["episode"]["l"]) == (scores[i], lengths[i])
+                scores[i], lengths[i] = 0, 0
+                games += 1
+    assert games >= 2
+    assert lost_lives >= 2 * games
+    assert len((tmp_path / "monitor.csv").read_text().splitlines()) == 2 + games
+
+
+@both
+def test_evaluation_counts_whole_games(backend: Backend) -> None:
+    class Random:
+        def predict(self, observation: NDArray[Any], **_: Any) -> tuple[NDArray[Any], None]:
+            return np.random.default_rng(0).integers(4, size=len(observation)), None
+
+    venv = make_vec_env("ALE/Breakout-v5", n_envs=2, seed=0, backend=backend, max_num_frames_per_episode=2000)
+    _, lengths = evaluate_policy(Random(), venv, n_eval_episodes=2, return_episode_rewards=True)  # type: ignore[arg-type]
+    venv.close()
+    assert isinstance(lengths, list)
+    assert min(lengths) > 100  # a life of Breakout lasts about 30 steps
+
+
+def test_frames_are_those_of_sb3() -> None:
+    """SB3's wrapper prepares a frame with the same steps, written by others."""
+    ours = make_env("ALE/Breakout-v5", **PLAIN)
+    bare = gymnasium.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0.0)
+    theirs = AtariWrapper(bare, noop_max=0, terminal_on_life_loss=False, clip_reward=False)
+    ours.reset(seed=0)
+    bare.reset(seed=0)
+    # SB3's wrapper presses fire and right when it resets, so it starts from the same game further down.
+    inner: Any = theirs
+    while type(inner.env).__name__ != "FireResetEnv":
+        inner = inner.env
+    inner.env = inner.env.env
+    for action in np.random.default_rng(0).integers(4, size=150):
+        seen, reward, *ends, _ = ours.step(action)
+        frame, its_reward, *its_ends, _ = theirs.step(action)
+        np.testing.assert_array_equal(seen[-1], frame[..., 0])
+        assert (reward, ends) == (its_reward, its_ends)
+        if any(ends):
+            break
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"frameskip": 0}, "frameskip must be an integer of at least 1; got 0"),
+        ({"noop_max": -1}, "noop_max must be an integer of at least 0; got -1"),
+        ({"frame_stack": 0}, "frame_stack must be an integer of at least 1; got 0"),
+        ({"repeat_action_probability": 2}, "repeat_action_probability must be between 0 and 1; got 2"),
+        ({"clip_rewards": "maybe"}, "clip_rewards must be true or false; got 'maybe'"),
+        ({"terminal_on_life_los": True}, r"unknown argument 'terminal_on_life_los' in .*"),
+        ({"noops": 3}, r"unknown argument 'noops' in .*; did you mean 'noop_max'\?"),
+    ],
+)
+@both
+def test_mistakes_are_named(backend: Backend, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        make_vec_env("ALE/Pong-v5", backend=backend, **kwargs)
+
+
+def test_what_the_native_backend_cannot_do_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match="'native' plays ALE/\\*-v5 games; 'CartPole-v1' is none, use 'dummy' or 'subproc'"
+    ):
+        make_vec_env("CartPole-v1", backend="native")
+    with pytest.raises(UsageError, match=r"unknown environment 'ALE/Pongg-v5'; did you mean 'ALE/Pong-v5'\?"):
+        make_vec_env("ALE/Pongg-v5", backend="native")
+    with pytest.raises(UsageError, match="unknown argument 'difficulty' in backend 'native'"):
+        make_vec_env("ALE/Pong-v5", backend="native", difficulty=1)
+
+
+@both
+def test_an_agent_learns_from_frames(backend: Backend) -> None:
+    venv = make_vec_env("ALE/Pong-v5", n_envs=2, seed=0, backend=backend)
+    model = rimrl.RecurrentPPO(
+        "CnnPolicy",
+        venv,
+        n_steps=8,
+        batch_size=16,
+        n_epochs=1,
+        policy_kwargs={"core": "lstm", "core_kwargs": {"hidden_size": 8}},
+    )
+    before = [weight.clone() for weight in model.policy.parameters()]
+    model.learn(16)
+    assert model.num_timesteps == 16
+    assert any(not weight.equal(old) for weight, old in zip(model.policy.parameters(), before, strict=True))
+    venv.close()
