@@ -65,7 +65,7 @@ class Task:
 
 TASKS = {
     "minigrid": Task("MiniGrid-MultiRoom-N2-S4-v0", "raw", "Mlp", n_envs=16),
-    "minigrid-one-hot": Task("MiniGrid-MultiRoom-N2-S4-v0", "one_hot", "MultiInput", n_envs=16),
+    "minigrid-one-hot": Task("MiniGrid-DoorKey-6x6-v0", "one_hot", "MultiInput", n_envs=16),
     "pong": Task("ALE/Pong-v5", "atari", "Cnn", n_envs=8, batch_size=256),
 }
 
@@ -92,9 +92,9 @@ def rimrl_env(task: Task, backend: str, seed: int) -> VecEnv:
     """The environments of a task through `rimrl.envs`, with the same observations."""
     from rimrl.envs.vector import make_vec_env  # noqa: PLC0415 (slow to import)
 
-    if task.observation != "one_hot":
-        raise SystemExit(f"--backend is not available for observation {task.observation!r}")
-    return make_vec_env(task.env_id, n_envs=task.n_envs, seed=seed, backend=backend, mission=False)  # type: ignore[arg-type]
+    kwargs = {} if task.observation == "atari" else {"mission": False}
+    env: VecEnv = make_vec_env(task.env_id, n_envs=task.n_envs, seed=seed, backend=backend, **kwargs)  # type: ignore[arg-type]
+    return env
 
 
 def flat_tiles(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
@@ -182,7 +182,7 @@ def run_task(name: str, args: argparse.Namespace) -> dict[str, Any]:
     workloads = {LABELS[side]: iteration(model) for side, model in models.items()}
     for label in [name for name in envs if name.startswith("environment")]:
         workloads[label] = step_only(envs[label], task.n_steps)
-    replay = Replay.record(make_env(task), task.n_steps)
+    replay = Replay.record(make_env(task), 4 * task.n_steps)
     for side in sides:
         model = make_model(task, side, replay.twin(), args.device, options if side != "contrib" else {})
         workloads[f"{LABELS[side]}, network alone"] = iteration(model)
@@ -237,6 +237,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.threads:
         th.set_num_threads(args.threads)
     names = list(TASKS) if args.task == "all" else [args.task]
+    for name in names:
+        if args.backend and TASKS[name].observation == "raw":
+            parser.error("--backend goes with --task minigrid-one-hot or pong: the back ends prepare observations")
     if args.quick:
         names, args.rounds = names[:1], min(args.rounds, 2)
     results = {}
