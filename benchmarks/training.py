@@ -65,7 +65,7 @@ class Task:
 
 TASKS = {
     "minigrid": Task("MiniGrid-MultiRoom-N2-S4-v0", "raw", "Mlp", n_envs=16),
-    "minigrid-one-hot": Task("MiniGrid-MultiRoom-N2-S4-v0", "one_hot", "MultiInput", n_envs=16),
+    "minigrid-one-hot": Task("MiniGrid-DoorKey-6x6-v0", "one_hot", "MultiInput", n_envs=16),
     "pong": Task("ALE/Pong-v5", "atari", "Cnn", n_envs=8, batch_size=256),
 }
 
@@ -92,9 +92,9 @@ def rimrl_env(task: Task, backend: str, seed: int) -> VecEnv:
     """The environments of a task through `rimrl.envs`, with the same observations."""
     from rimrl.envs.vector import make_vec_env  # noqa: PLC0415 (slow to import)
 
-    if task.observation != "one_hot":
-        raise SystemExit(f"--backend is not available for observation {task.observation!r}")
-    return make_vec_env(task.env_id, n_envs=task.n_envs, seed=seed, backend=backend, mission=False)  # type: ignore[arg-type]
+    kwargs = {} if task.observation == "atari" else {"mission": False}
+    env: VecEnv = make_vec_env(task.env_id, n_envs=task.n_envs, seed=seed, backend=backend, **kwargs)  # type: ignore[arg-type]
+    return env
 
 
 def flat_tiles(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
@@ -171,18 +171,19 @@ def state_bytes(model: Any) -> int:
 def run_task(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Time all sides of one task; returns plain results with the table's rows."""
     task = TASKS[name]
+    sides = ("contrib", *args.cores)
     options = {"autocast": args.autocast} if args.autocast else {}
-    envs = {side: make_env(task) for side in ("contrib", *(() if args.backend else ("lstm", "rim")), "environment")}
+    envs = {side: make_env(task) for side in ("contrib", *(() if args.backend else args.cores), "environment")}
     if args.backend:
-        envs |= {side: make_env(task, args.backend) for side in ("lstm", "rim", f"environment {args.backend}")}
+        envs |= {side: make_env(task, args.backend) for side in (*args.cores, f"environment {args.backend}")}
     models = {
-        side: make_model(task, side, envs[side], args.device, options if side != "contrib" else {}) for side in SIDES
+        side: make_model(task, side, envs[side], args.device, options if side != "contrib" else {}) for side in sides
     }
     workloads = {LABELS[side]: iteration(model) for side, model in models.items()}
     for label in [name for name in envs if name.startswith("environment")]:
         workloads[label] = step_only(envs[label], task.n_steps)
-    replay = Replay.record(make_env(task), task.n_steps)
-    for side in SIDES:
+    replay = Replay.record(make_env(task), 4 * task.n_steps)
+    for side in sides:
         model = make_model(task, side, replay.twin(), args.device, options if side != "contrib" else {})
         workloads[f"{LABELS[side]}, network alone"] = iteration(model)
 
@@ -201,7 +202,6 @@ def run_task(name: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-SIDES = ("contrib", "lstm", "rim")
 LABELS = {"contrib": "sb3-contrib LSTM", "lstm": "rimrl LSTM", "rim": "rimrl RIM"}
 
 
@@ -227,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", choices=[*TASKS, "all"], default="all")
     parser.add_argument("--rounds", type=int, default=7, help="timed iterations of each side")
     parser.add_argument("--quick", action="store_true", help="MiniGrid alone, two rounds")
+    parser.add_argument("--cores", nargs="+", choices=["lstm", "rim"], default=["lstm", "rim"], help="rimrl's cores")
     parser.add_argument("--backend", help="environment back end of rimrl's side; default: the one that contrib gets")
     parser.add_argument("--autocast", choices=["bf16"], help="arithmetic of the extractor on rimrl's side")
     parser.add_argument("--device", default="cpu")
@@ -236,6 +237,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.threads:
         th.set_num_threads(args.threads)
     names = list(TASKS) if args.task == "all" else [args.task]
+    for name in names:
+        if args.backend and TASKS[name].observation == "raw":
+            parser.error("--backend goes with --task minigrid-one-hot or pong: the back ends prepare observations")
     if args.quick:
         names, args.rounds = names[:1], min(args.rounds, 2)
     results = {}
