@@ -237,7 +237,13 @@ class RigLSTM(StepwiseCore):
         dynamics = self.dynamics
         tensors: list[Tensor] = []
         if self.input_selection is not None:
-            tensors += [views, input_keys, self.input_selection.query, dynamics.weight_input, dynamics.bias]
+            tensors += [
+                views,
+                input_keys.transpose(2, 3),
+                self.input_selection.query,
+                dynamics.weight_input,
+                dynamics.bias,
+            ]
         else:
             tensors += [(input_gates + dynamics.bias).permute(2, 0, 1, 3)]
         if self.cell_selection is not None:

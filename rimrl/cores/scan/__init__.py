@@ -1,7 +1,8 @@
 """Whole sequences in one autograd node: what makes the cores fast.
 
-`loop` drives a cell over time. `rim` is the cell of RIM, made of stages, a file each: `reading`, `dynamics` and
-`messages`; `native` is the same on the compiled kernels of ``kernels.cpp``, which `library` finds.
+`loop` drives a cell over time. `rim` and `riglstm` are the cells of those cores, made of stages: `reading`, `dynamics`
+and `messages` for RIM, in the same file for RigLSTM. `native` and `riglstm_native` are their twins on the compiled kernels
+of ``kernels.cpp``, which `library` finds.
 """
 
 from rimrl.cores.scan.loop import enabled, step_by_step

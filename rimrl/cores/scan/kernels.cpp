@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__APPLE__)
 #define KERNEL extern "C" __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -63,6 +64,35 @@ INLINE void weighted_sum(idx rows, idx n, const R* weight, idx weight_stride, co
     }
 }
 
+// How many of n scores come before the one at i: the larger, and of equal ones those of lower index.
+template <typename R> INLINE idx rank(const R* scores, idx stride, idx n, idx i) {
+    const R own = scores[i * stride];
+    idx before = 0;
+    for (idx m = 0; m < n; ++m) {
+        const R other = scores[m * stride];
+        before += other > own || (other == own && m < i);
+    }
+    return before;
+}
+
+// Softmax over those of n scores that are kept, in place; `kept` of them, or all but `skipped` (-1: none) if fewer.
+template <typename R> INLINE void softmax_of_largest(R* p, idx n, idx kept, idx skipped) {
+    R chosen[MAX_UNITS];
+    if (skipped >= 0) p[skipped] = -std::numeric_limits<R>::max();
+    R largest = p[0];
+    for (idx m = 1; m < n; ++m) largest = p[m] > largest ? p[m] : largest;
+    for (idx m = 0; m < n; ++m) chosen[m] = m != skipped && (kept >= n || rank(p, 1, n, m) < kept) ? R(1) : R(0);
+    R total = 0;
+    for (idx m = 0; m < n; ++m) total += p[m] = chosen[m] * exponential(p[m] - largest);
+    for (idx m = 0; m < n; ++m) p[m] /= total;
+}
+
+// The units with the K largest of `priority [N, B]`.
+template <typename R> INLINE void choose(idx N, idx B, idx K, const R* priority, R* mask) {
+    for (idx b = 0; b < B; ++b)
+        for (idx n = 0; n < N; ++n) mask[n * B + b] = rank(priority + b, B, N, n) < K ? R(1) : R(0);
+}
+
 // What the input adds to the gates of every unit, and which units win it.
 template <typename R>
 INLINE void compete(idx N, idx B, idx D, idx G, idx K, const R* h, idx h_stride, const R* keys, idx keys_stride,
@@ -76,16 +106,7 @@ INLINE void compete(idx N, idx B, idx D, idx G, idx K, const R* h, idx h_stride,
             R* __restrict g = gates + (n * B + b) * G;
             SIMD for (idx j = 0; j < G; ++j) g[j] = w[j] + s * v[j];
         }
-    for (idx b = 0; b < B; ++b)
-        for (idx n = 0; n < N; ++n) {
-            idx before = 0;
-            const R own = share[n * B + b];
-            for (idx m = 0; m < N; ++m) {
-                const R other = share[m * B + b];
-                before += other > own || (other == own && m < n);
-            }
-            mask[n * B + b] = before < K ? R(1) : R(0);
-        }
+    choose(N, B, K, share, mask);
 }
 
 template <typename R>
@@ -113,7 +134,8 @@ INLINE void lstm(idx N, idx B, idx D, R* gates, const R* c, idx c_stride, const 
 }
 
 template <typename R>
-INLINE void attend(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, R* attention, R* read) {
+INLINE void attend(idx N, idx B, idx H, idx dk, idx dv, idx kept, idx others_only, const R* qkv, R* attention,
+                   R* read) {
     const idx W = H * (2 * dk + dv), unit = B * W;
     const R scale = R(1) / std::sqrt(R(dk));
     for (idx b = 0; b < B; ++b)
@@ -121,6 +143,7 @@ INLINE void attend(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, R* attenti
             R* __restrict p = attention + (b * H + i) * N * N;
             const R* q = qkv + b * W + i * dk;
             const R* v = qkv + b * W + 2 * H * dk + i * dv;
+            const bool plain = kept >= N && !others_only;
             for (idx n = 0; n < N; ++n) {
                 R largest = 0;
                 for (idx m = 0; m < N; ++m) {
@@ -128,16 +151,66 @@ INLINE void attend(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, R* attenti
                     largest = m == 0 || s > largest ? s : largest;
                     p[n * N + m] = s;
                 }
-                for (idx m = 0; m < N; ++m) p[n * N + m] -= largest;
+                if (plain) {
+                    for (idx m = 0; m < N; ++m) p[n * N + m] -= largest;
+                } else {
+                    softmax_of_largest(p + n * N, N, kept, others_only ? n : -1);
+                }
             }
-            SIMD for (idx j = 0; j < N * N; ++j) p[j] = exponential(p[j]);
-            for (idx n = 0; n < N; ++n) {
-                R total = 0;
-                for (idx m = 0; m < N; ++m) total += p[n * N + m];
-                for (idx m = 0; m < N; ++m) p[n * N + m] /= total;
+            if (plain) {
+                SIMD for (idx j = 0; j < N * N; ++j) p[j] = exponential(p[j]);
+                for (idx n = 0; n < N; ++n) {
+                    R total = 0;
+                    for (idx m = 0; m < N; ++m) total += p[n * N + m];
+                    for (idx m = 0; m < N; ++m) p[n * N + m] /= total;
+                }
+            }
+            for (idx n = 0; n < N; ++n)
                 weighted_sum(N, dv, p + n * N, 1, v, unit, read + (n * B + b) * H * dv + i * dv);
-            }
         }
+}
+
+// RigLSTM's input feature selection: scores of V views, softmax over the `kept` largest, and what is read of them,
+// which is [B, N, F].
+template <typename R>
+INLINE void select_views(idx N, idx B, idx V, idx dk, idx F, idx kept, const R* queries, const R* keys, const R* views,
+                         R* attention, R* mean_score, R* read) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            R* p = attention + (b * N + n) * V;
+            R total = 0;
+            for (idx j = 0; j < V; ++j) {
+                p[j] = dot(queries + (n * B + b) * dk, keys + (b * V + j) * dk, dk);
+                total += p[j];
+            }
+            mean_score[n * B + b] = total / R(V);
+            softmax_of_largest(p, V, kept, idx(-1));
+            weighted_sum(V, F, p, 1, views + b * V * F, F, read + (b * N + n) * F);
+        }
+}
+
+template <typename R>
+INLINE void select_views_backward(idx N, idx B, idx V, idx dk, idx F, const R* queries, const R* keys, const R* views,
+                                  const R* attention, const R* d_read, R* d_queries, idx d_queries_stride, R* d_keys,
+                                  R* d_views) {
+    R d_scores[MAX_UNITS * MAX_UNITS];
+    for (idx b = 0; b < B; ++b) {
+        const R* p = attention + b * N * V;
+        for (idx n = 0; n < N; ++n) {
+            R mean = 0;
+            for (idx j = 0; j < V; ++j) {
+                const R d = p[n * V + j] == R(0) ? R(0) : dot(d_read + (n * B + b) * F, views + (b * V + j) * F, F);
+                d_scores[n * V + j] = d;
+                mean += p[n * V + j] * d;
+            }
+            for (idx j = 0; j < V; ++j) d_scores[n * V + j] = p[n * V + j] * (d_scores[n * V + j] - mean);
+            weighted_sum(V, dk, d_scores + n * V, 1, keys + b * V * dk, dk, d_queries + n * d_queries_stride + b * dk);
+        }
+        for (idx j = 0; j < V; ++j) {
+            weighted_sum(N, dk, d_scores + j, V, queries + b * dk, B * dk, d_keys + (b * V + j) * dk);
+            weighted_sum(N, F, p + j, V, d_read + b * F, B * F, d_views + (b * V + j) * F);
+        }
+    }
 }
 
 // Gated communication and the choice between new and old state; `answer` becomes its own activation.
@@ -277,8 +350,8 @@ INLINE void compete_backward(idx N, idx B, idx D, idx G, const R* d_gates, idx d
 BOTH(compete, A1, (N, B, D, G, K, h, hs, k, ks, v, vs, bias, gates, share, mask))
 #define A2(R) (idx N, idx B, idx D, R* gates, const R* c, idx cs, const R* mask, R* tc, R* hn, idx hns, R* co, idx cos)
 BOTH(lstm, A2, (N, B, D, gates, c, cs, mask, tc, hn, hns, co, cos))
-#define A3(R) (idx N, idx B, idx H, idx dk, idx dv, const R* qkv, R* attention, R* read)
-BOTH(attend, A3, (N, B, H, dk, dv, qkv, attention, read))
+#define A3(R) (idx N, idx B, idx H, idx dk, idx dv, idx kept, idx others, const R* qkv, R* attention, R* read)
+BOTH(attend, A3, (N, B, H, dk, dv, kept, others, qkv, attention, read))
 #define A4(R) (idx N, idx B, idx D, R* answer, const R* hn, idx hns, const R* h, idx hs, const R* mask, R* ho, idx hos, R* y)
 BOTH(update, A4, (N, B, D, answer, hn, hns, h, hs, mask, ho, hos, y))
 #define A5(R) (idx N, idx B, idx D, const R* dy, R* dh, const R* mask, const R* answer, R* dh_new, R* d_answer)
@@ -289,6 +362,12 @@ BOTH(attend_backward, A6, (N, B, H, dk, dv, qkv, attention, d_read, d_qkv, ds))
 BOTH(lstm_backward, A7, (N, B, D, dh_new, d_read, mask, a, tc, c, cs, dc, dg, dgs))
 #define A8(R) (idx N, idx B, idx D, idx G, const R* dg, idx dgs, const R* v, idx vs, const R* k, idx ks, const R* share, const R* mask, const R* dhg, R* dsc, R* dh)
 BOTH(compete_backward, A8, (N, B, D, G, dg, dgs, v, vs, k, ks, share, mask, dhg, dsc, dh))
+#define A9(R) (idx N, idx B, idx K, const R* priority, R* mask)
+BOTH(choose, A9, (N, B, K, priority, mask))
+#define A10(R) (idx N, idx B, idx V, idx dk, idx F, idx kept, const R* q, const R* k, const R* v, R* attention, R* mean, R* read)
+BOTH(select_views, A10, (N, B, V, dk, F, kept, q, k, v, attention, mean, read))
+#define A11(R) (idx N, idx B, idx V, idx dk, idx F, const R* q, const R* k, const R* v, const R* attention, const R* d_read, R* dq, idx dqs, R* d_k, R* d_v)
+BOTH(select_views_backward, A11, (N, B, V, dk, F, q, k, v, attention, d_read, dq, dqs, d_k, d_v))
 
 // For linkers that look for a Python module's entry; the library is loaded by ctypes and never imported.
 extern "C" void* PyInit__kernels() { return nullptr; }

@@ -11,14 +11,19 @@ import torch
 from torch import Tensor
 
 _MODULE = "rimrl.cores.scan._kernels"
+MAX_UNITS = 64
+"""Most units, or views, that the kernels take, as in ``kernels.cpp``."""
 _SIGNATURES = {
     "compete": "iiiiipipipipppp",
     "lstm": "iiippipppipi",
-    "attend": "iiiiippp",
+    "attend": "iiiiiiippp",
     "update": "iiippipippip",
     "update_backward": "iiipppppp",
     "attend_backward": "iiiiippppi",
     "lstm_backward": "iiippppppippi",
+    "choose": "iiipp",
+    "select_views": "iiiiiipppppp",
+    "select_views_backward": "iiiiippppppipp",
     "compete_backward": "iiiipipipippppp",
 }
 """Arguments of each kernel of ``kernels.cpp``: i an integer, p the address of a tensor."""
@@ -56,7 +61,7 @@ def kernels(like: Tensor) -> Kernels | None:
     """The kernels for a tensor's device and dtype.
 
     Returns:
-        None where there are none: another device than the CPU, another dtype than float32 and float64, more units
-        than fit, or nothing was compiled.
+        None where there are none: another device than the CPU, another dtype than float32 and float64, or nothing
+        was compiled.
     """
     return _kernels(like.dtype) if like.device.type == "cpu" else None

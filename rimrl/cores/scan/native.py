@@ -11,13 +11,10 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
-from rimrl.cores.scan.library import Kernels
+from rimrl.cores.scan.library import MAX_UNITS, Kernels
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.scan.rim import RIMPlan
-
-MAX_UNITS = 64
-"""As in ``kernels.cpp``."""
 
 
 class NativeRIMCell:
@@ -118,8 +115,8 @@ class NativeRIMCell:
         k.lstm(N, B, D, gates.data_ptr(), c.data_ptr(), state_stride, mask, self.tanh_c[t].data_ptr(),
                h_new.data_ptr(), self.h_new_stride, c_out.data_ptr(), state_stride)
         torch.bmm(h_new, self.query_key_value, out=qkv)
-        k.attend(N, B, self.heads, self.key_size, self.value_size, qkv.data_ptr(), self.attention[t].data_ptr(),
-                 read.data_ptr())
+        k.attend(N, B, self.heads, self.key_size, self.value_size, N, 0, qkv.data_ptr(),
+                 self.attention[t].data_ptr(), read.data_ptr())
         torch.addmm(self.project_bias, read, self.project.t(), out=answer)
         k.update(N, B, D, answer.data_ptr(), h_new.data_ptr(), self.h_new_stride, h.data_ptr(), state_stride, mask,
                  h_out.data_ptr(), state_stride, y.data_ptr())

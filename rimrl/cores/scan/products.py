@@ -17,6 +17,11 @@ def weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
     return torch.bmm(x.flatten(1, 2).transpose(1, 2), dy.flatten(1, 2))
 
 
+def batch_first_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
+    """`weight_gradient` of ``x [T, B, N, in]``."""
+    return torch.bmm(x.flatten(0, 1).permute(1, 2, 0), dy.flatten(1, 2))
+
+
 class _InputProduct(torch.autograd.Function):
     """`input_product` without a copy of its input, or of the input's gradient, for each unit."""
 

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan.dynamics import LSTMGates
+from rimrl.cores.scan.library import MAX_UNITS, kernels
 from rimrl.cores.scan.memory import Buffers
-from rimrl.cores.scan.products import weight_gradient
+from rimrl.cores.scan.products import batch_first_weight_gradient, weight_gradient
+from rimrl.cores.scan.riglstm_native import NativeHidden, NativeViews
 from rimrl.cores.scan.selection import rank, softmax_of_largest
 
 
@@ -46,7 +48,7 @@ class RigLSTMCell:
         T: Time steps.
         B: Batch rows.
         saving: Keep what the backward pass needs.
-        tensors: With input selection views ``[T, B, V, F]``, keys ``[T, B, dk, V]``, query ``[N, D, dk]``,
+        tensors: With input selection views ``[T, B, V, F]``, keys ``[T, B, V, dk]``, query ``[N, D, dk]``,
             ``weight_input [N, F, 4 D]`` and ``bias [N, 4 D]``; without it the input's part of the gates
             ``[N, T, B, 4 D]``, bias included. With weights of its own for cell selection, its keys ``[T, B, dk, 1]``
             and query. With hidden selection its query ``[N, D, dk]``, and key beside value ``[D, dk + dv]``. Then
@@ -59,22 +61,29 @@ class RigLSTMCell:
         rest = list(tensors)
         N = (tensors[2] if plan.input_top_k is not None else tensors[0]).shape[0]
         self.buffers = buffers = Buffers(N, T, B, saving, tensors[0])
-        self.views: _Views | None = None
+        sets = max(N, tensors[0].shape[2] if plan.input_top_k is not None else 0)
+        self.kernels = kernels(tensors[0]) if sets <= MAX_UNITS else None
+        self.views: Views | NativeViews | None = None
         self.input_gates: tuple[Tensor, ...] = ()
         if plan.input_top_k is not None:
-            self.views = _Views(buffers, plan.input_top_k, *(rest.pop(0) for _ in range(5)))
+            views, keys, query, weight, bias = (rest.pop(0) for _ in range(5))
+            if self.kernels is None:
+                self.views = Views(buffers, plan.input_top_k, views, keys, query, weight, bias)
+            else:
+                self.views = NativeViews(self.kernels, buffers, plan.input_top_k, views, keys, query, weight, bias)
         else:
             self.input_gates = rest.pop(0).unbind(1)
         self.own: tuple[tuple[Tensor, ...], Tensor] | None = None
         if plan.cell_selection == "own":
             keys, query = rest.pop(0), rest.pop(0)
             self.own = keys[..., 0].unbind(0), query
-        self.hidden: _Hidden | None = None
+        self.hidden: Hidden | NativeHidden | None = None
         if plan.hidden_top_k is not None:
-            self.hidden = _Hidden(buffers, plan.hidden_top_k, rest.pop(0), rest.pop(0))
+            of_hidden = (buffers, plan.hidden_top_k, rest.pop(0), rest.pop(0))
+            self.hidden = Hidden(*of_hidden) if self.kernels is None else NativeHidden(self.kernels, *of_hidden)
         self.weight_hidden = rest.pop(0)
         self.gates = LSTMGates(buffers, self.weight_hidden.shape[2] // 4)
-        self.soft = _SoftUpdate(buffers, *rest) if plan.soft_update else None
+        self.soft = SoftUpdating(buffers, *rest) if plan.soft_update else None
         self.mask = buffers.steps(1)
 
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
@@ -89,11 +98,14 @@ class RigLSTMCell:
             priority = torch.linalg.vecdot(torch.bmm(h, query), keys[t])
         if self.plan.cell_selection is None or priority is None:
             mask.fill_(1.0)
+        elif self.kernels is not None:
+            N, B = priority.shape
+            self.kernels.choose(N, B, self.plan.num_active, priority.contiguous().data_ptr(), mask.data_ptr())
         else:
             torch.lt(rank(priority), self.plan.num_active, out=mask[..., 0])
         if self.hidden is not None:
             gates.baddbmm_(h, self.weight_hidden[:, :D])
-            gates.baddbmm_(self.hidden.forward(t, h).transpose(0, 1), self.weight_hidden[:, D:])
+            gates.baddbmm_(self.hidden.forward(t, h), self.weight_hidden[:, D:])
         else:
             gates.baddbmm_(_everyone(h), self.weight_hidden)
         h_new, c_new = self.gates.forward(t, gates, c)
@@ -139,7 +151,7 @@ class RigLSTMCell:
             grads += (None, None)  # the choice has no gradient
         if self.hidden is not None:
             grads += self.hidden.gradients(h)
-            d_own, d_read = weight_gradient(h, d_gates), _weight_gradient(self.hidden.read, d_gates)
+            d_own, d_read = weight_gradient(h, d_gates), self.hidden.reader_gradient(d_gates)
             grads += (torch.cat([d_own, d_read], dim=1),)
         else:
             everyone = h.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)  # [T B, N D]
@@ -148,22 +160,15 @@ class RigLSTMCell:
 
     def trace(self) -> CoreTrace:
         active = torch.stack(self.mask)[..., 0].transpose(1, 2).bool()
-        views = None
-        if self.views is not None:
-            views = torch.nn.functional.pad(torch.stack(self.views.attention).permute(0, 3, 2, 1), (1, 0))
-        hidden = None if self.hidden is None else torch.stack(self.hidden.attention).permute(0, 3, 2, 1).contiguous()
-        return CoreTrace(active, views, hidden)
+        # There is no null element: column 0 is zero.
+        views = None if self.views is None else torch.nn.functional.pad(self.views.trace(), (1, 0))
+        return CoreTrace(active, views, None if self.hidden is None else self.hidden.trace())
 
 
 def _everyone(h: Tensor) -> Tensor:
     """``[N, B, N D]``: the hidden vectors of all units, for every unit."""
     rows = h.transpose(0, 1).flatten(1)
     return rows.expand(len(h), *rows.shape)
-
-
-def _weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
-    """`rimrl.cores.scan.products.weight_gradient` of ``x [T, B, N, in]``, without copying."""
-    return torch.bmm(x.flatten(0, 1).permute(1, 2, 0), dy.flatten(1, 2))
 
 
 def _softmax_backward(d_attention: Tensor, attention: Tensor) -> Tensor:
@@ -173,7 +178,7 @@ def _softmax_backward(d_attention: Tensor, attention: Tensor) -> Tensor:
     return d_scores.permute(2, 1, 0).contiguous()
 
 
-class _Views:
+class Views:
     """Input feature selection, and what the selected features add to the gates."""
 
     def __init__(
@@ -192,7 +197,7 @@ class _Views:
     def forward(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
         """The input's part of the gates ``[N, B, 4 D]``, and every unit's mean score ``[N, B]``."""
         queries = torch.bmm(h, self.query, out=self.queries[t])
-        scores = torch.bmm(queries.transpose(0, 1), self.keys[t]).permute(2, 1, 0).contiguous()  # [j, n, B]
+        scores = torch.bmm(self.keys[t], queries.permute(1, 2, 0)).permute(1, 2, 0).contiguous()  # [j, n, B]
         attention = softmax_of_largest(scores, self.top_k, self.attention[t])
         read = torch.bmm(attention.permute(2, 1, 0).contiguous(), self.views[t], out=self.read_steps[t])
         return torch.baddbmm(self.bias, read.transpose(0, 1), self.weight), scores.mean(0)
@@ -211,18 +216,22 @@ class _Views:
         attention = self.attention[t]
         torch.bmm(attention.permute(2, 0, 1).contiguous(), d_read, out=self.d_views_steps[t])
         d_scores = _softmax_backward(torch.bmm(d_read, self.views[t].transpose(1, 2)), attention)  # [B, n, j]
-        torch.bmm(self.queries[t].permute(1, 2, 0), d_scores, out=self.d_keys_steps[t])
+        torch.bmm(d_scores.transpose(1, 2), self.queries[t].transpose(0, 1), out=self.d_keys_steps[t])
         d_queries = self.d_queries_steps[t]
-        d_queries.copy_(torch.bmm(d_scores, self.keys[t].transpose(1, 2)).transpose(0, 1))
+        d_queries.copy_(torch.bmm(d_scores, self.keys[t]).transpose(0, 1))
         return torch.bmm(d_queries, self.query_transposed)
 
     def gradients(self, h: Tensor, d_gates: Tensor) -> tuple[Tensor | None, ...]:
         """Of views, keys, query, ``weight_input`` and bias."""
-        d_weight = _weight_gradient(self.read, d_gates)
+        d_weight = batch_first_weight_gradient(self.read, d_gates)
         return self.d_views, self.d_keys, weight_gradient(h, self.d_queries), d_weight, d_gates.sum((1, 2))
 
+    def trace(self) -> Tensor:
+        """Attention ``[T, B, N, V]``."""
+        return torch.stack(self.attention).permute(0, 3, 2, 1)
 
-class _Hidden:
+
+class Hidden:
     """Hidden state selection."""
 
     def __init__(self, buffers: Buffers, top_k: int, query: Tensor, key_value: Tensor) -> None:
@@ -247,13 +256,13 @@ class _Hidden:
         return keys, values
 
     def forward(self, t: int, h: Tensor) -> Tensor:
-        """What each unit reads of the others, ``[B, N, dv]``."""
+        """What each unit reads of the others, ``[N, B, dv]``."""
         queries = torch.bmm(h, self.query, out=self.queries[t])
         torch.mm(h.reshape(-1, h.shape[2]), self.key_value, out=self.keys_values[t])
         keys, values = self._split(t)
         scores = torch.bmm(keys, queries.permute(1, 2, 0)).permute(1, 2, 0)  # [m, n, B]
         attention = softmax_of_largest(scores.masked_fill(self.itself, float("-inf")), self.top_k, self.attention[t])
-        return torch.bmm(attention.permute(2, 1, 0).contiguous(), values, out=self.read_steps[t])
+        return torch.bmm(attention.permute(2, 1, 0).contiguous(), values, out=self.read_steps[t]).transpose(0, 1)
 
     def start_backward(self) -> None:
         self.d_queries = self.buffers.units_first(self.query.shape[2])
@@ -280,8 +289,16 @@ class _Hidden:
         d_key_value = weight_gradient(h, self.d_keys_values).sum(0)
         return weight_gradient(h, self.d_queries) * self.scale, d_key_value
 
+    def reader_gradient(self, d_gates: Tensor) -> Tensor:
+        """Gradient of the weight that what was read is multiplied with, ``[N, dv, G D]``."""
+        return batch_first_weight_gradient(self.read, d_gates)
 
-class _SoftUpdate:
+    def trace(self) -> Tensor:
+        """Attention ``[T, B, N, N]``, reader by read unit."""
+        return torch.stack(self.attention).permute(0, 3, 2, 1).contiguous()
+
+
+class SoftUpdating:
     """Soft state updating: how far each unit goes from its old to its new hidden vector."""
 
     def __init__(self, buffers: Buffers, input_query: Tensor, matrix: Tensor, key: Tensor) -> None:
