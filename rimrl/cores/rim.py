@@ -30,7 +30,7 @@ from rimrl.cores.options import (
 )
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.library import kernels
-from rimrl.cores.scan.native import NativeRIMCell
+from rimrl.cores.scan.native import NativeRIM
 from rimrl.cores.scan.products import input_product
 from rimrl.cores.scan.rim import RIMCell, RIMPlan
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
@@ -238,9 +238,9 @@ class RIM(StepwiseCore):
         query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
         unit_keys = _by_head(keys, query)
         native = kernels(bias) if read.heads == 1 else None
-        if native is not None and NativeRIMCell.covers(self._plan, self.num_units):
+        if native is not None and native.gemm is not None and NativeRIM.covers(self._plan, self.num_units):
             weights = (dynamics.weight_input, *hidden, bias)
-            return partial(NativeRIMCell, native, self._plan), (
+            return partial(NativeRIM, native, self._plan), (
                 unit_keys[..., 0, :],
                 values[:, :, 0],
                 *weights,

@@ -1,344 +1,176 @@
-// Fused element-wise parts of the RIM's step, forward and backward, for the CPU; products of matrices stay torch's.
-// rimrl/cores/scan/native.py calls these and says what each argument is. Tensors of one step are [N, B, width]: the
-// rows of a unit are contiguous, and `stride` is the distance between units, for views into [N, T, B, width].
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
+// What rimrl/cores/scan/library.py loads: the kernels one by one, and the loops over time of RIM and LSTM, whose
+// products of matrices are those of the BLAS that torch brings. Products are row-major.
+#include "kernels.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__APPLE__)
 #define KERNEL extern "C" __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define KERNEL extern "C"
 #endif
-#define INLINE static inline __attribute__((always_inline))
-#define SIMD _Pragma("omp simd")
 
-typedef int64_t idx;
-static const idx MAX_UNITS = 64;  // as in native.py
-
-// A polynomial that the compiler can vectorise; |relative error| < 2e-7, as the C library's within float's precision.
-INLINE float exponential(float x) {
-    x = x > 88.0f ? 88.0f : (x < -87.0f ? -87.0f : x);
-    const float shifted = x * 1.44269504f + 12582912.0f;  // rounds to the nearest integer in the low bits
-    const float n = shifted - 12582912.0f;
-    float r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const int32_t bits = ((int32_t)n + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
-}
-INLINE double exponential(double x) { return std::exp(x); }
-
-template <typename R> INLINE R sigmoid(R x) { return R(1) / (R(1) + exponential(-x)); }
-template <typename R> INLINE R hyperbolic(R x) {
-    const R e = exponential(R(-2) * (x < R(0) ? -x : x));
-    const R magnitude = (R(1) - e) / (R(1) + e);
-    return x < R(0) ? -magnitude : magnitude;
-}
-
-template <typename R> INLINE R dot(const R* __restrict a, const R* __restrict b, idx n) {
-    R sum = 0;
-    _Pragma("omp simd reduction(+ : sum)") for (idx j = 0; j < n; ++j) sum += a[j] * b[j];
-    return sum;
-}
-
-// out = sum over m of weight_m row_m, for rows of n entries.
 template <typename R>
-INLINE void weighted_sum(idx rows, idx n, const R* weight, idx weight_stride, const R* row, idx row_stride,
-                         R* __restrict out) {
-    const R first = weight[0];
-    SIMD for (idx j = 0; j < n; ++j) out[j] = first * row[j];
-    for (idx m = 1; m < rows; ++m) {
-        const R w = weight[m * weight_stride];
-        const R* __restrict x = row + m * row_stride;
-        SIMD for (idx j = 0; j < n; ++j) out[j] += w * x[j];
-    }
+using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*, const int*,
+                      const R*, const int*, const R*, R*, const int*);
+
+// c [m, n] = beta c + a [m, k] b [k, n]; with `transposed`, b is [n, k].
+template <typename R>
+INLINE void product(Gemm<R> gemm, idx m, idx n, idx k, const R* a, const R* b, bool transposed, R beta, R* c) {
+    const int M = int(m), N = int(n), K = int(k), ldb = transposed ? K : N;
+    const R one = 1;
+    gemm(transposed ? "T" : "N", "N", &N, &M, &K, &one, b, &ldb, a, &K, &beta, c, &N);
 }
 
-// How many of n scores come before the one at i: the larger, and of equal ones those of lower index.
-template <typename R> INLINE idx rank(const R* scores, idx stride, idx n, idx i) {
-    const R own = scores[i * stride];
-    idx before = 0;
-    for (idx m = 0; m < n; ++m) {
-        const R other = scores[m * stride];
-        before += other > own || (other == own && m < i);
-    }
-    return before;
-}
-
-// Softmax over those of n scores that are kept, in place; `kept` of them, or all but `skipped` (-1: none) if fewer.
-template <typename R> INLINE void softmax_of_largest(R* p, idx n, idx kept, idx skipped) {
-    R chosen[MAX_UNITS];
-    if (skipped >= 0) p[skipped] = -std::numeric_limits<R>::max();
-    R largest = p[0];
-    for (idx m = 1; m < n; ++m) largest = p[m] > largest ? p[m] : largest;
-    for (idx m = 0; m < n; ++m) chosen[m] = m != skipped && (kept >= n || rank(p, 1, n, m) < kept) ? R(1) : R(0);
-    R total = 0;
-    for (idx m = 0; m < n; ++m) total += p[m] = chosen[m] * exponential(p[m] - largest);
-    for (idx m = 0; m < n; ++m) p[m] /= total;
-}
-
-// The units with the K largest of `priority [N, B]`.
-template <typename R> INLINE void choose(idx N, idx B, idx K, const R* priority, R* mask) {
+// Rows that start an episode go back to the initial state.
+template <typename R>
+INLINE void reset(idx N, idx B, idx D, const uint8_t* starts, const R* initial, R* state, idx stride) {
     for (idx b = 0; b < B; ++b)
-        for (idx n = 0; n < N; ++n) mask[n * B + b] = rank(priority + b, B, N, n) < K ? R(1) : R(0);
-}
-
-// What the input adds to the gates of every unit, and which units win it.
-template <typename R>
-INLINE void compete(idx N, idx B, idx D, idx G, idx K, const R* h, idx h_stride, const R* keys, idx keys_stride,
-                    const R* values, idx values_stride, const R* bias, R* gates, R* share, R* mask) {
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            const R s = sigmoid(dot(h + n * h_stride + b * D, keys + n * keys_stride + b * D, D));
-            share[n * B + b] = s;
-            const R* __restrict v = values + n * values_stride + b * G;
-            const R* __restrict w = bias + n * G;
-            R* __restrict g = gates + (n * B + b) * G;
-            SIMD for (idx j = 0; j < G; ++j) g[j] = w[j] + s * v[j];
-        }
-    choose(N, B, K, share, mask);
-}
-
-template <typename R>
-INLINE void lstm(idx N, idx B, idx D, R* gates, const R* c, idx c_stride, const R* mask, R* tanh_c, R* h_new,
-                 idx h_new_stride, R* c_out, idx c_out_stride) {
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            const idx row = n * B + b;
-            R* __restrict a = gates + row * 4 * D;
-            const R* __restrict c0 = c + n * c_stride + b * D;
-            R* __restrict tc = tanh_c + row * D;
-            R* __restrict hn = h_new + n * h_new_stride + b * D;
-            R* __restrict c1 = c_out + n * c_out_stride + b * D;
-            const bool active = mask[row] != R(0);
-            SIMD for (idx j = 0; j < 2 * D; ++j) a[j] = sigmoid(a[j]);
-            SIMD for (idx j = 2 * D; j < 3 * D; ++j) a[j] = hyperbolic(a[j]);
-            SIMD for (idx j = 3 * D; j < 4 * D; ++j) a[j] = sigmoid(a[j]);
-            SIMD for (idx j = 0; j < D; ++j) {
-                const R c_new = a[D + j] * c0[j] + a[j] * a[2 * D + j];
-                tc[j] = hyperbolic(c_new);
-                hn[j] = a[3 * D + j] * tc[j];
-                c1[j] = active ? c_new : c0[j];
-            }
-        }
-}
-
-template <typename R>
-INLINE void attend(idx N, idx B, idx H, idx dk, idx dv, idx kept, idx others_only, const R* qkv, R* attention,
-                   R* read) {
-    const idx W = H * (2 * dk + dv), unit = B * W;
-    const R scale = R(1) / std::sqrt(R(dk));
-    for (idx b = 0; b < B; ++b)
-        for (idx i = 0; i < H; ++i) {
-            R* __restrict p = attention + (b * H + i) * N * N;
-            const R* q = qkv + b * W + i * dk;
-            const R* v = qkv + b * W + 2 * H * dk + i * dv;
-            const bool plain = kept >= N && !others_only;
-            for (idx n = 0; n < N; ++n) {
-                R largest = 0;
-                for (idx m = 0; m < N; ++m) {
-                    const R s = scale * dot(q + n * unit, q + m * unit + H * dk, dk);
-                    largest = m == 0 || s > largest ? s : largest;
-                    p[n * N + m] = s;
-                }
-                if (plain) {
-                    for (idx m = 0; m < N; ++m) p[n * N + m] -= largest;
-                } else {
-                    softmax_of_largest(p + n * N, N, kept, others_only ? n : -1);
-                }
-            }
-            if (plain) {
-                SIMD for (idx j = 0; j < N * N; ++j) p[j] = exponential(p[j]);
-                for (idx n = 0; n < N; ++n) {
-                    R total = 0;
-                    for (idx m = 0; m < N; ++m) total += p[n * N + m];
-                    for (idx m = 0; m < N; ++m) p[n * N + m] /= total;
-                }
-            }
+        if (starts[b])
             for (idx n = 0; n < N; ++n)
-                weighted_sum(N, dv, p + n * N, 1, v, unit, read + (n * B + b) * H * dv + i * dv);
-        }
+                std::memcpy(state + n * stride + b * D, initial + n * D, D * sizeof(R));
 }
 
-// RigLSTM's input feature selection: scores of V views, softmax over the `kept` largest, and what is read of them,
-// which is [B, N, F].
-template <typename R>
-INLINE void select_views(idx N, idx B, idx V, idx dk, idx F, idx kept, const R* queries, const R* keys, const R* views,
-                         R* attention, R* mean_score, R* read) {
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            R* p = attention + (b * N + n) * V;
-            R total = 0;
-            for (idx j = 0; j < V; ++j) {
-                p[j] = dot(queries + (n * B + b) * dk, keys + (b * V + j) * dk, dk);
-                total += p[j];
+template <typename R> INLINE void reset_backward(idx N, idx B, idx D, const uint8_t* starts, R* d_initial, R* d_state) {
+    for (idx b = 0; b < B; ++b)
+        if (starts[b])
+            for (idx n = 0; n < N; ++n) {
+                R* __restrict d = d_state + (n * B + b) * D;
+                R* __restrict d0 = d_initial + n * D;
+                SIMD for (idx j = 0; j < D; ++j) {
+                    d0[j] += d[j];
+                    d[j] = 0;
+                }
             }
-            mean_score[n * B + b] = total / R(V);
-            softmax_of_largest(p, V, kept, idx(-1));
-            weighted_sum(V, F, p, 1, views + b * V * F, F, read + (b * N + n) * F);
-        }
 }
 
-template <typename R>
-INLINE void select_views_backward(idx N, idx B, idx V, idx dk, idx F, const R* queries, const R* keys, const R* views,
-                                  const R* attention, const R* d_read, R* d_queries, idx d_queries_stride, R* d_keys,
-                                  R* d_views) {
-    R d_scores[MAX_UNITS * MAX_UNITS];
-    for (idx b = 0; b < B; ++b) {
-        const R* p = attention + b * N * V;
-        for (idx n = 0; n < N; ++n) {
-            R mean = 0;
-            for (idx j = 0; j < V; ++j) {
-                const R d = p[n * V + j] == R(0) ? R(0) : dot(d_read + (n * B + b) * F, views + (b * V + j) * F, F);
-                d_scores[n * V + j] = d;
-                mean += p[n * V + j] * d;
-            }
-            for (idx j = 0; j < V; ++j) d_scores[n * V + j] = p[n * V + j] * (d_scores[n * V + j] - mean);
-            weighted_sum(V, dk, d_scores + n * V, 1, keys + b * V * dk, dk, d_queries + n * d_queries_stride + b * dk);
+// The fields of both structures are listed, in this order, in native.py. With keep = 0 all steps share one slot of
+// what only the backward pass reads.
+template <typename R> struct RIMSequence {
+    idx T, B, N, D, H, dk, dv, K, keep;
+    Gemm<R> gemm;
+    const uint8_t* starts;  // [T, B], or null
+    const R *h_start, *c_start;  // [N, D]
+    const R *keys, *reads, *bias, *weight_hidden, *weight_qkv, *project, *project_bias;
+    R *h, *c, *y;  // [N, T + 1, B, D], the same, [T, B, N, D]
+    R *gates, *share, *mask, *tanh_c, *h_new, *qkv, *attention, *read, *answer;
+    const R* dy;
+    R *dh, *dc, *dh_start, *dc_start;
+    R *d_gates, *d_scores, *d_qkv, *d_answer;
+    R *dh_new, *d_h_read, *dh_gates, *d_read;
+};
+
+template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
+    const idx state = (T + 1) * step, kept = s->keep ? T * step : step;
+    for (idx t = 0; t < T; ++t) {
+        const idx slot = s->keep ? t : 0, rows = slot * N * B;
+        R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + rows * 4 * D, *mask = s->mask + rows;
+        R *h_new = s->h_new + slot * step, *qkv = s->qkv + rows * W, *read = s->read + rows * V;
+        R* answer = s->answer + rows * 2 * D;
+        if (s->starts) {
+            reset(N, B, D, s->starts + t * B, s->h_start, h, state);
+            reset(N, B, D, s->starts + t * B, s->c_start, c, state);
         }
-        for (idx j = 0; j < V; ++j) {
-            weighted_sum(N, dk, d_scores + j, V, queries + b * dk, B * dk, d_keys + (b * V + j) * dk);
-            weighted_sum(N, F, p + j, V, d_read + b * F, B * F, d_views + (b * V + j) * F);
+        compete(N, B, D, 4 * D, s->K, (const R*)h, state, s->keys + t * step, T * step, s->reads + t * 4 * step,
+                4 * T * step, s->bias, gates, s->share + rows, mask);
+        for (idx n = 0; n < N; ++n)
+            product(s->gemm, B, 4 * D, D, h + n * state, s->weight_hidden + n * 4 * D * D, false, R(1),
+                    gates + n * B * 4 * D);
+        lstm(N, B, D, gates, (const R*)c, state, (const R*)mask, s->tanh_c + rows * D, h_new, kept, c + step, state);
+        for (idx n = 0; n < N; ++n)
+            product(s->gemm, B, W, D, h_new + n * kept, s->weight_qkv + n * D * W, false, R(0), qkv + n * B * W);
+        attend(N, B, s->H, s->dk, s->dv, N, idx(0), (const R*)qkv, s->attention + slot * B * s->H * N * N, read);
+        for (idx row = 0; row < N * B; ++row) std::memcpy(answer + row * 2 * D, s->project_bias, 2 * D * sizeof(R));
+        product(s->gemm, N * B, 2 * D, V, read, s->project, true, R(1), answer);
+        update(N, B, D, answer, (const R*)h_new, kept, (const R*)h, state, (const R*)mask, h + step, state,
+               s->y + t * N * step);
+    }
+}
+
+template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
+    const idx state = (T + 1) * step;
+    for (idx t = T - 1; t >= 0; --t) {
+        const idx rows = t * N * B;
+        const R *mask = s->mask + rows, *share = s->share + rows;
+        R *d_answer = s->d_answer + rows * 2 * D, *d_qkv = s->d_qkv + t * B * W, *d_gates = s->d_gates + 4 * t * step;
+        update_backward(N, B, D, s->dy + t * N * step, s->dh, mask, (const R*)s->answer + rows * 2 * D, s->dh_new,
+                        d_answer);
+        product(s->gemm, N * B, V, 2 * D, d_answer, s->project, false, R(0), s->d_read);
+        attend_backward(N, B, s->H, s->dk, s->dv, (const R*)s->qkv + rows * W,
+                        (const R*)s->attention + t * B * s->H * N * N, (const R*)s->d_read, d_qkv, T * B * W);
+        for (idx n = 0; n < N; ++n)
+            product(s->gemm, B, D, W, d_qkv + n * T * B * W, s->weight_qkv + n * D * W, true, R(0),
+                    s->d_h_read + n * step);
+        lstm_backward(N, B, D, (const R*)s->dh_new, (const R*)s->d_h_read, mask, (const R*)s->gates + rows * 4 * D,
+                      (const R*)s->tanh_c + rows * D, (const R*)s->c + t * step, state, s->dc, d_gates, 4 * T * step);
+        for (idx n = 0; n < N; ++n)
+            product(s->gemm, B, D, 4 * D, d_gates + n * 4 * T * step, s->weight_hidden + n * 4 * D * D, true, R(0),
+                    s->dh_gates + n * step);
+        compete_backward(N, B, D, 4 * D, (const R*)d_gates, 4 * T * step, s->reads + 4 * t * step, 4 * T * step,
+                         s->keys + t * step, T * step, share, mask, (const R*)s->dh_gates, s->d_scores + rows, s->dh);
+        if (s->starts) {
+            reset_backward(N, B, D, s->starts + t * B, s->dh_start, s->dh);
+            reset_backward(N, B, D, s->starts + t * B, s->dc_start, s->dc);
         }
     }
 }
 
-// Gated communication and the choice between new and old state; `answer` becomes its own activation.
-template <typename R>
-INLINE void update(idx N, idx B, idx D, R* answer, const R* h_new, idx h_new_stride, const R* h, idx h_stride,
-                   const R* mask, R* h_out, idx h_out_stride, R* y) {
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            const idx row = n * B + b;
-            R* __restrict r = answer + row * 2 * D;
-            const R* __restrict hn = h_new + n * h_new_stride + b * D;
-            const R* __restrict h0 = h + n * h_stride + b * D;
-            R* __restrict h1 = h_out + n * h_out_stride + b * D;
-            R* __restrict out = y + (b * N + n) * D;
-            const bool active = mask[row] != R(0);
-            SIMD for (idx j = 0; j < D; ++j) {
-                r[j] = hyperbolic(r[j]);
-                r[D + j] = sigmoid(r[D + j]);
-                out[j] = h1[j] = active ? hn[j] + r[j] * r[D + j] : h0[j];
-            }
+template <typename R> struct LSTMSequence {
+    idx T, B, N, D, keep;
+    Gemm<R> gemm;
+    const uint8_t* starts;
+    const R *h_start, *c_start;
+    const R *input_gates, *weight_hidden, *ones;  // [N, T, B, 4 D], [N, D, 4 D], [N, B]
+    R *h, *c, *y;
+    R *gates, *tanh_c;
+    const R* dy;
+    R *dh, *dc, *dh_start, *dc_start;
+    R *d_gates, *dh_new, *nothing;
+};
+
+template <typename R> INLINE void lstm_sequence_forward(const LSTMSequence<R>* s) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, state = (T + 1) * step;
+    for (idx t = 0; t < T; ++t) {
+        const idx rows = (s->keep ? t : 0) * N * B;
+        R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + rows * 4 * D;
+        if (s->starts) {
+            reset(N, B, D, s->starts + t * B, s->h_start, h, state);
+            reset(N, B, D, s->starts + t * B, s->c_start, c, state);
         }
+        for (idx n = 0; n < N; ++n) {
+            std::memcpy(gates + n * 4 * step, s->input_gates + 4 * (n * T + t) * step, 4 * step * sizeof(R));
+            product(s->gemm, B, 4 * D, D, h + n * state, s->weight_hidden + n * 4 * D * D, false, R(1),
+                    gates + n * 4 * step);
+        }
+        lstm(N, B, D, gates, (const R*)c, state, s->ones, s->tanh_c + rows * D, h + step, state, c + step, state);
+        for (idx n = 0; n < N; ++n)
+            for (idx b = 0; b < B; ++b)
+                std::memcpy(s->y + ((t * B + b) * N + n) * D, h + step + n * state + b * D, D * sizeof(R));
+    }
 }
 
-// The gradient of `update`: `dh` becomes what goes around the step, `dh_new` what goes through it.
-template <typename R>
-INLINE void update_backward(idx N, idx B, idx D, const R* dy, R* dh, const R* mask, const R* answer, R* dh_new,
-                            R* d_answer) {
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            const idx row = n * B + b;
-            const R* __restrict out = dy + (b * N + n) * D;
-            const R* __restrict r = answer + row * 2 * D;
-            R* __restrict d = dh + row * D;
-            R* __restrict dn = dh_new + row * D;
-            R* __restrict dr = d_answer + row * 2 * D;
-            const R active = mask[row];
-            SIMD for (idx j = 0; j < D; ++j) {
-                const R all = d[j] + out[j];
-                dn[j] = active * all;
-                d[j] = (R(1) - active) * all;
-                dr[j] = dn[j] * r[D + j] * (R(1) - r[j] * r[j]);
-                dr[D + j] = dn[j] * r[j] * r[D + j] * (R(1) - r[D + j]);
+template <typename R> INLINE void lstm_sequence_backward(const LSTMSequence<R>* s) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, state = (T + 1) * step;
+    for (idx t = T - 1; t >= 0; --t) {
+        const idx rows = t * N * B;
+        for (idx n = 0; n < N; ++n)
+            for (idx b = 0; b < B; ++b) {
+                const R* __restrict dy = s->dy + ((t * B + b) * N + n) * D;
+                const R* __restrict dh = s->dh + (n * B + b) * D;
+                R* __restrict sum = s->dh_new + (n * B + b) * D;
+                SIMD for (idx j = 0; j < D; ++j) sum[j] = dh[j] + dy[j];
             }
+        R* d_gates = s->d_gates + 4 * t * step;
+        lstm_backward(N, B, D, (const R*)s->dh_new, (const R*)s->nothing, s->ones, (const R*)s->gates + rows * 4 * D,
+                      (const R*)s->tanh_c + rows * D, (const R*)s->c + t * step, state, s->dc, d_gates, 4 * T * step);
+        for (idx n = 0; n < N; ++n)
+            product(s->gemm, B, D, 4 * D, d_gates + n * 4 * T * step, s->weight_hidden + n * 4 * D * D, true, R(0),
+                    s->dh + n * step);
+        if (s->starts) {
+            reset_backward(N, B, D, s->starts + t * B, s->dh_start, s->dh);
+            reset_backward(N, B, D, s->starts + t * B, s->dc_start, s->dc);
         }
-}
-
-template <typename R>
-INLINE void attend_backward(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, const R* attention, const R* d_read,
-                            R* d_qkv, idx d_qkv_stride) {
-    const idx W = H * (2 * dk + dv), unit = B * W;
-    const R scale = R(1) / std::sqrt(R(dk));
-    R d_scores[MAX_UNITS * MAX_UNITS];
-    for (idx b = 0; b < B; ++b)
-        for (idx i = 0; i < H; ++i) {
-            const R* p = attention + (b * H + i) * N * N;
-            const R *q = qkv + b * W + i * dk, *k = q + H * dk, *v = qkv + b * W + 2 * H * dk + i * dv;
-            R *dq = d_qkv + b * W + i * dk, *d_k = dq + H * dk, *d_v = d_qkv + b * W + 2 * H * dk + i * dv;
-            const R* d_o = d_read + b * H * dv + i * dv;
-            const idx o_unit = B * H * dv;
-            for (idx n = 0; n < N; ++n) {
-                R mean = 0;
-                for (idx m = 0; m < N; ++m) {
-                    const R d = dot(d_o + n * o_unit, v + m * unit, dv);
-                    d_scores[n * N + m] = d;
-                    mean += p[n * N + m] * d;
-                }
-                for (idx m = 0; m < N; ++m)
-                    d_scores[n * N + m] = scale * p[n * N + m] * (d_scores[n * N + m] - mean);
-            }
-            for (idx n = 0; n < N; ++n) {
-                weighted_sum(N, dk, d_scores + n * N, 1, k, unit, dq + n * d_qkv_stride);
-                weighted_sum(N, dk, d_scores + n, N, q, unit, d_k + n * d_qkv_stride);
-                weighted_sum(N, dv, p + n, N, d_o, o_unit, d_v + n * d_qkv_stride);
-            }
-        }
-}
-
-// `dc` goes in as the gradient after the step and comes out as the gradient before it.
-template <typename R>
-INLINE void lstm_backward(idx N, idx B, idx D, const R* dh_new, const R* d_read, const R* mask, const R* activations,
-                          const R* tanh_c, const R* c, idx c_stride, R* dc, R* d_gates, idx d_gates_stride) {
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            const idx row = n * B + b;
-            const R* __restrict a = activations + row * 4 * D;
-            const R* __restrict tc = tanh_c + row * D;
-            const R* __restrict c0 = c + n * c_stride + b * D;
-            const R* __restrict dn = dh_new + row * D;
-            const R* __restrict dr = d_read + row * D;
-            R* __restrict d = dc + row * D;
-            R* __restrict dg = d_gates + n * d_gates_stride + b * 4 * D;
-            if (mask[row] == R(0)) {
-                std::memset(dg, 0, 4 * D * sizeof(R));
-                continue;
-            }
-            SIMD for (idx j = 0; j < D; ++j) {
-                const R i = a[j], f = a[D + j], g = a[2 * D + j], o = a[3 * D + j];
-                const R dh = dn[j] + dr[j];
-                const R d_c = d[j] + dh * o * (R(1) - tc[j] * tc[j]);
-                dg[j] = d_c * g * i * (R(1) - i);
-                dg[D + j] = d_c * c0[j] * f * (R(1) - f);
-                dg[2 * D + j] = d_c * i * (R(1) - g * g);
-                dg[3 * D + j] = dh * tc[j] * o * (R(1) - o);
-                d[j] = d_c * f;
-            }
-        }
-}
-
-// Adds to `dh`, which holds what goes around the step, what comes through the gates and through the competition.
-template <typename R>
-INLINE void compete_backward(idx N, idx B, idx D, idx G, const R* d_gates, idx d_gates_stride, const R* values,
-                             idx values_stride, const R* keys, idx keys_stride, const R* share, const R* mask,
-                             const R* dh_gates, R* d_scores, R* dh) {
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            const idx row = n * B + b;
-            if (mask[row] == R(0)) {
-                d_scores[row] = 0;
-                continue;
-            }
-            const R s = share[row];
-            const R ds = s * (R(1) - s) * dot(d_gates + n * d_gates_stride + b * G, values + n * values_stride + b * G, G);
-            const R* __restrict k = keys + n * keys_stride + b * D;
-            const R* __restrict dg = dh_gates + row * D;
-            R* __restrict d = dh + row * D;
-            d_scores[row] = ds;
-            SIMD for (idx j = 0; j < D; ++j) d[j] += dg[j] + ds * k[j];
-        }
+    }
 }
 
 #define ENTRY(NAME, ARGUMENTS_F, ARGUMENTS_D, CALL)      \
@@ -346,22 +178,20 @@ INLINE void compete_backward(idx N, idx B, idx D, idx G, const R* d_gates, idx d
     KERNEL void rimrl_##NAME##_float64 ARGUMENTS_D { NAME CALL; }
 #define BOTH(NAME, LIST, CALL) ENTRY(NAME, LIST(float), LIST(double), CALL)
 
-#define A1(R) (idx N, idx B, idx D, idx G, idx K, const R* h, idx hs, const R* k, idx ks, const R* v, idx vs, const R* bias, R* gates, R* share, R* mask)
-BOTH(compete, A1, (N, B, D, G, K, h, hs, k, ks, v, vs, bias, gates, share, mask))
 #define A2(R) (idx N, idx B, idx D, R* gates, const R* c, idx cs, const R* mask, R* tc, R* hn, idx hns, R* co, idx cos)
 BOTH(lstm, A2, (N, B, D, gates, c, cs, mask, tc, hn, hns, co, cos))
 #define A3(R) (idx N, idx B, idx H, idx dk, idx dv, idx kept, idx others, const R* qkv, R* attention, R* read)
 BOTH(attend, A3, (N, B, H, dk, dv, kept, others, qkv, attention, read))
-#define A4(R) (idx N, idx B, idx D, R* answer, const R* hn, idx hns, const R* h, idx hs, const R* mask, R* ho, idx hos, R* y)
-BOTH(update, A4, (N, B, D, answer, hn, hns, h, hs, mask, ho, hos, y))
-#define A5(R) (idx N, idx B, idx D, const R* dy, R* dh, const R* mask, const R* answer, R* dh_new, R* d_answer)
-BOTH(update_backward, A5, (N, B, D, dy, dh, mask, answer, dh_new, d_answer))
 #define A6(R) (idx N, idx B, idx H, idx dk, idx dv, const R* qkv, const R* attention, const R* d_read, R* d_qkv, idx ds)
 BOTH(attend_backward, A6, (N, B, H, dk, dv, qkv, attention, d_read, d_qkv, ds))
 #define A7(R) (idx N, idx B, idx D, const R* dh_new, const R* d_read, const R* mask, const R* a, const R* tc, const R* c, idx cs, R* dc, R* dg, idx dgs)
 BOTH(lstm_backward, A7, (N, B, D, dh_new, d_read, mask, a, tc, c, cs, dc, dg, dgs))
-#define A8(R) (idx N, idx B, idx D, idx G, const R* dg, idx dgs, const R* v, idx vs, const R* k, idx ks, const R* share, const R* mask, const R* dhg, R* dsc, R* dh)
-BOTH(compete_backward, A8, (N, B, D, G, dg, dgs, v, vs, k, ks, share, mask, dhg, dsc, dh))
+#define S1(R) (const RIMSequence<R>* s)
+BOTH(rim_forward, S1, (s))
+BOTH(rim_backward, S1, (s))
+#define S2(R) (const LSTMSequence<R>* s)
+BOTH(lstm_sequence_forward, S2, (s))
+BOTH(lstm_sequence_backward, S2, (s))
 #define A9(R) (idx N, idx B, idx K, const R* priority, R* mask)
 BOTH(choose, A9, (N, B, K, priority, mask))
 #define A10(R) (idx N, idx B, idx V, idx dk, idx F, idx kept, const R* q, const R* k, const R* v, R* attention, R* mean, R* read)

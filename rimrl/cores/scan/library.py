@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,26 +15,31 @@ _MODULE = "rimrl.cores.scan._kernels"
 MAX_UNITS = 64
 """Most units, or views, that the kernels take, as in ``kernels.cpp``."""
 _SIGNATURES = {
-    "compete": "iiiiipipipipppp",
     "lstm": "iiippipppipi",
-    "attend": "iiiiiiippp",
-    "update": "iiippipippip",
-    "update_backward": "iiipppppp",
-    "attend_backward": "iiiiippppi",
     "lstm_backward": "iiippppppippi",
+    "attend": "iiiiiiippp",
+    "attend_backward": "iiiiippppi",
     "choose": "iiipp",
     "select_views": "iiiiiipppppp",
     "select_views_backward": "iiiiippppppipp",
-    "compete_backward": "iiiipipipippppp",
+    "rim_forward": "p",
+    "rim_backward": "p",
+    "lstm_sequence_forward": "p",
+    "lstm_sequence_backward": "p",
 }
-"""Arguments of each kernel of ``kernels.cpp``: i an integer, p the address of a tensor."""
+"""Arguments of each function of ``kernels.cpp``: i an integer, p an address."""
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class Kernels:
-    """The kernels for one dtype; each takes sizes, addresses and strides as ``kernels.cpp`` lists them."""
+    """The kernels for one dtype; each takes sizes, addresses and strides as ``kernels.cpp`` lists them.
+
+    Attributes:
+        gemm: Address of the product of matrices in the BLAS that torch brings; None where torch hides it.
+    """
 
     def __init__(self, library: ctypes.CDLL, dtype: str) -> None:
+        self.gemm = _gemm({"float32": "sgemm_", "float64": "dgemm_"}[dtype])
         types: dict[str, type[ctypes.c_int64] | type[ctypes.c_void_p]] = {"i": ctypes.c_int64, "p": ctypes.c_void_p}
         for name, signature in _SIGNATURES.items():
             function = library[f"rimrl_{name}_{dtype}"]
@@ -49,6 +55,16 @@ class Kernels:
 def _library() -> ctypes.CDLL | None:
     spec = importlib.util.find_spec(_MODULE)
     return None if spec is None or spec.origin is None else ctypes.CDLL(spec.origin)
+
+
+def _gemm(name: str) -> int | None:
+    """Address of a BLAS function of Fortran's interface, with 32-bit integers."""
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        function = getattr(ctypes.CDLL(str(path)), name)
+    except (OSError, AttributeError):
+        return None
+    return ctypes.cast(function, ctypes.c_void_p).value
 
 
 @cache

@@ -83,7 +83,40 @@ class Cell(Protocol):
         """What the units did, for a cell that is saving."""
 
 
-MakeCell: TypeAlias = Callable[..., Cell]
+class NativeSequence(Protocol):
+    """A cell that runs all steps by itself, in compiled code."""
+
+    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+        """Fill in states and outputs.
+
+        Args:
+            h: ``[N, T + 1, B, D]``; entry t is the state before step t, the first of them given.
+            c: The same of the cell memory.
+            y: ``[T, B, N, D]``.
+            h_start: State at the start of an episode, ``[N, D]``.
+            c_start: The same of the cell memory.
+            starts: ``[T, B]`` bool, or None: no episode starts.
+        """
+
+    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+        """Turn the gradients ``[N, B, D]`` of the last state into those of the first, in place.
+
+        Args:
+            dh: Of ``h``.
+            dc: Of ``c``.
+            dh_start: ``[N, D]``, zeros, to which the gradient of ``h_start`` is added.
+            dc_start: The same of ``c_start``.
+            dy: Of ``y``, ``[T, B, N, D]``.
+        """
+
+    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
+        """As `Cell.gradients`."""
+
+    def trace(self) -> CoreTrace:
+        """As `Cell.trace`."""
+
+
+MakeCell: TypeAlias = Callable[..., Cell | NativeSequence]
 """``make(T, B, saving, *tensors)``; a cell that is not `saving` may use the same memory in each step."""
 
 
@@ -117,7 +150,7 @@ def run(
         resets = episode_starts
     arguments: tuple[Any, ...] = (make_cell, num_units, num_steps, resets, *state, *initial, *tensors)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*state, *initial, *tensors)):
-        cells: list[Cell] = []
+        cells: list[Cell | NativeSequence] = []
         y, h, c = _Scan.apply(cells, *arguments)  # type: ignore[no-untyped-call]
         cell = cells[0]
     else:
@@ -129,9 +162,9 @@ class _Scan(torch.autograd.Function):
     """The loop of `_forward` as one node of the graph."""
 
     @staticmethod
-    def forward(ctx: Any, cells: list[Cell], *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        y, h_end, c_end, cell, h, c, rows = _forward(True, *arguments)
-        ctx.cell, ctx.h, ctx.c, ctx.rows = cell, h, c, rows
+    def forward(ctx: Any, cells: list[Cell | NativeSequence], *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        y, h_end, c_end, cell, h, c = _forward(True, *arguments)
+        ctx.cell, ctx.h, ctx.c, ctx.resets = cell, h, c, arguments[3]
         cells.append(cell)
         ctx.save_for_backward(*(a for a in arguments if isinstance(a, Tensor)))
         return y, h_end, c_end
@@ -140,25 +173,36 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dh_end: Tensor, dc_end: Tensor) -> tuple[Any, ...]:
         _ = ctx.saved_tensors  # raises if a weight was changed in place since
-        cell: Cell = ctx.cell
-        h_before, c_before = ctx.h.unbind(1), ctx.c.unbind(1)
+        cell: Cell | NativeSequence = ctx.cell
         h: Tensor = ctx.h
         N, T, B, D = h.shape[0], h.shape[1] - 1, h.shape[2], h.shape[3]
-        dy_steps = dy.contiguous().view(T, B, N, D).unbind(0)
+        dy = dy.contiguous().view(T, B, N, D)
         dh = _units_first(dh_end, N).clone(memory_format=torch.contiguous_format)
         dc = _units_first(dc_end, N).clone(memory_format=torch.contiguous_format)
         dh0, dc0 = dh.new_zeros(N, D), dc.new_zeros(N, D)
-        cell.start_backward()
-        for t in range(T - 1, -1, -1):
-            dh, dc = cell.backward(t, h_before[t], c_before[t], dh, dc, dy_steps[t])
-            row = ctx.rows[t]
-            if row is not None:
-                at_start = row[None, :, None]
-                dh0 += (dh * at_start).sum(1)
-                dc0 += (dc * at_start).sum(1)
-                dh, dc = dh * ~at_start, dc * ~at_start
+        if hasattr(cell, "run_backward"):
+            cell.run_backward(dh, dc, dh0, dc0, dy)
+        else:
+            dh, dc = _backward_by_steps(cell, ctx, dh, dc, dh0, dc0, dy)
         state_grads = (_units_last(dh), _units_last(dc), dh0.view(1, 1, -1), dc0.view(1, 1, -1))
         return None, None, None, None, None, *state_grads, *cell.gradients(h[:, :T])
+
+
+def _backward_by_steps(
+    cell: Cell, ctx: Any, dh: Tensor, dc: Tensor, dh0: Tensor, dc0: Tensor, dy: Tensor
+) -> tuple[Tensor, Tensor]:
+    h_before, c_before, dy_steps = ctx.h.unbind(1), ctx.c.unbind(1), dy.unbind(0)
+    rows = rows_to_reset(ctx.resets, len(dy))
+    cell.start_backward()
+    for t in range(len(dy) - 1, -1, -1):
+        dh, dc = cell.backward(t, h_before[t], c_before[t], dh, dc, dy_steps[t])
+        row = rows[t]
+        if row is not None:
+            at_start = row[None, :, None]
+            dh0 += (dh * at_start).sum(1)
+            dc0 += (dc * at_start).sum(1)
+            dh, dc = dh * ~at_start, dc * ~at_start
+    return dh, dc
 
 
 def _forward(
@@ -172,23 +216,32 @@ def _forward(
     h_start: Tensor,
     c_start: Tensor,
     *tensors: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Cell, Tensor, Tensor, list[Tensor | None]]:
+) -> tuple[Tensor, Tensor, Tensor, Cell | NativeSequence, Tensor, Tensor]:
     N, T, B = num_units, num_steps, h0.shape[1]
     D = h0.shape[2] // N
     cell = make_cell(T, B, saving, *tensors)
-    rows = rows_to_reset(resets, T)
     h, c = (memory.empty(cell, h0, N, T + 1, B, D) for _ in range(2))
     y = h0.new_empty(T, B, N, D)
     h[:, 0], c[:, 0] = _units_first(h0, N), _units_first(c0, N)
+    if hasattr(cell, "run"):
+        starts = None if resets is None else resets.contiguous()
+        cell.run(h, c, y, h_start.contiguous(), c_start.contiguous(), starts)
+    else:
+        _run_by_steps(cell, h, c, y, _units_first(h_start, N), _units_first(c_start, N), resets)
+    return y.view(T, B, N * D), _units_last(h[:, T]), _units_last(c[:, T]), cell, h, c
+
+
+def _run_by_steps(
+    cell: Cell, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, resets: Tensor | None
+) -> None:
+    rows = rows_to_reset(resets, len(y))
     h_steps, c_steps, y_steps = h.unbind(1), c.unbind(1), y.unbind(0)
-    for t in range(T):
-        row = rows[t]
+    for t, row in enumerate(rows):
         if row is not None:
             at_start = row[None, :, None]
-            h_steps[t].copy_(torch.where(at_start, _units_first(h_start, N), h_steps[t]))
-            c_steps[t].copy_(torch.where(at_start, _units_first(c_start, N), c_steps[t]))
+            h_steps[t].copy_(torch.where(at_start, h_start, h_steps[t]))
+            c_steps[t].copy_(torch.where(at_start, c_start, c_steps[t]))
         cell.forward(t, h_steps[t], c_steps[t], h_steps[t + 1], c_steps[t + 1], y_steps[t])
-    return y.view(T, B, N * D), _units_last(h_steps[T]), _units_last(c_steps[T]), cell, h, c, rows
 
 
 def rows_to_reset(episode_starts: Tensor | None, num_steps: int) -> list[Tensor | None]:

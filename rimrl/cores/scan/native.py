@@ -1,11 +1,12 @@
-"""The RIM's cell on compiled kernels: the options of the paper's RIM, on the CPU.
+"""RIM and LSTM as loops in compiled code: the options of the paper's RIM, and any LSTM, on the CPU.
 
-Per step, forward and backward each take four calls of ``kernels.cpp`` and three products of matrices. Everything else
-of `rimrl.cores.scan.rim.RIMCell` that can wait until after the loop is done for the active rows alone: an inactive
-unit's gates have no gradient.
+The loops over time are in ``kernels.cpp``; here are their memory, and everything that can wait until after the loop.
+For RIM that is done for the active rows alone: an inactive unit's gates have no gradient.
 """
 
 from __future__ import annotations
+
+import ctypes
 
 import torch
 from torch import Tensor
@@ -17,7 +18,46 @@ from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.scan.rim import RIMPlan
 
 
-class NativeRIMCell:
+def _structure(numbers: str, addresses: str) -> type[ctypes.Structure]:
+    """Numbers first, then addresses, as the structure of the same name in ``kernels.cpp`` lists them."""
+    fields = [(name, ctypes.c_int64) for name in numbers.split()]
+    fields += [(name, ctypes.c_void_p) for name in addresses.split()]  # type: ignore[misc]
+    return type("Sequence", (ctypes.Structure,), {"_fields_": fields})
+
+
+_RIMSequence = _structure(
+    "T B N D H dk dv K keep",
+    """gemm starts h_start c_start keys reads bias weight_hidden weight_qkv project project_bias h c y
+    gates share mask tanh_c h_new qkv attention read answer dy dh dc dh_start dc_start
+    d_gates d_scores d_qkv d_answer dh_new d_h_read dh_gates d_read""",
+)
+_LSTMSequence = _structure(
+    "T B N D keep",
+    """gemm starts h_start c_start input_gates weight_hidden ones h c y gates tanh_c
+    dy dh dc dh_start dc_start d_gates dh_new nothing""",
+)
+
+
+class _Call:
+    """A structure that keeps the tensors alive whose addresses it holds."""
+
+    def __init__(self, structure: type[ctypes.Structure], **numbers: int | None) -> None:
+        self.structure = structure(**numbers)
+        self.tensors: dict[str, Tensor] = {}
+
+    def hold(self, **tensors: Tensor | None) -> None:
+        """Set addresses; None stays a null pointer."""
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                assert tensor.is_contiguous(), name
+                self.tensors[name] = tensor
+                setattr(self.structure, name, tensor.data_ptr())
+
+    def run(self, function: ctypes._NamedFuncPointer) -> None:
+        function(ctypes.addressof(self.structure))
+
+
+class NativeRIM:
     """`rimrl.cores.scan.rim.RIMCell` for one input head, LSTM dynamics and gated communication among candidates.
 
     Args:
@@ -52,127 +92,77 @@ class NativeRIMCell:
         project: Tensor,
         project_bias: Tensor,
     ) -> None:
-        assert plan.messages is not None
-        heads = plan.messages.heads
-        self.kernels, self.num_active, self.heads, self.key_size = (
-            kernels,
-            plan.num_active,
-            heads,
-            plan.messages.key_size,
-        )
+        messages = plan.messages
+        assert messages is not None
+        self.kernels = kernels
         N, D = keys.shape[0], keys.shape[3]
-        self.sizes = (N, B, D)
-        self.value_size = plan.messages.value_size
-        self.keys, self.values, self.bias = keys.contiguous(), values.contiguous(), bias.contiguous()
-        self.weight_input, self.weight_hidden = weight_input, weight_hidden
-        self.query_key_value, self.project, self.project_bias = query_key_value, project, project_bias
-        self.stride = T * B * D
-
+        self.sizes = (N, T, B, D)
         self.buffers = buffers = Buffers(N, T, B, saving, keys)
+        self.values, self.weight_input, self.weight_hidden = values.contiguous(), weight_input, weight_hidden
         rows = self.values.flatten(0, 1)
-        self.reads = buffers.empty(N, T * B, 4 * D)
-        torch.bmm(rows.expand(N, *rows.shape), weight_input, out=self.reads)
-        self.gates = buffers.steps(4 * D)
-        self.share = buffers.steps(1)
-        self.mask = buffers.steps(1)
-        self.tanh_c = buffers.steps(D)
+        reads = buffers.empty(N, T * B, 4 * D)
+        torch.bmm(rows.expand(N, *rows.shape), weight_input, out=reads)
+
+        H, slots = messages.heads, buffers.slots
+        self.share, self.mask = buffers.empty(slots, N, B), buffers.empty(slots, N, B)
         self.h_new = buffers.units_first(D)
-        self.h_new_steps = buffers.each(self.h_new)
-        self.h_new_stride = self.h_new.stride(0)
-        self.qkv = buffers.steps(query_key_value.shape[2])
-        self.attention = buffers.each(buffers.empty(buffers.slots, B, heads, N, N), dim=0)
-        self.read = buffers.empty(buffers.slots, N * B, project.shape[1])
-        self.read_steps = buffers.each(self.read, dim=0)
-        self.answer = buffers.empty(buffers.slots, N * B, 2 * D)
-        self.answer_steps = buffers.each(self.answer, dim=0)
+        self.attention = buffers.empty(slots, B, H, N, N)
+        self.read = buffers.empty(slots, N * B, project.shape[1])
+        self.qkv_size = query_key_value.shape[2]
+        self.call = _Call(
+            _RIMSequence,
+            **{"T": T, "B": B, "N": N, "D": D, "H": H, "dk": messages.key_size, "dv": messages.value_size},
+            **{"K": plan.num_active, "keep": int(saving), "gemm": kernels.gemm},
+        )
+        self.call.hold(
+            keys=keys.contiguous(),
+            reads=reads,
+            bias=bias.contiguous(),
+            weight_hidden=weight_hidden.contiguous(),
+            weight_qkv=query_key_value.contiguous(),
+            project=project.contiguous(),
+            project_bias=project_bias.contiguous(),
+            gates=buffers.empty(slots, N, B, 4 * D),
+            share=self.share,
+            mask=self.mask,
+            tanh_c=buffers.empty(slots, N, B, D),
+            h_new=self.h_new,
+            qkv=buffers.empty(slots, N, B, self.qkv_size),
+            attention=self.attention,
+            read=self.read,
+            answer=buffers.empty(slots, N * B, 2 * D),
+        )
 
     @staticmethod
     def covers(plan: RIMPlan, num_units: int) -> bool:
         """Tell whether the kernels know these options."""
         messages = plan.messages
         communicates = messages is not None and messages.gated and messages.top_k is None
-        return (
-            num_units <= MAX_UNITS
-            and communicates
-            and plan.lstm
-            and plan.competes
-            and not plan.over_units
-            and plan.reads_candidates
-        )
+        competes = plan.competes and not plan.over_units
+        return num_units <= MAX_UNITS and competes and plan.lstm and communicates and plan.reads_candidates
 
-    def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
-        N, B, D = self.sizes
-        k, stride = self.kernels, self.stride
-        gates, mask, h_new = self.gates[t], self.mask[t].data_ptr(), self.h_new_steps[t]
-        qkv, read, answer = self.qkv[t], self.read_steps[t], self.answer_steps[t]
-        state_stride = h.stride(0)
-        item = self.keys.element_size() * t * B * D
-        # fmt: off
-        k.compete(N, B, D, 4 * D, self.num_active, h.data_ptr(), state_stride, self.keys.data_ptr() + item, stride,
-                  self.reads.data_ptr() + 4 * item, 4 * stride, self.bias.data_ptr(), gates.data_ptr(),
-                  self.share[t].data_ptr(), mask)
-        gates.baddbmm_(h, self.weight_hidden)
-        k.lstm(N, B, D, gates.data_ptr(), c.data_ptr(), state_stride, mask, self.tanh_c[t].data_ptr(),
-               h_new.data_ptr(), self.h_new_stride, c_out.data_ptr(), state_stride)
-        torch.bmm(h_new, self.query_key_value, out=qkv)
-        k.attend(N, B, self.heads, self.key_size, self.value_size, N, 0, qkv.data_ptr(),
-                 self.attention[t].data_ptr(), read.data_ptr())
-        torch.addmm(self.project_bias, read, self.project.t(), out=answer)
-        k.update(N, B, D, answer.data_ptr(), h_new.data_ptr(), self.h_new_stride, h.data_ptr(), state_stride, mask,
-                 h_out.data_ptr(), state_stride, y.data_ptr())
-        # fmt: on
+    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+        self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
+        self.call.run(self.kernels.rim_forward)
 
-    def start_backward(self) -> None:
-        D = self.sizes[2]
-        self.d_gates = self.buffers.units_first(4 * D)
-        self.d_gates_steps = self.buffers.each(self.d_gates)
-        self.d_scores = self.buffers.steps(1)
-        self.d_qkv = self.buffers.units_first(self.query_key_value.shape[2])
-        self.d_qkv_steps = self.buffers.each(self.d_qkv)
-        self.d_answer = self.buffers.empty(*self.answer.shape)
-        self.d_answer_steps = self.buffers.each(self.d_answer, dim=0)
-        self.weight_hidden_transposed = self.weight_hidden.transpose(1, 2).contiguous()
-        self.qkv_transposed = self.query_key_value.transpose(1, 2).contiguous()
-        self.dh_new = torch.empty_like(self.tanh_c[0])
-        self.d_h_read = torch.empty_like(self.dh_new)
-        self.dh_gates = torch.empty_like(self.dh_new)
-        self.d_read = torch.empty_like(self.read[0])
-
-    def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-        N, B, D = self.sizes
-        k, stride = self.kernels, self.stride
-        mask, d_answer, d_gates, d_qkv = (
-            self.mask[t].data_ptr(),
-            self.d_answer_steps[t],
-            self.d_gates_steps[t],
-            self.d_qkv_steps[t],
-        )
-        item = self.keys.element_size() * t * B * D
-        # fmt: off
-        k.update_backward(N, B, D, dy.data_ptr(), dh.data_ptr(), mask, self.answer_steps[t].data_ptr(),
-                          self.dh_new.data_ptr(), d_answer.data_ptr())
-        torch.mm(d_answer, self.project, out=self.d_read)
-        k.attend_backward(N, B, self.heads, self.key_size, self.value_size, self.qkv[t].data_ptr(),
-                          self.attention[t].data_ptr(), self.d_read.data_ptr(), d_qkv.data_ptr(), d_qkv.stride(0))
-        torch.bmm(d_qkv, self.qkv_transposed, out=self.d_h_read)
-        k.lstm_backward(N, B, D, self.dh_new.data_ptr(), self.d_h_read.data_ptr(), mask, self.gates[t].data_ptr(),
-                        self.tanh_c[t].data_ptr(), c.data_ptr(), c.stride(0), dc.data_ptr(), d_gates.data_ptr(),
-                        4 * stride)
-        torch.bmm(d_gates, self.weight_hidden_transposed, out=self.dh_gates)
-        k.compete_backward(N, B, D, 4 * D, d_gates.data_ptr(), 4 * stride, self.reads.data_ptr() + 4 * item,
-                           4 * stride, self.keys.data_ptr() + item, stride, self.share[t].data_ptr(), mask,
-                           self.dh_gates.data_ptr(), self.d_scores[t].data_ptr(), dh.data_ptr())
-        # fmt: on
-        return dh, dc
+    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+        N, T, B, D = self.sizes
+        empty = self.buffers.empty
+        self.d_gates, self.d_qkv = self.buffers.units_first(4 * D), self.buffers.units_first(self.qkv_size)
+        self.d_scores, self.d_answer = empty(T, N, B), empty(T, N * B, 2 * D)
+        scratch = {name: empty(N, B, D) for name in ("dh_new", "d_h_read", "dh_gates")}
+        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, **scratch)
+        self.call.hold(d_gates=self.d_gates, d_scores=self.d_scores, d_qkv=self.d_qkv, d_answer=self.d_answer)
+        self.call.hold(d_read=empty(*self.read.shape[1:]))
+        self.call.run(self.kernels.rim_backward)
 
     def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
         N = self.sizes[0]
-        d_scores = torch.stack(self.d_scores, dim=1)
-        mask, share = torch.stack(self.mask, dim=1).flatten(1), torch.stack(self.share, dim=1).flatten(1)
+        mask, share = (per_step.transpose(0, 1).flatten(1) for per_step in (self.mask, self.share))  # [N, T B]
         rows, d_gates, h_rows = self.values.flatten(0, 1), self.d_gates.flatten(1, 2), h.flatten(1, 2)
         d_rows = torch.zeros_like(rows)
         d_weight_input, d_weight_hidden = torch.empty_like(self.weight_input), torch.empty_like(self.weight_hidden)
-        d_bias = torch.empty_like(self.bias)
+        d_bias = torch.empty_like(self.call.tensors["bias"])
         # Memory for the active rows of one unit after the other: fresh memory costs more than what is done with it.
         d_active_all, rows_active, h_active = (self.buffers.empty(*x.shape) for x in (d_gates[0], rows, h_rows[0]))
         for n in range(N):
@@ -187,7 +177,7 @@ class NativeRIMCell:
             d_rows.index_add_(0, active, torch.mm(d_active, self.weight_input[n].t(), out=unit_rows))
         d_answer = self.d_answer.flatten(0, 1)
         return (
-            h * d_scores,
+            h * self.d_scores.transpose(0, 1).unsqueeze(-1),
             d_rows.view_as(self.values),
             d_weight_input,
             d_weight_hidden,
@@ -198,7 +188,52 @@ class NativeRIMCell:
         )
 
     def trace(self) -> CoreTrace:
-        active = torch.stack(self.mask)[..., 0].transpose(1, 2).bool()
-        share = torch.stack(self.share)[..., 0].transpose(1, 2)
-        attention = torch.stack(self.attention).mean(2)
-        return CoreTrace(active, torch.stack([1.0 - share, share], dim=-1), attention)
+        active, share = self.mask.transpose(1, 2).bool(), self.share.transpose(1, 2)
+        return CoreTrace(active, torch.stack([1.0 - share, share], dim=-1), self.attention.mean(2))
+
+
+class NativeLSTM:
+    """N independent LSTMs, given what the input adds to their gates.
+
+    Args:
+        kernels: Compiled for the tensors' dtype.
+        T: Time steps.
+        B: Batch rows.
+        saving: Keep what the backward pass needs.
+        input_gates: ``[N, T, B, 4 D]``, bias included.
+        weight_hidden: ``[N, D, 4 D]``.
+    """
+
+    def __init__(
+        self, kernels: Kernels, T: int, B: int, saving: bool, input_gates: Tensor, weight_hidden: Tensor
+    ) -> None:
+        self.kernels = kernels
+        N, D = weight_hidden.shape[:2]
+        self.sizes = (N, T, B, D)
+        self.buffers = buffers = Buffers(N, T, B, saving, input_gates)
+        self.call = _Call(_LSTMSequence, T=T, B=B, N=N, D=D, keep=int(saving), gemm=kernels.gemm)
+        self.call.hold(
+            input_gates=input_gates.contiguous(),
+            weight_hidden=weight_hidden.contiguous(),
+            ones=input_gates.new_ones(N, B),
+            gates=buffers.empty(buffers.slots, N, B, 4 * D),
+            tanh_c=buffers.empty(buffers.slots, N, B, D),
+        )
+
+    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+        self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
+        self.call.run(self.kernels.lstm_sequence_forward)
+
+    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+        N, T, B, D = self.sizes
+        self.d_gates = dh.new_empty(N, T, B, 4 * D)  # becomes a gradient, which outlives the buffers
+        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, d_gates=self.d_gates)
+        self.call.hold(dh_new=self.buffers.empty(N, B, D), nothing=dh.new_zeros(N, B, D))
+        self.call.run(self.kernels.lstm_sequence_backward)
+
+    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
+        return self.d_gates, weight_gradient(h, self.d_gates)
+
+    def trace(self) -> CoreTrace:
+        N, T, B, _ = self.sizes
+        return CoreTrace(torch.ones(T, B, N, dtype=torch.bool))

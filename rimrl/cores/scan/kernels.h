@@ -1,0 +1,337 @@
+// Fused element-wise parts of a step, forward and backward. Tensors of one step are [N, B, width]: the rows of a unit
+// are contiguous, and a stride is the distance between units, for views into [N, T, B, width].
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#define INLINE static inline __attribute__((always_inline))
+#define SIMD _Pragma("omp simd")
+
+typedef int64_t idx;
+static const idx MAX_UNITS = 64;  // as in native.py
+
+// A polynomial that the compiler can vectorise; |relative error| < 2e-7, as the C library's within float's precision.
+INLINE float exponential(float x) {
+    x = x > 88.0f ? 88.0f : (x < -87.0f ? -87.0f : x);
+    const float shifted = x * 1.44269504f + 12582912.0f;  // rounds to the nearest integer in the low bits
+    const float n = shifted - 12582912.0f;
+    float r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const int32_t bits = ((int32_t)n + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    return p * scale;
+}
+INLINE double exponential(double x) { return std::exp(x); }
+
+template <typename R> INLINE R sigmoid(R x) { return R(1) / (R(1) + exponential(-x)); }
+template <typename R> INLINE R hyperbolic(R x) {
+    const R e = exponential(R(-2) * (x < R(0) ? -x : x));
+    const R magnitude = (R(1) - e) / (R(1) + e);
+    return x < R(0) ? -magnitude : magnitude;
+}
+
+template <typename R> INLINE R dot(const R* __restrict a, const R* __restrict b, idx n) {
+    R sum = 0;
+    _Pragma("omp simd reduction(+ : sum)") for (idx j = 0; j < n; ++j) sum += a[j] * b[j];
+    return sum;
+}
+
+// out = sum over m of weight_m row_m, for rows of n entries.
+template <typename R>
+INLINE void weighted_sum(idx rows, idx n, const R* weight, idx weight_stride, const R* row, idx row_stride,
+                         R* __restrict out) {
+    const R first = weight[0];
+    SIMD for (idx j = 0; j < n; ++j) out[j] = first * row[j];
+    for (idx m = 1; m < rows; ++m) {
+        const R w = weight[m * weight_stride];
+        const R* __restrict x = row + m * row_stride;
+        SIMD for (idx j = 0; j < n; ++j) out[j] += w * x[j];
+    }
+}
+
+// How many of n scores come before the one at i: the larger, and of equal ones those of lower index.
+template <typename R> INLINE idx rank(const R* scores, idx stride, idx n, idx i) {
+    const R own = scores[i * stride];
+    idx before = 0;
+    for (idx m = 0; m < n; ++m) {
+        const R other = scores[m * stride];
+        before += other > own || (other == own && m < i);
+    }
+    return before;
+}
+
+// Softmax over those of n scores that are kept, in place; `kept` of them, or all but `skipped` (-1: none) if fewer.
+template <typename R> INLINE void softmax_of_largest(R* p, idx n, idx kept, idx skipped) {
+    R chosen[MAX_UNITS];
+    if (skipped >= 0) p[skipped] = -std::numeric_limits<R>::max();
+    R largest = p[0];
+    for (idx m = 1; m < n; ++m) largest = p[m] > largest ? p[m] : largest;
+    for (idx m = 0; m < n; ++m) chosen[m] = m != skipped && (kept >= n || rank(p, 1, n, m) < kept) ? R(1) : R(0);
+    R total = 0;
+    for (idx m = 0; m < n; ++m) total += p[m] = chosen[m] * exponential(p[m] - largest);
+    for (idx m = 0; m < n; ++m) p[m] /= total;
+}
+
+// The units with the K largest of `priority [N, B]`.
+template <typename R> INLINE void choose(idx N, idx B, idx K, const R* priority, R* mask) {
+    for (idx b = 0; b < B; ++b)
+        for (idx n = 0; n < N; ++n) mask[n * B + b] = rank(priority + b, B, N, n) < K ? R(1) : R(0);
+}
+
+// What the input adds to the gates of every unit, and which units win it.
+template <typename R>
+INLINE void compete(idx N, idx B, idx D, idx G, idx K, const R* h, idx h_stride, const R* keys, idx keys_stride,
+                    const R* values, idx values_stride, const R* bias, R* gates, R* share, R* mask) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const R s = sigmoid(dot(h + n * h_stride + b * D, keys + n * keys_stride + b * D, D));
+            share[n * B + b] = s;
+            const R* __restrict v = values + n * values_stride + b * G;
+            const R* __restrict w = bias + n * G;
+            R* __restrict g = gates + (n * B + b) * G;
+            SIMD for (idx j = 0; j < G; ++j) g[j] = w[j] + s * v[j];
+        }
+    choose(N, B, K, share, mask);
+}
+
+template <typename R>
+INLINE void lstm(idx N, idx B, idx D, R* gates, const R* c, idx c_stride, const R* mask, R* tanh_c, R* h_new,
+                 idx h_new_stride, R* c_out, idx c_out_stride) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            R* __restrict a = gates + row * 4 * D;
+            const R* __restrict c0 = c + n * c_stride + b * D;
+            R* __restrict tc = tanh_c + row * D;
+            R* __restrict hn = h_new + n * h_new_stride + b * D;
+            R* __restrict c1 = c_out + n * c_out_stride + b * D;
+            const bool active = mask[row] != R(0);
+            SIMD for (idx j = 0; j < 2 * D; ++j) a[j] = sigmoid(a[j]);
+            SIMD for (idx j = 2 * D; j < 3 * D; ++j) a[j] = hyperbolic(a[j]);
+            SIMD for (idx j = 3 * D; j < 4 * D; ++j) a[j] = sigmoid(a[j]);
+            SIMD for (idx j = 0; j < D; ++j) {
+                const R c_new = a[D + j] * c0[j] + a[j] * a[2 * D + j];
+                tc[j] = hyperbolic(c_new);
+                hn[j] = a[3 * D + j] * tc[j];
+                c1[j] = active ? c_new : c0[j];
+            }
+        }
+}
+
+template <typename R>
+INLINE void attend(idx N, idx B, idx H, idx dk, idx dv, idx kept, idx others_only, const R* qkv, R* attention,
+                   R* read) {
+    const idx W = H * (2 * dk + dv), unit = B * W;
+    const R scale = R(1) / std::sqrt(R(dk));
+    for (idx b = 0; b < B; ++b)
+        for (idx i = 0; i < H; ++i) {
+            R* __restrict p = attention + (b * H + i) * N * N;
+            const R* q = qkv + b * W + i * dk;
+            const R* v = qkv + b * W + 2 * H * dk + i * dv;
+            const bool plain = kept >= N && !others_only;
+            for (idx n = 0; n < N; ++n) {
+                R largest = 0;
+                for (idx m = 0; m < N; ++m) {
+                    const R s = scale * dot(q + n * unit, q + m * unit + H * dk, dk);
+                    largest = m == 0 || s > largest ? s : largest;
+                    p[n * N + m] = s;
+                }
+                if (plain) {
+                    for (idx m = 0; m < N; ++m) p[n * N + m] -= largest;
+                } else {
+                    softmax_of_largest(p + n * N, N, kept, others_only ? n : -1);
+                }
+            }
+            if (plain) {
+                SIMD for (idx j = 0; j < N * N; ++j) p[j] = exponential(p[j]);
+                for (idx n = 0; n < N; ++n) {
+                    R total = 0;
+                    for (idx m = 0; m < N; ++m) total += p[n * N + m];
+                    for (idx m = 0; m < N; ++m) p[n * N + m] /= total;
+                }
+            }
+            for (idx n = 0; n < N; ++n)
+                weighted_sum(N, dv, p + n * N, 1, v, unit, read + (n * B + b) * H * dv + i * dv);
+        }
+}
+
+// RigLSTM's input feature selection: scores of V views, softmax over the `kept` largest, and what is read of them,
+// which is [B, N, F].
+template <typename R>
+INLINE void select_views(idx N, idx B, idx V, idx dk, idx F, idx kept, const R* queries, const R* keys, const R* views,
+                         R* attention, R* mean_score, R* read) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            R* p = attention + (b * N + n) * V;
+            R total = 0;
+            for (idx j = 0; j < V; ++j) {
+                p[j] = dot(queries + (n * B + b) * dk, keys + (b * V + j) * dk, dk);
+                total += p[j];
+            }
+            mean_score[n * B + b] = total / R(V);
+            softmax_of_largest(p, V, kept, idx(-1));
+            weighted_sum(V, F, p, 1, views + b * V * F, F, read + (b * N + n) * F);
+        }
+}
+
+template <typename R>
+INLINE void select_views_backward(idx N, idx B, idx V, idx dk, idx F, const R* queries, const R* keys, const R* views,
+                                  const R* attention, const R* d_read, R* d_queries, idx d_queries_stride, R* d_keys,
+                                  R* d_views) {
+    R d_scores[MAX_UNITS * MAX_UNITS];
+    for (idx b = 0; b < B; ++b) {
+        const R* p = attention + b * N * V;
+        for (idx n = 0; n < N; ++n) {
+            R mean = 0;
+            for (idx j = 0; j < V; ++j) {
+                const R d = p[n * V + j] == R(0) ? R(0) : dot(d_read + (n * B + b) * F, views + (b * V + j) * F, F);
+                d_scores[n * V + j] = d;
+                mean += p[n * V + j] * d;
+            }
+            for (idx j = 0; j < V; ++j) d_scores[n * V + j] = p[n * V + j] * (d_scores[n * V + j] - mean);
+            weighted_sum(V, dk, d_scores + n * V, 1, keys + b * V * dk, dk, d_queries + n * d_queries_stride + b * dk);
+        }
+        for (idx j = 0; j < V; ++j) {
+            weighted_sum(N, dk, d_scores + j, V, queries + b * dk, B * dk, d_keys + (b * V + j) * dk);
+            weighted_sum(N, F, p + j, V, d_read + b * F, B * F, d_views + (b * V + j) * F);
+        }
+    }
+}
+
+// Gated communication and the choice between new and old state; `answer` becomes its own activation.
+template <typename R>
+INLINE void update(idx N, idx B, idx D, R* answer, const R* h_new, idx h_new_stride, const R* h, idx h_stride,
+                   const R* mask, R* h_out, idx h_out_stride, R* y) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            R* __restrict r = answer + row * 2 * D;
+            const R* __restrict hn = h_new + n * h_new_stride + b * D;
+            const R* __restrict h0 = h + n * h_stride + b * D;
+            R* __restrict h1 = h_out + n * h_out_stride + b * D;
+            R* __restrict out = y + (b * N + n) * D;
+            const bool active = mask[row] != R(0);
+            SIMD for (idx j = 0; j < D; ++j) {
+                r[j] = hyperbolic(r[j]);
+                r[D + j] = sigmoid(r[D + j]);
+                out[j] = h1[j] = active ? hn[j] + r[j] * r[D + j] : h0[j];
+            }
+        }
+}
+
+// The gradient of `update`: `dh` becomes what goes around the step, `dh_new` what goes through it.
+template <typename R>
+INLINE void update_backward(idx N, idx B, idx D, const R* dy, R* dh, const R* mask, const R* answer, R* dh_new,
+                            R* d_answer) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            const R* __restrict out = dy + (b * N + n) * D;
+            const R* __restrict r = answer + row * 2 * D;
+            R* __restrict d = dh + row * D;
+            R* __restrict dn = dh_new + row * D;
+            R* __restrict dr = d_answer + row * 2 * D;
+            const R active = mask[row];
+            SIMD for (idx j = 0; j < D; ++j) {
+                const R all = d[j] + out[j];
+                dn[j] = active * all;
+                d[j] = (R(1) - active) * all;
+                dr[j] = dn[j] * r[D + j] * (R(1) - r[j] * r[j]);
+                dr[D + j] = dn[j] * r[j] * r[D + j] * (R(1) - r[D + j]);
+            }
+        }
+}
+
+template <typename R>
+INLINE void attend_backward(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, const R* attention, const R* d_read,
+                            R* d_qkv, idx d_qkv_stride) {
+    const idx W = H * (2 * dk + dv), unit = B * W;
+    const R scale = R(1) / std::sqrt(R(dk));
+    R d_scores[MAX_UNITS * MAX_UNITS];
+    for (idx b = 0; b < B; ++b)
+        for (idx i = 0; i < H; ++i) {
+            const R* p = attention + (b * H + i) * N * N;
+            const R *q = qkv + b * W + i * dk, *k = q + H * dk, *v = qkv + b * W + 2 * H * dk + i * dv;
+            R *dq = d_qkv + b * W + i * dk, *d_k = dq + H * dk, *d_v = d_qkv + b * W + 2 * H * dk + i * dv;
+            const R* d_o = d_read + b * H * dv + i * dv;
+            const idx o_unit = B * H * dv;
+            for (idx n = 0; n < N; ++n) {
+                R mean = 0;
+                for (idx m = 0; m < N; ++m) {
+                    const R d = dot(d_o + n * o_unit, v + m * unit, dv);
+                    d_scores[n * N + m] = d;
+                    mean += p[n * N + m] * d;
+                }
+                for (idx m = 0; m < N; ++m)
+                    d_scores[n * N + m] = scale * p[n * N + m] * (d_scores[n * N + m] - mean);
+            }
+            for (idx n = 0; n < N; ++n) {
+                weighted_sum(N, dk, d_scores + n * N, 1, k, unit, dq + n * d_qkv_stride);
+                weighted_sum(N, dk, d_scores + n, N, q, unit, d_k + n * d_qkv_stride);
+                weighted_sum(N, dv, p + n, N, d_o, o_unit, d_v + n * d_qkv_stride);
+            }
+        }
+}
+
+// `dc` goes in as the gradient after the step and comes out as the gradient before it.
+template <typename R>
+INLINE void lstm_backward(idx N, idx B, idx D, const R* dh_new, const R* d_read, const R* mask, const R* activations,
+                          const R* tanh_c, const R* c, idx c_stride, R* dc, R* d_gates, idx d_gates_stride) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            const R* __restrict a = activations + row * 4 * D;
+            const R* __restrict tc = tanh_c + row * D;
+            const R* __restrict c0 = c + n * c_stride + b * D;
+            const R* __restrict dn = dh_new + row * D;
+            const R* __restrict dr = d_read + row * D;
+            R* __restrict d = dc + row * D;
+            R* __restrict dg = d_gates + n * d_gates_stride + b * 4 * D;
+            if (mask[row] == R(0)) {
+                std::memset(dg, 0, 4 * D * sizeof(R));
+                continue;
+            }
+            SIMD for (idx j = 0; j < D; ++j) {
+                const R i = a[j], f = a[D + j], g = a[2 * D + j], o = a[3 * D + j];
+                const R dh = dn[j] + dr[j];
+                const R d_c = d[j] + dh * o * (R(1) - tc[j] * tc[j]);
+                dg[j] = d_c * g * i * (R(1) - i);
+                dg[D + j] = d_c * c0[j] * f * (R(1) - f);
+                dg[2 * D + j] = d_c * i * (R(1) - g * g);
+                dg[3 * D + j] = dh * tc[j] * o * (R(1) - o);
+                d[j] = d_c * f;
+            }
+        }
+}
+
+// Adds to `dh`, which holds what goes around the step, what comes through the gates and through the competition.
+template <typename R>
+INLINE void compete_backward(idx N, idx B, idx D, idx G, const R* d_gates, idx d_gates_stride, const R* values,
+                             idx values_stride, const R* keys, idx keys_stride, const R* share, const R* mask,
+                             const R* dh_gates, R* d_scores, R* dh) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            if (mask[row] == R(0)) {
+                d_scores[row] = 0;
+                continue;
+            }
+            const R s = share[row];
+            const R ds = s * (R(1) - s) * dot(d_gates + n * d_gates_stride + b * G, values + n * values_stride + b * G, G);
+            const R* __restrict k = keys + n * keys_stride + b * D;
+            const R* __restrict dg = dh_gates + row * D;
+            R* __restrict d = dh + row * D;
+            d_scores[row] = ds;
+            SIMD for (idx j = 0; j < D; ++j) d[j] += dg[j] + ds * k[j];
+        }
+}
