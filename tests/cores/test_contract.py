@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rimrl.cores.base import RecurrentCore, State
 from rimrl.errors import UsageError
+from tests import paths
 from tests.cores.builders import INPUT_SIZE, RIM, SPECS, CoreSpec, build, randomise, reached_state, sequence
 
 T, B = 6, 3
@@ -313,15 +314,25 @@ def gradcheck(core: RecurrentCore) -> bool:
     return torch.autograd.gradcheck(run, (x, h, c, *parameters), fast_mode=True, raise_exception=False)
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-def test_gradcheck(spec: CoreSpec) -> None:
-    assert gradcheck(build(gradcheck_spec(spec)))
+@every_core
+@pytest.mark.parametrize("path", ["torch", "step"])  # the kernels always block the gradient of candidates
+def test_gradcheck(spec: CoreSpec, path: str) -> None:
+    with paths.on(path):
+        assert gradcheck(build(gradcheck_spec(spec)))
 
 
-def test_gradcheck_sees_the_blocked_gradient() -> None:
-    assert not gradcheck(
-        build(("rim", {**RIM, "num_units": 2, "num_active": 1, "unit_size": 1, "input_value_size": 1}))
-    )
+@pytest.mark.parametrize("path", paths.PATHS)
+def test_gradcheck_of_rim_where_nothing_is_blocked(path: str) -> None:
+    """With all units active there is no candidate of an inactive unit: this one the kernels run as well."""
+    with paths.on(path):
+        assert gradcheck(build(("rim", {**RIM, "num_active": RIM["num_units"]})))
+
+
+@pytest.mark.parametrize("path", paths.PATHS)
+def test_gradcheck_sees_the_blocked_gradient(path: str) -> None:
+    sizes = {"num_units": 2, "num_active": 1, "unit_size": 1, "input_value_size": 1}
+    with paths.on(path):
+        assert not gradcheck(build(("rim", {**RIM, **sizes})))
 
 
 @every_core
