@@ -35,19 +35,33 @@ def empty(owner: object, like: Tensor, *shape: int) -> Tensor:
     size = math.prod(shape)
     if like.device.type != "cpu" or size * like.element_size() < SMALLEST:
         return like.new_empty(shape)
-    flat = next((f for f in _free.values() if f.numel() == size and f.dtype == like.dtype), None)
+    flat = _take(size, like.dtype)
     if flat is None:
-        flat = torch.empty(size, dtype=like.dtype)
-    else:
-        del _free[id(flat)]
+        # What is made in inference mode could never serve a training step.
+        with torch.inference_mode(False):
+            flat = torch.empty(size, dtype=like.dtype)
     weakref.finalize(owner, _give_back, flat).atexit = False
     return flat.view(shape)
 
 
+# An owner may go, and so the pool change, in any thread and at any line: hence the copies, and the pop that may miss.
+
+
+def _take(size: int, dtype: torch.dtype) -> Tensor | None:
+    for flat in list(_free.values()):
+        if flat.numel() == size and flat.dtype == dtype and _free.pop(id(flat), None) is not None:
+            return flat
+    return None
+
+
 def _give_back(flat: Tensor) -> None:
     _free[id(flat)] = flat
-    while sum(f.nbytes for f in _free.values()) > LARGEST_TOTAL:
-        _free.popitem(last=False)
+    total = sum(f.nbytes for f in list(_free.values()))
+    for oldest in list(_free.values()):
+        if total <= LARGEST_TOTAL:
+            break
+        total -= oldest.nbytes
+        _free.pop(id(oldest), None)
 
 
 class Buffers:
