@@ -19,6 +19,7 @@ from typing import ClassVar, Literal, TypeAlias, overload
 import torch
 from torch import Tensor, nn
 
+from rimrl.cores.checks import as_flags, require_finite_output, require_like, require_tensor
 from rimrl.errors import UsageError
 
 State: TypeAlias = tuple[Tensor, Tensor]
@@ -147,19 +148,29 @@ class RecurrentCore(nn.Module, ABC):
             Output ``[T, B, output_size]``, the state after the last step and, on request, a `CoreTrace`.
 
         Raises:
-            UsageError: If a shape does not fit or the input has no time steps or no rows.
+            UsageError: Before anything runs, if a shape, dtype or device does not fit or the input has no time steps
+                or no rows; input and state are to have the dtype of the parameters, but under autocast any that
+                autocast converts. Afterwards, if the output is NaN or infinite: names the input, the state or the
+                parameter that was so already, or else overflow. On a GPU a single step is not checked for that.
         """
+        name, like = type(self).__name__, next(self.parameters())
+        require_tensor(name, "input", x)
         self._check_input(x)
+        require_like(name, "input", x, like)
         T, B = x.shape[:2]
+        given = state
         if state is None:
             state = self.initial_state(B)
         else:
             self._check_state(state, B)
+            for label, tensor in zip("hc", state, strict=True):
+                require_like(name, f"state {label}", tensor, like)
+            state = (state[0].to(like.dtype), state[1].to(like.dtype))
         if episode_starts is not None:
-            if episode_starts.shape != (T, B):
-                raise UsageError(f"episode_starts must be [T, B] = {[T, B]}, got {list(episode_starts.shape)}")
-            episode_starts = episode_starts.bool()
+            require_tensor(name, "episode_starts", episode_starts)
+            episode_starts = as_flags(name, "episode_starts", episode_starts, (T, B), "[T, B]", like)
         y, state, trace = self._scan(x, state, episode_starts, return_trace)
+        require_finite_output(name, y, x, given or (), self.named_parameters())
         if return_trace:
             assert trace is not None
             return y, state, trace

@@ -126,6 +126,8 @@ SPECS |= {
     for label, options in variants.items()
 }
 SPECS |= {f"{name}, two layers": (name, {"hidden_size": 12, "num_layers": 2}) for name in ("lstm", "gru")}
+FAST: dict[str, CoreSpec] = {name: spec for name, spec in SPECS.items() if spec[0] in ("rim", "riglstm", "lstm", "gru")}
+"""Cores that do not, or need not, run step by step; the others are the same on every path of `tests.paths`."""
 
 
 def build(spec: CoreSpec, seed: int = 0, dtype: torch.dtype = torch.float64) -> RecurrentCore:

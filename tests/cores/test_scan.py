@@ -16,12 +16,10 @@ from rimrl.cores.registry import make_core
 from rimrl.cores.scan.native import MAX_UNITS, NativeRIMCell
 from rimrl.cores.scan.rim import RIMCell
 from tests import paths
-from tests.cores.builders import RIM, SPECS, CoreSpec, build, randomise, sequence
+from tests.cores.builders import FAST, RIM, SPECS, CoreSpec, build, randomise, sequence
 
 T, B = 7, 3
 every_core = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-# Cores with nothing but a step need no more than the first comparison.
-FAST = {name: spec for name, spec in SPECS.items() if spec[0] in ("rim", "riglstm", "lstm", "gru")}
 every_fast_core = pytest.mark.parametrize("spec", FAST.values(), ids=FAST.keys())
 every_fast_path = pytest.mark.parametrize("path", ["kernels", "torch"])
 

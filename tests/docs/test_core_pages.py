@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rimrl.cores import scan
 from rimrl.cores.registry import core_options, make_core
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "cores").glob("*.md"))
@@ -44,11 +45,12 @@ def test_commands_print_what_stands_below_them(page: Path) -> None:
 
 @every_page
 def test_multiplications_are_those_that_torch_counts(page: Path) -> None:
+    """Those of the equations: torch's counter does not see into compiled kernels."""
     claims = re.findall(r"(\d[\d ]*)\s+multiplications", page.read_text(encoding="utf-8"))
     counted = []
     for name in cores_of(page):
         core = make_core(name, 128, hidden_size=96).double()
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, scan.step_by_step():
             core(torch.zeros(1, 1, 128, dtype=torch.float64))
         counted.append(counter.get_total_flops() // 2)
     assert [int(claim.replace(" ", "")) for claim in claims] == counted

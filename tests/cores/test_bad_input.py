@@ -1,0 +1,212 @@
+"""Every core refuses what does not fit before anything runs, and reports NaN instead of spreading it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rimrl.cores.base import RecurrentCore
+from rimrl.cores.checks import require_finite_output
+from rimrl.errors import UsageError
+from tests import paths
+from tests.cores.builders import FAST, RIM, SPECS, CoreSpec, build, randomise, reached_state, sequence
+
+T, B = 4, 3
+every_core = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+every_core_and_path = pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        pytest.param(spec, path, id=f"{name}-{path}")
+        for name, spec in SPECS.items()
+        for path in (paths.PATHS if name in FAST else ["step"])
+    ],
+)
+every_path = pytest.mark.parametrize("path", paths.PATHS)
+WITHOUT_EFFECT_ON_VALUES = ("cell_selection.query", "cell_selection.key")
+"""Parameters that act through a choice alone, which has no room for NaN."""
+
+
+def no_starts() -> Tensor:
+    return torch.zeros(T, B, dtype=torch.bool)
+
+
+def refusal(core: RecurrentCore, *arguments: Any) -> str:
+    """The one line with which a call is refused."""
+    with pytest.raises(UsageError) as caught:
+        core(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def nothing_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> None:
+        raise AssertionError("ran in spite of bad input")
+
+    for spec in SPECS.values():
+        monkeypatch.setattr(type(build(spec)), "_scan", run)
+
+
+@every_core
+@pytest.mark.usefixtures("nothing_may_run")
+@pytest.mark.parametrize(
+    ("core_dtype", "dtype"),
+    [
+        (torch.float32, torch.float64),
+        (torch.float64, torch.float32),
+        (torch.float32, torch.bfloat16),
+        (torch.float32, torch.int64),
+        (torch.float32, torch.bool),
+    ],
+)
+def test_another_dtype_is_refused(spec: CoreSpec, core_dtype: torch.dtype, dtype: torch.dtype) -> None:
+    core = build(spec, dtype=core_dtype)
+    x, (h, c) = sequence(core, T, B), core.initial_state(B)
+    for what, arguments in (
+        ("input", (x.to(dtype),)),
+        ("state h", (x, (h.to(dtype), c))),
+        ("state c", (x, (h, c.to(dtype)))),
+    ):
+        message = refusal(core, *arguments)
+        for part in (f"{type(core).__name__} takes its {what} in", str(core_dtype), f"got {dtype}"):
+            assert part in message
+
+
+@every_core
+@pytest.mark.usefixtures("nothing_may_run")
+def test_another_device_is_refused(spec: CoreSpec) -> None:
+    core = build(spec)
+    x, (h, c), starts = sequence(core, T, B), core.initial_state(B), no_starts()
+    for what, arguments in (
+        ("input", (x.to("meta"),)),
+        ("state h", (x, (h.to("meta"), c))),
+        ("state c", (x, (h, c.to("meta")))),
+        ("episode_starts", (x, None, starts.to("meta"))),
+    ):
+        message = refusal(core, *arguments)
+        for part in (what, "on cpu", "got meta"):
+            assert part in message
+
+
+@every_core
+@pytest.mark.usefixtures("nothing_may_run")
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0, math.nan, math.inf])
+def test_starts_other_than_true_and_false_are_refused(spec: CoreSpec, value: float) -> None:
+    core = build(spec)
+    starts = no_starts().float()
+    starts[1, 2] = value
+    assert refusal(core, sequence(core, T, B), None, starts) == f"episode_starts must be bool or 0/1, got {value}"
+
+
+@every_core
+@pytest.mark.usefixtures("nothing_may_run")
+def test_what_is_no_tensor_is_refused(spec: CoreSpec) -> None:
+    core = build(spec)
+    x = sequence(core, T, B)
+    assert refusal(core, x.numpy()) == f"{type(core).__name__} takes a tensor as its input, got ndarray"
+    assert refusal(core, x, None, no_starts().tolist()).endswith("takes a tensor as its episode_starts, got list")
+
+
+@every_core
+def test_autocast_takes_what_it_converts(spec: CoreSpec) -> None:
+    core = build(spec, dtype=torch.float32)
+    x, (h, c) = sequence(core, T, B), reached_state(core, B)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16):
+            y, last = core(x.to(dtype), (h.to(dtype), c.to(dtype)), no_starts())
+        assert torch.isfinite(y).all()
+        assert last[0].dtype == last[1].dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "input" in refusal(core, x.double())
+        assert "state c" in refusal(core, x, (h, c.double()))
+
+
+@every_core_and_path
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_input_that_is_not_finite_is_named(spec: CoreSpec, value: float, path: str) -> None:
+    """The first such entry; an infinite one may also saturate a gate, and then nothing is wrong."""
+    core = randomise(build(spec))
+    x = sequence(core, T, B)
+    x[2:, 1, ..., 1] = value
+    x[3, 0] = value
+    with paths.on(path):
+        if not math.isnan(value):
+            try:
+                y, _ = core(x)
+            except UsageError:
+                pass
+            else:
+                assert torch.isfinite(y).all()
+                return
+        expected = f"{type(core).__name__} got an input that is not finite: {value} at time step 2 of row 1"
+        for starts in (None, no_starts()):
+            assert refusal(core, x, None, starts) == expected
+            with torch.no_grad():
+                assert refusal(core, x, reached_state(core, B), starts) == expected
+
+
+@every_core_and_path
+def test_a_state_that_is_not_finite_is_named(spec: CoreSpec, path: str) -> None:
+    core = randomise(build(spec))
+    with_memory = [label for label, s in zip("hc", reached_state(core, B), strict=True) if s.abs().max() > 0]
+    for label in with_memory:
+        state = dict(zip("hc", reached_state(core, B), strict=True))
+        state[label][-1, 1] = math.nan
+        pair = state["h"], state["c"]
+        with paths.on(path):
+            message = refusal(core, sequence(core, T, B), pair)
+            assert message == f"{type(core).__name__} got a state {label} that is not finite, in row 1"
+            starts = no_starts()
+            starts[0, 1] = True
+            y, _ = core(sequence(core, T, B), pair, starts)
+        assert torch.isfinite(y).all(), "the row starts afresh and never sees it"
+
+
+@every_core_and_path
+def test_a_parameter_that_is_not_finite_is_named(spec: CoreSpec, path: str) -> None:
+    core = randomise(build(spec))
+    x = sequence(core, T, B)
+    for name, parameter in core.named_parameters():
+        if name in WITHOUT_EFFECT_ON_VALUES:
+            continue
+        flat = parameter.detach().view(-1)
+        before = float(flat[0])
+        flat[0] = math.nan
+        with paths.on(path):
+            message = refusal(core, x)
+        assert message == (f"{type(core).__name__} has a parameter {name} that is not finite: has learning diverged?")
+        flat[0] = before
+    core(x)
+
+
+@every_path
+def test_overflow_is_named(path: str) -> None:
+    core = build(("rim", RIM), dtype=torch.float32)
+    x = torch.full((T, B, core.input_size), 3e38)
+    with paths.on(path):
+        assert refusal(core, x).startswith("RIM overflows torch.float32: input, state and parameters are finite")
+
+
+def test_a_sum_that_overflows_is_no_fault() -> None:
+    y = torch.full((T, B, 2), 3e38)
+    assert not y.sum().isfinite()
+    require_finite_output("core", y, torch.zeros(T, B, 1), (), [])
+    y[0, 0, 0] = math.inf
+    with pytest.raises(UsageError, match="core overflows"):
+        require_finite_output("core", y, torch.zeros(T, B, 1), (), [])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@every_core
+def test_on_a_gpu(spec: CoreSpec) -> None:
+    core = randomise(build(spec)).cuda()
+    x = sequence(core, T, B).cuda()
+    assert "on cuda:0" in refusal(core, x.cpu())
+    assert "on cuda:0" in refusal(core, x, None, no_starts())
+    x[2, 1] = math.nan
+    assert "nan at time step 2 of row 1" in refusal(core, x)
+    core(x[2:3])  # a single step does not wait for the device
