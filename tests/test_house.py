@@ -132,5 +132,5 @@ def test_no_file_knows_the_machine_that_it_was_written_on() -> None:
 
 def test_configurations_are_shipped_with_the_package() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    assert 'rimrl = ["py.typed", "configs/**/*.yaml"]' in text
+    assert 'rimrl = ["py.typed", "configs/**/*.yaml", "cores/scan/*.cpp", "cores/scan/*.h"]' in text
     assert (PACKAGE / "py.typed").is_file()
