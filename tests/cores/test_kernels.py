@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rimrl.cores.scan.library import kernels
+from rimrl.cores.scan.library import MAX_UNITS, kernels
 from tests import paths
 
 pytestmark = pytest.mark.skipif(not paths.compiled(), reason="no kernels were compiled")
@@ -100,14 +100,16 @@ def test_not_a_number_stays_one(dtype: torch.dtype) -> None:
         assert torch.equal(activations.isnan(), x.isnan().expand(4, -1))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, kept: int = MAX_UNITS, others_only: bool = False
+) -> tuple[Tensor, Tensor]:
     """Attention ``[B, H, N, N]`` and what is read ``[N, B, H, dv]``, of ``[N, B, H, dk or dv]``."""
     N, B, H, dk = query.shape
     dv = value.shape[3]
     qkv = torch.cat([part.flatten(2) for part in (query, key, value)], dim=-1).contiguous()
     attention, read = query.new_full((B, H, N, N), math.nan), query.new_full((N, B, H, dv), math.nan)
     k: Any = kernels(query)
-    k.attend(N, B, H, dk, dv, qkv.data_ptr(), attention.data_ptr(), read.data_ptr())
+    k.attend(N, B, H, dk, dv, kept, others_only, qkv.data_ptr(), attention.data_ptr(), read.data_ptr())
     return attention, read
 
 
@@ -144,19 +146,35 @@ def test_attention_of_any_size(N: int, B: int, H: int, dk: int, dv: int, scale: 
 
 
 @every_dtype
+@pytest.mark.parametrize("others_only", [False, True])
+@pytest.mark.parametrize("kept", [1, 2, 5, 6])
+def test_attention_to_the_largest_scores(kept: int, others_only: bool, dtype: torch.dtype) -> None:
+    """Scores from a few values only, so that they tie, against a stable sort."""
+    torch.manual_seed(0)
+    N, B, H = 6, 40, 2
+    query, key = (torch.randint(-1, 2, (N, B, H, 1)).to(dtype) for _ in range(2))
+    value = torch.randn(N, B, H, 3, dtype=dtype)
+    attention, read = attend(query, key, value, kept, others_only)
+    q, k, v = (t.permute(1, 2, 0, 3) for t in (query, key, value))
+    scores = q @ k.transpose(-1, -2)
+    if others_only:
+        scores = scores.masked_fill(torch.eye(N, dtype=torch.bool), -math.inf)
+    order = scores.sort(dim=-1, descending=True, stable=True).indices[..., : min(kept, N - others_only)]
+    chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, True)
+    expected = scores.masked_fill(~chosen, -math.inf).softmax(-1)
+    assert torch.equal(attention > 0, chosen)
+    torch.testing.assert_close(attention, expected, rtol=0.0, atol=TOLERANCE[dtype])
+    torch.testing.assert_close(read.permute(1, 2, 0, 3), expected @ v)
+
+
+@every_dtype
 def test_ties_go_to_the_lowest_index(dtype: torch.dtype) -> None:
     """Scores from a few values only, against a stable sort."""
-    N, B = 64, 50
     torch.manual_seed(0)
-    h = torch.randint(-1, 2, (N, B, 1)).to(dtype)
-    one = torch.ones(N, B, 1, dtype=dtype)
-    bias = torch.zeros(N, 1, dtype=dtype)
+    scores = torch.randint(-1, 2, (MAX_UNITS, 50)).to(dtype)
+    k: Any = kernels(scores)
     for num_active in (1, 2, 21, 43, 63, 64):
-        gates, share, mask = (torch.full((N, B), math.nan, dtype=dtype) for _ in range(3))
-        p = [t.data_ptr() for t in (h, one, one, bias, gates, share, mask)]
-        k: Any = kernels(h)
-        k.compete(N, B, 1, 1, num_active, p[0], B, p[1], B, p[2], B, p[3], p[4], p[5], p[6])
-        winners = h[..., 0].sort(dim=0, descending=True, stable=True).indices[:num_active]
+        mask = torch.full_like(scores, math.nan)
+        k.choose(*scores.shape, num_active, scores.data_ptr(), mask.data_ptr())
+        winners = scores.sort(dim=0, descending=True, stable=True).indices[:num_active]
         assert torch.equal(mask, torch.zeros_like(mask).scatter(0, winners, 1.0))
-        torch.testing.assert_close(share, torch.sigmoid(h[..., 0]))
-        assert torch.equal(gates, share)

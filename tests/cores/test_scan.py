@@ -13,10 +13,11 @@ from torch import Tensor
 from rimrl.cores import scan
 from rimrl.cores.base import RecurrentCore, State
 from rimrl.cores.registry import make_core
-from rimrl.cores.scan.native import MAX_UNITS, NativeRIMCell
+from rimrl.cores.scan.library import MAX_UNITS
+from rimrl.cores.scan.native import NativeLSTM, NativeRIM
 from rimrl.cores.scan.rim import RIMCell
 from tests import paths
-from tests.cores.builders import FAST, RIM, SPECS, CoreSpec, build, randomise, sequence
+from tests.cores.builders import FAST, RIGLSTM, RIM, SPECS, CoreSpec, build, randomise, sequence
 
 T, B = 7, 3
 every_core = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
@@ -139,9 +140,9 @@ def test_the_same_with_and_without_grad(spec: CoreSpec, path: str) -> None:
             assert trace.active.shape == (T, B, p.core.num_units)
 
 
-# RIM, which has all three paths.
+# Sizes.
 
-SIZES: list[dict[str, int]] = [
+RIM_SIZES: list[dict[str, Any]] = [
     {"num_units": 1, "num_active": 1, "unit_size": 1, "communication_key_size": 1, "communication_heads": 1},
     {"num_units": 2, "num_active": 1, "unit_size": 3, "communication_key_size": 1, "communication_value_size": 1},
     {"num_units": 3, "num_active": 3, "unit_size": 17, "communication_heads": 3, "communication_value_size": 5},
@@ -152,24 +153,46 @@ SIZES: list[dict[str, int]] = [
 ]
 
 
+RIGLSTM_SIZES: list[dict[str, Any]] = [
+    {"num_units": 2, "num_active": 1, "unit_size": 1, "key_size": 1, "view_size": 1, "hidden_value_size": 1},
+    {"num_units": 3, "num_active": 2, "unit_size": 17, "num_views": 1, "key_size": 3},
+    {"num_units": 33, "num_active": 20, "num_views": 5},
+    {"num_units": MAX_UNITS, "num_active": 43, "num_views": MAX_UNITS},
+    {"num_units": MAX_UNITS + 1, "num_active": 43, "num_views": 3},
+    {"num_units": 3, "num_active": 2, "num_views": MAX_UNITS + 1},
+]
+LSTM_SIZES: list[dict[str, Any]] = [{"hidden_size": 1}, {"hidden_size": 17, "num_layers": 2}, {"hidden_size": 33}]
+SIZES: list[CoreSpec] = [
+    *(("rim", {**RIM, **sizes}) for sizes in RIM_SIZES),
+    *(("riglstm", {**RIGLSTM, **sizes}) for sizes in RIGLSTM_SIZES),
+    *((name, sizes) for name in ("lstm", "gru") for sizes in LSTM_SIZES),
+]
+
+
+def of_size(spec: CoreSpec, batch_size: int, dtype: torch.dtype, **options: Any) -> Problem:
+    name, sizes = spec
+    core = build((name, {**sizes, **options}), dtype=dtype)
+    return problem(randomise(core, scale=0.3), 4, batch_size)
+
+
 @every_fast_path
 @pytest.mark.parametrize("batch_size", [1, 5])
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_sizes_that_fit_no_vector(sizes: dict[str, int], batch_size: int, path: str) -> None:
-    torch.manual_seed(0)
-    core = randomise(make_core("rim", 3, **{**RIM, **sizes}).double(), scale=0.3)
-    p = problem(core, 4, batch_size)
+@pytest.mark.parametrize("spec", SIZES, ids=str)
+def test_sizes_that_fit_no_vector(spec: CoreSpec, batch_size: int, path: str) -> None:
+    p = of_size(spec, batch_size, torch.float64)
     with paths.on(path):
         assert_same(everything(p), step_by_step(p))
 
 
 @every_fast_path
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_sizes_that_fit_no_vector_in_single_precision(sizes: dict[str, int], path: str) -> None:
-    """With all units active, so that rounding cannot hand a step to another unit."""
-    torch.manual_seed(0)
-    core = make_core("rim", 3, **{**RIM, **sizes, "num_active": sizes["num_units"]})
-    p = problem(randomise(core, scale=0.3), 4)
+@pytest.mark.parametrize("spec", SIZES, ids=str)
+def test_sizes_that_fit_no_vector_in_single_precision(spec: CoreSpec, path: str) -> None:
+    """With nothing left to choose, so that rounding cannot hand a step to another unit."""
+    name, sizes = spec
+    everyone: dict[str, Any] = {"num_active": sizes["num_units"]} if "num_units" in sizes else {}
+    if name == "riglstm":
+        everyone |= {"input_top_k": sizes["num_views"], "hidden_top_k": sizes["num_units"] - 1}
+    p = of_size(spec, 3, torch.float32, **everyone)
     with paths.on(path):
         assert_same(everything(p), step_by_step(p), 1e-5)
 
@@ -203,9 +226,10 @@ def test_single_precision_with_competition(path: str) -> None:
 
 @every_fast_path
 @pytest.mark.parametrize("layout", ["strided", "expanded", "transposed"])
-def test_any_layout_of_memory(layout: str, path: str) -> None:
+@pytest.mark.parametrize("name", ["rim", "riglstm", "lstm", "gru"])
+def test_any_layout_of_memory(name: str, layout: str, path: str) -> None:
     """Input, state and the gradient of the output need not be contiguous."""
-    core = randomise(build(("rim", RIM)))
+    core = randomise(build(SPECS[name]))
     p = problem(core, T, 4)
     x, starts = p.x, p.starts
     assert p.state is not None
@@ -367,7 +391,7 @@ def test_the_second_derivative_is_refused_and_there_step_by_step(path: str) -> N
 def cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cells that were made, as they are made."""
     made: list[str] = []
-    for kind in (NativeRIMCell, RIMCell):
+    for kind in (NativeRIM, NativeLSTM, RIMCell):
 
         def record(self: Any, *arguments: Any, kind: type = kind, make: Any = kind.__init__) -> None:
             made.append(kind.__name__)
@@ -379,7 +403,7 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_the_default_is_the_fastest_there_is(cells: list[str]) -> None:
     p = small(("rim", RIM))
-    for path, expected in (("kernels", ["NativeRIMCell"]), ("torch", ["RIMCell"]), ("step", [])):
+    for path, expected in (("kernels", ["NativeRIM"]), ("torch", ["RIMCell"]), ("step", [])):
         if path == "kernels" and not paths.compiled():
             continue
         cells.clear()
