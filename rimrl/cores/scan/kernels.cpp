@@ -198,6 +198,14 @@ BOTH(choose, A9, (N, B, K, priority, mask))
 BOTH(select_views, A10, (N, B, V, dk, F, kept, q, k, v, attention, mean, read))
 #define A11(R) (idx N, idx B, idx V, idx dk, idx F, const R* q, const R* k, const R* v, const R* attention, const R* d_read, R* dq, idx dqs, R* d_k, R* d_v)
 BOTH(select_views_backward, A11, (N, B, V, dk, F, q, k, v, attention, d_read, dq, dqs, d_k, d_v))
+#define A12(R) (idx N, idx B, idx D, const R* hn, const R* h, idx hs, R* means)
+BOTH(soft_means, A12, (N, B, D, hn, h, hs, means))
+#define A13(R) (idx N, idx B, idx D, const R* hn, const R* h, idx hs, const R* w, const R* mask, R* share, R* ho, idx hos, R* y)
+BOTH(soft_update, A13, (N, B, D, hn, h, hs, w, mask, share, ho, hos, y))
+#define A14(R) (idx N, idx B, idx D, const R* dy, const R* hn, const R* h, idx hs, const R* w, const R* mask, const R* share, R* dh, R* dhn, R* dw)
+BOTH(soft_update_backward, A14, (N, B, D, dy, hn, h, hs, w, mask, share, dh, dhn, dw))
+#define A15(R) (idx N, idx B, idx D, const R* d_means, R* dhn, R* dh)
+BOTH(soft_means_backward, A15, (N, B, D, d_means, dhn, dh))
 
 // For linkers that look for a Python module's entry; the library is loaded by ctypes and never imported.
 extern "C" void* PyInit__kernels() { return nullptr; }

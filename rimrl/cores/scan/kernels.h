@@ -335,3 +335,83 @@ INLINE void compete_backward(idx N, idx B, idx D, idx G, const R* d_gates, idx d
             SIMD for (idx j = 0; j < D; ++j) d[j] += dg[j] + ds * k[j];
         }
 }
+
+// RigLSTM's soft state updating: the means that its query sees, new beside old, [B, 2 D].
+template <typename R> INLINE void soft_means(idx N, idx B, idx D, const R* h_new, const R* h, idx h_stride, R* means) {
+    const R part = R(1) / R(N);
+    for (idx b = 0; b < B; ++b) {
+        R* __restrict m = means + b * 2 * D;
+        SIMD for (idx j = 0; j < 2 * D; ++j) m[j] = 0;
+        for (idx n = 0; n < N; ++n) {
+            const R* __restrict hn = h_new + (n * B + b) * D;
+            const R* __restrict h0 = h + n * h_stride + b * D;
+            SIMD for (idx j = 0; j < D; ++j) {
+                m[j] += part * hn[j];
+                m[D + j] += part * h0[j];
+            }
+        }
+    }
+}
+
+// How far each unit goes from its old to its new hidden vector, and there it goes.
+template <typename R>
+INLINE void soft_update(idx N, idx B, idx D, const R* h_new, const R* h, idx h_stride, const R* direction, const R* mask,
+                        R* share, R* h_out, idx h_out_stride, R* y) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            const R* __restrict hn = h_new + row * D;
+            const R* __restrict h0 = h + n * h_stride + b * D;
+            const R* __restrict w = direction + b * D;
+            R* __restrict h1 = h_out + n * h_out_stride + b * D;
+            R* __restrict out = y + (b * N + n) * D;
+            R score = 0;
+            _Pragma("omp simd reduction(+ : score)") for (idx j = 0; j < D; ++j) score += (hn[j] - h0[j]) * w[j];
+            const R s = share[row] = sigmoid(score);
+            const bool active = mask[row] != R(0);
+            SIMD for (idx j = 0; j < D; ++j) out[j] = h1[j] = active ? s * hn[j] + (R(1) - s) * h0[j] : h0[j];
+        }
+}
+
+// `dh` becomes what reaches the old hidden vector, `dh_new` what reaches the new one; without what goes through means.
+template <typename R>
+INLINE void soft_update_backward(idx N, idx B, idx D, const R* dy, const R* h_new, const R* h, idx h_stride,
+                                 const R* direction, const R* mask, const R* share, R* dh, R* dh_new, R* d_direction) {
+    std::memset(d_direction, 0, B * D * sizeof(R));
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            const R* __restrict hn = h_new + row * D;
+            const R* __restrict h0 = h + n * h_stride + b * D;
+            const R* __restrict w = direction + b * D;
+            const R* __restrict out = dy + (b * N + n) * D;
+            R* __restrict d = dh + row * D;
+            R* __restrict dn = dh_new + row * D;
+            R* __restrict dw = d_direction + b * D;
+            const R s = share[row], weight = s * mask[row];
+            R along = 0;
+            SIMD for (idx j = 0; j < D; ++j) d[j] += out[j];
+            _Pragma("omp simd reduction(+ : along)") for (idx j = 0; j < D; ++j) along += d[j] * (hn[j] - h0[j]);
+            const R d_score = weight * (R(1) - s) * along;
+            SIMD for (idx j = 0; j < D; ++j) {
+                dn[j] = weight * d[j] + d_score * w[j];
+                d[j] -= dn[j];
+                dw[j] += d_score * (hn[j] - h0[j]);
+            }
+        }
+}
+
+// What goes through the means, [B, 2 D], is added.
+template <typename R> INLINE void soft_means_backward(idx N, idx B, idx D, const R* d_means, R* dh_new, R* dh) {
+    const R part = R(1) / R(N);
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const R* __restrict m = d_means + b * 2 * D;
+            R* __restrict dn = dh_new + (n * B + b) * D;
+            R* __restrict d = dh + (n * B + b) * D;
+            SIMD for (idx j = 0; j < D; ++j) {
+                dn[j] += part * m[j];
+                d[j] += part * m[D + j];
+            }
+        }
+}

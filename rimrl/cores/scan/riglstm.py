@@ -17,7 +17,7 @@ from rimrl.cores.scan.dynamics import LSTMGates
 from rimrl.cores.scan.library import MAX_UNITS, kernels
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import batch_first_weight_gradient, weight_gradient
-from rimrl.cores.scan.riglstm_native import NativeHidden, NativeViews
+from rimrl.cores.scan.riglstm_native import NativeHidden, NativeSoftUpdating, NativeViews
 from rimrl.cores.scan.selection import rank, softmax_of_largest
 
 
@@ -83,7 +83,13 @@ class RigLSTMCell:
             self.hidden = Hidden(*of_hidden) if self.kernels is None else NativeHidden(self.kernels, *of_hidden)
         self.weight_hidden = rest.pop(0)
         self.gates = LSTMGates(buffers, self.weight_hidden.shape[2] // 4)
-        self.soft = SoftUpdating(buffers, *rest) if plan.soft_update else None
+        self.soft: SoftUpdating | NativeSoftUpdating | None = None
+        if plan.soft_update:
+            query, matrix, key = rest
+            if self.kernels is None:
+                self.soft = SoftUpdating(buffers, query, matrix, key)
+            else:
+                self.soft = NativeSoftUpdating(self.kernels, buffers, query, matrix, key)
         self.mask = buffers.steps(1)
 
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
@@ -109,9 +115,12 @@ class RigLSTMCell:
         else:
             gates.baddbmm_(_everyone(h), self.weight_hidden)
         h_new, c_new = self.gates.forward(t, gates, c)
+        torch.lerp(c, c_new, mask, out=c_out)
+        if isinstance(self.soft, NativeSoftUpdating):
+            self.soft.forward(t, h, h_new, mask, h_out, y)
+            return
         share = mask if self.soft is None else self.soft.forward(t, h, h_new) * mask
         torch.lerp(h, h_new, share, out=h_out)
-        torch.lerp(c, c_new, mask, out=c_out)
         y.copy_(h_out.transpose(0, 1))
 
     def start_backward(self) -> None:
@@ -123,14 +132,16 @@ class RigLSTMCell:
     def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
         D = h.shape[2]
         mask = self.mask[t]
-        dh = dh + dy.transpose(0, 1)
         dc_new = dc * mask
         dc_past = dc - dc_new
-        if self.soft is None:
+        if isinstance(self.soft, NativeSoftUpdating):
+            dh_new, dh_past = self.soft.backward(t, h, dh, dy, mask)
+        elif self.soft is not None:
+            dh_new, dh_past = self.soft.backward(t, h, dh + dy.transpose(0, 1), mask)
+        else:
+            dh = dh + dy.transpose(0, 1)
             dh_new = dh * mask
             dh_past = dh - dh_new
-        else:
-            dh_new, dh_past = self.soft.backward(t, h, dh, mask)
         d_gates, dc_before = self.gates.backward(t, c, dh_new, dc_new)
         seen = torch.bmm(d_gates, self.weight_hidden_transposed)
         if self.hidden is not None:

@@ -1,6 +1,8 @@
-"""Selection of views and of hidden vectors on compiled kernels; the twins of `Views` and `Hidden` of `riglstm`."""
+"""RigLSTM's stages on compiled kernels: the twins of `Views`, `Hidden` and `SoftUpdating` of `riglstm`."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -147,3 +149,69 @@ class NativeHidden:
     def trace(self) -> Tensor:
         """Attention ``[T, B, N, N]``, reader by read unit."""
         return torch.stack(self.attention)
+
+
+class NativeSoftUpdating:
+    """Soft state updating.
+
+    Args:
+        kernels: Compiled for the tensors' dtype.
+        buffers: Where to keep the steps.
+        input_query: The input's part of the query, ``[T, B, dk]``.
+        matrix: ``[2 D, dk]``.
+        key: ``[D, dk]``.
+    """
+
+    def __init__(self, kernels: Kernels, buffers: Buffers, input_query: Tensor, matrix: Tensor, key: Tensor) -> None:
+        self.kernels, self.buffers, self.matrix = kernels, buffers, matrix
+        self.input_query = input_query.unbind(0)
+        self.scale = 1.0 / math.sqrt(key.shape[1])
+        self.key = key * self.scale
+        B, (D, dk) = buffers.batch_size, key.shape
+        self.means = buffers.empty(buffers.slots, B, 2 * D)
+        self.means_steps = buffers.each(self.means, dim=0)
+        self.query = buffers.empty(buffers.slots, B, dk)
+        self.query_steps = buffers.each(self.query, dim=0)
+        self.direction = buffers.each(buffers.empty(buffers.slots, B, D), dim=0)
+        self.h_new: list[Tensor] = [key] * len(self.input_query)
+        self.share = buffers.steps(1)
+
+    def forward(self, t: int, h: Tensor, h_new: Tensor, mask: Tensor, h_out: Tensor, y: Tensor) -> None:
+        """Write the hidden vectors after the step."""
+        means, direction = self.means_steps[t], self.direction[t]
+        self.h_new[t] = h_new
+        # fmt: off
+        self.kernels.soft_means(*h.shape, h_new.data_ptr(), h.data_ptr(), h.stride(0), means.data_ptr())
+        query = torch.addmm(self.input_query[t], means, self.matrix, out=self.query_steps[t])
+        torch.mm(query, self.key.t(), out=direction)
+        self.kernels.soft_update(*h.shape, h_new.data_ptr(), h.data_ptr(), h.stride(0), direction.data_ptr(),
+                                 mask.data_ptr(), self.share[t].data_ptr(), h_out.data_ptr(), h_out.stride(0),
+                                 y.data_ptr())
+        # fmt: on
+
+    def start_backward(self) -> None:
+        T, B, D = len(self.input_query), self.buffers.batch_size, self.key.shape[0]
+        self.d_direction = self.buffers.empty(T, B, D)
+        self.d_query = self.key.new_empty(T, B, self.key.shape[1])
+        self.d_direction_steps, self.d_query_steps = self.d_direction.unbind(0), self.d_query.unbind(0)
+        self.d_means = self.key.new_empty(B, 2 * D)
+
+    def backward(self, t: int, h: Tensor, dh: Tensor, dy: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the new and of the old hidden vector, given that of the state after the step."""
+        dh = dh.contiguous()
+        dh_new, d_direction = torch.empty_like(dh), self.d_direction_steps[t]
+        # fmt: off
+        self.kernels.soft_update_backward(*h.shape, dy.data_ptr(), self.h_new[t].data_ptr(), h.data_ptr(), h.stride(0),
+                                          self.direction[t].data_ptr(), mask.data_ptr(), self.share[t].data_ptr(),
+                                          dh.data_ptr(), dh_new.data_ptr(), d_direction.data_ptr())
+        d_query = torch.mm(d_direction, self.key, out=self.d_query_steps[t])
+        torch.mm(d_query, self.matrix.t(), out=self.d_means)
+        self.kernels.soft_means_backward(*h.shape, self.d_means.data_ptr(), dh_new.data_ptr(), dh.data_ptr())
+        # fmt: on
+        return dh_new, dh
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Of the input's part of the query, its matrix, and the key."""
+        d_query = self.d_query.flatten(0, 1)
+        d_key = self.d_direction.flatten(0, 1).t() @ self.query.flatten(0, 1)
+        return self.d_query, self.means.flatten(0, 1).t() @ d_query, d_key * self.scale
