@@ -155,6 +155,10 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         bad = ~(np.isfinite(rollout_buffer.values) & np.isfinite(rollout_buffer.log_probs))
         if not bad.any():
+            if not np.isfinite(rollout_buffer.returns).all():
+                raise UsageError(
+                    "a reward or the observation after a last step is NaN or infinite; check the environment"
+                )
             return
         first = int(bad.any(axis=1).argmax())
         seen = rollout_buffer.observations

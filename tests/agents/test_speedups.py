@@ -284,7 +284,7 @@ def test_the_rollout_keeps_one_state_a_sequence(length: int | None, sequences: i
 
 
 class BrokenAfter(ShortEpisodes):
-    """Shows NaN from the 20th observation on."""
+    """Shows NaN from the 27th observation on: in the second rollout of 16 steps."""
 
     def __init__(self) -> None:
         super().__init__(spaces.Discrete(3))
@@ -292,7 +292,7 @@ class BrokenAfter(ShortEpisodes):
 
     def _observe(self) -> Any:
         self._seen += 1
-        return super()._observe() * (np.nan if self._seen > 20 else 1)
+        return super()._observe() * (np.nan if self._seen > 26 else 1)
 
 
 @pytest.mark.parametrize("broken", ["environment", "weights"])
@@ -305,12 +305,49 @@ def test_nan_is_reported_and_not_learned_from(broken: str) -> None:
         with th.no_grad():
             agent.policy.value_net.bias.fill_(th.nan)
     before = [p.clone() for p in agent.policy.parameters()]
-    expected = (
-        "an observation holds NaN" if broken == "environment" else "the policy answers NaN or infinity after 1 up"
-    )
+    # On the CPU the core sees the observation first.
+    seen = "an observation holds NaN|got an input that is not finite: nan"
+    expected = seen if broken == "environment" else "the policy answers NaN or infinity after 1 up"
     with pytest.raises(UsageError, match=expected):
         agent.learn(16, reset_num_timesteps=False)
     th.testing.assert_close(before, list(agent.policy.parameters()), rtol=0, atol=0, equal_nan=True)
+
+
+class BrokenReward(ShortEpisodes):
+    """A reward of NaN after a while."""
+
+    def __init__(self) -> None:
+        super().__init__(spaces.Discrete(3))
+        self._taken = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = super().step(action)
+        self._taken += 1
+        return obs, reward if self._taken < 10 else np.nan, terminated, truncated, info
+
+
+class BrokenAtTheEnd(ShortEpisodes):
+    """One long episode, whose observation after step 16 is NaN: only its value is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(spaces.Discrete(3))
+        self._taken = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, *_ = super().step(action)
+        self._taken += 1
+        return obs * (np.nan if self._taken == 16 else 1), reward, False, False, {}
+
+
+@pytest.mark.parametrize("broken", [BrokenReward, BrokenAtTheEnd])
+def test_nan_in_what_is_learned_towards_is_reported(broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the core does not look, as in a single step on a GPU."""
+    monkeypatch.setattr("rimrl.cores.base.require_finite_output", lambda *_: None)
+    agent = rimrl.RecurrentPPO("MlpPolicy", DummyVecEnv([broken]), n_steps=16, batch_size=16, device="cpu")
+    before = [p.clone() for p in agent.policy.parameters()]
+    with pytest.raises(UsageError, match="a reward or the observation after a last step"):
+        agent.learn(16)
+    th.testing.assert_close(before, list(agent.policy.parameters()), rtol=0, atol=0)
 
 
 def test_a_cut_keeps_what_the_environment_showed() -> None:
