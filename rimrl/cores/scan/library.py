@@ -58,7 +58,12 @@ class Kernels:
 @cache
 def _library() -> ctypes.CDLL | None:
     spec = importlib.util.find_spec(_MODULE)
-    return None if spec is None or spec.origin is None else ctypes.CDLL(spec.origin)
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        return ctypes.CDLL(spec.origin)
+    except OSError:  # compiled for another machine
+        return None
 
 
 def _gemm(name: str) -> int | None:
