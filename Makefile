@@ -30,7 +30,7 @@ test-slow: $(DEV)
 	$(BIN)/pytest -m slow
 
 bench: $(DEV)
-	$(BIN)/python -m benchmarks.cores --json docs/benchmarks/cores.json $(BENCH)
+	$(BIN)/python -m benchmarks.cores --json docs/benchmarks/cores.json --plot docs/results/cores.png $(BENCH)
 	$(BIN)/python -m benchmarks.training --json docs/benchmarks/training.json $(BENCH)
 
 lint: $(DEV)

@@ -3,14 +3,14 @@
 Both sides get the same observations, architecture and hyper-parameters. An iteration is a rollout and its update; the
 rows "environment" and "network" time either half alone, so that what bounds a figure can be read off.
 
-    python -m benchmarks.training --task minigrid --rounds 7 --json docs/benchmarks/training.json
+    python -m benchmarks.training --rounds 7 --json docs/benchmarks/training.json
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Task:
         n_epochs: Passes over a rollout.
         lstm_size: Width of the LSTM.
         rim_size: Width of the RIM, the next that six units divide.
+        backend: Back end of rimrl's side; None: the environments that contrib gets.
+        autocast: Arithmetic of the extractor on rimrl's side.
     """
 
     env_id: str
@@ -56,6 +58,8 @@ class Task:
     n_epochs: int = 4
     lstm_size: int = 256
     rim_size: int = 258
+    backend: str | None = None
+    autocast: str | None = None
 
     @property
     def steps(self) -> int:
@@ -63,11 +67,18 @@ class Task:
         return self.n_envs * self.n_steps
 
 
+DOORKEY = Task("MiniGrid-DoorKey-6x6-v0", "one_hot", "MultiInput", n_envs=16)
+PONG = Task("ALE/Pong-v5", "atari", "Cnn", n_envs=8, batch_size=256)
 TASKS = {
     "minigrid": Task("MiniGrid-MultiRoom-N2-S4-v0", "raw", "Mlp", n_envs=16),
-    "minigrid-one-hot": Task("MiniGrid-DoorKey-6x6-v0", "one_hot", "MultiInput", n_envs=16),
-    "pong": Task("ALE/Pong-v5", "atari", "Cnn", n_envs=8, batch_size=256),
+    "doorkey": DOORKEY,
+    "doorkey-envpool": replace(DOORKEY, backend="envpool"),
+    "pong": PONG,
+    "pong-native": replace(PONG, backend="native"),
+    "pong-native-bf16": replace(PONG, backend="native", autocast="bf16"),
 }
+MAIN_TASKS = ("minigrid", "doorkey-envpool", "pong-native", "pong-native-bf16")
+"""What runs where no task is named."""
 
 
 def make_env(task: Task, backend: str | None = None, seed: int = 1) -> VecEnv:
@@ -172,10 +183,10 @@ def run_task(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Time all sides of one task; returns plain results with the table's rows."""
     task = TASKS[name]
     sides = ("contrib", *args.cores)
-    options = {"autocast": args.autocast} if args.autocast else {}
-    envs = {side: make_env(task) for side in ("contrib", *(() if args.backend else args.cores), "environment")}
-    if args.backend:
-        envs |= {side: make_env(task, args.backend) for side in (*args.cores, f"environment {args.backend}")}
+    options = {"autocast": task.autocast} if task.autocast else {}
+    envs = {side: make_env(task) for side in ("contrib", *(() if task.backend else args.cores), "environment")}
+    if task.backend:
+        envs |= {side: make_env(task, task.backend) for side in (*args.cores, f"environment {task.backend}")}
     models = {
         side: make_model(task, side, envs[side], args.device, options if side != "contrib" else {}) for side in sides
     }
@@ -224,22 +235,17 @@ def table(task: Task, timings: dict[str, Timing], state: dict[str, int]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the shell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--task", choices=[*TASKS, "all"], default="all")
+    parser.add_argument("--task", nargs="+", choices=TASKS, help=f"default: {', '.join(MAIN_TASKS)}")
     parser.add_argument("--rounds", type=int, default=7, help="timed iterations of each side")
     parser.add_argument("--quick", action="store_true", help="MiniGrid alone, two rounds")
     parser.add_argument("--cores", nargs="+", choices=["lstm", "rim"], default=["lstm", "rim"], help="rimrl's cores")
-    parser.add_argument("--backend", help="environment back end of rimrl's side; default: the one that contrib gets")
-    parser.add_argument("--autocast", choices=["bf16"], help="arithmetic of the extractor on rimrl's side")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="torch's threads; default: torch's choice")
     parser.add_argument("--json", type=Path, help="file for the results")
     args = parser.parse_args(argv)
     if args.threads:
         th.set_num_threads(args.threads)
-    names = list(TASKS) if args.task == "all" else [args.task]
-    for name in names:
-        if args.backend and TASKS[name].observation == "raw":
-            parser.error("--backend goes with --task minigrid-one-hot or pong: the back ends prepare observations")
+    names = list(args.task or MAIN_TASKS)
     if args.quick:
         names, args.rounds = names[:1], min(args.rounds, 2)
     results = {}
