@@ -143,6 +143,7 @@ def compare(rounds: int, device: str, quick: bool) -> dict[str, Any]:
     return results
 
 
+TICKS_MS = (10, 30, 100, 300, 1000)
 Sweep = tuple[str, list[int], Callable[[int], dict[str, Workload]]]
 
 
@@ -194,7 +195,7 @@ def grow(rounds: int, device: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def plot(growth: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
-    """One panel a sweep, log-log, so that linear growth has slope one."""
+    """One panel a sweep, log-log on one scale of time, so that linear growth has slope one."""
     figure = Figure(figsize=(3.2 * len(growth), 3.2), layout="constrained")
     for index, (title, rows) in enumerate(growth.items()):
         axes = figure.add_subplot(1, len(growth), index + 1)
@@ -203,8 +204,9 @@ def plot(growth: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
             middle = [row[key].median for row in rows]
             axes.plot(values, middle, "o-", color=color, label=label)
             axes.fill_between(values, [r[key].low for r in rows], [r[key].high for r in rows], color=color, alpha=0.2)
-        axes.set(xscale="log", yscale="log", xlabel=title, title=None)
-        axes.set_xticks(values, [str(value) for value in values], minor=False)
+        axes.set(xscale="log", yscale="log", xlabel=title, ylim=(10, 2000))
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.set_yticks(TICKS_MS, [str(tick) for tick in TICKS_MS] if index == 0 else [])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         if index == 0:
