@@ -107,9 +107,9 @@ PROBE_EFFORTS: dict[str, Effort] = {
     "brims": Effort(5e-3, 30_720, 32, decay=True, net_arch=(64,)),
 }
 # Steps held at seeds 2, 11 and 12, on the whole-sequence paths, one thread: rim 500, 500, 168; riglstm 433, 385, 296;
-# grid_lstm 288, 379, 500; brims 158, 500 (12 not run); at seed 2 lstm, gru, rmc and entnet 500. Here modular cores depend
-# on the seed. Twice the steps with twice the environments was no better for rim (349, 112, 384) and riglstm (270, 476,
-# 234).
+# grid_lstm 288, 379, 500; brims 158, 500 (12 not run); at seed 2 lstm, gru, rmc and entnet 500. Here modular cores
+# depend on the seed. Twice the steps with twice the environments was no better for rim (349, 112, 384) and riglstm
+# (270, 476, 234).
 CARTPOLE_EFFORT = Effort(2e-3, 70_000, 16)
 CARTPOLE_EFFORTS: dict[str, Effort] = {
     # With half of both, seed 2 held the pole for 406 steps. Seeds 2, 11, 12: 460, 500, 492.
