@@ -30,7 +30,7 @@ class _TorchRNN(RecurrentCore):
     rnn: nn.LSTM | nn.GRU
 
     def _cell(self, layer: int, x: Tensor) -> tuple[loop.MakeCell, tuple[Tensor, ...]] | None:
-        """The cell of a layer in a scan and the tensors it is made from; None where packing is faster."""
+        """The cell of a layer in a scan and the tensors it is made from; None where there is no such cell."""
         raise NotImplementedError
 
     def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
+from rimrl.cores.scan.loop import rows_to_reset
 
 
 class StepTrace(NamedTuple):
@@ -35,7 +36,7 @@ class StepwiseCore(RecurrentCore):
     ) -> tuple[Tensor, State, CoreTrace | None]:
         # Indexing [t] inside the loop would make each step's backward allocate the whole sequence; unbind does not.
         inputs = zip(*(encoded.unbind(0) for encoded in self._encode(x)), strict=True)
-        resets = _rows_to_reset(episode_starts, len(x))
+        resets = rows_to_reset(episode_starts, len(x))
         outputs: list[Tensor] = []
         traces: list[StepTrace] = []
         for inputs_t, reset in zip(inputs, resets, strict=True):
@@ -46,14 +47,6 @@ class StepwiseCore(RecurrentCore):
             if step_trace is not None:
                 traces.append(step_trace)
         return torch.stack(outputs), state, _stack_traces(traces) if return_trace else None
-
-
-def _rows_to_reset(episode_starts: Tensor | None, num_steps: int) -> list[Tensor | None]:
-    """Per step the rows that start an episode, or None where no row does."""
-    if episode_starts is None:
-        return [None] * num_steps
-    any_start: list[bool] = episode_starts.any(dim=1).tolist()
-    return [episode_starts[t] if starts else None for t, starts in enumerate(any_start)]
 
 
 def _stack_traces(steps: list[StepTrace]) -> CoreTrace:

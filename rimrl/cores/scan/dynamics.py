@@ -61,8 +61,7 @@ class LSTMGates:
         """The new ``(h, c)`` of the gates ``[N, B, 4 D]``, which may be overwritten."""
         D, a, tanh_c = self.size, self.activations[t], self.tanh_c[t]
         if self.kernels is not None:
-            if gates.data_ptr() != a.data_ptr():
-                a.copy_(gates)
+            a.copy_(gates)
             h_new, c_new = torch.empty_like(tanh_c), torch.empty_like(tanh_c)
             stride = tanh_c.stride(0)
             # fmt: off

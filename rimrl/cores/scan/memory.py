@@ -1,7 +1,7 @@
 """Memory of past sequences, kept for the next one.
 
-On the CPU torch hands large tensors back to the operating system, which zeroes every page of the next one: at 128 steps
-of 64 rows that is a fifth of the time of a RIM of width 600. On a GPU torch keeps freed memory by itself.
+On the CPU torch hands large tensors back to the operating system, which zeroes every page of the next one, and that
+takes a good part of a sequence's time. On a GPU torch keeps freed memory by itself.
 """
 
 from __future__ import annotations

@@ -116,12 +116,11 @@ class RigLSTMCell:
             gates.baddbmm_(_everyone(h), self.weight_hidden)
         h_new, c_new = self.gates.forward(t, gates, c)
         torch.lerp(c, c_new, mask, out=c_out)
-        if isinstance(self.soft, NativeSoftUpdating):
+        if self.soft is not None:
             self.soft.forward(t, h, h_new, mask, h_out, y)
-            return
-        share = mask if self.soft is None else self.soft.forward(t, h, h_new) * mask
-        torch.lerp(h, h_new, share, out=h_out)
-        y.copy_(h_out.transpose(0, 1))
+        else:
+            torch.lerp(h, h_new, mask, out=h_out)
+            y.copy_(h_out.transpose(0, 1))
 
     def start_backward(self) -> None:
         for stage in (self.views, self.hidden, self.gates, self.soft):
@@ -134,10 +133,8 @@ class RigLSTMCell:
         mask = self.mask[t]
         dc_new = dc * mask
         dc_past = dc - dc_new
-        if isinstance(self.soft, NativeSoftUpdating):
+        if self.soft is not None:
             dh_new, dh_past = self.soft.backward(t, h, dh, dy, mask)
-        elif self.soft is not None:
-            dh_new, dh_past = self.soft.backward(t, h, dh + dy.transpose(0, 1), mask)
         else:
             dh = dh + dy.transpose(0, 1)
             dh_new = dh * mask
@@ -326,8 +323,8 @@ class SoftUpdating:
         self.change = buffers.steps(D)
         self.share = buffers.steps(1)
 
-    def forward(self, t: int, h: Tensor, h_new: Tensor) -> Tensor:
-        """The weight of the new hidden vector, ``[N, B, 1]``."""
+    def forward(self, t: int, h: Tensor, h_new: Tensor, mask: Tensor, h_out: Tensor, y: Tensor) -> None:
+        """Write the hidden vectors after the step."""
         D = h.shape[2]
         means, share = self.means_steps[t], self.share[t]
         torch.mean(h_new, 0, out=means[:, :D])
@@ -335,7 +332,9 @@ class SoftUpdating:
         query = torch.addmm(self.input_query[t], means, self.matrix, out=self.query_steps[t])
         direction = torch.mm(query, self.key.t(), out=self.direction[t])
         change = torch.sub(h_new, h, out=self.change[t])
-        return torch.sigmoid(torch.linalg.vecdot(change, direction).unsqueeze(-1), out=share)
+        torch.sigmoid(torch.linalg.vecdot(change, direction).unsqueeze(-1), out=share)
+        torch.lerp(h, h_new, share * mask, out=h_out)
+        y.copy_(h_out.transpose(0, 1))
 
     def start_backward(self) -> None:
         T, B, D = len(self.input_query), self.buffers.batch_size, self.key.shape[0]
@@ -343,9 +342,10 @@ class SoftUpdating:
         self.d_query = self.key.new_empty(T, B, self.key.shape[1])
         self.d_direction_steps, self.d_query_steps = self.d_direction.unbind(0), self.d_query.unbind(0)
 
-    def backward(self, t: int, h: Tensor, dh: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(self, t: int, h: Tensor, dh: Tensor, dy: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the new and of the old hidden vector, given that of the state after the step."""
         D, N = h.shape[2], len(h)
+        dh = dh + dy.transpose(0, 1)
         share, change = self.share[t], self.change[t]
         weight = share * mask
         # of share * change, and of share = sigmoid(change . direction)
