@@ -10,8 +10,7 @@ from typing import Any
 
 import gymnasium
 from gymnasium.utils import RecordConstructorArgs
-from minigrid.core.world_object import Wall
-from minigrid.envs.crossing import CrossingEnv
+from minigrid.envs.multiroom import MultiRoomEnv
 
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.minigrid import MiniGridObservation
@@ -56,22 +55,22 @@ def make_layouts(
     *,
     start_level: int,
     num_levels: int,
-    size: int = 9,
-    num_crossings: int = 3,
-    max_steps: int = 100,
+    min_rooms: int = 2,
+    max_rooms: int = 2,
+    max_room_size: int = 4,
     render_mode: str | None = None,
     tiles: str = "one_hot",
     mission: bool = False,
     tile_size: int = 8,
-) -> gymnasium.Env[Any, Any]:
-    """Make a room crossed by walls with one opening each (MiniGrid's SimpleCrossing); entry of ``rimrl/Layouts...``.
+) -> MiniGridObservation:
+    """Make MiniGrid's MultiRoom with numbered levels; the entry point of ``rimrl/Layouts...``.
 
     Args:
         start_level: See `LevelSeeds`.
         num_levels: See `LevelSeeds`.
-        size: Side of the room, odd.
-        num_crossings: How many walls cross it.
-        max_steps: Steps before truncation.
+        min_rooms: Fewest rooms of a level; 2 as in ``MiniGrid-MultiRoom-N2-S4-v0``, like the two numbers below.
+        max_rooms: Most rooms of a level.
+        max_room_size: Largest side of a room, walls included; at least 4.
         render_mode: ``"human"``, ``"rgb_array"`` or None.
         tiles: See `MiniGridObservation`, as for all arguments below.
         mission: Whether observations hold the mission, which is always the same.
@@ -81,15 +80,11 @@ def make_layouts(
         The prepared environment.
 
     Raises:
-        UsageError: As `LevelSeeds` and `MiniGridObservation`.
+        UsageError: As `LevelSeeds` and `MiniGridObservation`, and if a number of rooms or a side is out of range.
     """
-    check_at_least("max_steps", max_steps, 1)
-    env = CrossingEnv(
-        size=size,
-        num_crossings=num_crossings,
-        obstacle_type=Wall,
-        max_steps=max_steps,
-        render_mode=render_mode,
-    )
-    levels = LevelSeeds(env, start_level=start_level, num_levels=num_levels)
+    check_at_least("min_rooms", min_rooms, 1)
+    check_at_least("max_rooms", max_rooms, min_rooms)
+    check_at_least("max_room_size", max_room_size, 4)
+    rooms = MultiRoomEnv(min_rooms, max_rooms, max_room_size, render_mode=render_mode)
+    levels = LevelSeeds(rooms, start_level=start_level, num_levels=num_levels)
     return MiniGridObservation(levels, tiles=tiles, mission=mission, tile_size=tile_size)

@@ -187,7 +187,7 @@ NUM_LEVELS = 100
 UNSEEN_LEVELS = 1_000_000
 LAYOUTS = Suite(
     name="layouts",
-    description="Find the openings in crossing walls; trained on a fixed set of levels, tested on levels never seen.",
+    description="Cross two rooms to the goal; trained on a hundred levels, tested on levels never seen.",
     splits=(
         Split(
             "train",
