@@ -3,8 +3,8 @@
     python -m benchmarks.intervals --json docs/benchmarks/intervals.json
 
 Runs are drawn from populations whose interquartile mean is known; an interval is made of each draw and compared with
-the truth. On several splits a run's scores go up and down together, as those of one agent do (`SHARE` of their variance is
-the run's).
+the truth. On several splits a run's scores go up and down together, as those of one agent do: `SHARE` of their variance
+is the run's.
 
 Populations, all of them of success rates over 200 episodes but for the first:
 
