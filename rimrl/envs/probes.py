@@ -277,7 +277,7 @@ class BanditEnv(_Probe):
 
     ## Rewards
 
-    1 / `length` for each pull of the arm that pays. Optimal return: 1 - 0.5 / `length`. Without efference copies: 0.5.
+    1 for each pull of the arm that pays. Optimal return: `length` - 0.5. Without efference copies: `length` / 2.
 
     ## Termination
 
@@ -299,7 +299,7 @@ class BanditEnv(_Probe):
 
     def _judge(self, time: int, action: int) -> tuple[float, bool]:
         correct = action == self._pays
-        return correct / self.length, time > 0 and not correct
+        return float(correct), time > 0 and not correct
 
 
 class CartPoleNoVelocity(gymnasium.ObservationWrapper[Observation, Any, Any]):

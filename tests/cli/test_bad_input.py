@@ -82,7 +82,7 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--agent.algorithm a2c --agent.clip_range 0.1", ["unknown key 'agent.", "command line"]),
         ("--core.name lstm --core.num_active 2", ["unknown key 'core.num_", "command line"]),
         ("--env.kwargs.tyles rgb", ["unknown argument 'tyles'", "rimrl/Distractors-v0", "'tiles'"]),
-        ("--env.kwargs.tiles blue", ["unknown tiles 'blue'", "one_hot, rgb"]),
+        ("--env.kwargs.tiles blue", ["unknown tiles 'blue'", "colors, one_hot, rgb"]),
         ("--env.kwargs.target_types [cat]", ["'cat'", "ball, box, key"]),
         ("--train.device banana", ["unknown device 'banana'", "auto, cpu, cuda"]),
         ("--train.device meta", ["train.device 'meta'", "'cpu'"]),
