@@ -156,6 +156,7 @@ def make_vec_env(
         from rimrl.envs.native import NativeVecEnv  # noqa: PLC0415 (imports torch)
 
         venv = NativeVecEnv(_simulator(backend, env_id, n_envs, kwargs))
+        info_keywords = ("is_success",) if backend == "envpool" else ()
     else:
         make: Callable[[], gymnasium.Env[Any, Any]] = partial(_make, env_id, kwargs)
         # A wrong argument is reported from here: from a worker process it would arrive as a broken pipe.
