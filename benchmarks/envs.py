@@ -89,7 +89,7 @@ def raw_side(case: Case) -> Callable[[], None]:
         autoreset_mode=AutoresetMode.SAME_STEP,
     )
     games.reset(seed=0)
-    rng, actions = np.random.default_rng(0), games.single_action_space.n
+    rng, actions = np.random.default_rng(0), games.single_action_space.n  # type: ignore[attr-defined]
 
     def run() -> None:
         for some in rng.integers(actions, size=(BLOCK, case.n_envs)):

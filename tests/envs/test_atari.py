@@ -186,7 +186,9 @@ def test_what_the_native_backend_cannot_do_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown environment 'ALE/Pongg-v5'; did you mean 'ALE/Pong-v5'\?"):
         make_vec_env("ALE/Pongg-v5", backend="native")
     for name in ("mode", "difficulty"):
-        with pytest.raises(UsageError, match=f"^backend 'native' plays .* takes no '{name}'; use 'dummy' or 'subproc'$"):
+        with pytest.raises(
+            UsageError, match=f"^backend 'native' plays .* takes no '{name}'; use 'dummy' or 'subproc'$"
+        ):
             make_vec_env("ALE/Pong-v5", backend="native", **{name: 1})
 
 
@@ -219,7 +221,7 @@ def test_without_a_preset_games_are_those_of_the_ids() -> None:
 
 
 def test_arguments_change_single_values_of_a_preset() -> None:
-    plain, changed = (resolve("ALE/Pong-v5", **kwargs)[1] for kwargs in ({}, {"noop_max": 7, "frame_stack": 1}))
+    plain, changed = resolve("ALE/Pong-v5")[1], resolve("ALE/Pong-v5", noop_max=7, frame_stack=1)[1]
     assert changed == {**plain, "noop_max": 7, "frame_stack": 1}
     assert resolve("ALE/Pong-v5", preset="legacy", noop_max=7)[1]["repeat_action_probability"] == 0.0
 

@@ -16,11 +16,19 @@ from rimrl.envs.vector import make_env, make_vec_env, resolve
 from rimrl.errors import UsageError
 
 
+def emulator(game: str) -> ALEInterface:
+    (rom,) = (entry.rom for entry in games() if entry.name == game)
+    path = roms.get_rom_path(rom)
+    assert path is not None
+    ale = ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(path)
+    return ale
+
+
 @pytest.mark.parametrize("game", ["Pong", "Freeway", "Centipede", "NameThisGame"])
 def test_modes_hold_out_all_that_the_game_has(game: str) -> None:
-    (rom,) = (entry.rom for entry in games() if entry.name == game)
-    ale = ALEInterface()
-    ale.loadROM(roms.get_rom_path(rom))
+    ale = emulator(game)
     suite = get_suite(f"modes/{game}")
     assert dict(suite.train.env_kwargs) == {}
     held_out = {split.name: dict(split.env_kwargs) for split in suite.held_out}
@@ -33,12 +41,9 @@ def test_modes_hold_out_all_that_the_game_has(game: str) -> None:
 def test_training_is_on_the_mode_and_difficulty_listed_first() -> None:
     """What `modes` holds out is all but the first, so the first must be what a game starts with."""
     for game in ("Breakout", "Centipede", "BattleZone", "YarsRevenge"):
-        (rom,) = (entry.rom for entry in games() if entry.name == game)
-        screens = []
+        memories = []
         for explicit in (False, True):
-            ale = ALEInterface()
-            ale.setFloat("repeat_action_probability", 0.0)
-            ale.loadROM(roms.get_rom_path(rom))
+            ale = emulator(game)
             if explicit:
                 ale.setMode(ale.getAvailableModes()[0])
                 ale.setDifficulty(ale.getAvailableDifficulties()[0])
@@ -48,8 +53,8 @@ def test_training_is_on_the_mode_and_difficulty_listed_first() -> None:
             for _ in range(120):
                 ale.act(actions[rng.integers(len(actions))])
                 played.append(ale.getRAM())
-            screens.append(played)
-        np.testing.assert_array_equal(*screens)
+            memories.append(played)
+        np.testing.assert_array_equal(memories[0], memories[1])
 
 
 def test_sticky_differs_in_sticky_actions_alone() -> None:
