@@ -66,19 +66,15 @@ def make_env(
     """
     env_id, kwargs = resolve(id_or_suite, split, **env_kwargs)
     if _is_atari(env_id):
-<<<<<<< HEAD
-        split_kwargs = {name: value for name, value in split_kwargs.items() if name not in _ATARI_SIGNAL}
-    env = _make(env_id, {**split_kwargs, **env_kwargs})
+        # What agents learn from is not a game's; asked for by name, it is refused like any argument it does not have.
+        unasked = {"preset"} | _ATARI_SIGNAL - env_kwargs.keys()
+        kwargs = {name: value for name, value in kwargs.items() if name not in unasked}
+    env = _make(env_id, kwargs)
     if not efference_copies:
         return env
     from rimrl.envs.efference import EfferenceCopies  # noqa: PLC0415 (imports torch)
 
     return EfferenceCopies(env)
-=======
-        # What agents learn from is not a game's; asked for by name, it is refused like any argument it does not have.
-        unasked = {"preset"} | _ATARI_SIGNAL - env_kwargs.keys()
-        kwargs = {name: value for name, value in kwargs.items() if name not in unasked}
-    return _make(env_id, kwargs)
 
 
 def resolve(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> tuple[str, dict[str, Any]]:
@@ -104,7 +100,6 @@ def resolve(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> tuple[
     env_id, split_kwargs = _find_split(id_or_suite, split)
     kwargs = {**split_kwargs, **env_kwargs}
     return env_id, with_preset(kwargs) if _is_atari(env_id) else kwargs
->>>>>>> w-a
 
 
 def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -159,16 +154,11 @@ def make_vec_env(
         monitor_dir: Folder that gets one ``monitor.csv`` for all environments, made if missing; None writes none.
         append_monitor: Continue an existing ``monitor.csv``, times included, as a resumed run must; by default it is
             overwritten.
-<<<<<<< HEAD
         efference_copies: Show the previous action and reward, too (`rimrl.envs.efference.VecEfferenceCopies`): the
             reward that an agent learns from, clipped where it is clipped, and nothing after a lost life that ends an
             episode.
-        **env_kwargs: As for `make_env`; for ``ALE/*-v5`` games also ``terminal_on_life_loss`` and ``clip_rewards``,
-            both true by default (`rimrl.envs.atari.LearningSignal`).
-=======
         **env_kwargs: As for `make_env`; for ``ALE/*-v5`` games also ``terminal_on_life_loss`` and ``clip_rewards``
             (`rimrl.envs.atari.LearningSignal`).
->>>>>>> w-a
 
     Returns:
         The environments in a single `VecMonitor`. Episodes are recorded with ``is_success`` where the environment

@@ -22,13 +22,9 @@ class EnvConfig:
         backend: ``"dummy"`` steps them in this process, ``"subproc"`` in one process each; ``"native"`` (``ALE/*-v5``
             games) and ``"envpool"`` (MiniGrid and BabyAI ids; needs EnvPool) step all of them at once in C++.
             Evaluations play the original even so.
-<<<<<<< HEAD
         efference_copies: Show the agent its previous action and reward, too (RIM paper, App. C.3).
-        kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks.
-=======
         kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks or ``preset: legacy`` for
             Atari.
->>>>>>> w-a
     """
 
     id: str
