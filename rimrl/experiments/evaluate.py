@@ -269,7 +269,8 @@ def _check_spaces(run: Run, suite: str, split: str) -> None:
 
 
 def _spaces(run: Run, suite: str, split: str) -> dict[str, spaces.Space[Any]]:
-    env = make_vec_env(suite, split=split, **run.config.env.kwargs)
+    config = run.config.env
+    env = make_vec_env(suite, split=split, efference_copies=config.efference_copies, **config.kwargs)
     env.close()
     return {"observations": env.observation_space, "actions": env.action_space}
 
