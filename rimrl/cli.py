@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "compare",
         help="put evaluated runs in one table",
         description="Print one table of evaluated runs. Runs of one configuration that differ in their seed become one "
-        "column, with 95 %% intervals over seeds.",
+        "column, with 95 % intervals over seeds.",
     )
     compare.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder, or a folder that holds some"
@@ -248,6 +248,10 @@ def _read_comparison(paths: list[Path], suite: str | None = None, reference: str
     from rimrl.reporting.groups import group_runs  # noqa: PLC0415
     from rimrl.reporting.results import find_runs, read_runs  # noqa: PLC0415
 
+    if suite is not None:
+        from rimrl.envs.suites import get_suite, is_suite  # noqa: PLC0415
+
+        suite = get_suite(suite).name if is_suite(suite) else suite
     evaluated, others = find_runs(paths, suite)
     if not evaluated:
         where = f" on {suite}" if suite else ""

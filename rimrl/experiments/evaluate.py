@@ -108,14 +108,14 @@ def evaluate(
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
     config = run.config
-    suite = suite or config.env.id
+    own, suite = suite_name(config.env.id), suite_name(suite or config.env.id)
     splits = splits_to_play(suite, split)
     model_file = run.agent_file(best)
-    file = evaluation_file(suite, config.env.id)
+    file = evaluation_file(suite, own)
     run.check_writable(file)
     th.set_num_threads(config.train.num_threads)
     agent = load(model_file, device=config.train.device)
-    if suite != config.env.id:
+    if suite != own:
         _check_spaces(run, suite, splits[0].name)
 
     results: dict[str, Any] = {}
@@ -136,7 +136,7 @@ def evaluate(
         env_id, env_kwargs = resolve(suite, current.name, **config.env.kwargs)
         outcome = play(agent, make, episodes, deterministic, seed)
         # A split that another suite trains on is new to this agent, unless it is the very same.
-        held_out = current.held_out if suite == config.env.id else not _was_trained_on(run, env_id, env_kwargs)
+        held_out = current.held_out if suite == own else not _was_trained_on(run, env_id, env_kwargs)
         result: dict[str, Any] = {"held_out": held_out, "episodes": episodes, **outcome.summary()}
         if random_policy:
             chance = play(None, make, episodes, deterministic, seed).summary()
@@ -159,6 +159,11 @@ def evaluate(
     evaluation["splits"] = results
     run.write(file, _to_json(evaluation))
     return evaluation
+
+
+def suite_name(name: str) -> str:
+    """The name of a suite as it is written to files, for any of its spellings; a gymnasium id stays as it is."""
+    return get_suite(name).name if is_suite(name) else name
 
 
 def evaluation_file(suite: str, trained_on: str) -> str:

@@ -19,14 +19,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from statistics import NormalDist
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rimrl.errors import UsageError, unknown_name
+from rimrl.reporting.bootstrap import bounds, draw, newcombe, percentile, resampled
 
 Floats = NDArray[np.float64]
 Aggregate = Callable[[Floats], Floats]
@@ -220,10 +220,10 @@ def intervals(
     R, M = runs.shape
     if R < 2:
         return [Estimate(float(value)) for value in values]
-    replicates = aggregate(_resampled(runs, _indices(R, M if stratified else 1, resamples, seed)))  # [B, K]
+    replicates = aggregate(resampled(runs, draw(R, M if stratified else 1, resamples, seed)))  # [B, K]
     left_out = np.stack([aggregate(np.delete(runs, run, axis=0)) for run in range(R)])  # [R, K]
     return [
-        Estimate(value, *_bounds(method, value, replicates[:, k], left_out[:, k], 1.0 - confidence))
+        Estimate(value, *bounds(method, value, replicates[:, k], left_out[:, k], 1.0 - confidence))
         for k, value in enumerate(values.tolist())
     ]
 
@@ -340,22 +340,19 @@ def probability_of_improvement(
     if min(len(ours), len(theirs)) < 2:
         return Estimate(value)
     if method == "newcombe":
-        return Estimate(value, *_newcombe(value, len(ours), len(theirs), 1.0 - confidence))
+        return Estimate(value, *newcombe(value, len(ours), len(theirs), 1.0 - confidence))
     strata = ours.shape[1] if stratified else 1
     replicates = improvement(
-        _resampled(ours, _indices(len(ours), strata, resamples, seed)),
-        _resampled(theirs, _indices(len(theirs), strata, resamples, seed + 1)),
+        resampled(ours, draw(len(ours), strata, resamples, seed)),
+        resampled(theirs, draw(len(theirs), strata, resamples, seed + 1)),
     )
-    return Estimate(value, *_percentile(replicates, 1.0 - confidence))
+    return Estimate(value, *percentile(replicates, 1.0 - confidence))
 
 
 def is_certain(scores: ArrayLike) -> bool:
     """Whether all runs agree on every task, so that no bootstrap can tell how sure an aggregate is."""
     runs = np.asarray(scores, dtype=np.float64)
     return len(runs) > 1 and bool((runs == runs[0]).all())
-
-
-# -- how bounds are read from a bootstrap ------------------------------------------------------------------------------
 
 
 def _checked(scores: ArrayLike) -> Floats:
@@ -365,110 +362,3 @@ def _checked(scores: ArrayLike) -> Floats:
     if not np.isfinite(runs).all():
         raise UsageError("scores must be finite")
     return runs
-
-
-@lru_cache(maxsize=16)
-def _indices(R: int, strata: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """Which runs make up each resample, [B, R, 1] for whole runs and [B, R, M] for the runs of each task."""
-    return np.random.default_rng(seed).integers(R, size=(resamples, R, strata))
-
-
-def _resampled(runs: Floats, indices: NDArray[np.int64]) -> Floats:
-    """Resamples of `runs`, [B, R, M]."""
-    if indices.shape[-1] == 1:
-        return runs[indices[..., 0]]
-    return runs[indices, np.arange(runs.shape[1])]
-
-
-def _bounds(method: str, value: float, replicates: Floats, left_out: Floats, missed: float) -> tuple[float, float]:
-    """From an estimate, its resamples [B] and the estimates without each of the runs [R] to bounds."""
-    if method == "t":
-        return _t(value, replicates, len(left_out), missed)
-    if method == "percentile":
-        return _percentile(replicates, missed)
-    if method == "basic":
-        return _basic(value, replicates, missed)
-    return _bca(value, replicates, left_out, missed)
-
-
-def _t(value: float, replicates: Floats, R: int, missed: float) -> tuple[float, float]:
-    half = student_t(1.0 - missed / 2, R - 1) * math.sqrt(R / (R - 1)) * float(replicates.std())
-    return value - half, value + half
-
-
-def _percentile(replicates: Floats, missed: float) -> tuple[float, float]:
-    low, high = np.quantile(replicates, [missed / 2, 1.0 - missed / 2])
-    return float(low), float(high)
-
-
-def _basic(value: float, replicates: Floats, missed: float) -> tuple[float, float]:
-    low, high = _percentile(replicates, missed)
-    return 2 * value - high, 2 * value - low
-
-
-def _bca(value: float, replicates: Floats, left_out: Floats, missed: float) -> tuple[float, float]:
-    below = float(((replicates < value).mean() + (replicates <= value).mean()) / 2)
-    if not 0.0 < below < 1.0:
-        return _percentile(replicates, missed)
-    normal = NormalDist()
-    bias = normal.inv_cdf(below)
-    deviations = left_out.mean() - left_out
-    squares = float((deviations**2).sum())
-    acceleration = float((deviations**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
-    corrected = []
-    for z in (normal.inv_cdf(missed / 2), normal.inv_cdf(1.0 - missed / 2)):
-        shifted = bias + z
-        corrected.append(normal.cdf(bias + shifted / (1.0 - acceleration * shifted)))
-    low, high = np.quantile(replicates, corrected)
-    return float(low), float(high)
-
-
-def _newcombe(value: float, m: int, n: int, missed: float) -> tuple[float, float]:
-    """The probabilities p that lie z standard errors from the estimate, with the standard error that p itself has."""
-    z = NormalDist().inv_cdf(1.0 - missed / 2)
-
-    def too_far(p: float) -> bool:
-        half = (m + n) / 2 - 1
-        variance = p * (1 - p) * (1 + half * ((1 - p) / (2 - p) + p / (1 + p))) / (m * n)
-        return abs(value - p) > z * math.sqrt(variance)
-
-    def edge(outer: float) -> float:
-        """Where, between the estimate and an end of the scale, probabilities become too far."""
-        inner = value
-        for _ in range(60):
-            middle = (inner + outer) / 2
-            inner, outer = (inner, middle) if too_far(middle) else (middle, outer)
-        return (inner + outer) / 2
-
-    return edge(0.0), edge(1.0)
-
-
-@lru_cache(maxsize=256)
-def student_t(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution.
-
-    Args:
-        probability: Between 0.5 and 1.
-        degrees: Degrees of freedom, at least 1.
-
-    Returns:
-        The quantile, to ten digits.
-    """
-    low, high = 0.0, 1e6
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_t_cdf(middle, degrees) < probability else (low, middle)
-    return (low + high) / 2
-
-
-def _student_t_cdf(t: float, degrees: int) -> float:
-    """Abramowitz & Stegun 26.7.3 and 26.7.4: a finite sum for a whole number of degrees of freedom."""
-    angle = math.atan(t / math.sqrt(degrees))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = degrees % 2
-    term, total = cosine if odd else 1.0, 0.0
-    for k in range(1 + odd, degrees, 2):
-        total += term
-        term *= cosine * cosine * k / (k + 1)
-    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
-    return 0.5 + inside / 2

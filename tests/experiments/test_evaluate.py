@@ -18,7 +18,7 @@ from rimrl.envs.atari import LearningSignal
 from rimrl.envs.suites import DISTRACTORS
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
-from rimrl.experiments.evaluate import DEFAULT_SEED, Episodes, evaluate, play
+from rimrl.experiments.evaluate import DEFAULT_SEED, Episodes, evaluate, evaluation_file, play, suite_name
 from rimrl.experiments.run import Run
 from tests.commands import files, read_json, succeed
 
@@ -331,6 +331,16 @@ def test_another_suite_goes_to_a_file_of_its_own(run: Path) -> None:
     succeed("evaluate", run, "--split", "all_novel", "--episodes", "3", "--quiet")
     again = read_json(run / "evaluation.json")["splits"]["all_novel"]
     assert again["episode_returns"] == other["splits"]["train"]["episode_returns"]
+
+
+def test_files_of_a_suite_do_not_depend_on_its_spelling() -> None:
+    assert [suite_name(name) for name in ("modes/pong", "distractors", "CartPole-v1")] == [
+        "modes/Pong",
+        "distractors",
+        "CartPole-v1",
+    ]
+    assert evaluation_file("modes/Pong", "modes/Pong") == "evaluation.json"
+    assert evaluation_file("modes/Pong", "ALE/Pong-v5") == "evaluation-modes-Pong.json"
 
 
 def test_the_training_environment_under_another_name_is_not_held_out(run: Path) -> None:

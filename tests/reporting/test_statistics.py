@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rimrl.errors import UsageError
-from rimrl.reporting import statistics
+from rimrl.reporting.bootstrap import newcombe, student_t
 from rimrl.reporting.statistics import (
     METHODS,
     Aggregate,
@@ -28,7 +28,6 @@ from rimrl.reporting.statistics import (
     performance_profile,
     probability_of_improvement,
     score_distribution,
-    student_t,
 )
 from tests.reporting.record_rliable import DATA, normalised_scores
 
@@ -113,7 +112,7 @@ def test_the_t_interval_of_a_mean_is_students() -> None:
     assert (found.low, found.high) == pytest.approx((runs.mean() - half, runs.mean() + half), abs=0.01 * half)
 
 
-def newcombe(value: float, m: int, n: int) -> tuple[float, float]:
+def newcombe_on_a_grid(value: float, m: int, n: int) -> tuple[float, float]:
     """Where the score test of Newcombe's method 5 changes sides, found on a grid."""
     p = np.linspace(0, 1, 1_000_001)
     half = (m + n) / 2 - 1
@@ -127,8 +126,8 @@ def test_improvement_keeps_the_probabilities_that_a_score_test_keeps(wins: float
     value = wins / (m * n)
     ours = np.zeros((m, 1))
     theirs = np.zeros((n, 1))
-    found = statistics._newcombe(value, m, n, 0.05)
-    assert found == pytest.approx(newcombe(value, m, n), abs=2e-6)
+    found = newcombe(value, m, n, 0.05)
+    assert found == pytest.approx(newcombe_on_a_grid(value, m, n), abs=2e-6)
     if value == 0.5:  # all equal
         assert probability_of_improvement(ours, theirs) == Estimate(0.5, *found)
 
