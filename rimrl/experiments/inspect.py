@@ -96,7 +96,14 @@ def record(
     assert isinstance(policy, RecurrentCorePolicy)
 
     set_random_seed(seed)
-    env = make_vec_env(config.env.id, split=played.name, n_envs=1, seed=seed, **config.env.kwargs)
+    env = make_vec_env(
+        config.env.id,
+        split=played.name,
+        n_envs=1,
+        seed=seed,
+        efference_copies=config.env.efference_copies,
+        **config.env.kwargs,
+    )
     steps: dict[str, list[Any]] = {}
     outcomes: list[dict[str, Any]] = []
     try:
