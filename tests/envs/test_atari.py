@@ -185,10 +185,12 @@ def test_what_the_native_backend_cannot_do_is_refused() -> None:
         make_vec_env("CartPole-v1", backend="native")
     with pytest.raises(UsageError, match=r"unknown environment 'ALE/Pongg-v5'; did you mean 'ALE/Pong-v5'\?"):
         make_vec_env("ALE/Pongg-v5", backend="native")
-    flavours: list[dict[str, Any]] = [{"mode": 1}, {"difficulty": 1}]
-    for kwargs in flavours:
-        (name,) = kwargs
-        with pytest.raises(UsageError, match=f"^backend 'native' plays .* takes no '{name}'; use 'dummy' or"):
+    flavours: dict[str, Any] = {"mode": 1, "difficulty": 1}
+    for name in flavours:
+        kwargs = {name: flavours[name]}
+        with pytest.raises(
+            UsageError, match=f"^backend 'native' plays .* takes no '{name}'; use 'dummy' or 'subproc'$"
+        ):
             make_vec_env("ALE/Pong-v5", backend="native", **kwargs)
 
 
