@@ -111,7 +111,7 @@ def _find(config: str) -> tuple[str, Path, Game | None]:
     if file.suffix in {".yaml", ".yml"}:
         if not file.is_file():
             raise UsageError(
-                f"no configuration file {file}; give a YAML file, or a name of 'rimrl list configs' like distractors/rim"
+                f"no configuration file {file}; give a YAML file or a name from rimrl list configs: distractors/rim"
             )
         return file.stem, file, None
     if match := re.fullmatch(r"atari/(\w+)/(\w+)", config):
