@@ -118,6 +118,25 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--quiet", action="store_true", help="no progress on standard error")
     inspect.set_defaults(verb=_inspect)
 
+    watch = verbs.add_parser(
+        "watch",
+        help="film a trained agent and its units",
+        description="Play episodes of a run and write a film of them: the game, and beside it which unit of the core "
+        "is active in each of the last steps.",
+    )
+    watch.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    watch.add_argument("--episodes", type=int, default=3, metavar="N", help="how many to play (default 3)")
+    watch.add_argument("--split", default="train", metavar="NAME", help="which split to play (default train)")
+    watch.add_argument(
+        "--output", type=Path, metavar="FILE", help=".gif, or .mp4 with rimrl[video] (default RUN/watch/SPLIT.gif)"
+    )
+    watch.add_argument("--fps", type=float, default=8, metavar="N", help="steps shown in a second (default 8)")
+    watch.add_argument("--deterministic", action="store_true", help="the likeliest action instead of a sample")
+    watch.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
+    watch.add_argument("--seed", type=int, metavar="N", help="seed of the levels (default far from training's)")
+    watch.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    watch.set_defaults(verb=_watch)
+
     listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
     listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
     listing.set_defaults(verb=_list)
@@ -185,8 +204,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play  # noqa: PLC0415
-    from rimrl.experiments.inspect import RECORDING_FILES, record, replacing  # noqa: PLC0415
+    from rimrl.experiments.inspect import RECORDING_FILES, record  # noqa: PLC0415
     from rimrl.experiments.run import Run  # noqa: PLC0415
+    from rimrl.files import replacing  # noqa: PLC0415
     from rimrl.reporting.inspection import PICTURES, percent, save_pictures  # noqa: PLC0415
 
     run = Run.open(options.run)
@@ -212,6 +232,39 @@ def _inspect(options: argparse.Namespace) -> int:
         shares = facts["active_frequency"][0]["units"]
         print("active:", ", ".join(f"unit {n} {percent(share)}" for n, share in enumerate(shares)))
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+    from rimrl.experiments.watch import showing  # noqa: PLC0415
+    from rimrl.files import replacing_file  # noqa: PLC0415
+    from rimrl.reporting.video import Film  # noqa: PLC0415
+    from rimrl.reporting.video_files import check_format, write_video  # noqa: PLC0415
+
+    run = Run.open(options.run)
+    (split,) = splits_to_play(run.config.env.id, options.split)
+    file: Path = options.output or run.path / "watch" / f"{split.name}.gif"
+    check_format(file, options.fps)
+    with (
+        replacing_file(file) as partial,
+        showing(
+            run,
+            episodes=options.episodes,
+            split=split.name,
+            deterministic=options.deterministic,
+            seed=DEFAULT_SEED if options.seed is None else options.seed,
+            best=options.best,
+            progress_bar=not options.quiet,
+        ) as show,
+    ):
+        film = Film(show.title, show.episodes)
+        write_video(map(film.shot, show.scenes), partial, options.fps)
+    print(f"filmed {run.path} on {split.name}: {options.episodes} episodes, {film.frames} steps")
+    if not film.units:
+        print(f"core {run.config.core.name!r} has no units to show: the film shows the game and what is done")
+    print(f"film: {file}")
     return 0
 
 

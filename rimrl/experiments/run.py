@@ -6,6 +6,7 @@ model.zip         the agent at the end; best_model.zip at its best evaluation; c
 monitor.csv       every training episode        progress.csv  every update        events.out.*  TensorBoard
 evaluation.json   what ``rimrl evaluate`` found
 inspection/       what ``rimrl inspect`` recorded and drew, one folder a split
+watch/            films of ``rimrl watch``
 """
 
 from __future__ import annotations
