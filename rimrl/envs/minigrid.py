@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -152,6 +152,9 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
 
     MiniGrid's ``direction`` is left out: the view is egocentric, and a compass is not part of the papers' set-up.
 
+    ``info["is_success"]`` on the last step says whether the episode ended in a reward, unless the environment says it
+    itself: MiniGrid and BabyAI reward nothing but a mission fulfilled.
+
     Args:
         env: An environment whose observations hold MiniGrid's partial view.
         tiles: ``"one_hot"`` or ``"rgb"``.
@@ -183,6 +186,14 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
         width, height, _ = env.observation_space["image"].shape or ()
         self._prepare = Preparation((width, height), tiles, mission, tile_size, mission_length)
         self.observation_space = self._prepare.space
+        self.metadata = {**env.metadata, "info_keywords": ("is_success",)}
+
+    def step(self, action: Any) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
+        """Advance the environment; see the class."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        if terminated or truncated:
+            info.setdefault("is_success", succeeded(reward))
+        return observation, reward, terminated, truncated, info
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Prepare one observation; see the class."""
@@ -244,6 +255,11 @@ class Preparation:
     def mission(self, mission: str) -> NDArray[np.int64]:
         """Prepare a mission: int64 [L]; errors as for `encode_mission`."""
         return encode_mission(mission, self._mission_length)
+
+
+def succeeded(last_reward: SupportsFloat) -> bool:
+    """Tell from an episode's last reward whether its mission was fulfilled."""
+    return float(last_reward) > 0
 
 
 def shows_tiles(env: gymnasium.Env[Any, Any]) -> bool:

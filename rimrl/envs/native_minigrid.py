@@ -103,7 +103,8 @@ class EnvPoolMiniGrid:
             if self._prepare.shows_mission:
                 self._missions[order] = self._read_missions(first["mission"])
         rows = {int(env): row for row, env in enumerate(ended)}
-        return Transition(self._prepared(images, self._missions), rewards, terminated, truncated, final, rows, {})
+        figures = {"is_success": rewards > 0}  # as `MiniGridObservation` tells it
+        return Transition(self._prepared(images, self._missions), rewards, terminated, truncated, final, rows, figures)
 
     def close(self) -> None:
         """Free the pool; see `Simulator`."""

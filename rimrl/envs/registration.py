@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 
-from rimrl.envs.suites import DISTRACTORS
+from rimrl.envs.suites import DISTRACTORS, LAYOUTS
 
 _PROBES = {
     "rimrl/RecallCue-v0": "rimrl.envs.probes:RecallCueEnv",
@@ -21,6 +21,8 @@ def register_envs() -> None:
     _register("rimrl/ObjectPicking-v0", "rimrl.envs.distractors:ObjectPickingEnv")
     for split in DISTRACTORS.splits:
         _register(split.env_id, "rimrl.envs.distractors:make_distractors", kwargs=dict(split.env_kwargs))
+    for split in LAYOUTS.splits:
+        _register(split.env_id, "rimrl.envs.layouts:make_layouts", kwargs=dict(split.env_kwargs))
     for env_id, entry_point in _PROBES.items():
         _register(env_id, entry_point)
     _register("rimrl/CartPoleNoVelocity-v0", "rimrl.envs.probes:make_cartpole_no_velocity", max_episode_steps=500)

@@ -137,15 +137,108 @@ DISTRACTORS = Suite(
     ),
 )
 
-SUITES: Mapping[str, Suite] = MappingProxyType({suite.name: suite for suite in (DISTRACTORS,)})
+_NO_MISSION = {"mission": False}  # the same words in every level
+
+MULTIROOM = Suite(
+    name="multiroom",
+    description="Cross a row of rooms with closed doors to the goal; held-out mazes have more and larger rooms.",
+    splits=(
+        Split("train", "MiniGrid-MultiRoom-N2-S4-v0", False, "Two rooms of side 4 at most.", _NO_MISSION),
+        Split("n4_s5", "MiniGrid-MultiRoom-N4-S5-v1", True, "Four rooms of side 5 at most.", _NO_MISSION),
+        Split("n6", "MiniGrid-MultiRoom-N6-v0", True, "Six rooms of side 10 at most.", _NO_MISSION),
+    ),
+)
+
+MEMORY = Suite(
+    name="memory",
+    description="Look at an object, walk down a hallway and choose its like; held-out hallways are longer.",
+    splits=(
+        Split("train", "MiniGrid-MemoryS7-v0", False, "A maze of side 7.", _NO_MISSION),
+        Split("s9", "MiniGrid-MemoryS9-v0", True, "A maze of side 9.", _NO_MISSION),
+        Split("s11", "MiniGrid-MemoryS11-v0", True, "A maze of side 11.", _NO_MISSION),
+        Split("s13", "MiniGrid-MemoryS13-v0", True, "A maze of side 13.", _NO_MISSION),
+        Split("s13_random", "MiniGrid-MemoryS13Random-v0", True, "Side 13, hallway of random length.", _NO_MISSION),
+        Split("s17_random", "MiniGrid-MemoryS17Random-v0", True, "Side 17, hallway of random length.", _NO_MISSION),
+    ),
+)
+
+GOTO_LOCAL = Suite(
+    name="goto-local",
+    description="Go to the object that the instruction names; held-out rooms hold more objects.",
+    splits=(
+        Split("train", "BabyAI-GoToLocalS8N2-v0", False, "The object and one distractor."),
+        *(
+            Split(f"n{objects}", f"BabyAI-GoToLocalS8N{objects}-v0", True, f"{objects} objects in all.")
+            for objects in range(3, 8)
+        ),
+    ),
+)
+
+UNLOCK = Suite(
+    name="unlock",
+    description="Fetch the key of the locked door and open it; the held-out room is strewn with distractors.",
+    splits=(
+        Split("train", "BabyAI-UnlockLocal-v0", False, "Nothing but key and door.", _NO_MISSION),
+        Split("distractors", "BabyAI-UnlockLocalDist-v0", True, "Three distractors.", _NO_MISSION),
+    ),
+)
+
+NUM_LEVELS = 100
+UNSEEN_LEVELS = 1_000_000
+LAYOUTS = Suite(
+    name="layouts",
+    description="Cross two rooms to the goal; trained on a hundred levels, tested on levels never seen.",
+    splits=(
+        Split(
+            "train",
+            "rimrl/Layouts-v0",
+            False,
+            f"{NUM_LEVELS} levels, those of the first seeds.",
+            {"start_level": 0, "num_levels": NUM_LEVELS},
+        ),
+        Split(
+            "unseen",
+            "rimrl/Layouts-Unseen-v0",
+            True,
+            "Levels of other seeds, without end.",
+            {"start_level": UNSEEN_LEVELS, "num_levels": 0},
+        ),
+    ),
+)
+
+SUITES: Mapping[str, Suite] = MappingProxyType(
+    {suite.name: suite for suite in (DISTRACTORS, MULTIROOM, MEMORY, GOTO_LOCAL, UNLOCK, LAYOUTS)}
+)
+
+
+def is_suite(name: str) -> bool:
+    """Tell whether `name` means a suite: one of `SUITES`, or one of a family that has a suite for every Atari game."""
+    from rimrl.envs.atari_suites import is_atari_suite  # noqa: PLC0415 (made of suites itself)
+
+    return name in SUITES or is_atari_suite(name)
 
 
 def get_suite(name: str) -> Suite:
-    """Return the suite called `name`.
+    """Return the suite called `name`; the only way to those of Atari games.
+
+    Args:
+        name: One of `SUITES`, or ``modes/<Game>`` or ``sticky/<Game>`` (`rimrl.envs.atari_suites`) with a game of
+            ale-py, in any spelling.
 
     Raises:
-        UsageError: If there is no such suite; names the nearest one.
+        UsageError: If there is no such suite or game; names the nearest one.
     """
+    from rimrl.envs.atari_suites import atari_suite, is_atari_suite  # noqa: PLC0415 (made of suites itself)
+
+    if is_atari_suite(name):
+        return atari_suite(name)
     if name not in SUITES:
-        raise unknown_name("suite", name, SUITES)
+        raise unknown_name("suite", name, [suite.name for suite in listed_suites()])
     return SUITES[name]
+
+
+def listed_suites() -> tuple[Suite, ...]:
+    """All suites; a family stands once, as an outline named ``modes/<Game>``."""
+    from rimrl.envs.atari_suites import FAMILIES  # noqa: PLC0415 (made of suites itself)
+
+    return (*SUITES.values(), *(family.outline for family in FAMILIES.values()))

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rimrl.agents.load import load
-from rimrl.envs.suites import SUITES, Split, get_suite
+from rimrl.envs.suites import Split, get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.run import Run
@@ -199,7 +199,7 @@ def splits_to_play(env_id: str, wanted: str | None) -> tuple[Split, ...]:
     Raises:
         UsageError: If there is no such split.
     """
-    if env_id not in SUITES:
+    if not is_suite(env_id):
         if wanted not in (None, "train"):
             raise UsageError(f"{env_id} is a single environment, not a suite: its only split is 'train'")
         return (Split("train", env_id, held_out=False, description="The training environment."),)
