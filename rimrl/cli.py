@@ -18,7 +18,7 @@ from rimrl.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rimrl.reporting.results import RunResults
+    from rimrl.reporting.comparison import Comparison
 
 INTERRUPTED = 130
 BAD_INPUT = 2
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="per split (default 100)")
+    evaluate.add_argument("--suite", metavar="NAME", help="another suite or environment than the run was trained on")
     evaluate.add_argument("--split", metavar="NAME", help="only this split")
     evaluate.add_argument("--deterministic", action="store_true", help="the likeliest action instead of a sample")
     evaluate.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
@@ -94,10 +95,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(verb=_evaluate)
 
     compare = verbs.add_parser(
-        "compare", help="put evaluated runs in one table", description="Print one table of evaluated runs."
+        "compare",
+        help="put evaluated runs in one table",
+        description="Print one table of evaluated runs. Runs of one configuration that differ in their seed become one "
+        "column, with 95 %% intervals over seeds.",
     )
-    compare.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder")
+    compare.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder, or a folder that holds some"
+    )
+    compare.add_argument("--suite", metavar="NAME", help="the evaluations on this suite (default: each run's own)")
+    compare.add_argument(
+        "--reference", metavar="NAME", help="the column that the others are to be better than (default: the first)"
+    )
     compare.add_argument("--plot", type=Path, metavar="FILE", help="also save learning curves and bars (.png, .svg)")
+    compare.add_argument("--json", type=Path, metavar="FILE", help="also save every number")
     compare.set_defaults(verb=_compare)
 
     inspect = verbs.add_parser(
@@ -184,21 +195,29 @@ def _evaluate(options: argparse.Namespace) -> int:
             random_policy=not options.no_random,
             best=options.best,
             progress_bar=not options.quiet,
+            suite=options.suite,
         )
-    _print_table(options.runs)
+    _print_table(options.runs, options.suite)
     return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rimrl.reporting.plots import save_comparison  # noqa: PLC0415
-
-    runs = _print_table(options.runs)
+    comparison = _print_table(options.runs, options.suite, options.reference)
     if options.plot is not None:
+        from rimrl.reporting.group_plots import save_groups  # noqa: PLC0415
+        from rimrl.reporting.plots import save_comparison  # noqa: PLC0415
+
         try:
-            save_comparison(runs, options.plot)
+            if comparison.has_seeds:
+                save_groups(comparison, options.plot)
+            else:
+                save_comparison(comparison.single_runs(), options.plot)
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot save the picture {options.plot}: {error}") from None
         print(f"picture: {options.plot}")
+    if options.json is not None:
+        comparison.save(options.json)
+        print(f"numbers: {options.json}")
     return 0
 
 
@@ -268,13 +287,25 @@ def _watch(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(paths: list[Path]) -> list[RunResults]:
-    from rimrl.reporting.results import read_runs  # noqa: PLC0415
-    from rimrl.reporting.table import comparison_table  # noqa: PLC0415
+def _print_table(paths: list[Path], suite: str | None = None, reference: str | None = None) -> Comparison:
+    from rimrl.reporting.comparison import compare  # noqa: PLC0415
+    from rimrl.reporting.groups import group_runs  # noqa: PLC0415
+    from rimrl.reporting.results import find_runs, read_runs  # noqa: PLC0415
+    from rimrl.reporting.table import comparison_table, group_table  # noqa: PLC0415
 
-    runs = read_runs(paths)
-    _console().print(comparison_table(runs))
-    return runs
+    evaluated, others = find_runs(paths, suite)
+    if not evaluated:
+        raise UsageError(
+            f"no run below {paths[0]} has been evaluated{f' on {suite}' if suite else ''}; evaluate some first"
+        )
+    comparison = compare(group_runs(read_runs(evaluated, suite)), reference)
+    if others:
+        listed = ", ".join(map(str, others))
+        print(f"note: left out, because they have not been evaluated: {listed}", file=sys.stderr)
+    for remark in comparison.remarks:
+        print(f"note: {remark}", file=sys.stderr)
+    _console().print(group_table(comparison) if comparison.has_seeds else comparison_table(comparison.single_runs()))
+    return comparison
 
 
 def _list(options: argparse.Namespace) -> int:

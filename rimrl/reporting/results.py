@@ -156,11 +156,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _are_splits(splits: object) -> bool:
-    figures = {"held_out", "episodes", "return_mean", "success_rate"}
+    figures = {"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"}
     return (
         isinstance(splits, dict)
         and bool(splits)
-        and all(isinstance(result, dict) and figures <= result.keys() for result in splits.values())
+        and all(
+            isinstance(result, dict) and {"held_out", "episodes"} <= result.keys() and not figures.isdisjoint(result)
+            for result in splits.values()
+        )
     )
 
 
