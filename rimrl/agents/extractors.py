@@ -7,10 +7,19 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+)
 from torch import Tensor, nn
 
 from rimrl.errors import UsageError
+
+# The keys that `rimrl.envs.efference` adds, and where it puts an observation that is no Dict.
+COPIES = ("previous_action", "previous_reward")
+_ALONE = "observation"
 
 
 class MiniGridExtractor(BaseFeaturesExtractor):
@@ -26,12 +35,14 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         features_dim: Width of the features. Default 128.
         tile_channels: Width of a tile's embedding. Default 32.
         token_size: Width of a token's embedding. Default 16.
-        tile_pixels: Pixels along a tile's side, for pixel images. Default 8.
+        tile_pixels: Pixels along a tile's side, for pixel images; None for 1 where a side of the image is shorter than
+            three tiles of 8, the smallest view in `MiniGridObservation`'s usual pixels, and 8 otherwise. Default None.
         positions: Leave out that layer and hand every tile's embedding to the core, which then reads a set of
             positions (RIM paper, Eq. 3); ``features_dim`` is then ``H * W * tile_channels``. Default False.
 
     Raises:
-        UsageError: If the observation has no image.
+        UsageError: If the observation has no image, has efference copies, which `EfferenceExtractor` reads, or the
+            image is no whole number of tiles.
     """
 
     def __init__(
@@ -40,12 +51,18 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         features_dim: int = 128,
         tile_channels: int = 32,
         token_size: int = 16,
-        tile_pixels: int = 8,
+        tile_pixels: int | None = None,
         positions: bool = False,
     ) -> None:
         super().__init__(observation_space, features_dim)
         if not isinstance(observation_space, spaces.Dict) or "image" not in observation_space.spaces:
             raise UsageError(f"MiniGridExtractor needs a Dict observation with an 'image', got {observation_space}")
+        for key in COPIES:
+            if key in observation_space.spaces:
+                raise UsageError(
+                    f"MiniGridExtractor does not read {key!r}; use EfferenceExtractor with "
+                    "extractor_class=MiniGridExtractor"
+                )
         image = observation_space["image"]
         assert image.shape is not None
         self.channels_last = not is_image_space(image)  # SB3 moves the channels of pixel images to the front
@@ -54,8 +71,13 @@ class MiniGridExtractor(BaseFeaturesExtractor):
             self.tiles = nn.Conv2d(channels, tile_channels, kernel_size=1)
         else:
             channels, height, width = image.shape
-            self.tiles = nn.Conv2d(channels, tile_channels, kernel_size=tile_pixels, stride=tile_pixels)
-            height, width = height // tile_pixels, width // tile_pixels
+            side = tile_pixels or (1 if min(height, width) < 24 else 8)
+            if height % side or width % side:
+                raise UsageError(
+                    f"an image of {height}x{width} pixels is no whole number of tiles of {side}x{side}; set tile_pixels"
+                )
+            self.tiles = nn.Conv2d(channels, tile_channels, kernel_size=side, stride=side)
+            height, width = height // side, width // side
 
         self.tokens: nn.Embedding | None = None
         if "mission" in observation_space.spaces:
@@ -106,6 +128,77 @@ class NatureMap(NatureCNN):
     def forward(self, observations: Tensor) -> Tensor:
         """``[B, M * C]`` from a batch of images: the C channels of one position after the other."""
         return positions_first(self.cnn[:-1](observations))
+
+
+class EfferenceExtractor(BaseFeaturesExtractor):
+    """Features of any observation with the previous action and reward beside them (`rimrl.envs.efference`).
+
+    They are appended to the features of another extractor, unchanged. Where those are a set of positions (RIM paper,
+    Eq. 3), the copies are one more element of the set: a linear layer brings them to the width of a position.
+
+    Args:
+        observation_space: Dict with ``previous_action`` ``[A]`` and ``previous_reward`` ``[1]``, and what they were
+            added to: ``observation``, or the keys of a Dict.
+        extractor_class: Reads what they were added to; None for what SB3's policies use: `CombinedExtractor` for a
+            Dict, `NatureCNN` for an image, else `FlattenExtractor`. Default None.
+        extractor_kwargs: Its arguments.
+
+    Attributes:
+        num_positions: Elements M of the set, the copies counted; 1 where features are one vector.
+
+    Raises:
+        UsageError: If the observation has no such copies.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        extractor_class: type[BaseFeaturesExtractor] | None = None,
+        extractor_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(observation_space, spaces.Dict) or not has_copies(observation_space):
+            raise UsageError(
+                f"EfferenceExtractor needs a Dict observation with {' and '.join(map(repr, COPIES))}, "
+                f"got {observation_space}; make the environment with efference_copies=True"
+            )
+        super().__init__(observation_space, features_dim=1)
+        space = without_copies(observation_space)
+        self._key = None if isinstance(space, spaces.Dict) else _ALONE
+        self.extractor = (extractor_class or _default_extractor(space))(space, **(extractor_kwargs or {}))
+        width = sum(spaces.flatdim(observation_space[key]) for key in COPIES)
+        positions: int = getattr(self.extractor, "num_positions", 1)
+        self.element: nn.Linear | None = None
+        self.num_positions = 1
+        if positions > 1:
+            self.num_positions = positions + 1
+            self.element = nn.Linear(width, self.extractor.features_dim // positions)
+            width = self.element.out_features
+        self._features_dim = self.extractor.features_dim + width
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """``[B, features_dim]`` from a batch of observations: the other extractor's features first."""
+        rest = {key: value for key, value in observations.items() if key not in COPIES}
+        features = self.extractor(rest if self._key is None else rest[self._key])
+        copies = th.cat([observations[key] for key in COPIES], dim=1)
+        return th.cat([features, copies if self.element is None else self.element(copies)], dim=1)
+
+
+def has_copies(space: spaces.Space[Any]) -> bool:
+    """Whether observations hold efference copies."""
+    return isinstance(space, spaces.Dict) and all(key in space.spaces for key in COPIES)
+
+
+def without_copies(space: spaces.Dict) -> spaces.Space[Any]:
+    """The observation space that efference copies were added to."""
+    rest = {key: part for key, part in space.spaces.items() if key not in COPIES}
+    alone = rest.get(_ALONE)
+    return alone if alone is not None and len(rest) == 1 else spaces.Dict(rest)
+
+
+def _default_extractor(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
+    if isinstance(space, spaces.Dict):
+        return CombinedExtractor
+    return NatureCNN if is_image_space(space) else FlattenExtractor
 
 
 def positions_first(feature_map: Tensor) -> Tensor:

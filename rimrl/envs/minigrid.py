@@ -2,7 +2,7 @@
 
 MiniGrid shows a tile as three small integers (object type, colour, state) and the mission as text. As they stand the
 integers look like a dark 0-255 picture, and text is no array at all. `MiniGridObservation` turns tiles into one-hot
-vectors or into rendered pixels, and the mission into a fixed number of token ids.
+vectors, into rendered pixels or into one colour each, and the mission into a fixed number of token ids.
 
 Notation: V = view size, C = one-hot channels, T = tile size in pixels, L = mission length in tokens.
 """
@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from minigrid.core.constants import COLOR_TO_IDX, IDX_TO_COLOR, OBJECT_TO_IDX, STATE_TO_IDX
+from minigrid.core.constants import COLOR_TO_IDX, COLORS, IDX_TO_COLOR, OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.core.grid import Grid
 from minigrid.core.world_object import WorldObj
 from minigrid.minigrid_env import MiniGridEnv
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rimrl.envs.checks import check_at_least
 from rimrl.errors import UsageError, unknown_name
 
-TILES = ("one_hot", "rgb")
+TILES = ("one_hot", "rgb", "colors")
 
 NUM_TYPES, NUM_COLORS, NUM_STATES = len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX)
 NUM_CHANNELS = NUM_TYPES + NUM_COLORS + NUM_STATES
@@ -100,6 +100,47 @@ def decode_tiles(one_hot: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([part.argmax(axis=-1) for part in parts], axis=-1).astype(np.uint8)
 
 
+# What a tile can be, from dark to bright. Things to act on are bright; a thing that is not listed is black.
+_BRIGHTNESS_ORDER = (
+    *("empty", "floor", "wall", "open door", "closed door", "locked door"),
+    *("key", "ball", "box", "goal", "lava", "agent"),
+)
+
+
+def _color_of(kind: int, color: int, state: int) -> list[int]:
+    """The colour of a tile in `color_tiles`, red, green and blue."""
+    name = next(name for name, index in OBJECT_TO_IDX.items() if index == kind)
+    if name == "door":
+        name = f"{next(name for name, index in STATE_TO_IDX.items() if index == state)} door"
+    if name not in _BRIGHTNESS_ORDER:
+        return [0, 0, 0]
+    brightness = 24 + 21 * _BRIGHTNESS_ORDER.index(name)
+    hue = COLORS["grey" if name == "empty" else IDX_TO_COLOR[color]]
+    return [round(brightness * int(channel) / int(hue.max())) for channel in hue]
+
+
+_COLOR_OF_CODE: NDArray[np.uint8] = np.array([_color_of(*cell) for cell in CELL_OF_CODE.tolist()], dtype=np.uint8)
+
+
+def color_tiles(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn MiniGrid's tile encoding into a picture of one pixel a tile.
+
+    The hue is MiniGrid's colour of the thing, with its brightest channel at full scale; how bright it is says what the
+    thing is: black for what is not seen, then in steps of 21 of 255 empty (24), floor, wall, open, closed and locked
+    door, key, ball, box, goal, lava, agent (255). Empty tiles are grey.
+
+    No two tiles share a colour; the nearest two are 21 of 255 apart in one channel. The mean over a rendered tile would
+    be another choice, but it has a key and a box of the same colour 4 apart.
+
+    Args:
+        image: uint8 [..., V, V, 3], as in MiniGrid's observations, indexed [column, row].
+
+    Returns:
+        uint8 [..., V, V, 3], red, green and blue, indexed [row, column] as pictures are.
+    """
+    return _COLOR_OF_CODE[_codes(image).swapaxes(-1, -2)]
+
+
 def encode_mission(mission: str, length: int = DEFAULT_MISSION_LENGTH) -> NDArray[np.int64]:
     """Turn a mission into token ids.
 
@@ -146,8 +187,9 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
 
     * ``image``: with ``tiles="one_hot"`` uint8 [V, V, 20] in {0, 1}, see `encode_tiles`; the space is
       ``Box(0, 1)``, so that Stable-Baselines3 does not take it for a picture and divide it by 255. With
-      ``tiles="rgb"`` uint8 [V*T, V*T, 3], the pixels of MiniGrid's `RGBImgPartialObsWrapper`. One-hot tiles are
-      indexed [column, row] as in MiniGrid, pixels [row, column].
+      ``tiles="rgb"`` uint8 [V*T, V*T, 3], the pixels of MiniGrid's `RGBImgPartialObsWrapper`. With ``tiles="colors"``
+      uint8 [V, V, 3], one colour a tile, see `color_tiles`: the RIM paper's RGB view of 7x7x3 (App. D.7.4), which does
+      not say what the colours were. One-hot tiles are indexed [column, row] as in MiniGrid, pixels [row, column].
     * ``mission``: int64 [L], see `encode_mission`; left out with ``mission=False``.
 
     MiniGrid's ``direction`` is left out: the view is egocentric, and a compass is not part of the papers' set-up.
@@ -157,7 +199,7 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
 
     Args:
         env: An environment whose observations hold MiniGrid's partial view.
-        tiles: ``"one_hot"`` or ``"rgb"``.
+        tiles: ``"one_hot"``, ``"rgb"`` or ``"colors"``.
         mission: Whether observations hold the mission.
         tile_size: T, the side of a rendered tile in pixels; only ``"rgb"`` reads it.
         mission_length: L. The default, 20, holds the missions of MiniGrid's own environments; BabyAI's sequence
@@ -233,24 +275,30 @@ class Preparation:
             raise unknown_name("tiles", tiles, TILES)
         check_at_least("tile_size", tile_size, 1)
         check_at_least("mission_length", mission_length, 1)
-        self._atlas = None if tiles == "one_hot" else _TileAtlas(tile_size)
         self._mission_length = mission_length
         self.shows_mission = mission
 
         width, height = view
-        image = (
-            spaces.Box(0, 1, (width, height, NUM_CHANNELS), np.uint8)
-            if self._atlas is None
-            else spaces.Box(0, 255, (height * tile_size, width * tile_size, 3), np.uint8)
-        )
+        if tiles == "one_hot":
+            self._draw = encode_tiles
+            image = spaces.Box(0, 1, (width, height, NUM_CHANNELS), np.uint8)
+        else:
+            pixels = tile_size if tiles == "rgb" else 1
+            self._draw = _TileAtlas(tile_size).draw if tiles == "rgb" else color_tiles
+            if pixels * min(view) <= 3:
+                raise UsageError(
+                    f"tiles={tiles!r} makes {pixels * height}x{pixels * width} pixels of this view, too few for "
+                    "Stable-Baselines3 to tell rows from colours; use tiles='one_hot', or 'rgb' with a larger tile_size"
+                )
+            image = spaces.Box(0, 255, (height * pixels, width * pixels, 3), np.uint8)
         parts: dict[str, spaces.Space[Any]] = {"image": image}
         if mission:
             parts["mission"] = spaces.Box(0, len(VOCABULARY) - 1, (mission_length,), np.int64)
         self.space = spaces.Dict(parts)
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Prepare tiles: uint8 [..., V, V, 3] to uint8 [..., V, V, 20] or [..., V*T, V*T, 3]."""
-        return encode_tiles(image) if self._atlas is None else self._atlas.draw(image)
+        """Prepare tiles: uint8 [..., V, V, 3] to uint8 [..., V, V, 20], [..., V*T, V*T, 3] or [..., V, V, 3]."""
+        return self._draw(image)
 
     def mission(self, mission: str) -> NDArray[np.int64]:
         """Prepare a mission: int64 [L]; errors as for `encode_mission`."""

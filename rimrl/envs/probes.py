@@ -258,6 +258,50 @@ class ForgetEnv(_Probe):
         return float(correct), not correct
 
 
+class BanditEnv(_Probe):
+    """Isolates efference copies: only the previous action and reward tell what to do next.
+
+    ## Description
+
+    One of two arms pays, the same one throughout an episode. Nothing else is ever shown, so that without efference
+    copies (`rimrl.envs.efference`) even an agent with memory knows nothing; with them one without memory can repeat
+    what paid and change what did not.
+
+    ## Action Space
+
+    0 and 1: the arm that is pulled. The first pull can only be a guess.
+
+    ## Observation
+
+    float32 [1]: always 0.
+
+    ## Rewards
+
+    1 for each pull of the arm that pays. Optimal return: `length` - 0.5. Without efference copies: `length` / 2.
+
+    ## Termination
+
+    After `length` steps.
+
+    ## Arguments
+
+    * `length`: number of pulls, at least 2. Default 10.
+    """
+
+    def __init__(self, length: int = 10) -> None:
+        check_at_least("length", length, 2)
+        super().__init__(num_actions=2)
+        self.length = length
+
+    def _begin(self) -> list[float]:
+        self._pays = int(self.np_random.integers(2))
+        return [0.0] * self.length
+
+    def _judge(self, time: int, action: int) -> tuple[float, bool]:
+        correct = action == self._pays
+        return float(correct), time > 0 and not correct
+
+
 class CartPoleNoVelocity(gymnasium.ObservationWrapper[Observation, Any, Any]):
     """CartPole that shows where the cart and the pole are, but not how fast they move.
 

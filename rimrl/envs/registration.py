@@ -13,6 +13,7 @@ _PROBES = {
     "rimrl/RepeatPrevious-v0": "rimrl.envs.probes:RepeatPreviousEnv",
     "rimrl/CountSteps-v0": "rimrl.envs.probes:CountStepsEnv",
     "rimrl/Forget-v0": "rimrl.envs.probes:ForgetEnv",
+    "rimrl/Bandit-v0": "rimrl.envs.probes:BanditEnv",
 }
 
 

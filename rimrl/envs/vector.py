@@ -35,7 +35,9 @@ _ATARI_SIGNAL = {"terminal_on_life_loss", "clip_rewards"}
 _ATARI_FLAVOUR = {"mode", "difficulty"}
 
 
-def make_env(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> gymnasium.Env[Any, Any]:
+def make_env(
+    id_or_suite: str, split: str = "train", *, efference_copies: bool = False, **env_kwargs: Any
+) -> gymnasium.Env[Any, Any]:
     """Make an environment of a suite, or any registered environment.
 
     MiniGrid and BabyAI environments come with prepared observations (`rimrl.envs.minigrid.MiniGridObservation`);
@@ -45,6 +47,8 @@ def make_env(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> gymna
     Args:
         id_or_suite: Name of a suite, such as ``"distractors"``, or a gymnasium id, such as ``"CartPole-v1"``.
         split: Split of the suite; a plain id has only ``"train"``.
+        efference_copies: Show the previous action and reward, too (`rimrl.envs.efference.EfferenceCopies`). The reward
+            is the environment's own, for ``ALE/*-v5`` games the score; `make_vec_env` shows what it is clipped to.
         **env_kwargs: Arguments for the environment, over those of the split. MiniGrid environments also take those
             of `MiniGridObservation`, ``ALE/*-v5`` games those of `make_atari` and ``preset``
             (`rimrl.envs.atari_presets`; ``"machado"`` by default).
@@ -65,7 +69,12 @@ def make_env(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> gymna
         # What agents learn from is not a game's; asked for by name, it is refused like any argument it does not have.
         unasked = {"preset"} | _ATARI_SIGNAL - env_kwargs.keys()
         kwargs = {name: value for name, value in kwargs.items() if name not in unasked}
-    return _make(env_id, kwargs)
+    env = _make(env_id, kwargs)
+    if not efference_copies:
+        return env
+    from rimrl.envs.efference import EfferenceCopies  # noqa: PLC0415 (imports torch)
+
+    return EfferenceCopies(env)
 
 
 def resolve(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> tuple[str, dict[str, Any]]:
@@ -127,6 +136,7 @@ def make_vec_env(
     backend: Backend = "dummy",
     monitor_dir: Path | None = None,
     append_monitor: bool = False,
+    efference_copies: bool = False,
     **env_kwargs: Any,
 ) -> VecEnv:
     """Make a vector of environments that records every episode.
@@ -144,13 +154,16 @@ def make_vec_env(
         monitor_dir: Folder that gets one ``monitor.csv`` for all environments, made if missing; None writes none.
         append_monitor: Continue an existing ``monitor.csv``, times included, as a resumed run must; by default it is
             overwritten.
+        efference_copies: Show the previous action and reward, too (`rimrl.envs.efference.VecEfferenceCopies`): the
+            reward that an agent learns from, clipped where it is clipped, and nothing after a lost life that ends an
+            episode.
         **env_kwargs: As for `make_env`; for ``ALE/*-v5`` games also ``terminal_on_life_loss`` and ``clip_rewards``
             (`rimrl.envs.atari.LearningSignal`).
 
     Returns:
         The environments in a single `VecMonitor`. Episodes are recorded with ``is_success`` where the environment
         reports it. Around the monitor, which records whole games and true scores, ``ALE/*-v5`` games have a
-        `LearningSignal`.
+        `LearningSignal`; efference copies are outermost.
 
     Raises:
         UsageError: As `make_env`, and if `n_envs` is not positive, there is no such backend, or the backend does not
@@ -187,16 +200,34 @@ def make_vec_env(
             venv = SubprocVecEnv([partial(_in_worker, make)] * n_envs)
         else:
             venv = DummyVecEnv([make] * n_envs)
+    if efference_copies:
+        _check_copies(venv)
     if seed is not None:
         venv.seed(seed)
     monitor = VecMonitor(venv, info_keywords=info_keywords)
     if monitor_dir is not None:
         _write_monitor(monitor, Path(monitor_dir) / "monitor.csv", env_id, append_monitor)
-    if not _is_atari(env_id):
-        return monitor
-    from rimrl.envs.atari import LearningSignal  # noqa: PLC0415 (imports torch)
+    venv = monitor
+    if _is_atari(env_id):
+        from rimrl.envs.atari import LearningSignal  # noqa: PLC0415 (imports torch)
 
-    return LearningSignal(monitor, **learning)
+        venv = LearningSignal(venv, **learning)
+    if efference_copies:
+        from rimrl.envs.efference import VecEfferenceCopies  # noqa: PLC0415 (imports torch)
+
+        venv = VecEfferenceCopies(venv)
+    return venv
+
+
+def _check_copies(venv: VecEnv) -> None:
+    """Refuse environments that can have no efference copies, before anything is written; they are closed then."""
+    from rimrl.envs.efference import VecEfferenceCopies  # noqa: PLC0415 (imports torch)
+
+    try:
+        VecEfferenceCopies(venv)
+    except UsageError:
+        venv.close()
+        raise
 
 
 def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, Any]) -> Simulator:

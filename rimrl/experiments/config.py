@@ -22,12 +22,14 @@ class EnvConfig:
         backend: ``"dummy"`` steps them in this process, ``"subproc"`` in one process each; ``"native"`` (``ALE/*-v5``
             games) and ``"envpool"`` (MiniGrid and BabyAI ids; needs EnvPool) step all of them at once in C++.
             Evaluations play the original even so.
+        efference_copies: Show the agent its previous action and reward, too (RIM paper, App. C.3).
         kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks.
     """
 
     id: str
     n_envs: int = 16
     backend: Literal["dummy", "subproc", "native", "envpool"] = "dummy"
+    efference_copies: bool = False
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 

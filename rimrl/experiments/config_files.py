@@ -260,7 +260,8 @@ def _check_env_kwargs(kwargs: Mapping[str, Any]) -> None:
         if name in taken:
             raise UsageError(
                 f"env.kwargs.{name} is not an argument of the environment; "
-                "env.id, env.n_envs, env.backend and train.seed say what is played, and training plays its own split"
+                "env.id, env.n_envs, env.backend, env.efference_copies and train.seed say what is played, "
+                "and training plays its own split"
             )
 
 

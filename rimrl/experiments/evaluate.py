@@ -128,6 +128,7 @@ def evaluate(
                 seed=seed,
                 # Whatever a run was trained with: all of them are asked the same levels, by the original.
                 backend="subproc" if config.env.backend == "subproc" else "dummy",
+                efference_copies=config.env.efference_copies,
                 **config.env.kwargs,
             )
 

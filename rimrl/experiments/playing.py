@@ -190,7 +190,14 @@ def playing(
         _check_draws_itself(config.env.id, played)
         kwargs["render_mode"] = "rgb_array"
     set_random_seed(seed)
-    env = make_vec_env(config.env.id, split=played.name, n_envs=1, seed=seed, **kwargs)
+    env = make_vec_env(
+        config.env.id,
+        split=played.name,
+        n_envs=1,
+        seed=seed,
+        efference_copies=config.env.efference_copies,
+        **kwargs,
+    )
     try:
         yield Player(run, played, episodes, model_file, agent, env, _action_names(env), deterministic, seed)
     finally:

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rimrl.agents.a2c import RecurrentA2C
-from rimrl.agents.extractors import MiniGridExtractor, NatureMap
+from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap, has_copies, without_copies
 from rimrl.agents.ppo import RecurrentPPO
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, unknown_name
@@ -93,6 +93,7 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None) ->
             seed=config.train.seed,
             backend=env.backend,
             monitor_dir=monitor_dir,
+            efference_copies=env.efference_copies,
             **env.kwargs,
         )
     except UsageError:
@@ -108,7 +109,8 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
     for kind, space in (("observation", env.observation_space), ("action", env.action_space)):
         if isinstance(space, spaces.Tuple | spaces.Text | spaces.Sequence | spaces.Graph):
             raise UsageError(f"{config.env.id} has the {kind} space {space}, which Stable-Baselines3 cannot learn with")
-    policy, policy_kwargs = _policy_for(env.observation_space, settings.features_dim, settings.spatial)
+    tile_pixels = config.env.kwargs.get("tile_size") if config.env.kwargs.get("tiles") == "rgb" else None
+    policy, policy_kwargs = _policy_for(env.observation_space, settings.features_dim, settings.spatial, tile_pixels)
     rate = settings.learning_rate
     common: dict[str, Any] = {
         "policy": policy,
@@ -146,13 +148,28 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
     return RecurrentA2C(**common, use_rms_prop=settings.use_rms_prop, rms_prop_eps=settings.rms_prop_eps)
 
 
-def _policy_for(space: spaces.Space[Any], features_dim: int | None, spatial: bool) -> tuple[str, dict[str, Any]]:
+def _policy_for(
+    space: spaces.Space[Any], features_dim: int | None, spatial: bool, tile_pixels: int | None
+) -> tuple[str, dict[str, Any]]:
     """The policy form and extractor that fit an observation space."""
+    if isinstance(space, spaces.Dict) and has_copies(space):
+        _, inner = _policy_for(without_copies(space), features_dim, spatial, tile_pixels)
+        options = {
+            "extractor_class": inner.get("features_extractor_class"),
+            "extractor_kwargs": inner.get("features_extractor_kwargs"),
+        }
+        extractor: dict[str, Any] = {
+            "features_extractor_class": EfferenceExtractor,
+            "features_extractor_kwargs": options,
+        }
+        return "MultiInputPolicy", extractor
     width = {} if features_dim is None else {"features_dim": features_dim}
     if spatial and width:
         raise UsageError("agent.features_dim does not go with agent.spatial, where the map has the width; leave it out")
-    if isinstance(space, spaces.Dict) and "image" in space.spaces:
+    if isinstance(space, spaces.Dict) and _shows_tiles(space, tile_pixels):
         options = {**width, "positions": spatial}
+        if tile_pixels is not None:
+            options["tile_pixels"] = tile_pixels
         return "MultiInputPolicy", {"features_extractor_class": MiniGridExtractor, "features_extractor_kwargs": options}
     if is_image_space(space):
         if spatial:
@@ -163,12 +180,28 @@ def _policy_for(space: spaces.Space[Any], features_dim: int | None, spatial: boo
     return ("MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"), {}
 
 
+def _shows_tiles(space: spaces.Dict, tile_pixels: int | None) -> bool:
+    """Whether observations are tiles and perhaps a mission, as `rimrl.envs.minigrid` shows them."""
+    image = space.spaces.get("image")
+    if image is None or not space.spaces.keys() <= {"image", "mission"}:
+        return False
+    if not is_image_space(image):
+        return True
+    assert image.shape is not None
+    _, *sides = sorted(image.shape)  # without the channels, whether they come first or last
+    return max(sides) < 24 or all(side % (tile_pixels or 8) == 0 for side in sides)
+
+
 def _callbacks(config: ExperimentConfig, run: Run, progress_bar: bool) -> list[BaseCallback]:
     settings, n_envs = config.train, config.env.n_envs
     callbacks: list[BaseCallback] = []
     if settings.eval_freq:
         eval_env = make_vec_env(
-            config.env.id, n_envs=min(n_envs, 8), seed=settings.seed + _EVAL_SEED_OFFSET, **config.env.kwargs
+            config.env.id,
+            n_envs=min(n_envs, 8),
+            seed=settings.seed + _EVAL_SEED_OFFSET,
+            efference_copies=config.env.efference_copies,
+            **config.env.kwargs,
         )
         callbacks.append(
             EvalCallback(

@@ -9,6 +9,7 @@ import gymnasium
 import minigrid  # noqa: F401 (registers its environments)
 import numpy as np
 import pytest
+from minigrid.core.constants import COLORS, IDX_TO_COLOR, IDX_TO_OBJECT
 from minigrid.wrappers import RGBImgPartialObsWrapper
 from stable_baselines3.common.preprocessing import is_image_space
 
@@ -17,6 +18,7 @@ from rimrl.envs.minigrid import (
     VOCABULARY,
     MiniGridObservation,
     code_of,
+    color_tiles,
     decode_mission,
     decode_tiles,
     encode_mission,
@@ -34,6 +36,12 @@ IDS = (
     "MiniGrid-Fetch-6x6-N2-v0",
     "BabyAI-PickupLoc-v0",
 )
+# Written down a second time: how bright each thing is, and what states doors have.
+BRIGHTNESS = {
+    **{"unseen": 0, "empty": 24, "floor": 45, "wall": 66, "key": 150, "ball": 171, "box": 192, "goal": 213},
+    **{"lava": 234, "agent": 255},
+}
+DOORS = {0: 87, 1: 108, 2: 129}
 every_id = pytest.mark.parametrize("env_id", IDS)
 
 
@@ -73,6 +81,36 @@ def test_rgb_tiles_are_minigrids_pixels(env_id: str, tile_size: int) -> None:
         np.testing.assert_array_equal(ours["image"], theirs["image"])
 
 
+@every_id
+def test_a_tiles_colour_is_its_things_and_tells_all_that_minigrid_shows(env_id: str) -> None:
+    meanings: dict[tuple[int, ...], tuple[int, ...]] = {}
+    prepared = MiniGridObservation(raw(env_id), tiles="colors")
+    assert prepared.observation_space["image"] == gymnasium.spaces.Box(0, 255, (7, 7, 3), np.uint8)  # type: ignore[index]
+    for ours, theirs in zip(walk(prepared), walk(raw(env_id)), strict=True):
+        assert prepared.observation_space.contains(ours)
+        for row, column in np.ndindex(7, 7):
+            cell = tuple(theirs["image"][column, row].tolist())
+            pixel = ours["image"][row, column]
+            kind = IDX_TO_OBJECT[cell[0]]
+            brightness = DOORS[cell[2]] if kind == "door" else BRIGHTNESS[kind]
+            hue = np.ones(3) if kind == "empty" else COLORS[IDX_TO_COLOR[cell[1]]] / COLORS[IDX_TO_COLOR[cell[1]]].max()
+            np.testing.assert_allclose(pixel, brightness * hue, atol=0.5)
+            assert meanings.setdefault(tuple(pixel.tolist()), cell) == cell
+    assert len(meanings) > 3
+
+
+def test_no_two_tiles_share_a_colour() -> None:
+    """States other than a door's, and the colours of what is unseen or empty, are not part of a tile's look."""
+    colors = color_tiles(CELL_OF_CODE.reshape(18, 11, 3)).swapaxes(0, 1).reshape(-1, 3)
+    looks: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for (kind, color, state), pixel in zip(CELL_OF_CODE.tolist(), colors.tolist(), strict=True):
+        look = (kind, *(() if kind < 2 else (color,)), *((state,) if kind == 4 else ()))
+        assert looks.setdefault(look, tuple(pixel)) == tuple(pixel)
+    pixels = np.array(list(looks.values()))
+    apart = np.abs(pixels[:, None] - pixels).max(axis=-1) + 1000 * np.eye(len(pixels), dtype=int)
+    assert apart.min() == 21
+
+
 def test_every_tile_has_its_own_code_and_one_hot() -> None:
     assert [code_of(*cell) for cell in CELL_OF_CODE.tolist()] == list(range(11 * 6 * 3))
     one_hot = encode_tiles(CELL_OF_CODE.reshape(18, 11, 3))
@@ -81,7 +119,7 @@ def test_every_tile_has_its_own_code_and_one_hot() -> None:
 
 
 def test_stable_baselines3_takes_only_pixels_for_a_picture() -> None:
-    for tiles, picture in (("one_hot", False), ("rgb", True)):
+    for tiles, picture in (("one_hot", False), ("rgb", True), ("colors", True)):
         env = MiniGridObservation(raw("rimrl/ObjectPicking-v0"), tiles=tiles)
         assert isinstance(env.observation_space, gymnasium.spaces.Dict)
         assert is_image_space(env.observation_space["image"]) is picture
@@ -142,7 +180,7 @@ def test_observations_can_be_changed_without_changing_the_next() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"tiles": "pixels"}, "unknown tiles 'pixels'; valid: one_hot, rgb"),
+        ({"tiles": "pixels"}, "unknown tiles 'pixels'; valid: colors, one_hot, rgb"),
         ({"tile_size": 0}, "tile_size must be an integer of at least 1; got 0"),
         ({"mission_length": 0}, "mission_length must be an integer of at least 1; got 0"),
     ],
@@ -151,6 +189,14 @@ def test_bad_arguments_are_refused(kwargs: dict[str, Any], message: str) -> None
     with pytest.raises(UsageError) as error:
         MiniGridObservation(raw("rimrl/ObjectPicking-v0"), **kwargs)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("kwargs", [{"tiles": "colors"}, {"tiles": "rgb", "tile_size": 1}])
+def test_pictures_too_small_to_have_an_upside_are_refused(kwargs: dict[str, Any]) -> None:
+    env = gymnasium.make("rimrl/ObjectPicking-v0", agent_view_size=3, disable_env_checker=True)
+    with pytest.raises(UsageError, match="makes 3x3 pixels of this view, too few for") as error:
+        MiniGridObservation(env, **kwargs)
+    assert "\n" not in str(error.value)
 
 
 def test_other_environments_are_refused() -> None:

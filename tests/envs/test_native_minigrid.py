@@ -59,6 +59,7 @@ def step_both(native: VecEnv, dummy: VecEnv, steps: int) -> int:
         ("MiniGrid-Empty-5x5-v0", {}),
         ("MiniGrid-Empty-5x5-v0", {"max_steps": 9}),
         ("MiniGrid-Empty-6x6-v0", {"tiles": "rgb", "tile_size": 4, "mission_length": 9}),
+        ("MiniGrid-Empty-6x6-v0", {"tiles": "colors"}),
         ("MiniGrid-Empty-5x5-v0", {"mission": False}),
         ("MiniGrid-DistShift1-v0", {}),  # lava
     ],

@@ -16,7 +16,7 @@ OURS = [env_id for env_id in gymnasium.registry if env_id.startswith("rimrl/")]
 
 
 def test_every_split_and_probe_is_registered() -> None:
-    probes = {"RecallCue", "RepeatPrevious", "CountSteps", "Forget", "CartPoleNoVelocity", "ObjectPicking"}
+    probes = {"RecallCue", "RepeatPrevious", "CountSteps", "Forget", "Bandit", "CartPoleNoVelocity", "ObjectPicking"}
     splits = {split.env_id for suite in SUITES.values() for split in suite.splits if split.env_id.startswith("rimrl/")}
     assert set(OURS) == {f"rimrl/{name}-v0" for name in probes} | splits
 

@@ -99,6 +99,8 @@ def test_environment_arguments_are_merged_one_by_one(own: str) -> None:
         (["--core.communication", "null"], "core", "communication", None),
         (["--core.input_attention", "false"], "core", "input_attention", False),
         (["--env.kwargs.tiles", "rgb"], "env", "kwargs", {"tiles": "rgb"}),
+        (["--env.efference_copies", "true"], "env", "efference_copies", True),
+        ([], "env", "efference_copies", False),
     ],
 )
 def test_values_have_their_types(words: list[str], group: str, name: str, value: Any) -> None:
@@ -131,6 +133,7 @@ def test_another_algorithm_keeps_what_it_shares() -> None:
         [],
         ["--agent.algorithm", "a2c"],
         ["--core.name", "feedforward"],
+        ["--env.efference_copies", "true"],
         ["--core.communication", "null", "--core.dynamics", "gru", "--core.input_dropout", "0.1"],
         ["--agent.learning_rate", "1e-5", "--agent.net_arch", "[3,4]", "--agent.clip_range_vf", "0.1"],
         ["--env.kwargs.tiles", "rgb", "--env.kwargs.target_types", "[ball,box]", "--train.device", "cpu"],
