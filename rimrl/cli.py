@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from rimrl.reporting.comparison import Comparison
 
+    _Verbs = argparse._SubParsersAction["_Parser"]
+
 INTERRUPTED = 130
 BAD_INPUT = 2
 _WIDTH_OF_FILES = 200
@@ -129,6 +131,32 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--quiet", action="store_true", help="no progress on standard error")
     inspect.set_defaults(verb=_inspect)
 
+    _add_report(verbs)
+    _add_watch(verbs)
+
+    listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
+    listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
+    listing.set_defaults(verb=_list)
+    return parser
+
+
+def _add_report(verbs: _Verbs) -> None:
+    report = verbs.add_parser(
+        "report",
+        help="write one page about evaluated runs",
+        description="Write one self-contained HTML page about evaluated runs: what they say and how surely, learning "
+        "curves, scores by split, what the units do, configurations, and the commands that repeat it. Runs that differ "
+        "in their seed alone are one group.",
+    )
+    report.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or a folder of run folders")
+    report.add_argument(
+        "--output", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default report.html)"
+    )
+    report.add_argument("--suite", metavar="NAME", help="evaluations on another suite than the runs were trained on")
+    report.set_defaults(verb=_report)
+
+
+def _add_watch(verbs: _Verbs) -> None:
     watch = verbs.add_parser(
         "watch",
         help="film a trained agent and its units",
@@ -147,11 +175,6 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--seed", type=int, metavar="N", help="seed of the levels (default far from training's)")
     watch.add_argument("--quiet", action="store_true", help="no progress on standard error")
     watch.set_defaults(verb=_watch)
-
-    listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
-    listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
-    listing.set_defaults(verb=_list)
-    return parser
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -254,6 +277,19 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from rimrl.files import check_writable  # noqa: PLC0415
+    from rimrl.reporting.report import save_report  # noqa: PLC0415
+    from rimrl.reporting.verdict import Findings  # noqa: PLC0415
+
+    check_writable(options.output)
+    comparison = _compared(options.runs, options.suite)
+    save_report(comparison, options.output)
+    print(Findings(comparison).verdict)
+    print(f"report: {options.output}")
+    return 0
+
+
 def _watch(options: argparse.Namespace) -> int:
     from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play  # noqa: PLC0415
     from rimrl.experiments.run import Run  # noqa: PLC0415
@@ -288,10 +324,17 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _print_table(paths: list[Path], suite: str | None = None, reference: str | None = None) -> Comparison:
+    from rimrl.reporting.table import comparison_table, group_table  # noqa: PLC0415
+
+    comparison = _compared(paths, suite, reference)
+    _console().print(group_table(comparison) if comparison.has_seeds else comparison_table(comparison.single_runs()))
+    return comparison
+
+
+def _compared(paths: list[Path], suite: str | None = None, reference: str | None = None) -> Comparison:
     from rimrl.reporting.comparison import compare  # noqa: PLC0415
     from rimrl.reporting.groups import group_runs  # noqa: PLC0415
     from rimrl.reporting.results import find_runs, read_runs  # noqa: PLC0415
-    from rimrl.reporting.table import comparison_table, group_table  # noqa: PLC0415
 
     evaluated, others = find_runs(paths, suite)
     if not evaluated:
@@ -304,7 +347,6 @@ def _print_table(paths: list[Path], suite: str | None = None, reference: str | N
         print(f"note: left out, because they have not been evaluated: {listed}", file=sys.stderr)
     for remark in comparison.remarks:
         print(f"note: {remark}", file=sys.stderr)
-    _console().print(group_table(comparison) if comparison.has_seeds else comparison_table(comparison.single_runs()))
     return comparison
 
 

@@ -75,15 +75,19 @@ def test_continuous_actions_are_numbers(tmp_path: Path) -> None:
 
 def test_an_atari_game_is_shown_whole_with_its_score_and_colours(tmp_path: Path) -> None:
     """Lives end episodes and rewards are clipped for learning only; a lost life still empties the memory."""
-    units = ("--core.num_units", "3", "--core.num_active", "2")
-    run = small_run(tmp_path / "run", "rim", "ALE/Breakout-v5", *units)
+    options = ("--core.num_units", "3", "--core.num_active", "2", "--env.kwargs.preset", "legacy")
+    run = small_run(tmp_path / "run", "rim", "ALE/Breakout-v5", *options)
     shown = scenes(run, episodes=1)
     assert shown[0].picture.shape == (210, 160, 3)
     assert len(np.unique(shown[5].picture.reshape(-1, 3), axis=0)) > 5  # colours, not the grey input
     assert [scene.ending is not None for scene in shown] == [False] * (len(shown) - 1) + [True]
     assert sum(scene.fresh for scene in shown) == 5  # Breakout has five lives
-    outcome = record(run, 1, progress_bar=False).facts["episodes"][0]
-    assert (outcome["length"], outcome["return"]) == (len(shown), shown[-1].total)
+    env = rimrl.make_env("ALE/Breakout-v5", preset="legacy")
+    env.reset(seed=DEFAULT_SEED)
+    names = [meaning.lower() for meaning in env.unwrapped.get_action_meanings()]  # type: ignore[attr-defined]
+    played = [env.step(names.index(scene.action)) for scene in shown]
+    assert [scene.reward for scene in shown] == [reward for _, reward, *_ in played]
+    assert [terminated for _, _, terminated, *_ in played] == [scene.ending is not None for scene in shown]
 
 
 @pytest.mark.parametrize(
