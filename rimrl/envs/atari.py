@@ -16,6 +16,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from ale_py import ALEInterface, LoggerMode
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
@@ -76,6 +77,7 @@ def make_atari(
     if mode is not None or difficulty is not None:
         check_flavour(find_game(env_id.removeprefix("ALE/").removesuffix("-v5")), mode, difficulty)
         env_kwargs |= {"mode": mode, "difficulty": difficulty}
+    ALEInterface.setLoggerMode(LoggerMode.Error)  # or it greets on standard error
     # Grey costs less than the default, and AtariPreprocessing reads the screen itself.
     env = gymnasium.make(env_id, frameskip=1, obs_type="grayscale", **env_kwargs)
     env = AtariPreprocessing(env, noop_max=noop_max, frame_skip=frameskip, screen_size=SCREEN_SIZE)

@@ -76,8 +76,9 @@ def flavours(game: Game) -> Flavours:
     from ale_py import ALEInterface, LoggerMode, roms  # noqa: PLC0415 (listing suites imports no environment)
 
     ALEInterface.setLoggerMode(LoggerMode.Error)
-    ale = ALEInterface()
-    ale.loadROM(roms.get_rom_path(game.rom))
+    ale, path = ALEInterface(), roms.get_rom_path(game.rom)
+    assert path is not None, "games with an id have a ROM"
+    ale.loadROM(path)
     return Flavours(tuple(ale.getAvailableModes()), tuple(ale.getAvailableDifficulties()))
 
 

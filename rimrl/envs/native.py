@@ -10,7 +10,7 @@ Notation: B = number of environments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +41,7 @@ class Transition:
             says; None when none ended.
         ended: Row of `final_observation` of each environment that ended.
         infos: Further figures by name, [B] each.
+        outcomes: Figures that are told of an episode's last step alone, by name, [B] each. Default none.
     """
 
     observation: Observation
@@ -50,6 +51,7 @@ class Transition:
     final_observation: Observation | None
     ended: Mapping[int, int]
     infos: Mapping[str, NDArray[Any]]
+    outcomes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Simulator(Protocol):
@@ -136,6 +138,7 @@ class NativeVecEnv(VecEnv):
             for row, truncated in zip(rows, moved.truncated.tolist(), strict=True)
         ]
         for env, row in moved.ended.items():
+            infos[env].update({name: values[env].item() for name, values in moved.outcomes.items()})
             last = moved.final_observation
             infos[env]["terminal_observation"] = (
                 {key: value[row] for key, value in last.items()} if isinstance(last, dict) else last[row]  # type: ignore[index]

@@ -103,8 +103,9 @@ class EnvPoolMiniGrid:
             if self._prepare.shows_mission:
                 self._missions[order] = self._read_missions(first["mission"])
         rows = {int(env): row for row, env in enumerate(ended)}
-        figures = {"is_success": rewards > 0}  # as `MiniGridObservation` tells it
-        return Transition(self._prepared(images, self._missions), rewards, terminated, truncated, final, rows, figures)
+        outcomes = {"is_success": rewards > 0}  # as `MiniGridObservation` tells it
+        observation = self._prepared(images, self._missions)
+        return Transition(observation, rewards, terminated, truncated, final, rows, {}, outcomes)
 
     def close(self) -> None:
         """Free the pool; see `Simulator`."""

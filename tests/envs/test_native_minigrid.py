@@ -46,6 +46,7 @@ def step_both(native: VecEnv, dummy: VecEnv, steps: int) -> int:
             if "episode" in other:
                 np.testing.assert_equal(ours["terminal_observation"], other["terminal_observation"])
                 assert ours["episode"]["l"] == other["episode"]["l"]
+                assert ours["is_success"] is other["is_success"]
                 assert ours["episode"]["r"] == pytest.approx(other["episode"]["r"], abs=1e-6)
                 ends += 1
     native.close()
