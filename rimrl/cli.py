@@ -220,12 +220,18 @@ def _evaluate(options: argparse.Namespace) -> int:
             progress_bar=not options.quiet,
             suite=options.suite,
         )
-    _print_table(options.runs, options.suite)
+    try:
+        comparison = _read_comparison(options.runs, options.suite)
+    except UsageError as error:  # what was evaluated is kept, whether or not it fits in one table
+        print(f"note: no table of them together: {error}", file=sys.stderr)
+    else:
+        _print_comparison(comparison)
     return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    comparison = _print_table(options.runs, options.suite, options.reference)
+    comparison = _read_comparison(options.runs, options.suite, options.reference)
+    saved = []
     if options.plot is not None:
         from rimrl.reporting.group_plots import save_groups  # noqa: PLC0415
         from rimrl.reporting.plots import save_comparison  # noqa: PLC0415
@@ -237,10 +243,13 @@ def _compare(options: argparse.Namespace) -> int:
                 save_comparison(comparison.single_runs(), options.plot)
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot save the picture {options.plot}: {error}") from None
-        print(f"picture: {options.plot}")
+        saved.append(f"picture: {options.plot}")
     if options.json is not None:
         comparison.save(options.json)
-        print(f"numbers: {options.json}")
+        saved.append(f"numbers: {options.json}")
+    _print_comparison(comparison)
+    for line in saved:
+        print(line)
     return 0
 
 
@@ -283,8 +292,9 @@ def _report(options: argparse.Namespace) -> int:
     from rimrl.reporting.verdict import Findings  # noqa: PLC0415
 
     check_writable(options.output)
-    comparison = _compared(options.runs, options.suite)
+    comparison = _read_comparison(options.runs, options.suite)
     save_report(comparison, options.output)
+    _print_remarks(comparison)
     print(Findings(comparison).verdict)
     print(f"report: {options.output}")
     return 0
@@ -323,31 +333,32 @@ def _watch(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(paths: list[Path], suite: str | None = None, reference: str | None = None) -> Comparison:
-    from rimrl.reporting.table import comparison_table, group_table  # noqa: PLC0415
-
-    comparison = _compared(paths, suite, reference)
-    _console().print(group_table(comparison) if comparison.has_seeds else comparison_table(comparison.single_runs()))
-    return comparison
-
-
-def _compared(paths: list[Path], suite: str | None = None, reference: str | None = None) -> Comparison:
+def _read_comparison(paths: list[Path], suite: str | None = None, reference: str | None = None) -> Comparison:
     from rimrl.reporting.comparison import compare  # noqa: PLC0415
     from rimrl.reporting.groups import group_runs  # noqa: PLC0415
     from rimrl.reporting.results import find_runs, read_runs  # noqa: PLC0415
 
     evaluated, others = find_runs(paths, suite)
     if not evaluated:
-        raise UsageError(
-            f"no run below {paths[0]} has been evaluated{f' on {suite}' if suite else ''}; evaluate some first"
-        )
+        where = f" on {suite}" if suite else ""
+        raise UsageError(f"no run below {paths[0]} has been evaluated{where}; run rimrl evaluate on them first")
     comparison = compare(group_runs(read_runs(evaluated, suite)), reference)
     if others:
         listed = ", ".join(map(str, others))
-        print(f"note: left out, because they have not been evaluated: {listed}", file=sys.stderr)
+        comparison.remarks.insert(0, f"left out, because they have not been evaluated: {listed}")
+    return comparison
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    from rimrl.reporting.table import comparison_table, group_table  # noqa: PLC0415
+
+    _print_remarks(comparison)
+    _console().print(group_table(comparison) if comparison.has_seeds else comparison_table(comparison.single_runs()))
+
+
+def _print_remarks(comparison: Comparison) -> None:
     for remark in comparison.remarks:
         print(f"note: {remark}", file=sys.stderr)
-    return comparison
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -133,12 +134,10 @@ def evaluate(
             )
 
         env_id, env_kwargs = resolve(suite, current.name, **config.env.kwargs)
-        # A split that another suite trains on is new to this agent, unless it is the very same.
-        trained_on = resolve(config.env.id, **config.env.kwargs)
-        held_out = current.held_out if suite == config.env.id else (env_id, env_kwargs) != trained_on
-        result: dict[str, Any] = {"held_out": held_out, "episodes": episodes}
         outcome = play(agent, make, episodes, deterministic, seed)
-        result |= outcome.summary()
+        # A split that another suite trains on is new to this agent, unless it is the very same.
+        held_out = current.held_out if suite == config.env.id else not _was_trained_on(run, env_id, env_kwargs)
+        result: dict[str, Any] = {"held_out": held_out, "episodes": episodes, **outcome.summary()}
         if random_policy:
             chance = play(None, make, episodes, deterministic, seed).summary()
             result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
@@ -273,6 +272,13 @@ def _spaces(run: Run, suite: str, split: str) -> dict[str, spaces.Space[Any]]:
     env = make_vec_env(suite, split=split, **run.config.env.kwargs)
     env.close()
     return {"observations": env.observation_space, "actions": env.action_space}
+
+
+def _was_trained_on(run: Run, env_id: str, env_kwargs: Mapping[str, Any]) -> bool:
+    """Whether an environment, once made, is what the run was trained on: with the arguments that ids bring along."""
+    trained_id, trained_kwargs = resolve(run.config.env.id, **run.config.env.kwargs)
+    brought = gymnasium.registry[env_id].kwargs
+    return env_id == trained_id and _plain({**brought, **env_kwargs}) == _plain({**brought, **trained_kwargs})
 
 
 def _in_words(space: spaces.Space[Any]) -> str:

@@ -56,14 +56,15 @@ def remarks(groups: Sequence[Group], splits: Sequence[str], metric: Metric) -> I
         yield f"not every run was evaluated on {', '.join(left_out)}: left out"
     yield from _different_evaluations(groups)
     yield from _different_environments(groups, splits)
-    episodes = {
-        group.label: "/".join(
-            dict.fromkeys(_number(run.splits[name]["episodes"]) for run in group.runs for name in splits)
-        )
-        for group in groups
-    }
-    if len(set(episodes.values())) > 1 or any("/" in numbers for numbers in episodes.values()):
-        yield f"runs were evaluated on different numbers of episodes ({_listed(episodes)})"
+    episodes = [[run.splits[name]["episodes"] for name in splits] for run in runs]
+    if any(numbers != episodes[0] for numbers in episodes):
+        said = {
+            group.label: "/".join(
+                dict.fromkeys(_number(run.splits[name]["episodes"]) for run in group.runs for name in splits)
+            )
+            for group in groups
+        }
+        yield f"runs were evaluated on different numbers of episodes ({_listed(said)})"
     for group in groups:
         yield from _seeds_twice(group)
     if any(len(group.runs) > 1 for group in groups):
