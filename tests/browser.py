@@ -85,11 +85,12 @@ class Browser:
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.ask(f"{domain}.enable")
 
-    def open(self, file: Path, width: int = 1280, dark: bool = False) -> None:
-        """Open a file in a window of some width."""
+    def open(self, file: Path, width: int = 1280, dark: bool = False, printed: bool = False) -> None:
+        """Open a file in a window of some width, or as it is printed on paper of that width."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
         scheme = "dark" if dark else "light"
-        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.ask("Emulation.setEmulatedMedia", features=features, media="print" if printed else "screen")
         self.errors, self.requests = [], []
         self._loaded = False
         self.ask("Page.navigate", url=file.resolve().as_uri())

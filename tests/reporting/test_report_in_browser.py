@@ -62,6 +62,13 @@ def test_a_page_opens_quietly_and_fits(tab: Browser, pages: dict[str, Path], nam
     assert all(pictures)
 
 
+def test_nothing_is_cut_off_on_paper(tab: Browser, pages: dict[str, Path]) -> None:
+    for name in ("many", "one"):
+        tab.open(pages[name], width=720, printed=True)
+        assert tab.evaluate(OVERFLOW) == 0
+        assert tab.evaluate("document.querySelector('nav').offsetHeight") == 0
+
+
 def test_the_page_follows_the_readers_colours(tab: Browser, pages: dict[str, Path]) -> None:
     brightness = []
     for dark in (False, True):
