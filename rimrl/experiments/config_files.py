@@ -110,7 +110,9 @@ def _find(config: str) -> tuple[str, Path, Game | None]:
     file = Path(config)
     if file.suffix in {".yaml", ".yml"}:
         if not file.is_file():
-            raise UsageError(f"no configuration file {file}; give a YAML file or one of: {', '.join(shipped)}")
+            raise UsageError(
+                f"no configuration file {file}; give a YAML file or a name from rimrl list configs: distractors/rim"
+            )
         return file.stem, file, None
     if match := re.fullmatch(r"atari/(\w+)/(\w+)", config):
         game = find_game(match[1], where=f"configuration {config!r}")

@@ -6,6 +6,7 @@ model.zip         the agent at the end; best_model.zip at its best evaluation; c
 monitor.csv       every training episode        progress.csv  every update        events.out.*  TensorBoard
 evaluation.json   what ``rimrl evaluate`` found, every episode included; evaluation-SUITE.json: on another suite
 inspection/       what ``rimrl inspect`` recorded and drew, one folder a split
+watch/            films of ``rimrl watch``
 """
 
 from __future__ import annotations

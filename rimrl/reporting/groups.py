@@ -148,10 +148,10 @@ def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:
 def _key(run: RunResults) -> tuple[Any, ...]:
     if not run.config:
         return ("", str(run.path.resolve()))
-    return tuple(sorted((key, repr(value)) for key, value in _settings(run).items()))
+    return tuple(sorted((key, repr(value)) for key, value in settings(run).items()))
 
 
-def _settings(run: RunResults) -> dict[str, Any]:
+def settings(run: RunResults) -> dict[str, Any]:
     """What a run's configuration says, by dotted keys, without what does not matter here."""
     left_out = set(_NOT_COMPARED)
     if run.evaluation.get("model") != "best_model.zip":
@@ -181,16 +181,16 @@ def _differences(runs: Sequence[RunResults]) -> list[str]:
     """For each run what tells it from the others, in as few keys as will do."""
     if not all(run.config for run in runs):
         return [str(run.path) for run in runs]
-    settings = [_settings(run) for run in runs]
+    configured = [settings(run) for run in runs]
     keys = [
         key
-        for key in dict.fromkeys(key for each in settings for key in each)
-        if len({repr(each.get(key)) for each in settings}) > 1
+        for key in dict.fromkeys(key for each in configured for key in each)
+        if len({repr(each.get(key)) for each in configured}) > 1
     ]
     # Options that only some cores have say less than the core's name.
-    keys.sort(key=lambda key: sum(key not in each for each in settings))
+    keys.sort(key=lambda key: sum(key not in each for each in configured))
     for number in range(1, _NAMED_AT_MOST + 1):
-        remarks = [", ".join(f"{key}={_short(each, key)}" for key in keys[:number]) for each in settings]
+        remarks = [", ".join(f"{key}={_short(each, key)}" for key in keys[:number]) for each in configured]
         if len(set(remarks)) == len(runs):
             return remarks
     return [str(run.path) for run in runs]

@@ -186,8 +186,8 @@ def test_what_the_native_backend_cannot_do_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown environment 'ALE/Pongg-v5'; did you mean 'ALE/Pong-v5'\?"):
         make_vec_env("ALE/Pongg-v5", backend="native")
     flavours: dict[str, Any] = {"mode": 1, "difficulty": 1}
-    for name in flavours:
-        kwargs = {name: flavours[name]}
+    for name, value in flavours.items():
+        kwargs = {name: value}
         with pytest.raises(
             UsageError, match=f"^backend 'native' plays .* takes no '{name}'; use 'dummy' or 'subproc'$"
         ):
