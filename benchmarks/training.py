@@ -103,7 +103,7 @@ def rimrl_env(task: Task, backend: str, seed: int) -> VecEnv:
     """The environments of a task through `rimrl.envs`, with the same observations."""
     from rimrl.envs.vector import make_vec_env  # noqa: PLC0415 (slow to import)
 
-    kwargs = {} if task.observation == "atari" else {"mission": False}
+    kwargs: dict[str, Any] = {"preset": "legacy"} if task.observation == "atari" else {"mission": False}
     env: VecEnv = make_vec_env(task.env_id, n_envs=task.n_envs, seed=seed, backend=backend, **kwargs)  # type: ignore[arg-type]
     return env
 

@@ -18,7 +18,9 @@ from rimrl.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rimrl.reporting.results import RunResults
+    from rimrl.reporting.comparison import Comparison
+
+    _Verbs = argparse._SubParsersAction["_Parser"]
 
 INTERRUPTED = 130
 BAD_INPUT = 2
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="per split (default 100)")
+    evaluate.add_argument("--suite", metavar="NAME", help="another suite or environment than the run was trained on")
     evaluate.add_argument("--split", metavar="NAME", help="only this split")
     evaluate.add_argument("--deterministic", action="store_true", help="the likeliest action instead of a sample")
     evaluate.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
@@ -94,10 +97,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(verb=_evaluate)
 
     compare = verbs.add_parser(
-        "compare", help="put evaluated runs in one table", description="Print one table of evaluated runs."
+        "compare",
+        help="put evaluated runs in one table",
+        description="Print one table of evaluated runs. Runs of one configuration that differ in their seed become one "
+        "column, with 95 %% intervals over seeds.",
     )
-    compare.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder")
+    compare.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder, or a folder that holds some"
+    )
+    compare.add_argument("--suite", metavar="NAME", help="the evaluations on this suite (default: each run's own)")
+    compare.add_argument(
+        "--reference", metavar="NAME", help="the column that the others are to be better than (default: the first)"
+    )
     compare.add_argument("--plot", type=Path, metavar="FILE", help="also save learning curves and bars (.png, .svg)")
+    compare.add_argument("--json", type=Path, metavar="FILE", help="also save every number")
     compare.set_defaults(verb=_compare)
 
     inspect = verbs.add_parser(
@@ -118,10 +131,50 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--quiet", action="store_true", help="no progress on standard error")
     inspect.set_defaults(verb=_inspect)
 
+    _add_report(verbs)
+    _add_watch(verbs)
+
     listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
     listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
     listing.set_defaults(verb=_list)
     return parser
+
+
+def _add_report(verbs: _Verbs) -> None:
+    report = verbs.add_parser(
+        "report",
+        help="write one page about evaluated runs",
+        description="Write one self-contained HTML page about evaluated runs: what they say and how surely, learning "
+        "curves, scores by split, what the units do, configurations, and the commands that repeat it. Runs that differ "
+        "in their seed alone are one group.",
+    )
+    report.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or a folder of run folders")
+    report.add_argument(
+        "--output", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default report.html)"
+    )
+    report.add_argument("--suite", metavar="NAME", help="evaluations on another suite than the runs were trained on")
+    report.set_defaults(verb=_report)
+
+
+def _add_watch(verbs: _Verbs) -> None:
+    watch = verbs.add_parser(
+        "watch",
+        help="film a trained agent and its units",
+        description="Play episodes of a run and write a film of them: the game, and beside it which unit of the core "
+        "is active in each of the last steps.",
+    )
+    watch.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    watch.add_argument("--episodes", type=int, default=3, metavar="N", help="how many to play (default 3)")
+    watch.add_argument("--split", default="train", metavar="NAME", help="which split to play (default train)")
+    watch.add_argument(
+        "--output", type=Path, metavar="FILE", help=".gif, or .mp4 with rimrl[video] (default RUN/watch/SPLIT.gif)"
+    )
+    watch.add_argument("--fps", type=float, default=8, metavar="N", help="steps shown in a second (default 8)")
+    watch.add_argument("--deterministic", action="store_true", help="the likeliest action instead of a sample")
+    watch.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
+    watch.add_argument("--seed", type=int, metavar="N", help="seed of the levels (default far from training's)")
+    watch.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    watch.set_defaults(verb=_watch)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -165,28 +218,46 @@ def _evaluate(options: argparse.Namespace) -> int:
             random_policy=not options.no_random,
             best=options.best,
             progress_bar=not options.quiet,
+            suite=options.suite,
         )
-    _print_table(options.runs)
+    try:
+        comparison = _read_comparison(options.runs, options.suite)
+    except UsageError as error:  # what was evaluated is kept, whether or not it fits in one table
+        print(f"note: no table of them together: {error}", file=sys.stderr)
+    else:
+        _print_comparison(comparison)
     return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rimrl.reporting.plots import save_comparison  # noqa: PLC0415
-
-    runs = _print_table(options.runs)
+    comparison = _read_comparison(options.runs, options.suite, options.reference)
+    saved = []
     if options.plot is not None:
+        from rimrl.reporting.group_plots import save_groups  # noqa: PLC0415
+        from rimrl.reporting.plots import save_comparison  # noqa: PLC0415
+
         try:
-            save_comparison(runs, options.plot)
+            if comparison.has_seeds:
+                save_groups(comparison, options.plot)
+            else:
+                save_comparison(comparison.single_runs(), options.plot)
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot save the picture {options.plot}: {error}") from None
-        print(f"picture: {options.plot}")
+        saved.append(f"picture: {options.plot}")
+    if options.json is not None:
+        comparison.save(options.json)
+        saved.append(f"numbers: {options.json}")
+    _print_comparison(comparison)
+    for line in saved:
+        print(line)
     return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
     from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play  # noqa: PLC0415
-    from rimrl.experiments.inspect import RECORDING_FILES, record, replacing  # noqa: PLC0415
+    from rimrl.experiments.inspect import RECORDING_FILES, record  # noqa: PLC0415
     from rimrl.experiments.run import Run  # noqa: PLC0415
+    from rimrl.files import replacing  # noqa: PLC0415
     from rimrl.reporting.inspection import PICTURES, percent, save_pictures  # noqa: PLC0415
 
     run = Run.open(options.run)
@@ -215,13 +286,79 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(paths: list[Path]) -> list[RunResults]:
-    from rimrl.reporting.results import read_runs  # noqa: PLC0415
-    from rimrl.reporting.table import comparison_table  # noqa: PLC0415
+def _report(options: argparse.Namespace) -> int:
+    from rimrl.files import check_writable  # noqa: PLC0415
+    from rimrl.reporting.report import save_report  # noqa: PLC0415
+    from rimrl.reporting.verdict import Findings  # noqa: PLC0415
 
-    runs = read_runs(paths)
-    _console().print(comparison_table(runs))
-    return runs
+    check_writable(options.output)
+    comparison = _read_comparison(options.runs, options.suite)
+    save_report(comparison, options.output)
+    _print_remarks(comparison)
+    print(Findings(comparison).verdict)
+    print(f"report: {options.output}")
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+    from rimrl.experiments.watch import showing  # noqa: PLC0415
+    from rimrl.files import replacing_file  # noqa: PLC0415
+    from rimrl.reporting.video import Film  # noqa: PLC0415
+    from rimrl.reporting.video_files import check_format, write_video  # noqa: PLC0415
+
+    run = Run.open(options.run)
+    (split,) = splits_to_play(run.config.env.id, options.split)
+    file: Path = options.output or run.path / "watch" / f"{split.name}.gif"
+    check_format(file, options.fps)
+    with (
+        replacing_file(file) as partial,
+        showing(
+            run,
+            episodes=options.episodes,
+            split=split.name,
+            deterministic=options.deterministic,
+            seed=DEFAULT_SEED if options.seed is None else options.seed,
+            best=options.best,
+            progress_bar=not options.quiet,
+        ) as show,
+    ):
+        film = Film(show.title, show.episodes)
+        write_video(map(film.shot, show.scenes), partial, options.fps)
+    print(f"filmed {run.path} on {split.name}: {options.episodes} episodes, {film.frames} steps")
+    if not film.units:
+        print(f"core {run.config.core.name!r} has no units to show: the film shows the game and what is done")
+    print(f"film: {file}")
+    return 0
+
+
+def _read_comparison(paths: list[Path], suite: str | None = None, reference: str | None = None) -> Comparison:
+    from rimrl.reporting.comparison import compare  # noqa: PLC0415
+    from rimrl.reporting.groups import group_runs  # noqa: PLC0415
+    from rimrl.reporting.results import find_runs, read_runs  # noqa: PLC0415
+
+    evaluated, others = find_runs(paths, suite)
+    if not evaluated:
+        where = f" on {suite}" if suite else ""
+        raise UsageError(f"no run below {paths[0]} has been evaluated{where}; run rimrl evaluate on them first")
+    comparison = compare(group_runs(read_runs(evaluated, suite)), reference)
+    if others:
+        listed = ", ".join(map(str, others))
+        comparison.remarks.insert(0, f"left out, because they have not been evaluated: {listed}")
+    return comparison
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    from rimrl.reporting.table import comparison_table, group_table  # noqa: PLC0415
+
+    _print_remarks(comparison)
+    _console().print(group_table(comparison) if comparison.has_seeds else comparison_table(comparison.single_runs()))
+
+
+def _print_remarks(comparison: Comparison) -> None:
+    for remark in comparison.remarks:
+        print(f"note: {remark}", file=sys.stderr)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -64,10 +64,10 @@ def _configs() -> Table:
 
 
 def _suites() -> Table:
-    from rimrl.envs.suites import SUITES  # noqa: PLC0415
+    from rimrl.envs.suites import listed_suites  # noqa: PLC0415
 
     table = _table("suite", "split", "", "what it is")
-    for suite in SUITES.values():
+    for suite in listed_suites():
         table.add_row(suite.name, "", "", suite.description)
         for split in suite.splits:
             table.add_row("", split.name, "held out" if split.held_out else "trained on", split.description)

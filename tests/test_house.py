@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,10 @@ def test_no_file_knows_the_machine_that_it_was_written_on() -> None:
             assert not place.search(text), file
 
 
-def test_configurations_are_shipped_with_the_package() -> None:
-    text = (ROOT / "pyproject.toml").read_text()
-    assert 'rimrl = ["py.typed", "configs/**/*.yaml", "cores/scan/*.cpp", "cores/scan/*.h"]' in text
-    assert (PACKAGE / "py.typed").is_file()
+def test_data_files_are_shipped_with_the_package() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["rimrl"]
+    shipped = {file for pattern in patterns for file in PACKAGE.glob(pattern)}
+    present = {file for file in tracked() if file.is_relative_to(PACKAGE) and file.suffix != ".py"}
+    assert present - shipped == set()
+    assert {file.suffix for file in shipped} >= {".yaml", ".html", ".css", ".cpp", ".h"}
+    assert (PACKAGE / "py.typed") in shipped

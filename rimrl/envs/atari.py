@@ -1,8 +1,8 @@
 """Atari games as learners see them: what is shown, and what of the score is learned from.
 
 Preparation is the usual one (Mnih et al., 2015; Machado et al., 2018): every action is held for four frames, the last
-two of them are merged, turned grey and scaled to 84 x 84, the last four results are stacked, and a game begins with a
-random number of no-ops.
+two of them are merged, turned grey and scaled to 84 x 84, the last four results are stacked, and a game may begin with
+a random number of no-ops.
 
 The score and the signal to learn from are two things. Environments and `VecMonitor` deal in whole games and true
 scores; `LearningSignal`, around the monitor, clips rewards and lets a lost life end an episode.
@@ -16,11 +16,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from ale_py import ALEInterface, LoggerMode
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from rimrl.envs.atari_games import check_flavour, find_game
 from rimrl.envs.checks import check_at_least
 from rimrl.errors import UsageError
 
@@ -41,7 +43,13 @@ def check_preparation(frameskip: int, noop_max: int, frame_stack: int, repeat_ac
 
 
 def make_atari(
-    env_id: str, frameskip: int = 4, noop_max: int = 30, frame_stack: int = 4, **env_kwargs: Any
+    env_id: str,
+    frameskip: int = 4,
+    noop_max: int = 0,
+    frame_stack: int = 4,
+    mode: int | None = None,
+    difficulty: int | None = None,
+    **env_kwargs: Any,
 ) -> gymnasium.Env[Any, Any]:
     """Make one prepared game.
 
@@ -52,7 +60,9 @@ def make_atari(
         env_id: ``ALE/<game>-v5``.
         frameskip: Frames that an action is held for.
         noop_max: A game begins with 1 to this many no-ops; 0 for none.
-        frame_stack: K.
+        frame_stack: K; 1 for agents that remember.
+        mode: Mode of the game; None for the one it starts with.
+        difficulty: Difficulty of the game; None for the one it starts with.
         **env_kwargs: Arguments of ale-py's environment, over those of the id: among them
             ``repeat_action_probability`` (sticky actions; 0.25 for these ids, 0 turns them off),
             ``full_action_space`` and ``max_num_frames_per_episode``.
@@ -61,9 +71,13 @@ def make_atari(
         The environment.
 
     Raises:
-        UsageError: If a number is out of range.
+        UsageError: If a number is out of range, or the game lacks that mode or difficulty.
     """
     check_preparation(frameskip, noop_max, frame_stack, env_kwargs.get("repeat_action_probability", 0.0))
+    if mode is not None or difficulty is not None:
+        check_flavour(find_game(env_id.removeprefix("ALE/").removesuffix("-v5")), mode, difficulty)
+        env_kwargs |= {"mode": mode, "difficulty": difficulty}
+    ALEInterface.setLoggerMode(LoggerMode.Error)  # or it greets on standard error
     # Grey costs less than the default, and AtariPreprocessing reads the screen itself.
     env = gymnasium.make(env_id, frameskip=1, obs_type="grayscale", **env_kwargs)
     env = AtariPreprocessing(env, noop_max=noop_max, frame_skip=frameskip, screen_size=SCREEN_SIZE)
@@ -86,7 +100,7 @@ class LearningSignal(VecEnvWrapper):
         UsageError: If an option is neither true nor false.
     """
 
-    def __init__(self, venv: VecEnv, terminal_on_life_loss: bool = True, clip_rewards: bool = True) -> None:
+    def __init__(self, venv: VecEnv, terminal_on_life_loss: bool = False, clip_rewards: bool = True) -> None:
         options = {"terminal_on_life_loss": terminal_on_life_loss, "clip_rewards": clip_rewards}
         for name, value in options.items():
             if not isinstance(value, bool):

@@ -46,7 +46,7 @@ class NativeAtari:
         env_id: str,
         num_envs: int,
         frameskip: int = 4,
-        noop_max: int = 30,
+        noop_max: int = 0,
         frame_stack: int = 4,
         repeat_action_probability: float | None = None,
         full_action_space: bool = False,

@@ -211,12 +211,34 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
 )
 
 
+def is_suite(name: str) -> bool:
+    """Tell whether `name` means a suite: one of `SUITES`, or one of a family that has a suite for every Atari game."""
+    from rimrl.envs.atari_suites import is_atari_suite  # noqa: PLC0415 (made of suites itself)
+
+    return name in SUITES or is_atari_suite(name)
+
+
 def get_suite(name: str) -> Suite:
-    """Return the suite called `name`.
+    """Return the suite called `name`; the only way to those of Atari games.
+
+    Args:
+        name: One of `SUITES`, or ``modes/<Game>`` or ``sticky/<Game>`` (`rimrl.envs.atari_suites`) with a game of
+            ale-py, in any spelling.
 
     Raises:
-        UsageError: If there is no such suite; names the nearest one.
+        UsageError: If there is no such suite or game; names the nearest one.
     """
+    from rimrl.envs.atari_suites import atari_suite, is_atari_suite  # noqa: PLC0415 (made of suites itself)
+
+    if is_atari_suite(name):
+        return atari_suite(name)
     if name not in SUITES:
-        raise unknown_name("suite", name, SUITES)
+        raise unknown_name("suite", name, [suite.name for suite in listed_suites()])
     return SUITES[name]
+
+
+def listed_suites() -> tuple[Suite, ...]:
+    """All suites; a family stands once, as an outline named ``modes/<Game>``."""
+    from rimrl.envs.atari_suites import FAMILIES  # noqa: PLC0415 (made of suites itself)
+
+    return (*SUITES.values(), *(family.outline for family in FAMILIES.values()))

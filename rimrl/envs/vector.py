@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from rimrl.envs.atari_presets import with_preset
 from rimrl.envs.checks import check_at_least
-from rimrl.envs.suites import SUITES
+from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _ATARI_ID = re.compile(r"ALE/\w+-v5")
 # Arguments of `rimrl.envs.atari`: what the games show, and what an agent learns from.
 _ATARI_PREPARATION = {"frameskip", "noop_max", "frame_stack"}
 _ATARI_SIGNAL = {"terminal_on_life_loss", "clip_rewards"}
+# What a game's switches are set to (`rimrl.envs.atari_games.Flavours`).
+_ATARI_FLAVOUR = {"mode", "difficulty"}
 
 
 def make_env(
@@ -47,28 +50,56 @@ def make_env(
         efference_copies: Show the previous action and reward, too (`rimrl.envs.efference.EfferenceCopies`). The reward
             is the environment's own, for ``ALE/*-v5`` games the score; `make_vec_env` shows what it is clipped to.
         **env_kwargs: Arguments for the environment, over those of the split. MiniGrid environments also take those
-            of `MiniGridObservation`, ``ALE/*-v5`` games those of `make_atari`.
+            of `MiniGridObservation`, ``ALE/*-v5`` games those of `make_atari` and ``preset``
+            (`rimrl.envs.atari_presets`; ``"machado"`` by default).
 
     Returns:
         The environment.
 
     Raises:
-        UsageError: If there is no such suite, id, split or argument; names the nearest one that exists.
+        UsageError: If there is no such suite, id, split, argument or preset; names the nearest one that exists.
 
     Example:
         >>> env = make_env("distractors", split="novel_shapes", num_distractors=5)
         >>> env.observation_space["image"].shape
         (7, 7, 20)
     """
-    env_id, split_kwargs = _resolve(id_or_suite, split)
+    env_id, kwargs = resolve(id_or_suite, split, **env_kwargs)
     if _is_atari(env_id):
-        split_kwargs = {name: value for name, value in split_kwargs.items() if name not in _ATARI_SIGNAL}
-    env = _make(env_id, {**split_kwargs, **env_kwargs})
+        # What agents learn from is not a game's; asked for by name, it is refused like any argument it does not have.
+        unasked = {"preset"} | _ATARI_SIGNAL - env_kwargs.keys()
+        kwargs = {name: value for name, value in kwargs.items() if name not in unasked}
+    env = _make(env_id, kwargs)
     if not efference_copies:
         return env
     from rimrl.envs.efference import EfferenceCopies  # noqa: PLC0415 (imports torch)
 
     return EfferenceCopies(env)
+
+
+def resolve(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> tuple[str, dict[str, Any]]:
+    """Look up what stands behind a name: what must be stored with a result for it to be repeated.
+
+    Args:
+        id_or_suite: As for `make_env`.
+        split: As for `make_env`.
+        **env_kwargs: As for `make_vec_env`.
+
+    Returns:
+        The gymnasium id, and the arguments with those of the split and, for ``ALE/*-v5`` games, every value of the
+        preset and the preset's name.
+
+    Raises:
+        UsageError: If there is no such suite, split or preset.
+
+    Example:
+        >>> env_id, kwargs = resolve("ALE/Pong-v5")
+        >>> kwargs["preset"], kwargs["repeat_action_probability"]
+        ('machado', 0.25)
+    """
+    env_id, split_kwargs = _find_split(id_or_suite, split)
+    kwargs = {**split_kwargs, **env_kwargs}
+    return env_id, with_preset(kwargs) if _is_atari(env_id) else kwargs
 
 
 def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -78,7 +109,7 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
     valid = _argument_names(spec)
     preparation = _preparation_arguments() if shows_minigrid else set()
     if _is_atari(env_id) and valid is not None:
-        valid = (valid | _ATARI_PREPARATION) - {"obs_type"}
+        valid = (valid | _ATARI_PREPARATION | {"preset"}) - {"obs_type"}
     if valid is not None:
         for name in env_kwargs:
             if name not in valid | preparation:
@@ -126,8 +157,8 @@ def make_vec_env(
         efference_copies: Show the previous action and reward, too (`rimrl.envs.efference.VecEfferenceCopies`): the
             reward that an agent learns from, clipped where it is clipped, and nothing after a lost life that ends an
             episode.
-        **env_kwargs: As for `make_env`; for ``ALE/*-v5`` games also ``terminal_on_life_loss`` and ``clip_rewards``,
-            both true by default (`rimrl.envs.atari.LearningSignal`).
+        **env_kwargs: As for `make_env`; for ``ALE/*-v5`` games also ``terminal_on_life_loss`` and ``clip_rewards``
+            (`rimrl.envs.atari.LearningSignal`).
 
     Returns:
         The environments in a single `VecMonitor`. Episodes are recorded with ``is_success`` where the environment
@@ -147,9 +178,11 @@ def make_vec_env(
     check_at_least("n_envs", n_envs, 1)
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
-    env_id, split_kwargs = _resolve(id_or_suite, split)
-    kwargs = {**split_kwargs, **env_kwargs}
-    learning = {name: kwargs.pop(name) for name in _ATARI_SIGNAL & kwargs.keys()} if _is_atari(env_id) else {}
+    env_id, kwargs = resolve(id_or_suite, split, **env_kwargs)
+    learning = {}
+    if _is_atari(env_id):
+        del kwargs["preset"]
+        learning = {name: kwargs.pop(name) for name in _ATARI_SIGNAL}
     venv: VecEnv
     info_keywords: tuple[str, ...] = ()
     if backend in ("native", "envpool"):
@@ -206,6 +239,11 @@ def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, 
             raise UsageError(f"backend 'native' plays ALE/*-v5 games; {env_id!r} is none, use 'dummy' or 'subproc'")
         from rimrl.envs.native_atari import NativeAtari  # noqa: PLC0415 (imports torch)
 
+        for name in sorted(_ATARI_FLAVOUR & kwargs.keys()):
+            raise UsageError(
+                f"backend 'native' plays games in the mode and difficulty they start with, since ale-py's vector takes "
+                f"no {name!r}; use 'dummy' or 'subproc'"
+            )
         kind = NativeAtari
         takes = set(inspect.signature(kind).parameters)
     else:
@@ -215,6 +253,7 @@ def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, 
         kind = EnvPoolMiniGrid
         takes = set(inspect.signature(kind).parameters) | _preparation_arguments()
     takes -= {"env_id", "num_envs", "preparation"}
+    takes |= {"preset"} if backend == "native" else set()
     for name in kwargs:
         if name not in takes:
             raise unknown_name("argument", name, takes, where=f"backend {backend!r}")
@@ -241,10 +280,10 @@ def _write_monitor(monitor: VecMonitor, path: Path, env_id: str, append: bool) -
     )
 
 
-def _resolve(id_or_suite: str, split: str) -> tuple[str, dict[str, Any]]:
+def _find_split(id_or_suite: str, split: str) -> tuple[str, dict[str, Any]]:
     """Return the id behind a name, with the arguments of its split."""
-    if id_or_suite in SUITES:
-        chosen = SUITES[id_or_suite].split(split)
+    if is_suite(id_or_suite):
+        chosen = get_suite(id_or_suite).split(split)
         return chosen.env_id, dict(chosen.env_kwargs)
     if split != "train":
         _find_spec(id_or_suite)  # a misspelt suite should not be blamed on the split
@@ -265,7 +304,7 @@ def _find_spec(env_id: str) -> EnvSpec:
     if env_id not in gymnasium.registry:
         import minigrid  # noqa: F401, PLC0415 (registers its ids, and is slow to import)
     if env_id not in gymnasium.registry:
-        raise unknown_name("environment", env_id, [*SUITES, *gymnasium.registry])
+        raise unknown_name("environment", env_id, [*(suite.name for suite in listed_suites()), *gymnasium.registry])
     return gymnasium.registry[env_id]
 
 

@@ -23,7 +23,8 @@ class EnvConfig:
             games) and ``"envpool"`` (MiniGrid and BabyAI ids; needs EnvPool) step all of them at once in C++.
             Evaluations play the original even so.
         efference_copies: Show the agent its previous action and reward, too (RIM paper, App. C.3).
-        kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks.
+        kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks or ``preset: legacy`` for
+            Atari.
     """
 
     id: str

@@ -14,15 +14,22 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from rimrl.cores.registry import CORES, core_class, core_options
+from rimrl.envs.atari_games import Game, find_game
+from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
 
 _GROUPS = ("env", "core", "agent", "train")
+# The game in the names and files of the shipped Atari configurations.
+_ATARI_GAME = Game("Pong", "pong")
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name and file of every configuration that comes with rimrl."""
+    """Name and file of every configuration that comes with rimrl.
+
+    Those of Atari are for any game, in the place of the one in their name.
+    """
     root = Path(str(resources.files("rimrl"))) / "configs"
     return {str(file.relative_to(root).with_suffix("")): file for file in sorted(root.rglob("*.yaml"))}
 
@@ -31,19 +38,23 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read a configuration and apply overrides.
 
     Args:
-        config: A shipped name (``rimrl list configs``) or the path of a YAML file.
+        config: A shipped name (``rimrl list configs``), ``atari/GAME/CORE`` with any game of ale-py, or the path of a
+            YAML file.
         overrides: Command line words such as ``["--core.num_active", "3", "--env.n_envs=8"]``.
 
     Returns:
         The complete configuration.
 
     Raises:
-        UsageError: For a file, key, core or algorithm that does not exist (names the nearest) or a wrong type.
+        UsageError: For a file, key, core, algorithm, suite or game that does not exist (names the nearest) or a wrong
+            type.
     """
-    name, file = _find(config)
+    name, file, game = _find(config)
     content = _read(file)
     name = content.pop("name", name)
     settings = dict(_flatten(content))
+    if game is not None:
+        settings["env.id"] = settings["env.id"].replace(_ATARI_GAME.name, game.name)
     changes = dict(_split_overrides(overrides))
 
     def chosen(key: str, default: str, valid: Mapping[str, object]) -> str:
@@ -77,6 +88,8 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     words = [f"--{key}={value}" for key, value in changes.items()]
     values = _parse(lambda: parser.parse_args(words, values), "the command line")
     groups = {group: vars(values[group]) for group in _GROUPS}
+    if is_suite(groups["env"]["id"]):  # games can be spelled in several ways, and results have one
+        groups["env"]["id"] = get_suite(groups["env"]["id"]).name
     core_settings = dict(groups["core"])
     _check_ranges(groups)
     _check_env_kwargs(groups["env"]["kwargs"])
@@ -89,15 +102,24 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     )
 
 
-def _find(config: str) -> tuple[str, Path]:
+def _find(config: str) -> tuple[str, Path, Game | None]:
+    """Name and file of a configuration, and the game to play in the place of the file's."""
     shipped = shipped_configs()
     if config in shipped:
-        return config, shipped[config]
+        return config, shipped[config], None
     file = Path(config)
     if file.suffix in {".yaml", ".yml"}:
         if not file.is_file():
-            raise UsageError(f"no configuration file {file}; give a YAML file or one of: {', '.join(shipped)}")
-        return file.stem, file
+            raise UsageError(
+                f"no configuration file {file}; give a YAML file or a name from rimrl list configs: distractors/rim"
+            )
+        return file.stem, file, None
+    if match := re.fullmatch(r"atari/(\w+)/(\w+)", config):
+        game = find_game(match[1], where=f"configuration {config!r}")
+        cores = {name.rpartition("/")[2]: file for name, file in shipped.items() if name.startswith("atari/")}
+        if match[2] not in cores:
+            raise unknown_name("configuration", config, [f"atari/{game.rom}/{core}" for core in cores])
+        return f"atari/{game.rom}/{match[2]}", cores[match[2]], game
     raise unknown_name("configuration", config, shipped)
 
 

@@ -1,12 +1,19 @@
-"""``rimrl evaluate``: play every split of a suite and write ``evaluation.json``."""
+"""``rimrl evaluate``: play every split of a suite and write ``evaluation.json``.
+
+A run is evaluated on its own suite, or on any other with the same observations and actions, which goes to a file of its
+own. Every episode is kept, with what is needed to play it again.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -17,8 +24,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rimrl.agents.load import load
-from rimrl.envs.suites import SUITES, Split, get_suite
-from rimrl.envs.vector import make_vec_env
+from rimrl.envs.suites import Split, get_suite, is_suite
+from rimrl.envs.vector import make_vec_env, resolve
 from rimrl.errors import UsageError
 from rimrl.experiments.run import Run
 
@@ -40,7 +47,7 @@ class Episodes:
     lengths: list[int] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
 
-    def summary(self) -> dict[str, float | None]:
+    def summary(self) -> dict[str, Any]:
         """Means over episodes, under the names that ``evaluation.json`` uses."""
         return {
             "return_mean": float(np.mean(self.returns)),
@@ -48,6 +55,15 @@ class Episodes:
             "length_mean": float(np.mean(self.lengths)),
             "success_rate": float(np.mean(self.successes)) if self.successes else None,
         }
+
+    def log(self) -> dict[str, Any]:
+        """Every episode, under the names that ``evaluation.json`` uses."""
+        # The monitor adds up in float32, which has no seventh digit.
+        kept: dict[str, Any] = {
+            "episode_returns": [round(float(each), 6) for each in self.returns],
+            "episode_lengths": [int(length) for length in self.lengths],
+        }
+        return kept | ({"episode_successes": self.successes} if self.successes else {})
 
 
 def evaluate(
@@ -60,8 +76,12 @@ def evaluate(
     random_policy: bool = True,
     best: bool = False,
     progress_bar: bool = True,
+    suite: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run's agent on the training split and every held-out split of its suite.
+    """Evaluate a run's agent on the training split and every held-out split of a suite.
+
+    Episodes are whole games with true scores, whatever the agent learned from. Where a lost life was the end of an
+    episode in training, recurrent state begins anew there in evaluation, too.
 
     Args:
         run: A run that has been trained.
@@ -74,30 +94,36 @@ def evaluate(
         random_policy: Also play as many episodes with uniformly random actions: the chance level.
         best: Evaluate ``best_model.zip`` instead of ``model.zip``.
         progress_bar: Show progress on standard error.
+        suite: A suite or gymnasium id with the same observations and actions; default: what the run was trained on.
 
     Returns:
-        What was written to ``evaluation.json``.
+        What was written: to ``evaluation.json``, for another suite to ``evaluation-SUITE.json`` (`evaluation_file`).
 
     Raises:
-        UsageError: For no episodes, an unknown split, or a model that is missing or damaged.
+        UsageError: For no episodes, an unknown suite or split, a suite of other observations or actions, or a model
+            that is missing or damaged.
     """
     if episodes < 1 or n_envs < 1:
         raise UsageError(f"episodes and n_envs must be at least 1, got {episodes} and {n_envs}")
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
     config = run.config
-    splits = splits_to_play(config.env.id, split)
+    suite = suite or config.env.id
+    splits = splits_to_play(suite, split)
     model_file = run.agent_file(best)
-    run.check_writable("evaluation.json")
+    file = evaluation_file(suite, config.env.id)
+    run.check_writable(file)
     th.set_num_threads(config.train.num_threads)
     agent = load(model_file, device=config.train.device)
+    if suite != config.env.id:
+        _check_spaces(run, suite, splits[0].name)
 
     results: dict[str, Any] = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
 
         def make() -> VecEnv:
             return make_vec_env(
-                config.env.id,
+                suite,
                 split=current.name,  # noqa: B023
                 n_envs=min(n_envs, episodes),
                 seed=seed,
@@ -107,15 +133,19 @@ def evaluate(
                 **config.env.kwargs,
             )
 
-        result: dict[str, Any] = {"held_out": current.held_out, "episodes": episodes}
-        result |= play(agent, make, episodes, deterministic, seed).summary()
+        env_id, env_kwargs = resolve(suite, current.name, **config.env.kwargs)
+        outcome = play(agent, make, episodes, deterministic, seed)
+        # A split that another suite trains on is new to this agent, unless it is the very same.
+        held_out = current.held_out if suite == config.env.id else not _was_trained_on(run, env_id, env_kwargs)
+        result: dict[str, Any] = {"held_out": held_out, "episodes": episodes, **outcome.summary()}
         if random_policy:
             chance = play(None, make, episodes, deterministic, seed).summary()
             result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
+        result |= {"env_id": env_id, "env_kwargs": _plain(env_kwargs), **outcome.log()}
         results[current.name] = result
 
-    evaluation = {
-        "suite": config.env.id,
+    evaluation: dict[str, Any] = {
+        "suite": suite,
         "config": config.name,
         "core": config.core.name,
         "model": model_file.name,
@@ -125,10 +155,24 @@ def evaluate(
         "n_envs": n_envs,
     }
     if split is not None:
-        results = _splits_of_same(run, evaluation) | results
+        results = _splits_of_same(run.path / file, evaluation) | results
     evaluation["splits"] = results
-    run.write("evaluation.json", json.dumps(evaluation, indent=2) + "\n")
+    run.write(file, _to_json(evaluation))
     return evaluation
+
+
+def evaluation_file(suite: str, trained_on: str) -> str:
+    """Name of the file that an evaluation goes to.
+
+    Args:
+        suite: What was played.
+        trained_on: What the run was trained on.
+
+    Returns:
+        ``evaluation.json``, or ``evaluation-SUITE.json`` with ``-`` for each ``/``, so that what a run shows on its own
+        suite is not lost to another.
+    """
+    return "evaluation.json" if suite == trained_on else f"evaluation-{suite.replace('/', '-')}.json"
 
 
 def play(
@@ -152,7 +196,8 @@ def play(
 
     def note(local: dict[str, Any], _: dict[str, Any]) -> None:
         i = local["i"]
-        if local["done"] and local["episode_counts"][i] < local["episode_count_targets"][i]:
+        # A lost life is an end for the agent alone: the monitor tells that of the game.
+        if "episode" in local["info"] and local["episode_counts"][i] < local["episode_count_targets"][i]:
             success = local["info"].get("is_success")
             if success is not None:
                 outcome.successes.append(bool(success))
@@ -200,7 +245,7 @@ def splits_to_play(env_id: str, wanted: str | None) -> tuple[Split, ...]:
     Raises:
         UsageError: If there is no such split.
     """
-    if env_id not in SUITES:
+    if not is_suite(env_id):
         if wanted not in (None, "train"):
             raise UsageError(f"{env_id} is a single environment, not a suite: its only split is 'train'")
         return (Split("train", env_id, held_out=False, description="The training environment."),)
@@ -208,13 +253,66 @@ def splits_to_play(env_id: str, wanted: str | None) -> tuple[Split, ...]:
     return suite.splits if wanted is None else (suite.split(wanted),)
 
 
-def _splits_of_same(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:
+def _check_spaces(run: Run, suite: str, split: str) -> None:
+    """Refuse a suite that shows or takes something else than what the agent was trained with.
+
+    Raises:
+        UsageError: Says what differs.
+    """
+    known, shown = (_spaces(run, name, where) for name, where in ((run.config.env.id, "train"), (suite, split)))
+    for what, space in shown.items():
+        if space != known[what]:
+            raise UsageError(
+                f"{suite!r} does not suit {run.path}, which was trained on {run.config.env.id!r}: "
+                f"its {what} are {_in_words(space)}, the agent's {_in_words(known[what])}"
+            )
+
+
+def _spaces(run: Run, suite: str, split: str) -> dict[str, spaces.Space[Any]]:
+    config = run.config.env
+    env = make_vec_env(suite, split=split, efference_copies=config.efference_copies, **config.kwargs)
+    env.close()
+    return {"observations": env.observation_space, "actions": env.action_space}
+
+
+def _was_trained_on(run: Run, env_id: str, env_kwargs: Mapping[str, Any]) -> bool:
+    """Whether an environment, once made, is what the run was trained on: with the arguments that ids bring along."""
+    trained_id, trained_kwargs = resolve(run.config.env.id, **run.config.env.kwargs)
+    brought = gymnasium.registry[env_id].kwargs
+    return env_id == trained_id and _plain({**brought, **env_kwargs}) == _plain({**brought, **trained_kwargs})
+
+
+def _in_words(space: spaces.Space[Any]) -> str:
+    """A space in a few words: bounds of every element would fill the screen."""
+    if isinstance(space, spaces.Dict):
+        return "{" + ", ".join(f"{name}: {_in_words(part)}" for name, part in space.spaces.items()) + "}"
+    if isinstance(space, spaces.Box):
+        return f"{space.dtype} {list(space.shape)} from {space.low.min():g} to {space.high.max():g}"
+    return str(space)
+
+
+def _splits_of_same(file: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
     """Splits that an earlier evaluation of the same agent in the same way has filled already."""
     try:
-        earlier = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
+        earlier = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(earlier, dict) or not isinstance(earlier.get("splits"), dict):
         return {}
     same = all(earlier.get(key) == value for key, value in evaluation.items())
     return dict(earlier["splits"]) if same else {}
+
+
+def _plain(value: Any) -> Any:
+    """Arguments as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def _to_json(evaluation: dict[str, Any]) -> str:
+    """Indented, but every list on one line: there are hundreds of episodes."""
+    text = json.dumps(evaluation, indent=2)
+    return re.sub(r"\[[^][{}]*\]", lambda items: " ".join(items[0].split()), text) + "\n"

@@ -4,8 +4,9 @@ config.yaml       the complete configuration; ``rimrl train RUN/config.yaml`` re
 environment.json  versions, commit and machine, and how the run ended
 model.zip         the agent at the end; best_model.zip at its best evaluation; checkpoints/
 monitor.csv       every training episode        progress.csv  every update        events.out.*  TensorBoard
-evaluation.json   what ``rimrl evaluate`` found
+evaluation.json   what ``rimrl evaluate`` found, every episode included; evaluation-SUITE.json: on another suite
 inspection/       what ``rimrl inspect`` recorded and drew, one folder a split
+watch/            films of ``rimrl watch``
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from rimrl.reporting.results import RunResults
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito: safe for colour-blind eyes
-_CHANCE = "#999999"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito: safe for colour-blind eyes
+CHANCE = "#999999"
 
 
 def save_comparison(runs: list[RunResults], file: Path) -> None:
@@ -26,14 +26,34 @@ def save_comparison(runs: list[RunResults], file: Path) -> None:
         OSError: If the file cannot be written.
         ValueError: If the suffix is missing or names no picture format.
     """
-    if not file.suffix:
-        raise ValueError("its suffix must name the format, such as .png or .svg")
+    check_suffix(file)
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(11, 4.4), layout="constrained")
         curves, bars = figure.subplots(1, 2, width_ratios=(1, 1.3))
         _draw_curves(curves, runs)
         _draw_splits(bars, runs)
         figure.savefig(file, dpi=130)
+
+
+def check_suffix(file: Path) -> None:
+    """Refuse a file whose name does not say which format it should have.
+
+    Raises:
+        ValueError: If there is no suffix.
+    """
+    if not file.suffix:
+        raise ValueError("its suffix must name the format, such as .png or .svg")
+
+
+def show_steps(axes: Axes) -> None:
+    """Write environment steps in thousands or millions."""
+
+    def steps(x: float, _: float) -> str:
+        if x == 0:
+            return "0"
+        return f"{x / 1e6:g}M" if abs(x) >= 1e6 else f"{x / 1e3:g}k"
+
+    axes.xaxis.set_major_formatter(steps)
 
 
 def _draw_curves(axes: Axes, runs: list[RunResults]) -> None:
@@ -46,7 +66,7 @@ def _draw_curves(axes: Axes, runs: list[RunResults]) -> None:
     axes.set_xlabel("environment steps")
     axes.set_ylabel("success rate" if successes else "mean return")
     axes.set_title("Training (last 100 episodes)", loc="left")
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
+    show_steps(axes)
     axes.grid(axis="y", alpha=0.3)
     if successes:
         axes.set_ylim(0, 1.02)
@@ -54,12 +74,12 @@ def _draw_curves(axes: Axes, runs: list[RunResults]) -> None:
 
 def _draw_splits(axes: Axes, runs: list[RunResults]) -> None:
     names = list(dict.fromkeys(split for run in runs for split in run.splits))
-    successes = all(result["success_rate"] is not None for run in runs for result in run.splits.values())
+    successes = all(result.get("success_rate") is not None for run in runs for result in run.splits.values())
     column = "success_rate" if successes else "return_mean"
     players = [(run.label, "", run, colour) for run, colour in zip(runs, _cycle(len(runs)), strict=True)]
     chance = next((run for run in runs if any("random_return_mean" in s for s in run.splits.values())), None)
     if chance is not None:
-        players.insert(0, ("random", "random_", chance, _CHANCE))
+        players.insert(0, ("random", "random_", chance, CHANCE))
     width = 0.8 / len(players)
     for k, (label, prefix, run, colour) in enumerate(players):
         shown = [i for i, name in enumerate(names) if run.splits.get(name, {}).get(f"{prefix}{column}") is not None]
@@ -104,4 +124,4 @@ def wilson_interval(rate: float, trials: int, z: float = 1.959964) -> tuple[floa
 
 
 def _cycle(number: int) -> list[str]:
-    return [_COLOURS[i % len(_COLOURS)] for i in range(number)]
+    return [COLOURS[i % len(COLOURS)] for i in range(number)]

@@ -1,24 +1,27 @@
-"""The table of ``rimrl compare``: one row a split, one column a run, the chance level first."""
+"""The tables of ``rimrl compare``: a row for each split; columns for chance and for each run, or group of runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from rimrl.reporting.comparison import Comparison, Summary
 from rimrl.reporting.results import RunResults
+from rimrl.reporting.statistics import Estimate
 
 
 def comparison_table(runs: list[RunResults]) -> Table:
     """Success rate and mean return of each run on each split, with the number of episodes."""
     suite = runs[0].evaluation["suite"]
-    successes = any(result["success_rate"] is not None for run in runs for result in run.splits.values())
+    successes = any(result.get("success_rate") is not None for run in runs for result in run.splits.values())
     figures = "success rate (mean return)" if successes else "mean return"
     table = Table(box=box.SIMPLE_HEAD, title=f"{suite}: {figures}", title_justify="left")
     table.add_column("split", overflow="fold")
     table.add_column("episodes", justify="right", overflow="fold")
-    chance = next((run for run in runs if any("random_return_mean" in s for s in run.splits.values())), None)
+    chance = played_at_random(runs)
     if chance is not None:
         table.add_column("random", justify="right", overflow="fold")
     for run in runs:
@@ -36,9 +39,66 @@ def comparison_table(runs: list[RunResults]) -> Table:
     return table
 
 
+def group_table(comparison: Comparison) -> Table:
+    """Interquartile means over runs with their intervals, by split and over held-out splits; then what follows."""
+    metric = comparison.metric
+    title = f"{comparison.suite}: {metric.label}, interquartile mean over runs [95 % interval]"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table.add_column("split", overflow="fold")
+    chance = played_at_random([run for summary in comparison.summaries for run in summary.group.runs], metric.name)
+    if chance is not None:
+        table.add_column("random", justify="right", overflow="fold")
+    for summary in comparison.summaries:
+        table.add_column(summary.group.label, justify="right", overflow="fold")
+
+    def add(name: str, cells: list[str], random: str = "", last: bool = False) -> None:
+        table.add_row(name, *([random] if chance is not None else []), *cells, end_section=last)
+
+    for name in comparison.splits:
+        random = None if chance is None else chance.splits.get(name, {}).get(f"random_{metric.name}")
+        add(
+            f"{name} (held out)" if name in comparison.held_out else name,
+            [_estimate(summary.splits[name]) for summary in comparison.summaries],
+            "-" if random is None else _figure(random),
+            last=name == comparison.splits[-1],
+        )
+    rows: list[tuple[str, Callable[[Summary], Estimate | None]]] = []
+    if comparison.held_out:
+        rows.append(("held-out splits together", lambda summary: summary.held_out))
+        rows.append(("mean of these", lambda summary: summary.held_out_mean))
+        if comparison.trained:
+            rows.append(("generalisation gap", lambda summary: summary.gap))
+    if len(comparison.summaries) > 1:
+        rows.append(("probability of improvement", lambda summary: summary.improvement))
+        where = "on held-out splits " if comparison.held_out else ""
+        table.caption = f"Improvement: how likely a run does better {where}than a run of {comparison.reference}."
+        table.caption_justify = "left"
+    for label, of in rows:
+        add(label, [_estimate(of(summary)) for summary in comparison.summaries])
+    add("runs", [str(len(summary.group.runs)) for summary in comparison.summaries])
+    return table
+
+
+def played_at_random(runs: Sequence[RunResults], metric: str = "return_mean") -> RunResults | None:
+    """The first run whose evaluation also played at random."""
+    return next((run for run in runs if any(f"random_{metric}" in split for split in run.splits.values())), None)
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    if not estimate.has_interval:
+        return _figure(estimate.value)
+    return f"{_figure(estimate.value)} [{_figure(estimate.low)}, {_figure(estimate.high)}]"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+
+
 def _cell(result: dict[str, Any] | None, prefix: str = "") -> str:
     if result is None or f"{prefix}return_mean" not in result:
         return "-"
     mean = f"{result[f'{prefix}return_mean']:.2f}"
-    success = result[f"{prefix}success_rate"]
+    success = result.get(f"{prefix}success_rate")
     return mean if success is None else f"{success:.2f} ({mean})"

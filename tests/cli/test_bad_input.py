@@ -178,10 +178,10 @@ def test_a_gpu_that_is_not_there() -> None:
     ("config", "named"),
     [
         ("distractors/rimm", ["unknown configuration 'distractors/rimm'", "'distractors/rim'"]),
-        ("rim", ["unknown configuration 'rim'", "distractors/rim"]),
-        ("nothing.yaml", ["no configuration file nothing.yaml", "distractors/rim"]),
+        ("rim", ["unknown configuration 'rim'", "/rim"]),
+        ("nothing.yaml", ["no configuration file nothing.yaml", "distractors/rim", "list configs"]),
         ("folder.yaml", ["no configuration file folder.yaml"]),
-        ("", ["unknown configuration ''", "distractors/rim"]),
+        ("", ["unknown configuration ''", "/rim"]),
     ],
 )
 def test_configurations_that_do_not_exist(config: str, named: list[str]) -> None:
@@ -319,6 +319,10 @@ def test_a_best_model_that_was_never_saved(run: Path) -> None:
         ("evaluate run --episodes 0", ["episodes", "0"]),
         ("evaluate run --episodes=-3", ["episodes", "-3"]),
         ("evaluate run --n-envs 0", ["n_envs", "0"]),
+        ("evaluate run --suite distractor", ["unknown environment 'distractor'", "'distractors'"]),
+        ("evaluate run --suite CartPole-v1", ["'CartPole-v1' does not suit run", "observations", "'distractors'"]),
+        ("evaluate run --suite distractors --split trian", ["unknown split 'trian'", "'train'"]),
+        ("evaluate run --suite CartPole-v1 --split novel", ["CartPole-v1", "'train'"]),
         ("evaluate run --seed=-1", ["seed must be between 0 and"]),
         ("evaluate run --seed 99999999999", ["seed must be between 0 and"]),
         ("evaluate nowhere", ["no run folder nowhere"]),
@@ -327,6 +331,13 @@ def test_a_best_model_that_was_never_saved(run: Path) -> None:
         ("evaluate run/model.zip", ["no run folder run/model.zip"]),
         ("compare nowhere", ["no run folder nowhere"]),
         ("compare run nowhere", ["no run folder nowhere"]),
+        ("compare run --suite multiroom", ["run has not been evaluated on multiroom", "rimrl evaluate run --suite"]),
+        ("compare . --suite multiroom", ["no run below .", "on multiroom", "rimrl evaluate"]),
+        ("compare run/checkpoints", ["run/checkpoints is not a run folder", "none below"]),
+        ("compare run --reference lstm", ["unknown group 'lstm'", "rim"]),
+        ("compare run --json nowhere/a.json", ["nowhere/a.json"]),
+        ("compare run --json run/model.zip/a.json", ["run/model.zip/a.json"]),
+        ("compare run --json run", ["cannot write run"]),
         ("compare run --plot nowhere/a.png", ["nowhere/a.png"]),
         ("compare run --plot run/config.yaml/a.png", ["run/config.yaml/a.png"]),
         ("compare run --plot a.docx", ["a.docx", "png"]),
@@ -387,6 +398,38 @@ def test_runs_of_different_suites(run: Path) -> None:
     text = Path("other/evaluation.json").read_text()
     Path("other/evaluation.json").write_text(text.replace('"suite": "distractors"', '"suite": "CartPole-v1"'))
     refuse(("compare", "run", "other"), "run: distractors", "other: CartPole-v1")
+
+
+def second_seed(folder: str, **changes: object) -> None:
+    """A copy of the run that passes for another seed, with changes to what its evaluation says."""
+    shutil.copytree("run", folder)
+    text = Path(folder, "config.yaml").read_text()
+    Path(folder, "config.yaml").write_text(text.replace("seed: 3", "seed: 4"))
+    evaluation = json.loads(Path(folder, "evaluation.json").read_text())
+    Path(folder, "evaluation.json").write_text(json.dumps(evaluation | changes))
+
+
+def test_groups_that_do_not_compare(run: Path) -> None:
+    second_seed("other", deterministic=True)
+    refuse(("compare", "run", "other"), "run: sampled actions", "other: likeliest actions", "evaluate them again")
+
+
+@pytest.mark.parametrize("file", ["nowhere/a.png", "a.docx", "a", "run"])
+def test_pictures_of_groups_that_cannot_be_written(file: str, run: Path) -> None:
+    second_seed("other")
+    refuse(("compare", "run", "other", "--plot", file), f"picture {file}")
+
+
+def test_runs_that_were_not_evaluated_are_left_out_of_a_folder_and_missed_by_name(run: Path) -> None:
+    second_seed("sweep/a")
+    second_seed("sweep/b")
+    Path("sweep/b/evaluation.json").unlink()
+    before = files(Path())
+    answer = call("compare", "sweep")
+    assert answer.code == 0
+    assert answer.err == "note: left out, because they have not been evaluated: sweep/b\n"
+    assert files(Path()) == before
+    refuse(("compare", "sweep/a", "sweep/b"), "sweep/b has not been evaluated", "rimrl evaluate sweep/b")
 
 
 def test_a_damaged_learning_curve(run: Path) -> None:

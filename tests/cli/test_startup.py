@@ -35,7 +35,7 @@ def test_help_names_every_verb() -> None:
     answer = spawn("--help")
     assert answer.code == 0
     assert answer.err == ""
-    assert all(verb in answer.out for verb in ("train", "evaluate", "compare", "list"))
+    assert all(verb in answer.out for verb in ("train", "evaluate", "compare", "inspect", "report", "watch", "list"))
 
 
 def test_version() -> None:
@@ -44,7 +44,7 @@ def test_version() -> None:
     assert answer.out == f"rimrl {rimrl.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "compare", "list"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "compare", "inspect", "report", "watch", "list"])
 def test_each_verb_has_help(verb: str) -> None:
     answer = call(verb, "--help")
     assert answer.code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,39 @@ def test_compare_prints_a_table_and_saves_a_picture(trained: Path, tmp_path: Pat
         assert f"{result['random_success_rate']:.2f} ({result['random_return_mean']:.2f})" in line
         assert str(EPISODES) in line.split()
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_seeds_are_compared_with_intervals(run: Path, tmp_path: Path) -> None:
+    rates = []
+    for seed in (3, 4, 5):
+        folder = Path(f"sweep/rim/{seed}")
+        shutil.copytree(run, folder)
+        text = (folder / "config.yaml").read_text()
+        (folder / "config.yaml").write_text(text.replace("seed: 3", f"seed: {seed}"))
+        evaluation = read_json(folder / "evaluation.json")
+        rates.append(evaluation["splits"]["train"]["success_rate"] + 0.2 * (seed - 4))
+        evaluation["splits"]["train"]["success_rate"] = rates[-1]
+        (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    shutil.copytree(run, "lstm")
+    text = Path("lstm/config.yaml").read_text()
+    Path("lstm/config.yaml").write_text(text.replace("name: distractors/rim", "name: distractors/lstm"))
+    Path("lstm/evaluation.json").write_text(
+        Path("lstm/evaluation.json").read_text().replace('"distractors/rim"', '"distractors/lstm"')
+    )
+
+    answer = succeed("compare", "sweep", "lstm", "--plot", "picture.png", "--json", "numbers.json")
+    numbers = read_json(Path("numbers.json"))
+    rim = numbers["groups"]["rim"]
+    assert [each["scores"]["train"] for each in rim["runs"]] == rates
+    train = rim["splits"]["train"]
+    assert train["value"] == pytest.approx(sum(rates) / 3)  # of three scores none is cut
+    (line,) = [line for line in answer.out.splitlines() if line.split()[:1] == ["train"]]
+    assert f"{train['value']:.2f} [{train['low']:.2f}, {train['high']:.2f}]" in line
+    assert Path("picture.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert "note: lstm has 1 run: too few" in answer.err
+    # Named one by one, and one of them twice: the same runs, the same answer.
+    named = [f"sweep/rim/{seed}" for seed in (5, 3, 4, 3)]
+    assert succeed("compare", *named, "lstm").out + "picture: picture.png\nnumbers: numbers.json\n" == answer.out
 
 
 def test_evaluate_prints_the_same_table_as_compare(run: Path) -> None:

@@ -9,16 +9,15 @@ import gymnasium
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
 
 import rimrl
-from rimrl.envs.vector import Backend, make_env, make_vec_env
+from rimrl.envs.vector import Backend, make_env, make_vec_env, resolve
 from rimrl.errors import UsageError
 
 # Chance off: no no-ops at the start, no repeated actions.
-PLAIN: dict[str, Any] = {"noop_max": 0, "repeat_action_probability": 0.0}
+PLAIN: dict[str, Any] = {"preset": "legacy", "noop_max": 0}
 RAW: dict[str, Any] = {"terminal_on_life_loss": False, "clip_rewards": False}
 both = pytest.mark.parametrize("backend", ["dummy", "native"])
 
@@ -150,32 +149,12 @@ def test_evaluation_counts_whole_games(backend: Backend) -> None:
         def predict(self, observation: NDArray[Any], **_: Any) -> tuple[NDArray[Any], None]:
             return np.random.default_rng(0).integers(4, size=len(observation)), None
 
-    venv = make_vec_env("ALE/Breakout-v5", n_envs=2, seed=0, backend=backend, max_num_frames_per_episode=2000)
+    kwargs: dict[str, Any] = {"preset": "legacy", "max_num_frames_per_episode": 2000}
+    venv = make_vec_env("ALE/Breakout-v5", n_envs=2, seed=0, backend=backend, **kwargs)
     _, lengths = evaluate_policy(Random(), venv, n_eval_episodes=2, return_episode_rewards=True)  # type: ignore[arg-type]
     venv.close()
     assert isinstance(lengths, list)
     assert min(lengths) > 100  # a life of Breakout lasts about 30 steps
-
-
-def test_frames_are_those_of_sb3() -> None:
-    """SB3's wrapper prepares a frame with the same steps, written by others."""
-    ours = make_env("ALE/Breakout-v5", **PLAIN)
-    bare = gymnasium.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0.0)
-    theirs = AtariWrapper(bare, noop_max=0, terminal_on_life_loss=False, clip_reward=False)
-    ours.reset(seed=0)
-    bare.reset(seed=0)
-    # SB3's wrapper presses fire and right when it resets, so it starts from the same game further down.
-    inner: Any = theirs
-    while type(inner.env).__name__ != "FireResetEnv":
-        inner = inner.env
-    inner.env = inner.env.env
-    for action in np.random.default_rng(0).integers(4, size=150):
-        seen, reward, *ends, _ = ours.step(action)
-        frame, its_reward, *its_ends, _ = theirs.step(action)
-        np.testing.assert_array_equal(seen[-1], frame[..., 0])
-        assert (reward, ends) == (its_reward, its_ends)
-        if any(ends):
-            break
 
 
 @pytest.mark.parametrize(
@@ -188,6 +167,9 @@ def test_frames_are_those_of_sb3() -> None:
         ({"clip_rewards": "maybe"}, "clip_rewards must be true or false; got 'maybe'"),
         ({"terminal_on_life_los": True}, r"unknown argument 'terminal_on_life_los' in .*"),
         ({"noops": 3}, r"unknown argument 'noops' in .*; did you mean 'noop_max'\?"),
+        ({"preset": "machdo"}, r"unknown preset 'machdo'; did you mean 'machado'\?"),
+        ({"preset": True}, r"unknown preset 'True'; valid: legacy, machado"),
+        ({"presett": "legacy"}, r"unknown argument 'presett' in .*; did you mean 'preset'\?"),
     ],
 )
 @both
@@ -203,8 +185,91 @@ def test_what_the_native_backend_cannot_do_is_refused() -> None:
         make_vec_env("CartPole-v1", backend="native")
     with pytest.raises(UsageError, match=r"unknown environment 'ALE/Pongg-v5'; did you mean 'ALE/Pong-v5'\?"):
         make_vec_env("ALE/Pongg-v5", backend="native")
-    with pytest.raises(UsageError, match="unknown argument 'difficulty' in backend 'native'"):
-        make_vec_env("ALE/Pong-v5", backend="native", difficulty=1)
+    flavours: dict[str, Any] = {"mode": 1, "difficulty": 1}
+    for name, value in flavours.items():
+        kwargs = {name: value}
+        with pytest.raises(
+            UsageError, match=f"^backend 'native' plays .* takes no '{name}'; use 'dummy' or 'subproc'$"
+        ):
+            make_vec_env("ALE/Pong-v5", backend="native", **kwargs)
+
+
+# The table of presets again, from Machado et al. (2018), ale-py's ids and the wrappers of Mnih et al. (2015).
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "machado": {"repeat_action_probability": 0.25, "terminal_on_life_loss": False, "noop_max": 0},
+    "legacy": {"repeat_action_probability": 0.0, "terminal_on_life_loss": True, "noop_max": 30},
+}
+
+
+@pytest.mark.parametrize("preset", PROTOCOLS)
+@both
+def test_a_preset_is_its_values(backend: Backend, preset: str) -> None:
+    kwargs: dict[str, Any] = {"seed": 0, "backend": backend}
+    named, spelled_out = (
+        play(make_vec_env("ALE/Breakout-v5", **kwargs, **settings), 80)
+        for settings in ({"preset": preset}, PROTOCOLS[preset])
+    )
+    np.testing.assert_equal(named, spelled_out)
+    ends = sum(dones.sum() for _, _, dones, _ in named[1:])
+    games = sum("episode" in info for _, _, _, infos in named[1:] for info in infos)
+    assert (ends > games) == (preset == "legacy")
+
+
+def test_without_a_preset_games_are_those_of_the_ids() -> None:
+    env_id, kwargs = resolve("ALE/Seaquest-v5")
+    spec = gymnasium.spec(env_id).kwargs
+    assert kwargs["preset"] == "machado"
+    assert {key: kwargs[key] for key in spec if key != "game"} == {key: spec[key] for key in spec if key != "game"}
+
+
+def test_arguments_change_single_values_of_a_preset() -> None:
+    plain, changed = resolve("ALE/Pong-v5")[1], resolve("ALE/Pong-v5", noop_max=7, frame_stack=1)[1]
+    assert changed == {**plain, "noop_max": 7, "frame_stack": 1}
+    assert resolve("ALE/Pong-v5", preset="legacy", noop_max=7)[1]["repeat_action_probability"] == 0.0
+
+
+@both
+def test_a_single_frame_is_the_last_of_a_stack(backend: Backend) -> None:
+    kwargs: dict[str, Any] = {"n_envs": 2, "seed": 0, "backend": backend, "preset": "legacy"}
+    one, four = (play(make_vec_env("ALE/Breakout-v5", **kwargs, frame_stack=k), 60) for k in (1, 4))
+    np.testing.assert_array_equal(one[0], four[0][:, 3:])
+    for single, stack in zip(one[1:], four[1:], strict=True):
+        np.testing.assert_array_equal(single[0], stack[0][:, 3:])
+        for info, other in zip(single[3], stack[3], strict=True):
+            if "terminal_observation" in info:
+                np.testing.assert_array_equal(info["terminal_observation"], other["terminal_observation"][3:])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"mode": 7}, "Pong has no mode 7; its modes: 0, 1"),
+        ({"difficulty": 4}, "Pong has no difficulty 4; its difficulties: 0, 1, 2, 3"),
+        ({"mode": 1, "difficulty": "hard"}, "Pong has no difficulty 'hard'; its difficulties: 0, 1, 2, 3"),
+        ({"mode": True}, "Pong has no mode True; its modes: 0, 1"),
+    ],
+)
+def test_a_mode_that_the_game_lacks_is_refused(kwargs: dict[str, Any], message: str) -> None:
+    for make in (make_env, make_vec_env):
+        with pytest.raises(UsageError, match=f"^{message}$"):
+            make("ALE/Pong-v5", **kwargs)
+
+
+def test_modes_and_difficulties_reach_the_emulator() -> None:
+    def memory(**kwargs: Any) -> NDArray[np.uint8]:
+        env = make_env("ALE/Pong-v5", **PLAIN, **kwargs)
+        env.reset(seed=0)
+        seen = []
+        for _ in range(60):
+            env.step(3)
+            seen.append(env.unwrapped.ale.getRAM())  # type: ignore[attr-defined]
+        return np.array(seen)
+
+    start = memory()
+    np.testing.assert_array_equal(memory(mode=0, difficulty=0), start)
+    others = [memory(mode=1), memory(difficulty=2), memory(mode=1, difficulty=2)]
+    assert all(not np.array_equal(other, start) for other in others)
+    assert not np.array_equal(others[0], others[2])
 
 
 @both

@@ -107,9 +107,9 @@ def test_copies_are_what_a_loop_by_hand_remembers(actions: str, observations: st
         ("distractors", "dummy", {}, 4),
         ("distractors", "subproc", {"tiles": "rgb"}, 4),
         ("MiniGrid-Empty-5x5-v0", "envpool", {"max_steps": 9}, 3),
-        ("ALE/Breakout-v5", "native", {}, 4),
-        ("ALE/Breakout-v5", "dummy", {}, 4),
-        ("ALE/Breakout-v5", "native", {"terminal_on_life_loss": False, "clip_rewards": False}, 4),
+        ("ALE/Breakout-v5", "native", {"preset": "legacy"}, 4),
+        ("ALE/Breakout-v5", "dummy", {"preset": "legacy"}, 4),
+        ("ALE/Breakout-v5", "native", {"preset": "machado", "clip_rewards": False}, 4),
     ],
 )
 def test_every_backend_shows_them(env_id: str, backend: Backend, kwargs: dict[str, Any], choices: int) -> None:
@@ -125,7 +125,8 @@ def test_every_backend_shows_them(env_id: str, backend: Backend, kwargs: dict[st
 
 def test_atari_copies_are_cut_at_a_lost_life_and_clipped() -> None:
     """River Raid pays 30 points and more: the copy is the sign that the agent learns from."""
-    venv = make_vec_env("ALE/Riverraid-v5", n_envs=4, seed=0, backend="native", efference_copies=True)
+    legacy: dict[str, Any] = {"preset": "legacy", "backend": "native"}
+    venv = make_vec_env("ALE/Riverraid-v5", n_envs=4, seed=0, efference_copies=True, **legacy)
     venv.reset()
     rng, lost, rewarded = np.random.default_rng(0), 0, 0
     for _ in range(300):

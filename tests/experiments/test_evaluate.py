@@ -14,8 +14,10 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
 import rimrl
+from rimrl.envs.atari import LearningSignal
 from rimrl.envs.suites import DISTRACTORS
 from rimrl.envs.vector import make_vec_env
+from rimrl.errors import UsageError
 from rimrl.experiments.evaluate import DEFAULT_SEED, Episodes, evaluate, play
 from rimrl.experiments.run import Run
 from tests.commands import files, read_json, succeed
@@ -77,6 +79,76 @@ def test_summary() -> None:
         "length_mean": 4.0,
         "success_rate": 0.75,
     }
+
+
+class ThreeLives(gymnasium.Env[np.ndarray[Any, Any], np.int64]):
+    """A game of three lives, each two steps longer than the last; every step scores 5, a loss costs 2."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        self.lives, self.steps = 3, 0
+        return np.zeros(1, np.float32), {"lives": self.lives}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        lost = self.steps in (2, 2 + 4, 2 + 4 + 6)
+        self.lives -= lost
+        info = {"lives": self.lives, "is_success": self.lives == 0}
+        return np.zeros(1, np.float32), -2.0 if lost else 5.0, self.lives == 0, False, info
+
+
+class Remembers:
+    """A recurrent player that notes when it was told to begin anew, and counts the steps since then in its state."""
+
+    def __init__(self) -> None:
+        self.starts: list[bool] = []
+        self.counts: list[int] = []
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray[Any, Any], ...] | None = None,
+        episode_start: np.ndarray[Any, Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray[Any, Any], tuple[np.ndarray[Any, Any], ...]]:
+        assert episode_start is not None
+        before = np.zeros(len(episode_start)) if state is None else state[0]
+        now = np.where(episode_start, 0, before) + 1
+        self.starts.append(bool(episode_start[0]))
+        self.counts.append(int(now[0]))
+        return np.zeros(len(episode_start), np.int64), (now,)
+
+
+def test_lost_lives_begin_anew_for_the_agent_and_games_are_counted_whole() -> None:
+    def make() -> VecEnv:
+        return LearningSignal(VecMonitor(DummyVecEnv([ThreeLives])), terminal_on_life_loss=True, clip_rewards=True)
+
+    # What training tells the agent: an episode starts after every `done`, as in Stable-Baselines3's rollouts.
+    env, starts = make(), [True]
+    env.reset()
+    for _ in range(2 * 12 - 1):
+        starts.append(bool(env.step(np.zeros(1, np.int64))[2][0]))
+    assert [i for i, start in enumerate(starts) if start] == [0, 2, 6, 12, 14, 18]
+
+    player = Remembers()
+    outcome = play(player, make, 2, deterministic=True, seed=0)
+    assert player.starts == starts
+    assert player.counts == [*range(1, 3), *range(1, 5), *range(1, 7)] * 2
+    # Two games of 12 steps, nine of which score 5 and three cost 2: neither clipped nor cut into lives.
+    assert outcome == Episodes([39.0, 39.0], [12, 12], [True, True])
+
+
+def test_a_game_that_goes_on_after_a_lost_life_keeps_its_state() -> None:
+    player = Remembers()
+    env = LearningSignal(VecMonitor(DummyVecEnv([ThreeLives])), terminal_on_life_loss=False)
+    outcome = play(player, lambda: env, 1, deterministic=True, seed=0)
+    assert player.counts == list(range(1, 13))
+    assert outcome.returns == [39.0]
 
 
 @pytest.mark.parametrize("split", ["train", "all_novel"])
@@ -206,3 +278,79 @@ def test_from_python(run: Path) -> None:
     assert returned == read_json(run / "evaluation.json")
     assert "random_return_mean" not in returned["splits"]["more_objects"]
     assert "random_return_mean" in returned["splits"]["train"]
+
+
+def test_every_episode_is_kept(trained: Path) -> None:
+    text = (trained / "evaluation.json").read_text()
+    for result in json.loads(text)["splits"].values():
+        assert np.mean(result["episode_returns"]) == pytest.approx(result["return_mean"])
+        assert np.std(result["episode_returns"]) == pytest.approx(result["return_std"], abs=1e-6)
+        assert np.mean(result["episode_lengths"]) == result["length_mean"]
+        assert np.mean(result["episode_successes"]) == result["success_rate"]
+        assert {len(result[f"episode_{what}"]) for what in ("returns", "lengths", "successes")} == {result["episodes"]}
+    # A line for each list, however many episodes there are.
+    assert text.count("\n") < 40 * len(DISTRACTORS.splits)
+
+
+def test_what_was_played_can_be_made_again_from_the_file(run: Path) -> None:
+    succeed("evaluate", run, "--episodes", "2", "--n-envs", "1", "--split", "all_novel", "--deterministic", "--quiet")
+    evaluation = read_json(run / "evaluation.json")
+    result = evaluation["splits"]["all_novel"]
+    assert evaluation["deterministic"] is True
+    env = rimrl.make_env(result["env_id"], **result["env_kwargs"])
+    agent = rimrl.load(run)
+    observation, _ = env.reset(seed=evaluation["seed"])
+    returns = []
+    for _ in range(2):
+        state, start, total, done = None, np.ones(1, bool), 0.0, False
+        while not done:
+            action, state = agent.predict(observation, state, start, deterministic=True)
+            observation, reward, terminated, truncated, _ = env.step(int(action))
+            start, total, done = np.zeros(1, bool), total + float(reward), terminated or truncated
+        returns.append(total)
+        observation, _ = env.reset()
+    assert result["episode_returns"] == pytest.approx(returns, abs=1e-6)
+
+
+OTHER = "rimrl/Distractors-AllNovel-v0"
+
+
+def test_another_suite_goes_to_a_file_of_its_own(run: Path) -> None:
+    own = (run / "evaluation.json").read_bytes()
+    before = set(files(run))
+    answer = succeed("evaluate", run, "--suite", OTHER, "--episodes", "3", "--quiet")
+    assert set(files(run)) - before == {"evaluation-rimrl-Distractors-AllNovel-v0.json"}
+    assert (run / "evaluation.json").read_bytes() == own
+    other = read_json(run / "evaluation-rimrl-Distractors-AllNovel-v0.json")
+    assert other["suite"] == OTHER
+    # The only split of a single environment is called train, but this agent has never trained on it.
+    assert other["splits"]["train"]["held_out"] is True
+    assert f"{OTHER}: success rate" in answer.out
+    assert succeed("compare", run, "--suite", OTHER).out == answer.out
+    # The same levels as the split of the suite, which is the same environment.
+    succeed("evaluate", run, "--split", "all_novel", "--episodes", "3", "--quiet")
+    again = read_json(run / "evaluation.json")["splits"]["all_novel"]
+    assert again["episode_returns"] == other["splits"]["train"]["episode_returns"]
+
+
+def test_the_training_environment_under_another_name_is_not_held_out(run: Path) -> None:
+    trained_on = read_json(run / "evaluation.json")["splits"]["train"]
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("id: distractors", f"id: {trained_on['env_id']}"))
+    evaluation = evaluate(Run.open(run), episodes=1, suite="distractors", random_policy=False, progress_bar=False)
+    held_out = {name: result["held_out"] for name, result in evaluation["splits"].items()}
+    assert held_out == {split.name: split.held_out for split in DISTRACTORS.splits}
+
+
+@pytest.mark.parametrize(
+    ("suite", "named"),
+    [
+        ("CartPole-v1", r"'CartPole-v1' does not suit run, .*'distractors': its observations are float32 \[4\]"),
+        ("rimrl/RepeatPrevious-v0", "its observations are"),
+    ],
+)
+def test_a_suite_of_other_observations_or_actions_is_refused(suite: str, named: str, run: Path) -> None:
+    before = files(run)
+    with pytest.raises(UsageError, match=named):
+        evaluate(Run.open(run), episodes=1, suite=suite, progress_bar=False)
+    assert files(run) == before

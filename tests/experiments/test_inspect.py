@@ -14,7 +14,7 @@ import rimrl
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.evaluate import DEFAULT_SEED, play
-from rimrl.experiments.inspect import RECORDING_FILES, Recording, record, replacing
+from rimrl.experiments.inspect import RECORDING_FILES, Recording, record
 from rimrl.experiments.run import Run
 from tests.commands import SMALL_PPO, files, succeed
 
@@ -182,42 +182,3 @@ def test_bad_input_is_named(run: Path, options: dict[str, Any], said: str) -> No
     (run / "best_model.zip").unlink()
     with pytest.raises(UsageError, match=said):
         record(Run.open(run), progress_bar=False, **options)
-
-
-# -- replacing files --------------------------------------------------------------------------------------------------
-
-
-def test_files_take_their_place_together(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    with replacing(folder, ["one", "two"]) as partial:
-        (partial / "one").write_text("1")
-        (partial / "two").write_text("2")
-        assert not (folder / "one").exists()
-    assert files(folder) == {"one": b"1", "two": b"2"}
-    (folder / "mine").write_text("kept")
-    with replacing(folder, ["one", "two"]) as partial:
-        (partial / "two").write_text("3")
-    assert files(folder) == {"mine": b"kept", "two": b"3"}
-
-
-def test_a_failure_changes_nothing(tmp_path: Path) -> None:
-    old = tmp_path / "old"
-    old.mkdir()
-    (old / "one").write_text("1")
-
-    def fill(folder: Path) -> None:
-        with replacing(folder, ["one"]) as partial:
-            (partial / "one").write_text("half")
-            raise KeyboardInterrupt
-
-    for folder in (old, tmp_path / "new" / "deep"):
-        with pytest.raises(KeyboardInterrupt):
-            fill(folder)
-    assert files(tmp_path) == {"old": None, "old/one": b"1"}
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UsageError, match=r"cannot write the folder .*taken"), replacing(tmp_path / "taken" / "x", []):
-        pytest.fail("nothing to fill")
-    assert files(tmp_path) == {"taken": b"a file"}

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rimrl.reporting.results import RunResults, read_runs
 
 PROGRESS = """time/total_timesteps,rollout/ep_rew_mean,rollout/success_rate,eval/mean_reward
@@ -22,10 +24,17 @@ def split(held_out: bool = False, episodes: int = 20, **figures: Any) -> dict[st
 
 
 def write_run(
-    path: Path, splits: dict[str, Any], config: str = "distractors/rim", suite: str = "distractors", **more: Any
+    path: Path,
+    splits: dict[str, Any],
+    config: str = "distractors/rim",
+    suite: str = "distractors",
+    settings: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Path:
-    """A folder with the files that reports read."""
+    """A folder with the files that reports read; `settings` are those of ``config.yaml``."""
     path.mkdir(parents=True)
+    if settings is not None:
+        (path / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     (path / "evaluation.json").write_text(json.dumps({"suite": suite, "config": config, "splits": splits, **more}))
     (path / "progress.csv").write_text(PROGRESS)
     return path

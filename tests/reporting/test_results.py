@@ -25,14 +25,6 @@ def test_labels_are_the_last_part_of_the_configuration(tmp_path: Path) -> None:
     assert [run.label for run in read_runs(paths)] == ["lstm", "rim"]
 
 
-def test_equal_labels_give_way_to_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = {"seed1": "a/rim", "seed2": "a/rim", "other": "a/lstm"}
-    paths = [write_run(Path("runs") / name, {"train": split()}, config) for name, config in names.items()]
-    assert [run.label for run in read_runs(paths)] == ["runs/seed1", "runs/seed2", "runs/other"]
-    assert [run.label for run in read_runs(paths[1:])] == ["rim", "lstm"]
-
-
 def test_without_a_learning_curve(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"train": split()})
     (run / "progress.csv").write_text("")

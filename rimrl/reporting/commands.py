@@ -1,0 +1,70 @@
+"""The commands that repeat what a report shows, for a shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rimrl.reporting.results import RunResults
+
+_AGAIN = Path("again")
+
+
+def commands(runs: Sequence[RunResults]) -> list[str]:
+    """What trains, evaluates, compares and reports some runs once more, in a folder of their own.
+
+    Args:
+        runs: Their configurations are read from their folders.
+
+    Returns:
+        One command a line.
+    """
+    common = os.path.commonpath([run.path.resolve().parent for run in runs])
+    again = {run.path: _AGAIN / run.path.resolve().relative_to(common) for run in runs}
+    lines = [_train(run, again[run.path]) for run in runs if run.config]
+    evaluations: dict[tuple[str, ...], list[Path]] = {}
+    for run in runs:
+        evaluations.setdefault(_evaluation_options(run), []).append(again[run.path])
+    lines += [_line("rimrl", "evaluate", *folders, *options) for options, folders in evaluations.items()]
+    suite = _suite_options(runs[0])
+    lines.append(_line("rimrl", "compare", *again.values(), *suite))
+    lines.append(_line("rimrl", "report", *again.values(), *suite, "--output", _AGAIN / "report.html"))
+    return lines
+
+
+def inspections(runs: Sequence[RunResults]) -> list[str]:
+    """What records the units of some runs, for the next report to show."""
+    return [_line("rimrl", "inspect", run.path) for run in runs]
+
+
+def _train(run: RunResults, folder: Path) -> str:
+    seed = () if run.seed is None else ("--seed", run.seed)
+    return _line("rimrl", "train", run.path / "config.yaml", *seed, "--run-dir", folder)
+
+
+def _evaluation_options(run: RunResults) -> tuple[str, ...]:
+    facts = run.evaluation
+    episodes = max(result["episodes"] for result in run.splits.values())
+    options = ["--episodes", str(episodes)]
+    for flag, key in (("--seed", "seed"), ("--n-envs", "n_envs")):
+        if isinstance(facts.get(key), int):
+            options += [flag, str(facts[key])]
+    if facts.get("deterministic"):
+        options.append("--deterministic")
+    if facts.get("model") == "best_model.zip":
+        options.append("--best")
+    if not any("random_return_mean" in result for result in run.splits.values()):
+        options.append("--no-random")
+    return (*options, *_suite_options(run))
+
+
+def _suite_options(run: RunResults) -> tuple[str, ...]:
+    trained_on = run.config.get("env", {}).get("id")
+    suite = run.evaluation["suite"]
+    return () if trained_on in (None, suite) else ("--suite", str(suite))
+
+
+def _line(*words: object) -> str:
+    return shlex.join(str(word) for word in words)

@@ -1,0 +1,121 @@
+"""Whether scores of different runs mean the same, and what a reader should know where they do not quite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rimrl.errors import UsageError
+from rimrl.reporting.groups import Group, Metric
+from rimrl.reporting.results import RunResults
+from rimrl.reporting.statistics import is_certain
+
+# With fewer runs intervals are so wide that they say little; Agarwal et al. (2021) draw theirs from 3 runs on.
+FEW_RUNS = 3
+
+
+def check_alike(runs: Sequence[RunResults], splits: Sequence[str]) -> None:
+    """Refuse to put scores beside each other that mean different things.
+
+    Args:
+        runs: At least one.
+        splits: Those that every run was evaluated on.
+
+    Raises:
+        UsageError: If Atari presets differ, or some actions were sampled and others not; names two of the runs.
+    """
+    ways = {True: "likeliest actions", False: "sampled actions"}
+    actions = [ways.get(run.evaluation.get("deterministic", False)) for run in runs]
+    _refuse_different(runs, actions, "actions were chosen differently")
+    for split in splits:
+        presets = [run.splits[split].get("env_kwargs", {}).get("preset") for run in runs]
+        _refuse_different(runs, presets, f"{split!r} was played under different Atari presets")
+
+
+def _refuse_different(runs: Sequence[RunResults], values: Sequence[str | None], how: str) -> None:
+    for run, value in zip(runs, values, strict=True):
+        if value != values[0]:
+            both = f"{runs[0].path}: {values[0]}, {run.path}: {value}"
+            raise UsageError(f"these runs do not compare, {how} ({both}); evaluate them again alike")
+
+
+def remarks(groups: Sequence[Group], splits: Sequence[str], metric: Metric) -> Iterator[str]:
+    """Say what differs between runs though it need not keep them from being compared.
+
+    Args:
+        groups: What is compared.
+        splits: Those that every run was evaluated on.
+        metric: Which figure is compared.
+
+    Yields:
+        A sentence each.
+    """
+    runs = [run for group in groups for run in group.runs]
+    left_out = dict.fromkeys(name for run in runs for name in run.splits if name not in splits)
+    if left_out:
+        yield f"not every run was evaluated on {', '.join(left_out)}: left out"
+    yield from _different_evaluations(groups)
+    yield from _different_environments(groups, splits)
+    episodes = [[run.splits[name]["episodes"] for name in splits] for run in runs]
+    if any(numbers != episodes[0] for numbers in episodes):
+        said = {
+            group.label: "/".join(
+                dict.fromkeys(_number(run.splits[name]["episodes"]) for run in group.runs for name in splits)
+            )
+            for group in groups
+        }
+        yield f"runs were evaluated on different numbers of episodes ({_listed(said)})"
+    for group in groups:
+        yield from _seeds_twice(group)
+    if any(len(group.runs) > 1 for group in groups):
+        for group in groups:
+            if len(group.runs) < FEW_RUNS:
+                number = "1 run" if len(group.runs) == 1 else f"{len(group.runs)} runs"
+                yield f"{group.label} has {number}: too few for an interval that says much"
+            if splits and is_certain(group.scores(splits, metric)):
+                yield f"all runs of {group.label} scored the same: an interval without width is no certainty"
+
+
+def _different_evaluations(groups: Sequence[Group]) -> Iterator[str]:
+    for key, words in (
+        ("num_timesteps", "runs were trained for different numbers of steps"),
+        ("seed", "runs were evaluated on different seeds"),
+        ("model", "some runs were evaluated at their end, some at their best"),
+    ):
+        values = {
+            group.label: "/".join(dict.fromkeys(_number(run.evaluation.get(key)) for run in group.runs))
+            for group in groups
+        }
+        if len(set(values.values())) > 1 or any("/" in value for value in values.values()):
+            yield f"{words} ({_listed(values)})"
+
+
+def _different_environments(groups: Sequence[Group], splits: Sequence[str]) -> Iterator[str]:
+    """The arguments of the environment that differ, once for all splits."""
+    runs = [run for group in groups for run in group.runs]
+    different: dict[str, None] = {}
+    for split in splits:
+        arguments: list[dict[str, Any]] = [run.splits[split].get("env_kwargs", {}) for run in runs]
+        for name in dict.fromkeys(name for each in arguments for name in each):
+            if any(each.get(name) != arguments[0].get(name) for each in arguments):
+                different[name] = None
+    if different:
+        yield f"runs were evaluated with different arguments of the environment ({', '.join(different)})"
+
+
+def _seeds_twice(group: Group) -> Iterator[str]:
+    met: dict[int, RunResults] = {}
+    for run in group.runs:
+        if run.seed is None:
+            continue
+        if run.seed in met:
+            yield f"{met[run.seed].path} and {run.path} have the same seed {run.seed}, and are counted as two runs"
+        met[run.seed] = run
+
+
+def _number(value: object) -> str:
+    return f"{value:,}".replace(",", " ") if isinstance(value, int) else str(value)
+
+
+def _listed(values: dict[str, str]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in values.items())

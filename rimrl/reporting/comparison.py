@@ -1,0 +1,215 @@
+"""What ``rimrl compare`` finds out: every number of it, for tables, pictures and files to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rimrl.errors import UsageError
+from rimrl.reporting.comparability import check_alike, remarks
+from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group
+from rimrl.reporting.results import RunResults
+from rimrl.reporting.statistics import (
+    Estimate,
+    Floats,
+    generalisation_gap,
+    interquartile_mean,
+    interval,
+    mean,
+    median,
+    optimality_gap,
+    probability_of_improvement,
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of one group.
+
+    Attributes:
+        group: The runs.
+        splits: Interquartile mean over runs on each split.
+        held_out: Interquartile mean over runs and held-out splits; None where nothing is held out.
+        held_out_mean: Mean over the same; None likewise.
+        held_out_median: Median over held-out splits of the mean over runs; None likewise.
+        optimality_gap: How far held-out scores fall short of the best possible; None where the metric has no best.
+        gap: Generalisation gap: how much worse runs are on held-out splits than on the training split; None where
+            either is missing.
+        improvement: Probability that a run beats one of the reference on held-out splits, or on all where none is held
+            out; None for the reference itself.
+    """
+
+    group: Group
+    splits: dict[str, Estimate]
+    held_out: Estimate | None
+    held_out_mean: Estimate | None
+    held_out_median: Estimate | None
+    optimality_gap: Estimate | None
+    gap: Estimate | None
+    improvement: Estimate | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs that were evaluated alike.
+
+    Attributes:
+        suite: What they were evaluated on.
+        metric: Which figure.
+        trained: Splits that are trained on, of those that every run was evaluated on.
+        held_out: Splits that are not.
+        reference: Label of the group that improvement is measured against.
+        summaries: One for each group, in their order.
+        remarks: What a reader should know before trusting the numbers, a sentence each.
+    """
+
+    suite: str
+    metric: Metric
+    trained: list[str]
+    held_out: list[str]
+    reference: str
+    summaries: list[Summary]
+    remarks: list[str]
+
+    @property
+    def splits(self) -> list[str]:
+        """All splits, those that are trained on first."""
+        return [*self.trained, *self.held_out]
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether any group has more runs than one, so that there is anything to be said over runs."""
+        return any(len(summary.group.runs) > 1 for summary in self.summaries)
+
+    def single_runs(self) -> list[RunResults]:
+        """The first run of each group, called as its group."""
+        return [replace(summary.group.runs[0], label=summary.group.label) for summary in self.summaries]
+
+    def save(self, file: Path) -> None:
+        """Write `to_json` to a file, whole or not at all.
+
+        Raises:
+            UsageError: If it cannot be written.
+        """
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            partial.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+            partial.replace(file)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            raise UsageError(f"cannot write {file}: {error.strerror}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain data; an interval that there is not is null."""
+        return {
+            "suite": self.suite,
+            "metric": asdict(self.metric),
+            "reference": self.reference,
+            "trained": self.trained,
+            "held_out": self.held_out,
+            "intervals": "95 %, method t, whole runs resampled; improvement: Newcombe (docs/statistics.md)",
+            "remarks": self.remarks,
+            "groups": {summary.group.label: self._group_to_json(summary) for summary in self.summaries},
+        }
+
+    def _group_to_json(self, summary: Summary) -> dict[str, Any]:
+        runs = summary.group.runs
+        scores = summary.group.scores(self.splits, self.metric)
+        return {
+            "runs": [
+                {
+                    "path": str(run.path),
+                    "seed": run.seed,
+                    "num_timesteps": run.evaluation.get("num_timesteps"),
+                    "scores": dict(zip(self.splits, row, strict=True)),
+                }
+                for run, row in zip(runs, scores.tolist(), strict=True)
+            ],
+            "splits": {name: _to_json(estimate) for name, estimate in summary.splits.items()},
+            "held_out_interquartile_mean": _to_json(summary.held_out),
+            "held_out_mean": _to_json(summary.held_out_mean),
+            "held_out_median": _to_json(summary.held_out_median),
+            "optimality_gap": _to_json(summary.optimality_gap),
+            "generalisation_gap": _to_json(summary.gap),
+            "probability_of_improvement": _to_json(summary.improvement),
+        }
+
+
+def compare(groups: Sequence[Group], reference: str | None = None, metric: Metric | None = None) -> Comparison:
+    """Summarise groups that were evaluated alike.
+
+    Args:
+        groups: At least one, as `group_runs` makes them.
+        reference: Label of the group that the others are measured against; default: the first.
+        metric: Which figure; default: the first of `METRICS` that all report.
+
+    Returns:
+        The numbers, with remarks on what limits them.
+
+    Raises:
+        UsageError: If runs were evaluated under different presets, or some by their likeliest actions and some by
+            sampled ones; if they share no split or no figure; if there is no such reference.
+    """
+    runs = [run for group in groups for run in group.runs]
+    against = groups[0] if reference is None else find_group(groups, reference)
+    trained, held_out = common_splits(runs)
+    check_alike(runs, [*trained, *held_out])
+    if not trained and not held_out:
+        raise UsageError("the runs have no evaluated split in common; run rimrl evaluate on all of them again")
+    metric = metric or common_metric(runs)
+    return Comparison(
+        suite=runs[0].evaluation["suite"],
+        metric=metric,
+        trained=trained,
+        held_out=held_out,
+        reference=against.label,
+        summaries=[_summary(group, against, metric, trained, held_out) for group in groups],
+        remarks=list(remarks(groups, [*trained, *held_out], metric)),
+    )
+
+
+def _summary(group: Group, reference: Group, metric: Metric, trained: list[str], held_out: list[str]) -> Summary:
+    def estimate(scores: Floats, aggregate: Callable[[Floats], Floats] = interquartile_mean) -> Estimate:
+        return _possible(interval(scores, aggregate), metric)
+
+    splits = {name: estimate(group.scores([name], metric)) for name in [*trained, *held_out]}
+    sign = 1.0 if metric.higher_is_better else -1.0
+    of_held_out: dict[str, Estimate | None] = dict.fromkeys(("held_out", "held_out_mean", "held_out_median"))
+    of_held_out |= {"optimality_gap": None, "gap": None}
+    if held_out:
+        scores = group.scores(held_out, metric)
+        of_held_out["held_out"] = estimate(scores)
+        of_held_out["held_out_mean"] = estimate(scores, mean)
+        of_held_out["held_out_median"] = estimate(scores, median)
+        if metric.higher_is_better and metric.high is not None:
+            of_held_out["optimality_gap"] = interval(scores, optimality_gap).within(0.0, metric.high)
+        if trained:
+            of_held_out["gap"] = generalisation_gap(sign * group.scores(trained, metric).mean(axis=1), sign * scores)
+    compared = held_out or trained
+    improvement = (
+        None
+        if group is reference
+        else probability_of_improvement(
+            sign * group.scores(compared, metric), sign * reference.scores(compared, metric)
+        )
+    )
+    return Summary(group=group, splits=splits, improvement=improvement, **of_held_out)
+
+
+def _possible(estimate: Estimate, metric: Metric) -> Estimate:
+    """Bounds no further than the metric goes."""
+    low = -float("inf") if metric.low is None else metric.low
+    high = float("inf") if metric.high is None else metric.high
+    return estimate.within(low, high)
+
+
+def _to_json(estimate: Estimate | None) -> dict[str, float | None] | None:
+    if estimate is None:
+        return None
+    bounds = {"low": estimate.low, "high": estimate.high}
+    return {"value": estimate.value, **{k: v if estimate.has_interval else None for k, v in bounds.items()}}

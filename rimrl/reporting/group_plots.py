@@ -1,0 +1,195 @@
+"""Pictures of groups of runs: curves, bars and profiles, each with its interval over seeds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rimrl.reporting.comparison import Comparison
+from rimrl.reporting.groups import Group
+from rimrl.reporting.plots import CHANCE, COLOURS, check_suffix, show_steps
+from rimrl.reporting.statistics import Estimate, Floats, curve, performance_profile
+from rimrl.reporting.table import played_at_random
+
+_CURVE_POINTS = 100
+_PROFILE_POINTS = 201
+_LETTERS = 150
+_GREY = "#333333"
+# With more groups than colours, lines still differ.
+_DASHES = ("-", "--", ":", "-.")
+
+
+def save_groups(comparison: Comparison, file: Path) -> None:
+    """Save learning curves and performance profiles above the evaluation on every split.
+
+    Args:
+        comparison: What to show.
+        file: Picture to write; its suffix names the format.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ValueError: If the suffix is missing or names no picture format.
+    """
+    check_suffix(file)
+    groups = [summary.group for summary in comparison.summaries]
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(11, 8.2), layout="constrained")
+        axes = figure.subplot_mosaic([["curves", "profile"], ["splits", "splits"]], width_ratios=(1.25, 1))
+        draw_curves(axes["curves"], groups)
+        draw_profiles(axes["profile"], comparison)
+        draw_splits(axes["splits"], comparison)
+        handles, labels = axes["splits"].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=_columns(labels), frameon=False)
+        seeds = sorted({len(group.runs) for group in groups})
+        figure.suptitle(
+            f"{comparison.suite}: {'/'.join(map(str, seeds))} runs each; "
+            "lines and bars are interquartile means with 95 % intervals over runs, dots are runs",
+            x=0.01,
+            ha="left",
+            fontsize=11,
+        )
+        figure.savefig(file, dpi=130)
+
+
+def draw_curves(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draw training curves: the interquartile mean over a group's runs, in a band of its interval.
+
+    Args:
+        axes: Where to.
+        groups: Groups whose runs left a ``progress.csv``; a group is shown as far as all of its runs have come.
+    """
+    runs = [run for group in groups for run in group.runs]
+    successes = all("rollout/success_rate" in run.progress for run in runs)
+    column = "rollout/success_rate" if successes else "rollout/ep_rew_mean"
+    for group, (colour, dashes) in zip(groups, _styles(), strict=False):
+        steps, values = learning_curves(group, column)
+        if values.size == 0:
+            continue
+        points = curve(values)
+        axes.plot(steps, [point.value for point in points], dashes, color=colour, label=group.label, linewidth=1.8)
+        if points[0].has_interval:
+            low, high = _bounds(points, (0.0, 1.0) if successes else None)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set(xlabel="environment steps", ylabel="success rate" if successes else "mean return")
+    axes.set_title("Training (last 100 episodes)", loc="left")
+    show_steps(axes)
+    axes.grid(axis="y", alpha=0.3)
+    if successes:
+        axes.set_ylim(0, 1.02)
+
+
+def learning_curves(group: Group, column: str, points: int = _CURVE_POINTS) -> tuple[Floats, Floats]:
+    """A column of ``progress.csv`` of each run, at the same steps.
+
+    Args:
+        group: R runs.
+        column: Such as ``"rollout/success_rate"``.
+        points: K.
+
+    Returns:
+        Steps [K] from where all runs have begun to where the first ends, and values [R, K] between the rows of each
+        run's file; both empty where a run has none.
+    """
+    curves = []
+    for run in group.runs:
+        steps, values = run.progress.get("time/total_timesteps", []), run.progress.get(column, [])
+        known = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
+        if not known:
+            return np.empty(0), np.empty((len(group.runs), 0))
+        curves.append(np.array(known).T)
+    grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), points)
+    return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
+
+
+def draw_profiles(axes: Axes, comparison: Comparison) -> None:
+    """Draw which share of runs scores above what, over held-out splits, or over all where none is held out."""
+    metric = comparison.metric
+    splits = comparison.held_out or comparison.trained
+    scores = [summary.group.scores(splits, metric) for summary in comparison.summaries]
+    low = min(float(each.min()) for each in scores) if metric.low is None else metric.low
+    high = max(float(each.max()) for each in scores) if metric.high is None else metric.high
+    thresholds = np.linspace(low, high, _PROFILE_POINTS)
+    for summary, each, (colour, dashes) in zip(comparison.summaries, scores, _styles(), strict=False):
+        points = performance_profile(each, thresholds)
+        heights = [point.value for point in points]
+        axes.plot(thresholds, heights, dashes, color=colour, label=summary.group.label, linewidth=1.8)
+        if points[0].has_interval:
+            axes.fill_between(thresholds, *_bounds(points, (0.0, 1.0)), color=colour, alpha=0.18, linewidth=0)
+    axes.set(xlabel=metric.label, ylabel="share of runs above", ylim=(0, 1.02))
+    axes.margins(x=0)
+    axes.set_title(f"Performance profile, {'held-out' if comparison.held_out else 'all'} splits", loc="left")
+    axes.grid(alpha=0.3)
+
+
+def draw_splits(axes: Axes, comparison: Comparison) -> None:
+    """Draw a bar for each group on each split and over held-out splits, with its interval and a point for each run."""
+    metric = comparison.metric
+    names = comparison.splits
+    runs = [run for summary in comparison.summaries for run in summary.group.runs]
+    chance = played_at_random(runs, metric.name)
+    players = len(comparison.summaries) + (chance is not None)
+    width = 0.8 / players
+    offset = (players - 1) / 2
+    if chance is not None:
+        random = [chance.splits.get(name, {}).get(f"random_{metric.name}") for name in names]
+        shown = [(i, height) for i, height in enumerate(random) if height is not None]
+        places = [i - offset * width for i, _ in shown]
+        axes.bar(places, [height for _, height in shown], width * 0.92, color=CHANCE, label="random")
+    together = len(names) + 0.25 if len(comparison.held_out) > 1 else None
+    for k, (summary, (colour, _)) in enumerate(zip(comparison.summaries, _styles(), strict=False)):
+        shift = (k + (chance is not None) - offset) * width
+        places = [i + shift for i in range(len(names))]
+        estimates = [summary.splits[name] for name in names]
+        if together is not None and summary.held_out is not None:
+            places.append(together + shift)
+            estimates.append(summary.held_out)
+        axes.bar(places, [each.value for each in estimates], width * 0.92, color=colour, label=summary.group.label)
+        _draw_intervals(axes, places, estimates)
+        scores = summary.group.scores(names, metric)
+        if len(scores) > 1:
+            spread = np.linspace(-0.25, 0.25, len(scores)) * width
+            for place, column in zip(places, scores.T, strict=False):
+                axes.plot(place + spread, column, "o", color="white", markeredgecolor=_GREY, markersize=3, alpha=0.8)
+    labels = [name.replace("_", "\n") + ("\n(seen)" if name in comparison.trained else "") for name in names]
+    ticks: list[float] = list(range(len(names)))
+    if together is not None:
+        ticks.append(together)
+        labels.append("held-out\ntogether")
+        axes.axvline(together - 0.625, color=CHANCE, linewidth=0.8)
+    axes.set_xticks(ticks, labels)
+    axes.set_ylabel(metric.label)
+    axes.set_title("After training", loc="left")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    if metric.low == 0.0 and metric.high == 1.0:
+        axes.set_ylim(0, 1.02)
+
+
+def _draw_intervals(axes: Axes, places: list[float], estimates: list[Estimate]) -> None:
+    drawn = [(place, each) for place, each in zip(places, estimates, strict=True) if each.has_interval]
+    if not drawn:
+        return
+    values = [each.value for _, each in drawn]
+    lengths = [[each.value - each.low for _, each in drawn], [each.high - each.value for _, each in drawn]]
+    axes.errorbar([place for place, _ in drawn], values, lengths, fmt="none", ecolor=_GREY, elinewidth=1.2, capsize=2.5)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """How many labels fit beside each other below a picture of this width."""
+    return max(1, min(len(labels), _LETTERS // (max(map(len, labels)) + 6)))
+
+
+def _bounds(points: Sequence[Estimate], possible: tuple[float, float] | None) -> tuple[list[float], list[float]]:
+    within = [point.within(*possible) if possible else point for point in points]
+    return [point.low for point in within], [point.high for point in within]
+
+
+def _styles() -> itertools.chain[tuple[str, str]]:
+    """Colours, and line styles once the colours have been used up."""
+    return itertools.chain.from_iterable([(colour, dashes) for colour in COLOURS] for dashes in _DASHES)

@@ -1,0 +1,203 @@
+"""Runs of one configuration over several seeds, as one group: the unit of which reports speak."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rimrl.errors import UsageError, unknown_name
+from rimrl.reporting.results import RunResults
+from rimrl.reporting.statistics import Floats
+
+# What tells runs of one configuration apart without changing what they are runs of.
+_NOT_COMPARED = frozenset({"train.seed", "train.device", "train.num_threads", "train.checkpoint_freq"})
+# These only choose best_model.zip.
+_OF_THE_BEST = frozenset({"train.eval_freq", "train.eval_episodes"})
+_NAMED_AT_MOST = 3
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that evaluations report.
+
+    Attributes:
+        name: Its name in ``evaluation.json``.
+        label: How reports call it.
+        higher_is_better: False for losses.
+        low: The least it can be; None for no limit.
+        high: The most it can be; None for no limit.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool = True
+    low: float | None = None
+    high: float | None = None
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("success_rate", "success rate", low=0.0, high=1.0),
+        Metric("return_mean", "mean return"),
+        Metric("accuracy", "accuracy", low=0.0, high=1.0),
+        Metric("cross_entropy", "cross entropy", higher_is_better=False, low=0.0),
+        Metric("mse", "mean squared error", higher_is_better=False, low=0.0),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: Short name, different from that of every other group.
+        runs: At least one.
+    """
+
+    label: str
+    runs: tuple[RunResults, ...]
+
+    def scores(self, splits: Sequence[str], metric: Metric) -> Floats:
+        """One score for each run on each split.
+
+        Args:
+            splits: M names.
+            metric: Which figure.
+
+        Returns:
+            [R, M].
+
+        Raises:
+            UsageError: If a run lacks a split, or the figure on it; names the run.
+        """
+        rows = []
+        for run in self.runs:
+            row = []
+            for split in splits:
+                if split not in run.splits:
+                    raise UsageError(f"{run.path} was not evaluated on {split!r}; run: rimrl evaluate {run.path}")
+                figure = run.splits[split].get(metric.name)
+                if figure is None:
+                    raise UsageError(f"{run.path} has no {metric.name} on {split!r}")
+                row.append(float(figure))
+            rows.append(row)
+        return np.array(rows)
+
+
+def group_runs(runs: Sequence[RunResults]) -> list[Group]:
+    """Put runs of one configuration into one group, whatever their seed, device and threads.
+
+    Args:
+        runs: In any order.
+
+    Returns:
+        Groups in the order of their first runs, each with its runs in order of their seeds. A group is called by the
+        last part of its configuration's name; where that is not enough, by what differs, too:
+        ``rim (core.num_active=3)``. A run without ``config.yaml`` is a group of its own.
+    """
+    members: dict[tuple[Any, ...], list[RunResults]] = {}
+    for run in runs:
+        members.setdefault(_key(run), []).append(run)
+    groups = [sorted(group, key=lambda run: -1 if run.seed is None else run.seed) for group in members.values()]
+    labels = _labels([group[0] for group in groups])
+    return [Group(label, tuple(group)) for label, group in zip(labels, groups, strict=True)]
+
+
+def find_group(groups: Sequence[Group], label: str) -> Group:
+    """The group that is called `label`.
+
+    Raises:
+        UsageError: If there is none; names the nearest.
+    """
+    for group in groups:
+        if group.label == label:
+            return group
+    raise unknown_name("group", label, [group.label for group in groups])
+
+
+def common_metric(runs: Sequence[RunResults]) -> Metric:
+    """The first of `METRICS` that every run reports on every split.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    results = [result for run in runs for result in run.splits.values()]
+    for metric in METRICS.values():
+        if all(result.get(metric.name) is not None for result in results):
+            return metric
+    raise UsageError(f"the runs report no figure in common; known: {', '.join(METRICS)}")
+
+
+def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:
+    """Splits that every run was evaluated on.
+
+    Returns:
+        Names of those that are trained on and of those that are held out, in the order of the first run.
+    """
+    names = [name for name in runs[0].splits if all(name in run.splits for run in runs)]
+    held_out = [name for name in names if runs[0].splits[name]["held_out"]]
+    return [name for name in names if name not in held_out], held_out
+
+
+def _key(run: RunResults) -> tuple[Any, ...]:
+    if not run.config:
+        return ("", str(run.path.resolve()))
+    return tuple(sorted((key, repr(value)) for key, value in settings(run).items()))
+
+
+def settings(run: RunResults) -> dict[str, Any]:
+    """What a run's configuration says, by dotted keys, without what does not matter here."""
+    left_out = set(_NOT_COMPARED)
+    if run.evaluation.get("model") != "best_model.zip":
+        left_out |= _OF_THE_BEST
+    return {key: value for key, value in _flatten(run.config) if key not in left_out}
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _labels(runs: Sequence[RunResults]) -> list[str]:
+    labels = [run.label for run in runs]
+    for label in dict.fromkeys(labels):
+        same = [i for i, other in enumerate(labels) if other == label]
+        if len(same) > 1:
+            for i, remark in zip(same, _differences([runs[i] for i in same]), strict=True):
+                labels[i] = f"{label} ({remark})"
+    return labels
+
+
+def _differences(runs: Sequence[RunResults]) -> list[str]:
+    """For each run what tells it from the others, in as few keys as will do."""
+    if not all(run.config for run in runs):
+        return [str(run.path) for run in runs]
+    configured = [settings(run) for run in runs]
+    keys = [
+        key
+        for key in dict.fromkeys(key for each in configured for key in each)
+        if len({repr(each.get(key)) for each in configured}) > 1
+    ]
+    # Options that only some cores have say less than the core's name.
+    keys.sort(key=lambda key: sum(key not in each for each in configured))
+    for number in range(1, _NAMED_AT_MOST + 1):
+        remarks = [", ".join(f"{key}={_short(each, key)}" for key in keys[:number]) for each in configured]
+        if len(set(remarks)) == len(runs):
+            return remarks
+    return [str(run.path) for run in runs]
+
+
+def _short(settings: Mapping[str, Any], key: str) -> str:
+    if key not in settings:
+        return "-"
+    value = settings[key]
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,226 @@
+"""One HTML page about several runs: what they were, what came out, how sure that is, and how to repeat it.
+
+The page needs nothing but itself: its style, charts and pictures are inside, it runs no script, and it asks the browser
+to refuse any address outside. Templates escape every text that comes from a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rimrl import __version__
+from rimrl.files import replacing_file
+from rimrl.reporting import activity
+from rimrl.reporting.charts import SQUARE
+from rimrl.reporting.commands import commands, inspections
+from rimrl.reporting.comparison import Comparison
+from rimrl.reporting.groups import Group, settings
+from rimrl.reporting.report_charts import gap_chart, learning_curves, profile_chart, split_charts
+from rimrl.reporting.results import RunResults
+from rimrl.reporting.statistics import Estimate
+from rimrl.reporting.verdict import Findings, number, shortened
+
+
+def save_report(comparison: Comparison, file: Path) -> None:
+    """Write the page.
+
+    Args:
+        comparison: Of one group of runs or more.
+        file: Where to; a file that is there is replaced when the new one is complete.
+
+    Raises:
+        UsageError: If the file cannot be written.
+    """
+    with replacing_file(file) as partial:
+        partial.write_text(page(comparison), encoding="utf-8")
+
+
+def page(comparison: Comparison) -> str:
+    """The page as text.
+
+    Args:
+        comparison: As for `save_report`.
+    """
+    findings = Findings(comparison)
+    groups = [summary.group for summary in comparison.summaries]
+    runs = [run for group in groups for run in group.runs]
+    strips = [(group.label, _strips_of_training(group)) for group in groups]
+    environment = Environment(
+        loader=PackageLoader("rimrl.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"number": number, "shortened": shortened}
+    return environment.get_template("report.html").render(
+        version=__version__,
+        square=SQUARE,
+        findings=findings,
+        comparison=comparison,
+        groups=groups,
+        runs=runs,
+        summary=_summary(groups),
+        curves=learning_curves(groups),
+        table=_table(findings),
+        splits=split_charts(findings),
+        gap=gap_chart(comparison),
+        profile=profile_chart(findings),
+        trained=strips,
+        inspected=[strip for group in groups for run in group.runs for strip in _strips_of_inspections(run, group)],
+        inspect_commands=inspections(
+            [group.runs[0] for group, (_, shown) in zip(groups, strips, strict=True) if shown]
+        ),
+        differences=_differences(groups),
+        configurations=[(group, _configuration(group.runs[0])) for group in groups],
+        machines=_machines(runs),
+        commands=commands(runs),
+    )
+
+
+def _summary(groups: Sequence[Group]) -> str:
+    """How much was done, in one line."""
+    runs = [run for group in groups for run in group.runs]
+    steps = [run.evaluation["num_timesteps"] for run in runs if "num_timesteps" in run.evaluation]
+    episodes = [result["episodes"] for run in runs for result in run.splits.values()]
+    parts = [_plural(len(groups), "configuration"), _plural(len(runs), "run")]
+    if steps:
+        parts.append(f"{_range(steps)} training steps each")
+    return ", ".join([*parts, f"{_range(episodes)} episodes per split"])
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _name(run: RunResults, group: Group) -> str:
+    return f"{group.label}, seed {run.seed}" if run.seed is not None else f"{group.label}, {run.path.name}"
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of scores.
+
+    Attributes:
+        name: Split, or what was taken together.
+        kind: ``"trained on"``, ``"held out"`` or empty.
+        chance: What random actions reach.
+        cells: One a group.
+        runs: The scores of each group's runs; empty for what was taken together.
+    """
+
+    name: str
+    kind: str
+    chance: float | None
+    cells: list[Estimate]
+    runs: list[list[float]]
+
+
+def _table(findings: Findings) -> list[Row]:
+    comparison = findings.comparison
+    summaries, metric = comparison.summaries, comparison.metric
+    rows = []
+    for name in comparison.splits:
+        kind = "held out" if name in comparison.held_out else "trained on"
+        scores = [summary.group.scores([name], metric)[:, 0].tolist() for summary in summaries]
+        cells = [summary.splits[name] for summary in summaries]
+        rows.append(Row(name, kind, findings.chance(name), cells, scores))
+    if len(comparison.held_out) > 1:
+        together = [findings.overall(summary) for summary in summaries]
+        rows.append(Row(f"all {len(comparison.held_out)} held-out splits", "", None, together, []))
+    gaps = [summary.gap for summary in summaries if summary.gap is not None]
+    if gaps:
+        rows.append(Row("generalisation gap", "", None, gaps, []))
+    return rows
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key of the configuration that groups differ in.
+
+    Attributes:
+        key: Dotted.
+        values: One a group.
+        shared: Whether every group has the key; the options of a core are often its own.
+    """
+
+    key: str
+    values: list[str]
+    shared: bool
+
+
+def _differences(groups: Sequence[Group]) -> list[Difference]:
+    configured = [settings(group.runs[0]) for group in groups]
+    keys = dict.fromkeys(key for each in configured for key in each if key != "name")
+    return [
+        Difference(
+            key,
+            [_written(each[key]) if key in each else "–" for each in configured],
+            all(key in each for each in configured),
+        )
+        for key in keys
+        if len({repr(each.get(key, _written)) for each in configured}) > 1
+    ]
+
+
+def _written(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _configuration(run: RunResults) -> str | None:
+    file = run.path / "config.yaml"
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _machines(runs: Sequence[RunResults]) -> list[tuple[str, str]]:
+    """Versions, commit and machine: one value where all runs agree, otherwise each value with how many runs had it."""
+    facts = [_facts(run) for run in runs]
+    keys = dict.fromkeys(key for each in facts for key in each)
+    rows = []
+    for key in keys:
+        values = Counter(each.get(key, "not recorded") for each in facts)
+        several = len(values) > 1
+        rows.append(
+            (key, "; ".join(f"{value} ({_plural(n, 'run')})" if several else value for value, n in values.items()))
+        )
+    return rows
+
+
+def _facts(run: RunResults) -> dict[str, str]:
+    try:
+        facts: Any = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(facts, Mapping):
+        return {}
+    versions = facts.get("versions")
+    listed = {"python": facts.get("python"), **(versions if isinstance(versions, Mapping) else {})}
+    listed |= {name: facts.get(name) for name in ("commit", "system", "processor", "cpu_count", "status")}
+    return {str(name).replace("_", " "): str(value) for name, value in listed.items() if value is not None}
+
+
+# -- units -------------------------------------------------------------------------------------------------------------
+
+
+def _strips_of_training(group: Group) -> list[activity.Strip]:
+    strips = [activity.over_training(run, _name(run, group)) for run in group.runs]
+    return [strip for strip in strips if strip is not None]
+
+
+def _strips_of_inspections(run: RunResults, group: Group) -> list[activity.Strip]:
+    return activity.of_inspections(run, _name(run, group))

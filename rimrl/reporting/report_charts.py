@@ -1,0 +1,122 @@
+"""What the charts of a report are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rimrl.reporting.charts import Axis, BarChart, LineChart, Series, axis, bar_chart, in_thousands, line_chart
+from rimrl.reporting.comparison import Comparison
+from rimrl.reporting.group_plots import learning_curves as group_curves
+from rimrl.reporting.groups import Group
+from rimrl.reporting.statistics import Estimate, curve, performance_profile
+from rimrl.reporting.verdict import Findings, said
+
+_THRESHOLDS = 101
+
+
+def learning_curves(groups: Sequence[Group]) -> LineChart | None:
+    """Training of every group: interquartile mean over its runs with intervals, and each run."""
+    runs = [run for group in groups for run in group.runs]
+    successes = all("rollout/success_rate" in run.progress for run in runs if run.progress)
+    column, name = (
+        ("rollout/success_rate", "success rate in training")
+        if successes
+        else ("rollout/ep_rew_mean", "mean return in training")
+    )
+    series = [each for each in (_series(group, column) for group in groups) if each is not None]
+    if not series:
+        return None
+    x = axis([0.0, *(step for each in series for step in each.x)], "environment steps", in_thousands, tight=True)
+    shown = [value for each in series for _, values in each.threads for value in values]
+    y = axis([0.0, 1.0] if successes else shown, name)
+    ends = "; ".join(f"{each.label}: {said(each.estimates[-1])}" for each in series)
+    return line_chart(series, x, y, f"Learning curves: {name} over environment steps. At the end, {ends}.")
+
+
+def _series(group: Group, column: str) -> Series | None:
+    """One group's learning curve, from where all its runs have begun to where the first ends."""
+    steps, values = group_curves(group, column)
+    if values.size == 0:
+        return None
+    threads = [(steps.tolist(), run.tolist()) for run in values] if len(values) > 1 else []
+    return Series(group.label, steps.tolist(), [_within_rates(each, column) for each in curve(values)], threads)
+
+
+def _within_rates(estimate: Estimate, column: str) -> Estimate:
+    return estimate.within(0.0, 1.0) if column == "rollout/success_rate" else estimate
+
+
+def split_charts(findings: Findings) -> list[tuple[str, BarChart]]:
+    """Bars of all groups for each split, each with whether it was trained on; one scale for all."""
+    comparison = findings.comparison
+    x = _score_axis(findings)
+    return [
+        (
+            "held out" if name in comparison.held_out else "trained on",
+            bar_chart(
+                name,
+                [summary.group.label for summary in comparison.summaries],
+                [summary.splits[name] for summary in comparison.summaries],
+                [summary.group.scores([name], comparison.metric)[:, 0].tolist() for summary in comparison.summaries],
+                x,
+                said,
+                findings.chance(name),
+            ),
+        )
+        for name in comparison.splits
+    ]
+
+
+def _score_axis(findings: Findings) -> Axis:
+    comparison, metric = findings.comparison, findings.comparison.metric
+    if metric.low is not None and metric.high is not None:
+        return axis([metric.low, metric.high], metric.label)
+    values: list[float] = []
+    for summary in comparison.summaries:
+        values += summary.group.scores(comparison.splits, metric).ravel().tolist()
+        values += [end for estimate in summary.splits.values() for end in (estimate.low, estimate.high)]
+    values += [chance for chance in map(findings.chance, comparison.splits) if chance is not None]
+    return axis(values, metric.label, zero=True)
+
+
+def gap_chart(comparison: Comparison) -> BarChart | None:
+    """How much worse each group does where it was not trained; None where that was not measured."""
+    gaps = [summary.gap for summary in comparison.summaries if summary.gap is not None]
+    if not gaps:
+        return None
+    metric = comparison.metric
+    sign = 1.0 if metric.higher_is_better else -1.0
+    runs = [
+        sign
+        * (
+            summary.group.scores(comparison.trained, metric).mean(axis=1)
+            - summary.group.scores(comparison.held_out, metric).mean(axis=1)
+        )
+        for summary in comparison.summaries
+    ]
+    values = [value for each in runs for value in each.tolist()]
+    values += [end for gap in gaps for end in (gap.low, gap.high)]
+    x = axis(values, f"difference in {metric.label}", zero=True)
+    labels = [summary.group.label for summary in comparison.summaries]
+    return bar_chart("Trained split minus held-out splits", labels, gaps, [each.tolist() for each in runs], x, said)
+
+
+def profile_chart(findings: Findings) -> LineChart | None:
+    """Share of runs and splits above every score."""
+    groups, metric = [summary.group for summary in findings.comparison.summaries], findings.comparison.metric
+    scores = [group.scores(findings.decisive, metric) for group in groups]
+    low = min(float(each.min()) for each in scores) if metric.low is None else metric.low
+    high = max(float(each.max()) for each in scores) if metric.high is None else metric.high
+    if high - low < 1e-9:
+        return None
+    thresholds = np.linspace(low, high, _THRESHOLDS)
+    series = [
+        Series(group.label, thresholds.tolist(), performance_profile(each, thresholds))
+        for group, each in zip(groups, scores, strict=True)
+    ]
+    x, y = axis([low, high], metric.label), axis([0.0, 1.0], "share of runs and splits above it")
+    middle = thresholds[_THRESHOLDS // 2]
+    at = "; ".join(f"{each.label}: {said(each.estimates[_THRESHOLDS // 2])}" for each in series)
+    return line_chart(series, x, y, f"Performance profile. Share above {middle:g}: {at}.")

@@ -1,0 +1,157 @@
+"""The paper's Atari set-up, for every game of its table by argument."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from rimrl.envs.atari_games import find_game
+from rimrl.envs.suites import get_suite
+from rimrl.envs.vector import resolve
+from rimrl.errors import UsageError
+from rimrl.experiments.config import PPOConfig
+from rimrl.experiments.config_files import load_config
+from tests.commands import call, read_json, succeed
+
+CORES = ("rim", "lstm", "riglstm", "feedforward")
+
+# Goyal et al. (2021), Table 7, in its order and spelling.
+TABLE_7 = [
+    "Alien",
+    "Amidar",
+    "Assault",
+    "Asterix",
+    "Asteroids",
+    "Atlantis",
+    "BankHeist",
+    "BattleZone",
+    "BeamRider",
+    "Bowling",
+    "Boxing",
+    "Breakout",
+    "Centipede",
+    "ChopperCommand",
+    "CrazyClimber",
+    "DemonAttack",
+    "DoubleDunk",
+    "Enduro",
+    "FishingDerby",
+    "Freeway",
+    "Gopher",
+    "Gravitar",
+    "IceHockey",
+    "Jamesbond",
+    "Kangaroo",
+    "Krull",
+    "KungFuMaster",
+    "NameThisGame",
+    "Pong",
+    "PrivateEye",
+    "Qbert",
+    "Riverraid",
+    "RoadRunner",
+    "Robotank",
+    "SpaceInvaders",
+    "StarGunner",
+    "TimePilot",
+    "UpNDown",
+    "VideoPinball",
+    "WizardOfWor",
+    "Zaxxon",
+]
+
+
+@pytest.mark.parametrize("game", TABLE_7)
+def test_every_game_of_table_7_has_its_configuration(game: str) -> None:
+    config = load_config(f"atari/{game}/rim")
+    assert config.env.id == f"sticky/{game}"
+    assert config.name == f"atari/{find_game(game).rom}/rim"
+    assert get_suite(config.env.id).train.env_id in gymnasium.registry
+
+
+def test_the_setup_is_that_of_the_paper() -> None:
+    """App. D.8: Kostrikov's PPO, with its games: no sticky actions, lives that end. Table 7: six RIMs, five active."""
+    config = load_config("atari/pong/rim")
+    assert isinstance(config.agent, PPOConfig)
+    minibatches = config.env.n_envs * config.agent.n_steps // config.agent.batch_size
+    assert (config.env.n_envs, config.agent.n_steps, minibatches, config.agent.n_epochs) == (8, 128, 4, 4)
+    assert (config.agent.learning_rate, config.agent.learning_rate_schedule) == (2.5e-4, "linear")
+    assert (config.agent.gamma, config.agent.gae_lambda) == (0.99, 0.95)
+    assert (config.agent.clip_range, config.agent.ent_coef) == (0.1, 0.01)
+    assert (config.agent.vf_coef, config.agent.max_grad_norm) == (0.5, 0.5)
+    assert (config.core.options["num_units"], config.core.options["num_active"]) == (6, 5)
+    _, played = resolve(config.env.id, **config.env.kwargs)
+    assert config.train.total_timesteps * played["frameskip"] == 40_000_000
+    assert (played["repeat_action_probability"], played["terminal_on_life_loss"], played["noop_max"]) == (0, True, 30)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_configurations_differ_in_their_core_alone(core: str) -> None:
+    rim, other = load_config("atari/pong/rim"), load_config(f"atari/pong/{core}")
+    assert (other.agent, other.train) == (rim.agent, rim.train)
+    assert other.core.name == core
+    assert other.core.options["hidden_size"] == rim.core.options["hidden_size"]
+    assert other.env.kwargs == {"frame_stack": 4 if core == "feedforward" else 1}
+
+
+def test_another_game_changes_the_game_alone() -> None:
+    pong, other = load_config("atari/pong/lstm"), load_config("atari/spaceinvaders/lstm")
+    assert (other.name, other.env.id) == ("atari/space_invaders/lstm", "sticky/SpaceInvaders")
+    assert (other.core, other.agent, other.train) == (pong.core, pong.agent, pong.train)
+    assert (other.env.n_envs, other.env.backend, other.env.kwargs) == (
+        pong.env.n_envs,
+        pong.env.backend,
+        pong.env.kwargs,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("atari/pongg/rim", r"unknown game 'pongg' in configuration 'atari/pongg/rim'; did you mean 'pong'\?"),
+        ("atari/alien/rimm", r"unknown configuration 'atari/alien/rimm'; did you mean 'atari/alien/rim'\?"),
+        ("atari/pong", r"unknown configuration 'atari/pong'; did you mean 'atari/pong/.*'\?"),
+    ],
+)
+def test_mistakes_are_named(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        load_config(name)
+
+
+def test_a_suite_is_stored_under_one_name() -> None:
+    assert load_config("atari/pong/rim", ["--env.id", "modes/space_invaders"]).env.id == "modes/SpaceInvaders"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--env.id", "modes/pongg"], ["'pongg'", "'pong'"]),
+        (["--env.id", "modes/Assault"], ["Assault has one mode"]),
+        (["--env.kwargs.preset", "lagacy"], ["unknown preset 'lagacy'", "'legacy'"]),
+        (["--env.kwargs.mode", "1"], ["takes no 'mode'", "'subproc'"]),
+        (["--env.backend", "dummy", "--env.kwargs.mode", "9"], ["Pong has no mode 9", "0, 1"]),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(words: list[str], said: list[str], tmp_path: Path) -> None:
+    answer = call("train", "atari/pong/rim", *words, "--run-dir", tmp_path / "run", "--quiet")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert all(part in answer.err for part in said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_split_of_the_suite_is_evaluated(tmp_path: Path) -> None:
+    short = ("--env.kwargs.max_num_frames_per_episode", "80", "--core.hidden_size", "12", "--agent.features_dim", "8")
+    few = ("--env.n_envs", "2", "--agent.n_steps", "16", "--agent.batch_size", "32", "--total-timesteps", "32")
+    for env_id, held_out in (
+        ("sticky/Pong", {"sticky"}),
+        ("modes/Pong", {"difficulty_1", "difficulty_2", "difficulty_3", "mode_1"}),
+    ):
+        run = tmp_path / env_id
+        succeed("train", "atari/pong/lstm", "--env.id", env_id, *short, *few, "--run-dir", run, "--quiet")
+        succeed("evaluate", run, "--episodes", "1", "--n-envs", "1", "--no-random", "--quiet")
+        splits = read_json(run / "evaluation.json")["splits"]
+        assert splits.keys() == {"train"} | held_out
+        assert {name for name, split in splits.items() if split["held_out"]} == held_out
