@@ -100,11 +100,13 @@ def decode_tiles(one_hot: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([part.argmax(axis=-1) for part in parts], axis=-1).astype(np.uint8)
 
 
-# What a tile can be, from dark to bright. Things to act on are bright; a thing that is not listed is black.
+# What a tile can be, from dark to bright, in equal steps; a thing that is not listed is black. What can be held is far
+# apart, because it is what agents most often have to tell apart.
 _BRIGHTNESS_ORDER = (
-    *("empty", "floor", "wall", "open door", "closed door", "locked door"),
-    *("key", "ball", "box", "goal", "lava", "agent"),
+    *("empty", "floor", "wall", "lava", "open door", "key", "closed door", "goal", "box", "locked door", "agent"),
+    "ball",
 )
+_PALE = {"open door", "closed door", "locked door", "box"}
 
 
 def _color_of(kind: int, color: int, state: int) -> list[int]:
@@ -115,8 +117,9 @@ def _color_of(kind: int, color: int, state: int) -> list[int]:
     if name not in _BRIGHTNESS_ORDER:
         return [0, 0, 0]
     brightness = 24 + 21 * _BRIGHTNESS_ORDER.index(name)
+    grey = brightness / 2 if name in _PALE else 0.0
     hue = COLORS["grey" if name == "empty" else IDX_TO_COLOR[color]]
-    return [round(brightness * int(channel) / int(hue.max())) for channel in hue]
+    return [round(grey + (brightness - grey) * int(channel) / int(hue.max())) for channel in hue]
 
 
 _COLOR_OF_CODE: NDArray[np.uint8] = np.array([_color_of(*cell) for cell in CELL_OF_CODE.tolist()], dtype=np.uint8)
@@ -125,9 +128,10 @@ _COLOR_OF_CODE: NDArray[np.uint8] = np.array([_color_of(*cell) for cell in CELL_
 def color_tiles(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Turn MiniGrid's tile encoding into a picture of one pixel a tile.
 
-    The hue is MiniGrid's colour of the thing, with its brightest channel at full scale; how bright it is says what the
-    thing is: black for what is not seen, then in steps of 21 of 255 empty (24), floor, wall, open, closed and locked
-    door, key, ball, box, goal, lava, agent (255). Empty tiles are grey.
+    The hue is MiniGrid's colour of the thing. The brightest of the three channels says what the thing is: empty 24,
+    floor 45, wall 66, lava 87, open door 108, key 129, closed door 150, goal 171, box 192, locked door 213, agent 234,
+    ball 255. Doors and boxes are pale, half-way to a grey as bright as they are. What is not seen is black,
+    what is empty grey.
 
     No two tiles share a colour; the nearest two are 21 of 255 apart in one channel. The mean over a rendered tile would
     be another choice, but it has a key and a box of the same colour 4 apart.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
 from stable_baselines3.common.torch_layers import NatureCNN
 
@@ -61,6 +62,44 @@ def test_the_nature_map_is_what_nature_cnn_flattens() -> None:
     assert parts.num_positions == 49
     positions = parts(images).view(2, 49, 64)
     assert th.allclose(whole.linear(positions.transpose(1, 2).flatten(1)), whole(images), atol=1e-6)
+
+
+def rooms(tiles: str, count: int) -> tuple[dict[str, th.Tensor], th.Tensor]:
+    """First observations of so many rooms, as extractors get them, and the tile that each mission names (49: none)."""
+    env: Any = make_env("distractors", tiles=tiles)
+    seen, wanted = [], []
+    for seed in range(count):
+        seen.append(env.reset(seed=seed)[0])
+        cells = env.unwrapped.gen_obs()["image"]
+        target = (OBJECT_TO_IDX[env.unwrapped.target_type], COLOR_TO_IDX[env.unwrapped.target_color])
+        at = np.argwhere((cells[..., 0] == target[0]) & (cells[..., 1] == target[1]))
+        wanted.append(int(at[0] @ (7, 1)) if len(at) else 49)
+    images = th.as_tensor(np.stack([obs["image"] for obs in seen])).float()
+    if tiles == "colors":
+        images = images.permute(0, 3, 1, 2) / 255
+    return {"image": images, "mission": th.as_tensor(np.stack([obs["mission"] for obs in seen]))}, th.tensor(wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tiles", ["one_hot", "colors"])
+def test_the_object_of_the_mission_is_found_in_new_rooms(tiles: str) -> None:
+    """Reached: 0.997 with one-hot tiles, 0.988 with colours; 0.78 with colours of evenly stepped brightness."""
+    obs, wanted = rooms(tiles, 6000)
+    shape, high = ((3, 7, 7), 255) if tiles == "colors" else ((7, 7, 20), 1)
+    th.manual_seed(0)
+    mission = make_env("distractors").observation_space["mission"]  # type: ignore[index]
+    extractor = MiniGridExtractor(spaces.Dict({"image": spaces.Box(0, high, shape, np.uint8), "mission": mission}))
+    head = th.nn.Linear(128, 50)
+    optimizer = th.optim.Adam([*extractor.parameters(), *head.parameters()], 1.5e-3)
+    for _ in range(900):
+        batch = th.randint(0, 5000, (256,))
+        answers = head(extractor({key: value[batch] for key, value in obs.items()}))
+        optimizer.zero_grad()
+        th.nn.functional.cross_entropy(answers, wanted[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    with th.no_grad():
+        answers = head(extractor({key: value[5000:] for key, value in obs.items()})).argmax(1)
+    assert (answers == wanted[5000:]).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("sharing", ["shared", "separate", "actor_only"])
