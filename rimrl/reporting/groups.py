@@ -148,7 +148,9 @@ def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:
 def _key(run: RunResults) -> tuple[Any, ...]:
     if not run.config:
         return ("", str(run.path.resolve()))
-    return tuple(sorted((key, repr(value)) for key, value in settings(run).items()))
+    # An option that is off is the same as one that the version a run was trained with did not have yet.
+    chosen = {key: value for key, value in settings(run).items() if value is not None and value is not False}
+    return tuple(sorted((key, repr(value)) for key, value in chosen.items()))
 
 
 def settings(run: RunResults) -> dict[str, Any]:
