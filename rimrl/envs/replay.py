@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, SupportsFloat
+from typing import Any, NoReturn, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -135,6 +136,33 @@ class Replayable(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         assert self._marked is not None
         if self._marked[2:] != (record.observation, record.total_reward):
             raise ReplayError("the same actions led elsewhere")
+
+
+class LastWords(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """End the process when the environment raises, after one line on standard error; for a process of its own."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            self._say(error)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Advance the environment."""
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            self._say(error)
+
+    def _say(self, error: Exception) -> NoReturn:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"rimrl: the environment raised {reason} in a process of its own", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
 
 
 def digest(observation: Any) -> str:

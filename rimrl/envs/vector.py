@@ -267,8 +267,10 @@ def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, 
 
 def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
     """Make an environment in a process of its own, which a Ctrl-C meant for the main process must not end."""
+    from rimrl.envs.replay import LastWords  # noqa: PLC0415
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return make()
+    return LastWords(make())
 
 
 def _make_replayable(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:

@@ -169,7 +169,6 @@ def put_back(
     agent._last_episode_starts = starts
     agent._last_states = states
     if evaluation is not None:
-        evaluation.n_calls = num_timesteps // agent.n_envs
         if "evaluation" in fields:
             old = fields.nested("evaluation")
             evaluation.best_mean_reward = old.number("best_mean_reward", finite=False)

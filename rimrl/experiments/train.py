@@ -109,7 +109,9 @@ class Training:
         """
         agent, run = self.agent, self._run
         remaining = self.config.train.total_timesteps - agent.num_timesteps
-        begun = agent.num_timesteps > 0
+        begun = agent._last_obs is not None
+        for callback in self._callbacks:
+            callback.n_calls = agent.num_timesteps // agent.n_envs
         status: Status = "failed"
         failure: Exception | None = None
         try:

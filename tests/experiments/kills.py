@@ -1,7 +1,7 @@
 """Kills (-9) a training at random moments until it has come through; run as a process of its own.
 
-``python -m tests.experiments.kills RUN KILLS SEED WORD…`` trains in children that are forked once everything is imported,
-so that the moments fall into the training and not into the imports. Prints how often it killed.
+``python -m tests.experiments.kills RUN KILLS SEED WORD…`` trains in children that are forked once everything is
+imported, so that the moments fall into the training and not into the imports. Prints how often it killed.
 """
 
 from __future__ import annotations
