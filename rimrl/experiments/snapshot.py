@@ -162,18 +162,18 @@ def put_back(
 
     inexact = _put_back_vector(agent.env, fields.nested("training"), "training", tensors)
     if inexact is not None:
-        agent.env.seed((0 if agent.seed is None else agent.seed) + num_timesteps % 2**30 + 1)  # levels of their own
+        # Other levels than the first ones again; the simulators in C++ have no larger seeds.
+        agent.env.seed(((agent.seed or 0) + num_timesteps + 1) % (2**31 - 1 - agent.n_envs))
         observation = agent.env.reset()
         starts = np.ones(agent.n_envs, dtype=bool)
     agent._last_obs = observation
     agent._last_episode_starts = starts
     agent._last_states = states
-    if evaluation is not None:
-        if "evaluation" in fields:
-            old = fields.nested("evaluation")
-            evaluation.best_mean_reward = old.number("best_mean_reward", finite=False)
-            evaluation.last_mean_reward = old.number("last_mean_reward", finite=False)
-            inexact = _put_back_vector(evaluation.eval_env, old.nested("env"), "evaluation", tensors) or inexact
+    if evaluation is not None and "evaluation" in fields:
+        old = fields.nested("evaluation")
+        evaluation.best_mean_reward = old.number("best_mean_reward", finite=False)
+        evaluation.last_mean_reward = old.number("last_mean_reward", finite=False)
+        inexact = _put_back_vector(evaluation.eval_env, old.nested("env"), "evaluation", tensors) or inexact
     _put_back_random(fields.nested("random"), tensors)  # the last: everything above may draw
     return inexact
 

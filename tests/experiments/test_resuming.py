@@ -29,7 +29,14 @@ UPDATE = 64  # steps of an iteration of SMALL
 STEPS = 6 * UPDATE
 WORDS = (
     *("distractors/rim", *SMALL, "--train.eval_freq", "96", "--train.eval_episodes", "2"),
-    *("--agent.learning_rate_schedule", "constant", "--train.resume_freq", str(2 * UPDATE), "--train.checkpoint_freq", "128"),
+    *(
+        "--agent.learning_rate_schedule",
+        "constant",
+        "--train.resume_freq",
+        str(2 * UPDATE),
+        "--train.checkpoint_freq",
+        "128",
+    ),
 )
 CLOCK = {"time/fps", "time/time_elapsed"}
 
