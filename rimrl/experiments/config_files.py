@@ -261,7 +261,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
             "train.eval_episodes",
         ),
     ),
-    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq")),
+    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq", "train.resume_freq")),
     "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda")),
     "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
 }
