@@ -80,6 +80,7 @@ class Transfer:
         self.folder = folder
         if folder.exists() and not (folder.is_dir() and (_is_ours(folder) or not any(folder.iterdir()))):
             raise UsageError(f"{folder} holds something else than a transfer; choose another --run-dir")
+        self._experiments: dict[tuple[str, str, str], ExperimentConfig] = {}
         self.cells = list(self._plan())
         for cell in self.cells:
             self._check_same(cell)
@@ -100,7 +101,7 @@ class Transfer:
         except (OSError, ValueError, KeyError, TypeError):
             return "waiting"
 
-    def run(self, progress_bar: bool = True, after_each: Callable[[], None] = lambda: None) -> bool:
+    def run(self, progress_bar: bool = True, after_each: Callable[[], object] = lambda: None) -> bool:
         """Train what has not finished yet; a run that fails does not keep others from being trained.
 
         Args:
@@ -153,9 +154,10 @@ class Transfer:
             for core in config.cores:
                 for target in config.targets:
                     for method in config.methods:
-                        origins = config.sources if METHODS[method].from_source else [None]
-                        for source in origins:
-                            start = None if source is None else trained[core, source.name]
+                        starts: list[Cell | None] = [None]
+                        if METHODS[method].from_source:
+                            starts = [trained[core, source.name] for source in config.sources]
+                        for start in starts:
                             yield self._target(core, target, method, start, seed)
 
     def _source(self, core: str, source: Task, seed: int) -> Cell:
@@ -182,12 +184,20 @@ class Transfer:
         return Cell(core, method, source, target.name, seed, path, replace(config, agent=agent))
 
     def _experiment(self, core: str, task: Task, seed: int, total_timesteps: int, label: str) -> ExperimentConfig:
-        changes = {f"env.kwargs.{key}": value for key, value in task.kwargs.items()}
-        changes |= self.config.overrides
-        changes |= {"env.id": task.env, "train.seed": seed, "train.total_timesteps": total_timesteps}
-        words = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
-        config = load_config(self.config.cores[core], words)
-        return replace(config, name=f"{self.config.name}/{label}")
+        key = (core, task.env, json.dumps(task.kwargs, default=str))
+        if key not in self._experiments:  # reading one takes a while, and there are many seeds and methods
+            changes = {f"env.kwargs.{name}": value for name, value in task.kwargs.items()}
+            changes |= self.config.overrides | {"env.id": task.env}
+            words = [
+                f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changes.items()
+            ]
+            self._experiments[key] = load_config(self.config.cores[core], words)
+        config = self._experiments[key]
+        return replace(
+            config,
+            name=f"{self.config.name}/{label}",
+            train=replace(config.train, seed=seed, total_timesteps=total_timesteps),
+        )
 
     def _check_same(self, cell: Cell) -> None:
         """Refuse to take a run for another one that the configuration asks for now."""

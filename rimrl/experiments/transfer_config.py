@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -23,7 +23,7 @@ class Method(NamedTuple):
             method is the same for all sources.
     """
 
-    trunk: str
+    trunk: Literal["learned", "frozen", "progressive"]
     from_source: bool
 
 

@@ -294,11 +294,12 @@ def score_folder(folder: Path) -> dict[str, Any]:
         if area is not None:
             run |= {"area": area.area, "curve": list(area.curve)}
     found = scores(areas, random)
-    return plan | {
+    scored: dict[str, Any] = plan | {
         "bins": BINS,
         "scores": [_plain(score) for score in found],
         "counts": [asdict(count) for count in counts(found)],
     }
+    return scored
 
 
 def save_scores(folder: Path) -> dict[str, Any]:

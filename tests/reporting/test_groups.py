@@ -195,3 +195,16 @@ def test_a_damaged_configuration(content: str, tmp_path: Path) -> None:
     (path / "config.yaml").write_text(content)
     with pytest.raises(UsageError, match=r"config\.yaml is damaged"):
         read_runs([path])
+
+
+def test_runs_of_a_transfer_differ_in_the_seed_of_their_source(tmp_path: Path) -> None:
+    def run(seed: int, source: str) -> Path:
+        start = f"out/sources/{source}/seed_{seed}"
+        config = {"name": "t/rim-frozen", "agent": {"init_from": start}, "train": {"seed": seed}}
+        path = tmp_path / f"{source}_{seed}"
+        write_run(path, {"train": split()})
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        return path
+
+    groups = group_runs(read_runs([run(seed, source) for source in ("a", "b") for seed in (0, 1)]))
+    assert [[member.seed for member in group.runs] for group in groups] == [[0, 1], [0, 1]]
