@@ -57,6 +57,7 @@ def test_shipped_transfers_can_be_planned(name: str, tmp_path: Path) -> None:
     assert load_transfer(str(copy)) == config
 
 
+@pytest.mark.slow
 def test_the_papers_protocol(tmp_path: Path) -> None:
     config = load_transfer("transfer/atari")
     assert [task.name for task in config.sources] == ["Pong", "River Raid", "Seaquest"]

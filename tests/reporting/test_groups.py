@@ -22,6 +22,7 @@ def run(
 ) -> Path:
     """A run whose configuration is a RIM's with dotted changes."""
     settings: dict[str, Any] = {"name": config, "env": {"id": "distractors", "kwargs": {}}, "core": dict(RIM)}
+    settings["agent"] = {}
     settings["train"] = {"seed": seed, "total_timesteps": 1000, "device": "auto"}
     for key, value in changes.items():
         group, name = key.split("__")
@@ -198,13 +199,10 @@ def test_a_damaged_configuration(content: str, tmp_path: Path) -> None:
 
 
 def test_runs_of_a_transfer_differ_in_the_seed_of_their_source(tmp_path: Path) -> None:
-    def run(seed: int, source: str) -> Path:
-        start = f"out/sources/{source}/seed_{seed}"
-        config = {"name": "t/rim-frozen", "agent": {"init_from": start}, "train": {"seed": seed}}
-        path = tmp_path / f"{source}_{seed}"
-        write_run(path, {"train": split()})
-        (path / "config.yaml").write_text(yaml.safe_dump(config))
-        return path
-
-    groups = group_runs(read_runs([run(seed, source) for source in ("a", "b") for seed in (0, 1)]))
+    runs = [
+        run(tmp_path / f"{source}_{seed}", seed, agent__init_from=f"out/sources/{source}/seed_{seed}")
+        for source in ("a", "b")
+        for seed in (0, 1)
+    ]
+    groups = group_runs(read_runs(runs))
     assert [[member.seed for member in group.runs] for group in groups] == [[0, 1], [0, 1]]
