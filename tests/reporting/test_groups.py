@@ -205,3 +205,13 @@ def test_a_damaged_configuration(content: str, tmp_path: Path) -> None:
     (path / "config.yaml").write_text(content)
     with pytest.raises(UsageError, match=r"config\.yaml is damaged"):
         read_runs([path])
+
+
+def test_runs_of_a_transfer_differ_in_the_seed_of_their_source(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path / f"{source}_{seed}", seed, agent__init_from=f"out/sources/{source}/seed_{seed}")
+        for source in ("a", "b")
+        for seed in (0, 1)
+    ]
+    groups = group_runs(read_runs(runs))
+    assert [[member.seed for member in group.runs] for group in groups] == [[0, 1], [0, 1]]
