@@ -137,7 +137,8 @@ def curve_by_hand(monitor: Path, total: int) -> list[float]:
         position += length
         inside[min(19, int(position // (total / 20)))].append(value)
     known = [(i, sum(each) / len(each)) for i, each in enumerate(inside) if each]
-    return [float(np.interp(i, *zip(*known, strict=True))) for i in range(20)]
+    places, means = [i for i, _ in known], [mean for _, mean in known]
+    return [float(np.interp(i, places, means)) for i in range(20)]
 
 
 @pytest.mark.slow
@@ -213,7 +214,7 @@ def test_source_runs_that_exist_are_taken_and_have_to_fit(tmp_path: Path) -> Non
 def test_a_run_that_fails_does_not_keep_others_from_being_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.train
+    real: Any = vars(module)["train"]
 
     def train(config: Any, path: Path, progress_bar: bool) -> Any:
         if config.agent.trunk == "frozen":
