@@ -133,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_report(verbs)
     _add_watch(verbs)
+    _add_sharing(verbs)
 
     listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
     listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
@@ -175,6 +176,19 @@ def _add_watch(verbs: _Verbs) -> None:
     watch.add_argument("--seed", type=int, metavar="N", help="seed of the levels (default far from training's)")
     watch.add_argument("--quiet", action="store_true", help="no progress on standard error")
     watch.set_defaults(verb=_watch)
+
+
+def _add_sharing(verbs: _Verbs) -> None:
+    export = verbs.add_parser(
+        "export",
+        help="write a trained agent without code, to share it",
+        description="Write a run's agent as safetensors and a JSON card. 'rimrl.load', 'evaluate', 'inspect' and "
+        "'watch' take the folder, and nothing in it can run code.",
+    )
+    export.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    export.add_argument("output", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
+    export.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
+    export.set_defaults(verb=_export)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -330,6 +344,15 @@ def _watch(options: argparse.Namespace) -> int:
     if not film.units:
         print(f"core {run.config.core.name!r} has no units to show: the film shows the game and what is done")
     print(f"film: {file}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from rimrl.experiments.export import export  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+
+    folder = export(Run.open(options.run), options.output, best=options.best)
+    print(f"exported {options.run}: {folder}")
     return 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import zipfile
 from pathlib import Path
 
 import torch as th
@@ -12,8 +14,9 @@ from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
 from rimrl.agents.saved.archive import load_archive, read_bytes
 from rimrl.agents.saved.build import ALGORITHMS
-from rimrl.agents.saved.exported import CARD, WEIGHTS, load_exported
+from rimrl.agents.saved.exported import load_exported
 from rimrl.agents.saved.inert import NotPlainError
+from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
 
 
@@ -62,10 +65,11 @@ def load(
 
 
 def _unpickle(content: bytes, file: Path, env: GymEnv | None, device: th.device | str) -> RecurrentPPO | RecurrentA2C:
-    reasons = []
-    for algorithm in ALGORITHMS.values():
-        try:
-            return algorithm.load(io.BytesIO(content), env=env, device=device)
-        except Exception as error:
-            reasons.append(" ".join(str(error).split()) or type(error).__name__)
-    raise UsageError(f"{file} was not saved by rimrl, or by a version that does not fit ({reasons[0]})")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            data = json.loads(archive.read("data"))
+        algorithm = ALGORITHMS["RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"]
+        return algorithm.load(io.BytesIO(content), env=env, device=device)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{file} was not saved by rimrl, or does not fit ({reason})") from error

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
-from rimrl.agents.saved.build import AgentSpec, build
+from rimrl.agents.saved.build import AgentSpec, build, largest_size
 from rimrl.agents.saved.fields import choice, integer, number, switch
 from rimrl.agents.saved.inert import NotPlainError, read_inert, to_plain
 from rimrl.agents.saved.options import (
@@ -71,7 +71,7 @@ def load_archive(
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     settings = {key: _setting(key, _plain(data[key]), where) for key in _SETTINGS if key in data}
     policy_class = POLICIES[choice(_plain(data["policy_class"]), f"{where}: policy_class", "policy", list(POLICIES))]
-    largest = sum(tensor.numel() for tensor in weights.values())
+    largest = largest_size(weights)
     spec = AgentSpec(
         algorithm,
         policy_class,
@@ -125,8 +125,9 @@ def _damaged(where: str, error: Exception) -> UsageError:
 
 def _class_names() -> dict[str, str]:
     """The classes that a file may name, by where they are defined."""
-    names = {}
-    for classes in (POLICIES, EXTRACTORS, ACTIVATIONS, OPTIMIZERS):
+    names: dict[str, str] = {}
+    lists: tuple[dict[str, Any], ...] = (POLICIES, EXTRACTORS, ACTIVATIONS, OPTIMIZERS)
+    for classes in lists:
         names |= {f"{cls.__module__}.{cls.__qualname__}": name for name, cls in classes.items()}
     for name in CORES:
         cls = core_class(name)
@@ -148,21 +149,20 @@ def _setting(key: str, value: Any, where: str) -> Any:
     place = f"{where}: {key}"
     if value is None and key in _MAY_BE_NONE:
         return None
+    if key in _WORDS and not isinstance(value, str):
+        raise UsageError(f"{place} must be text, got {str(value)[:40]!r}")
+    found: Any = value
     if key in _INTEGERS:
-        return integer(value, place, -1, 2**32)
-    if key in _COUNTERS:
-        return integer(value, place, 0, 2**53)
-    if key in _NUMBERS:
-        return number(value, place)
-    if key in _SWITCHES:
-        return switch(value, place)
-    if key in _WORDS:
-        if not isinstance(value, str):
-            raise UsageError(f"{place} must be text, got {str(value)[:40]!r}")
-        return value
-    if isinstance(value, dict) and value.get("schedule") == "linear":
-        return LinearSchedule(*(number(value[end], place) for end in ("start", "end", "end_fraction")))
-    return number(value, place)
+        found = integer(value, place, -1, 2**32)
+    elif key in _COUNTERS:
+        found = integer(value, place, 0, 2**53)
+    elif key in _SWITCHES:
+        found = switch(value, place)
+    elif isinstance(value, dict) and value.get("schedule") == "linear":
+        found = LinearSchedule(*(number(value[end], place) for end in ("start", "end", "end_fraction")))
+    elif key in _NUMBERS or key in _SCHEDULES:
+        found = number(value, place)
+    return found
 
 
 _SETTINGS = (*_INTEGERS, *_COUNTERS, *_NUMBERS, *_SWITCHES, *_SCHEDULES, *_WORDS)
@@ -207,4 +207,3 @@ def read_bytes(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
-

@@ -7,7 +7,7 @@ people and for `rimrl.experiments`.
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,14 @@ from torch import Tensor
 
 from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
-from rimrl.agents.saved.build import ALGORITHMS, AgentSpec, build, own_tensors
+from rimrl.agents.saved.build import ALGORITHMS, AgentSpec, build, largest_size, own_tensors
+from rimrl.agents.saved.card import FORMAT, FORMAT_VERSION, read_card
 from rimrl.agents.saved.fields import choice, fields_of, integer, switch
+from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.agents.saved.options import POLICIES, options_from_json, options_to_json
 from rimrl.agents.saved.spaces import space_from_json, space_to_json
 from rimrl.errors import UsageError
 
-CARD, WEIGHTS = "card.json", "model.safetensors"
-FORMAT, FORMAT_VERSION = "rimrl-agent", 1
-_LARGEST_CARD = 2**25
 _FIELDS = (
     "algorithm",
     "policy",
@@ -38,6 +37,30 @@ _FIELDS = (
     "autocast",
     "num_timesteps",
 )
+
+
+def write_exported(agent: RecurrentPPO | RecurrentA2C, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the card and the weights of an agent into an existing folder.
+
+    Args:
+        agent: The agent.
+        folder: Gets ``card.json`` and ``model.safetensors``.
+        facts: What else the card says, plain values.
+
+    Raises:
+        UsageError: If the agent or the facts hold something that cannot be written down, or weights are not finite.
+    """
+    card = {"format": FORMAT, "format_version": FORMAT_VERSION, "agent": agent_to_json(agent), **(facts or {})}
+    weights = weights_to_bytes(agent)
+    try:
+        text = json.dumps(card, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the agent cannot be exported: JSON has no word for what it holds ({error})") from None
+    try:
+        (folder / WEIGHTS).write_bytes(weights)
+        (folder / CARD).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror}") from None
 
 
 def agent_to_json(agent: RecurrentPPO | RecurrentA2C) -> dict[str, Any]:
@@ -74,34 +97,6 @@ def weights_to_bytes(agent: RecurrentPPO | RecurrentA2C) -> bytes:
     return save(tensors, metadata={"format": "pt"})
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of an exported folder, its format checked.
-
-    Raises:
-        UsageError: If there is none, or it is no card of a known version.
-    """
-    file = folder / CARD
-    try:
-        if file.stat().st_size > _LARGEST_CARD:
-            raise UsageError(f"{file} is larger than {_LARGEST_CARD // 2**20} MiB, which no card is")
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        raise UsageError(f"no {file}; rimrl export writes it") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    except UsageError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} is not valid JSON ({' '.join(str(error).split())[:120]})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UsageError(f"{file} is not a card of rimrl export: it does not say format {FORMAT!r}")
-    if content.get("format_version") != FORMAT_VERSION:
-        raise UsageError(
-            f"{file} has format_version {str(content.get('format_version'))[:20]!r}; this rimrl reads {FORMAT_VERSION}"
-        )
-    return content
-
-
 def load_exported(
     folder: Path, env: GymEnv | None = None, device: th.device | str = "auto"
 ) -> RecurrentPPO | RecurrentA2C:
@@ -121,7 +116,7 @@ def load_exported(
     where = f"{folder / CARD}: agent"
     found = fields_of(read_card(folder).get("agent"), _FIELDS, where)
     weights = _read_weights(folder / WEIGHTS)
-    largest = sum(tensor.numel() for tensor in weights.values())
+    largest = largest_size(weights)
     settings = {
         "use_sde": switch(found["use_sde"], f"{where}.use_sde"),
         "autocast": None if found["autocast"] is None else choice(found["autocast"], where, "autocast", ("bf16",)),
@@ -167,16 +162,3 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 def _require_finite(name: str, tensor: Tensor, where: str) -> None:
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
         raise UsageError(f"{where} has weights {name[:80]!r} that are NaN or infinite: has learning diverged?")
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def is_finite_json(value: Any) -> bool:
-    """Whether JSON has a word for every number in it."""
-    if isinstance(value, dict):
-        return all(map(is_finite_json, value.values()))
-    if isinstance(value, list):
-        return all(map(is_finite_json, value))
-    return not isinstance(value, float) or math.isfinite(value)

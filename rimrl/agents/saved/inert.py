@@ -163,11 +163,12 @@ def _space(name: str, state: dict[str, Any], class_names: dict[str, str], depth:
 
 
 def _dtype(record: Any) -> np.dtype[Any]:
+    order: Any
     if isinstance(record, Inert) and record.origin == "numpy.dtype" and isinstance(record.args[0], str):
         dtype = np.dtype(record.args[0])
         order = record.state[1] if isinstance(record.state, tuple) and len(record.state) > 1 else "="
         if dtype.kind in "biuf" and order in ("<", ">", "|", "="):
-            return dtype.newbyteorder(order)
+            return dtype.newbyteorder("<" if order == "|" else order)  # bytes have no order
     if isinstance(record, type) and issubclass(record, Inert):
         module, _, name = record.origin.rpartition(".")
         if module == "numpy" and np.dtype(name).kind in "biuf":

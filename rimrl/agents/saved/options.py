@@ -60,7 +60,7 @@ def _to_json(value: Any, key: str) -> Any:
     if isinstance(value, type):
         if key == "core":
             return _core_name(value)
-        kind, known = _LISTS.get(key, ("class", {}))
+        _, known = _LISTS.get(key, ("class", {}))
         name = next((name for name, cls in known.items() if cls is value), None)
         if name is None:
             raise UsageError(
