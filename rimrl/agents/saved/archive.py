@@ -68,7 +68,6 @@ def load_archive(
     """
     data, weights, optimizer = _read(content, where)
     algorithm = "RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     settings = {key: _setting(key, _plain(data[key]), where) for key in _SETTINGS if key in data}
     policy_class = POLICIES[choice(_plain(data["policy_class"]), f"{where}: policy_class", "policy", list(POLICIES))]
     largest = largest_size(weights)
@@ -87,7 +86,7 @@ def load_archive(
         _check_optimizer(agent, optimizer, where)
         agent.policy.optimizer.load_state_dict(optimizer)
 
-    return build(spec, shapes, fill, env, get_device(device), where)
+    return build(spec, weights, fill, env, get_device(device), where)
 
 
 def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:

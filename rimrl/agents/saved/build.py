@@ -51,7 +51,7 @@ class AgentSpec:
 
 def build(
     spec: AgentSpec,
-    shapes: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, Tensor],
     fill: Callable[[RecurrentPPO | RecurrentA2C], None],
     env: GymEnv | None,
     device: th.device | str,
@@ -62,7 +62,7 @@ def build(
 
     Args:
         spec: The agent.
-        shapes: Name and shape of every tensor in the file.
+        weights: Every tensor in the file, by name.
         fill: Gives the agent its weights.
         env: Environment to go on with, or None.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
@@ -74,12 +74,12 @@ def build(
     """
     policy_kwargs = {"use_sde": bool(spec.settings.get("use_sde", False))} | spec.policy_kwargs
     try:
-        with _Budget(sum(map(_size, shapes.values()))):
+        with _Budget(sum(tensor.numel() for tensor in weights.values())):
             draft = spec.policy_class(spec.observation_space, spec.action_space, lambda _: 0.0, **policy_kwargs)
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UsageError(f"{where} does not describe a policy that can be built ({reason})") from None
-    check_shapes(own_tensors(draft) if shared_once else draft.state_dict(), shapes, where)
+    _check_weights(own_tensors(draft) if shared_once else draft.state_dict(), weights, where)
     del draft
 
     algorithm = ALGORITHMS[spec.algorithm]
@@ -126,21 +126,19 @@ def own_tensors(module: th.nn.Module) -> dict[str, Tensor]:
     return own
 
 
-def check_shapes(expected: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Refuse weights that are not those of the policy: names the first difference.
-
-    Raises:
-        UsageError: If a tensor is missing, superfluous or of another shape.
-    """
+def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are not those of the policy: names the first difference."""
     for name, tensor in expected.items():
-        if name not in shapes:
+        if name not in found:
             raise UsageError(f"{where} lacks the weights {name!r} of the policy that it describes")
-        if tuple(tensor.shape) != tuple(shapes[name]):
+        if tensor.shape != found[name].shape:
             raise UsageError(
-                f"{where}: the weights {name!r} have shape {list(shapes[name])}, but the policy that it describes "
+                f"{where}: the weights {name!r} have shape {list(found[name].shape)}, but the policy that it describes "
                 f"needs {list(tensor.shape)}"
             )
-    for name in shapes:
+        if tensor.dtype != found[name].dtype:
+            raise UsageError(f"{where}: the weights {name!r} are {found[name].dtype}, not {tensor.dtype}")
+    for name in found:
         if name not in expected:
             raise UsageError(f"{where} holds weights {str(name)[:80]!r} that the policy it describes does not have")
 
@@ -164,7 +162,3 @@ class _Budget(TorchFunctionMode):
             if self._left < 0:
                 raise UsageError(f"it needs far more weights than the {self._weights} in the file")
         return func(*args, **kwargs)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    return int(th.Size(shape).numel())
