@@ -190,6 +190,25 @@ def _add_sharing(verbs: _Verbs) -> None:
     export.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
     export.set_defaults(verb=_export)
 
+    push = verbs.add_parser(
+        "push",
+        help="put an exported agent on the Hugging Face Hub",
+        description="Put an exported agent on the Hugging Face Hub (needs rimrl[hub] and 'hf auth login').",
+    )
+    push.add_argument("folder", metavar="DIR", type=Path, help="a folder of rimrl export")
+    push.add_argument("repository", metavar="USER/NAME", help="made if missing")
+    push.add_argument("--private", action="store_true", help="for yourself alone")
+    push.set_defaults(verb=_push)
+
+    pull = verbs.add_parser(
+        "pull",
+        help="fetch an exported agent from the Hugging Face Hub",
+        description="Fetch the card and the weights of an exported agent (needs rimrl[hub]).",
+    )
+    pull.add_argument("repository", metavar="USER/NAME[@REVISION]", help="where it is")
+    pull.add_argument("folder", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
+    pull.set_defaults(verb=_pull)
+
 
 def _train(options: argparse.Namespace) -> int:
     from rimrl.experiments.config_files import load_config  # noqa: PLC0415
@@ -353,6 +372,20 @@ def _export(options: argparse.Namespace) -> int:
 
     folder = export(Run.open(options.run), options.output, best=options.best)
     print(f"exported {options.run}: {folder}")
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from rimrl.agents.saved.hub import push  # noqa: PLC0415
+
+    print(f"pushed {options.folder}: {push(options.folder, options.repository, options.private)}")
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from rimrl.agents.saved.hub import pull  # noqa: PLC0415
+
+    print(f"pulled {options.repository}: {pull(options.repository, options.folder)}")
     return 0
 
 

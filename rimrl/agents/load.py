@@ -15,6 +15,7 @@ from rimrl.agents.ppo import RecurrentPPO
 from rimrl.agents.saved.archive import load_archive, read_bytes
 from rimrl.agents.saved.build import ALGORITHMS
 from rimrl.agents.saved.exported import load_exported
+from rimrl.agents.saved.hub import PREFIX, pull
 from rimrl.agents.saved.inert import NotPlainError
 from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
@@ -30,7 +31,8 @@ def load(
     or a schedule of your own, is refused unless you trust it.
 
     Args:
-        path: A run folder (its ``model.zip`` is taken), a file that ``save`` wrote, or a folder of ``rimrl export``.
+        path: A run folder (its ``model.zip`` is taken), a file that ``save`` wrote, a folder of ``rimrl export``, or
+            ``"hf://user/name"`` for one on the Hugging Face Hub.
         env: Environment to go on with; not needed for ``predict``.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         trust: Unpickle a ``.zip`` as Stable-Baselines3 does, which runs whatever code is in it. Default False.
@@ -41,6 +43,8 @@ def load(
     Raises:
         UsageError: If there is no such file, it is damaged or not a saved agent, or would run code.
     """
+    if isinstance(path, str) and path.startswith(PREFIX):
+        path = pull(path)
     file = Path(path)
     if file.name == WEIGHTS or (file.is_dir() and (file / CARD).exists() and not (file / "model.zip").exists()):
         return load_exported(file if file.is_dir() else file.parent, env, device)
