@@ -6,8 +6,6 @@ import base64
 import io
 import json
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,10 +21,12 @@ from stable_baselines3.common.utils import LinearSchedule
 
 import rimrl
 from rimrl.agents.extractors import MiniGridExtractor
+from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.saved.inert import Inert, NotPlainError, read_inert
 from rimrl.errors import UsageError
 from tests.agents.test_exported import make_agent
 from tests.agents.test_saving import play
+from tests.sb3.helpers import SMALL_RIM, randomize, short_episodes
 
 
 class Payload:
@@ -241,14 +241,30 @@ def test_an_archive_that_unpacks_to_far_more_is_refused(parts: dict[str, bytes],
         rimrl.load(tmp_path / "agent.zip")
 
 
-def test_loading_in_a_process_of_its_own_imports_no_cloudpickle_entry(parts: dict[str, bytes], tmp_path: Path) -> None:
-    """The whole of `rimrl.load` with every way to unpickle taken away."""
+def test_loading_needs_no_way_to_unpickle(
+    parts: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("unpickled")
+
+    for module in (pickle, cloudpickle):
+        for name in ("load", "loads"):
+            monkeypatch.setattr(module, name, refuse)
     file = write(parts, tmp_path / "agent.zip")
-    code = (
-        "import sys, pickle, cloudpickle, rimrl.agents.load\n"
-        "def no(*a, **k): raise SystemExit('unpickled')\n"
-        "pickle.load = pickle.loads = cloudpickle.load = cloudpickle.loads = no\n"
-        "import rimrl; rimrl.load(sys.argv[1], device='cpu'); print('loaded')\n"
+    assert type(rimrl.load(file, device="cpu")) is rimrl.RecurrentPPO
+    with pytest.raises(UsageError, match="unpickled"):
+        rimrl.load(file, device="cpu", trust=True)
+
+
+def test_what_plain_contrib_trained_plays_whatever_its_minibatches(tmp_path: Path) -> None:
+    kwargs = {"core": "rim", "core_kwargs": SMALL_RIM}
+    agent = ContribRecurrentPPO(
+        RecurrentCorePolicy, short_episodes(2), n_steps=12, batch_size=8, policy_kwargs=kwargs, device="cpu"
     )
-    answer = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
-    assert answer.stdout == "loaded\n", answer.stderr
+    randomize(agent.policy)
+    agent.save(tmp_path / "agent.zip")
+    loaded = rimrl.load(tmp_path / "agent.zip", env=short_episodes(2), device="cpu")
+    for a, b in zip(play(loaded, agent.observation_space, 2), play(agent, agent.observation_space, 2), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert loaded.sequence_length == 4
+    loaded.learn(24)

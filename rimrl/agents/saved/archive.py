@@ -11,6 +11,7 @@ import base64
 import binascii
 import io
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,9 @@ def load_archive(
     data, weights, optimizer = _read(content, where)
     algorithm = "RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"
     settings = {key: _setting(key, _plain(data[key]), where) for key in _SETTINGS if key in data}
+    if "sequence_length" not in data and settings.get("batch_size"):
+        # Contrib cuts its minibatches anywhere; whole sequences of this length fill the same ones.
+        settings["sequence_length"] = math.gcd(settings["batch_size"], settings.get("n_steps", 1))
     policy_class = POLICIES[choice(_plain(data["policy_class"]), f"{where}: policy_class", "policy", list(POLICIES))]
     largest = largest_size(weights)
     spec = AgentSpec(

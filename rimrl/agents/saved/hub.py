@@ -97,9 +97,7 @@ def _hub() -> Any:
     try:
         return import_module("huggingface_hub")
     except ImportError:
-        raise UsageError(
-            "the Hugging Face Hub needs an extra: pip install 'rimrl[hub]'"
-        ) from None
+        raise UsageError("the Hugging Face Hub needs an extra: pip install 'rimrl[hub]'") from None
 
 
 def _one_line(error: Exception) -> str:

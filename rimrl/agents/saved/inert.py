@@ -127,6 +127,9 @@ def _object(record: Inert, class_names: dict[str, str], depth: int) -> Any:
     try:
         if module.startswith("gymnasium.spaces.") and name in {cls.__name__ for cls in _SPACES}:
             return _space(name, state, class_names, depth)
+        if record.origin == "rl_zoo3.utils.SimpleLinearSchedule":
+            start = to_plain(state["initial_value"], class_names, depth + 1)
+            return {"schedule": "linear", "start": start, "end": 0.0, "end_fraction": 1.0}
         if module == "stable_baselines3.common.utils":
             if name == "FloatSchedule":
                 return to_plain(state["value_schedule"], class_names, depth + 1)
