@@ -39,7 +39,8 @@ def test_the_zoo_can_build_every_experiment(env_id: str) -> None:
         agent = ContribRecurrentPPO(env=env_id, **settings, device="cpu")
         action, _ = agent.predict(agent.observation_space.sample())
         assert agent.action_space.contains(int(action))
-        assert agent.policy.core.hidden_size == 120  # type: ignore[attr-defined]
+        assert isinstance(agent.policy, rimrl.RecurrentCorePolicy)
+        assert agent.policy.core.hidden_size == 120
     else:
         assert env_id in ("default", "atari")
     steps = settings["n_steps"] * hyperparams[env_id]["n_envs"]
