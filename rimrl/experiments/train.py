@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap, has_copies, without_copies
+from rimrl.agents.load import load
 from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.transfer import start_from
 from rimrl.envs.vector import make_vec_env
 from rimrl.envs.vector_state import worker_processes
 from rimrl.errors import UsageError, unknown_name
@@ -214,13 +216,15 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
             "core": config.core.name,
             "core_kwargs": config.core.options,
             "core_sharing": settings.core_sharing,
+            "trunk": settings.trunk,
         },
         "seed": config.train.seed,
         "device": config.train.device,
         "autocast": settings.autocast,
     }
+    agent: RecurrentPPO | RecurrentA2C
     if isinstance(settings, PPOConfig):
-        return RecurrentPPO(
+        agent = RecurrentPPO(
             **common,
             batch_size=settings.batch_size,
             n_epochs=settings.n_epochs,
@@ -228,8 +232,12 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
             clip_range_vf=settings.clip_range_vf,
             target_kl=settings.target_kl,
         )
-    assert isinstance(settings, A2CConfig)
-    return RecurrentA2C(**common, use_rms_prop=settings.use_rms_prop, rms_prop_eps=settings.rms_prop_eps)
+    else:
+        assert isinstance(settings, A2CConfig)
+        agent = RecurrentA2C(**common, use_rms_prop=settings.use_rms_prop, rms_prop_eps=settings.rms_prop_eps)
+    if settings.init_from is not None:
+        start_from(agent.policy, load(settings.init_from, device=agent.device).policy, settings.init_from)
+    return agent
 
 
 def _policy_for(
