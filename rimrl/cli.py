@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     _add_watch(verbs)
     _add_transfer(verbs)
+    _add_sharing(verbs)
 
     listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
     listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
@@ -201,6 +202,38 @@ def _add_transfer(verbs: _Verbs) -> None:
     transfer.add_argument("--plan", action="store_true", help="list the runs and how far they are, and stop")
     transfer.add_argument("--quiet", action="store_true", help="no progress on standard error")
     transfer.set_defaults(verb=_transfer)
+
+
+def _add_sharing(verbs: _Verbs) -> None:
+    export = verbs.add_parser(
+        "export",
+        help="write a trained agent without code, to share it",
+        description="Write a run's agent as safetensors and a JSON card. 'rimrl.load', 'evaluate', 'inspect' and "
+        "'watch' take the folder, and nothing in it can run code.",
+    )
+    export.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    export.add_argument("output", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
+    export.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
+    export.set_defaults(verb=_export)
+
+    push = verbs.add_parser(
+        "push",
+        help="put an exported agent on the Hugging Face Hub",
+        description="Put an exported agent on the Hugging Face Hub (needs rimrl[hub] and 'hf auth login').",
+    )
+    push.add_argument("folder", metavar="DIR", type=Path, help="a folder of rimrl export")
+    push.add_argument("repository", metavar="USER/NAME", help="made if missing")
+    push.add_argument("--private", action="store_true", help="for yourself alone")
+    push.set_defaults(verb=_push)
+
+    pull = verbs.add_parser(
+        "pull",
+        help="fetch an exported agent from the Hugging Face Hub",
+        description="Fetch the card and the weights of an exported agent (needs rimrl[hub]).",
+    )
+    pull.add_argument("repository", metavar="USER/NAME[@REVISION]", help="where it is")
+    pull.add_argument("folder", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
+    pull.set_defaults(verb=_pull)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -438,6 +471,29 @@ def _transfer(options: argparse.Namespace) -> int:
     if not finished:
         print(f"rimrl: interrupted; {len(transfer.waiting)} runs are left, the same command goes on", file=sys.stderr)
         return INTERRUPTED
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from rimrl.experiments.export import export  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+
+    folder = export(Run.open(options.run), options.output, best=options.best)
+    print(f"exported {options.run}: {folder}")
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from rimrl.agents.saved.hub import push  # noqa: PLC0415
+
+    print(f"pushed {options.folder}: {push(options.folder, options.repository, options.private)}")
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from rimrl.agents.saved.hub import pull  # noqa: PLC0415
+
+    print(f"pulled {options.repository}: {pull(options.repository, options.folder)}")
     return 0
 
 

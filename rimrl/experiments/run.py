@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
@@ -60,12 +61,21 @@ class Run:
         """The agent at the end of training, or where it was interrupted."""
         return self.path / "model.zip"
 
+    @property
+    def is_export(self) -> bool:
+        """Whether this is a folder of ``rimrl export``, which is played like a run."""
+        return (self.path / CARD).is_file() and not (self.path / "config.yaml").is_file()
+
     def agent_file(self, best: bool = False) -> Path:
-        """The saved agent, at the end or at its best evaluation.
+        """The saved agent, at the end or at its best evaluation; an exported folder has one for both.
 
         Raises:
             UsageError: If there is none.
         """
+        if self.is_export:
+            if best:
+                raise UsageError(f"{self.path} is an export, which holds one agent; leave out --best")
+            return self.path / WEIGHTS
         file = self.path / "best_model.zip" if best else self.model_file
         if not file.is_file():
             why = "did not reach an evaluation (train.eval_freq); leave out --best" if best else "has no saved agent"
@@ -100,13 +110,15 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Open an existing run.
+        """Open an existing run, or a folder of ``rimrl export``.
 
         Raises:
             UsageError: If the folder is not there, or is not a run folder.
         """
         if not path.is_dir():
             raise UsageError(f"no run folder {path}")
+        if not (path / "config.yaml").is_file() and (path / CARD).is_file():
+            return cls(path, load_config(str(path / CARD)))
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
         return cls(path, load_config(str(path / "config.yaml")))
