@@ -131,6 +131,18 @@ def test_a_stopped_run_goes_on_to_the_same_end(at: int, whole: Path, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trunk", ["frozen", "progressive"])
+def test_a_transfer_goes_on(trunk: str, whole: Path, tmp_path: Path, stop: Any) -> None:
+    words = ("--agent.init_from", str(whole), "--agent.trunk", trunk)
+    assert begin(tmp_path / "whole", *words).code == 0
+    stop(2 * UPDATE + 4)
+    assert begin(tmp_path / "run", *words).code == 130
+    stop(10**9)
+    assert succeed("train", "--resume", tmp_path / "run", "--quiet").err == ""
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
