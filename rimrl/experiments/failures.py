@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rimrl.errors import RunFailedError, UsageError
 from rimrl.experiments.checkpoint_files import found
 
 TRACEBACK = "traceback.txt"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def explained(error: Exception, run: Path, num_timesteps: int) -> Exception:
@@ -33,11 +35,14 @@ def explained(error: Exception, run: Path, num_timesteps: int) -> Exception:
             f"{error} (at step {num_timesteps}; to go on from step {int(checkpoints[0].name)} with other settings: "
             f"rimrl train --resume {run} --agent.learning_rate … --accept-changes)"
         )
-    kept = False
-    with suppress(OSError):
-        (run / TRACEBACK).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        kept = True
-    details = f" (details: {run / TRACEBACK})" if kept else ""
+    file = run / TRACEBACK
+    try:
+        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        details = f" (details: {file})"
+    except OSError:
+        details = ""
+        with suppress(OSError):
+            file.unlink()
     advice = (
         f"to go on from step {int(checkpoints[0].name)}: rimrl train --resume {run}"
         if checkpoints
@@ -48,8 +53,9 @@ def explained(error: Exception, run: Path, num_timesteps: int) -> Exception:
 
 def _what_happened(error: Exception) -> str:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({error.strerror}); make room. It broke"
+    full = next((cause for cause in _causes(error) if getattr(cause, "errno", None) in _FULL), None)
+    if full is not None:
+        return f"the disk is full ({full}); make room. It broke"
     if isinstance(error, EOFError | BrokenPipeError | ConnectionError):
         return (
             "the process of an environment died (its own message, if it had any, is above; --env.backend dummy "
@@ -60,6 +66,14 @@ def _what_happened(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"a file cannot be written or read ({reason})"
     return f"training broke with {reason}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from: torch's writer hides what the system said."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 def _in_environment(error: Exception) -> bool:

@@ -79,6 +79,8 @@ class Run:
         file = self.path / "best_model.zip" if best else self.model_file
         if not file.is_file():
             why = "did not reach an evaluation (train.eval_freq); leave out --best" if best else "has no saved agent"
+            if not best and self.status == "running":
+                why = f"was stopped before its end, or goes on; to go on with it: rimrl train --resume {self.path}"
             raise UsageError(f"no {file}: the run {why}")
         return file
 

@@ -131,8 +131,11 @@ class Training:
                 self.checkpoints.write_pending()
         try:
             _save(agent, run.model_file)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+            status, failure = "failed", failure or error
+        try:
             run.set_status(status, agent.num_timesteps)
-        except (OSError, RuntimeError, UsageError) as error:
+        except UsageError as error:
             failure = failure or error
         finally:
             self.close()

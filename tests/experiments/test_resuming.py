@@ -106,7 +106,9 @@ def _state_tensors(agent: Any) -> list[th.Tensor]:
     return [value for entry in state.values() for value in entry.values()]
 
 
-@pytest.mark.parametrize("at", [40, 2 * UPDATE + 4, 5 * UPDATE + 60])
+@pytest.mark.parametrize(
+    "at", [2 * UPDATE + 4, *(pytest.param(at, marks=pytest.mark.slow) for at in (40, 5 * UPDATE + 60))]
+)
 def test_a_stopped_run_goes_on_to_the_same_end(at: int, whole: Path, tmp_path: Path, stop: Any) -> None:
     run = tmp_path / "run"
     stop(at)
@@ -128,6 +130,19 @@ def test_a_stopped_run_goes_on_to_the_same_end(at: int, whole: Path, tmp_path: P
     assert names == {path.name for path in (whole / "checkpoints").iterdir()}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("trunk", ["frozen", "progressive"])
+def test_a_transfer_goes_on(trunk: str, whole: Path, tmp_path: Path, stop: Any) -> None:
+    words = ("--agent.init_from", str(whole), "--agent.trunk", trunk)
+    assert begin(tmp_path / "whole", *words).code == 0
+    stop(2 * UPDATE + 4)
+    assert begin(tmp_path / "run", *words).code == 130
+    stop(10**9)
+    assert succeed("train", "--resume", tmp_path / "run", "--quiet").err == ""
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -228,6 +243,7 @@ def test_a_run_that_is_being_trained_is_left_alone(whole: Path) -> None:
     assert files(whole) == before
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_again(whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -238,6 +254,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(whole: Path, tmp_
     assert_same_run(whole, run)
 
 
+@pytest.mark.slow
 def test_environments_that_cannot_be_replayed_begin_anew(
     whole: Path, tmp_path: Path, stop: Any, monkeypatch: Any
 ) -> None:
@@ -287,6 +304,7 @@ def test_a_full_disk_at_a_checkpoint(whole: Path, tmp_path: Path, monkeypatch: p
     assert_goes_on(run, whole, answer, "the disk is full", "make room", f"from step {2 * UPDATE}")
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_a_log(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, rows = tmp_path / "run", []
 
@@ -300,6 +318,7 @@ def test_a_full_disk_at_a_log(whole: Path, tmp_path: Path, monkeypatch: pytest.M
     assert_goes_on(run, whole, answer, "the disk is full", "from step 0")
 
 
+@pytest.mark.slow
 def test_an_environment_that_raises(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, real, steps = tmp_path / "run", ObjectPickingEnv.step, []
 
@@ -316,6 +335,7 @@ def test_an_environment_that_raises(whole: Path, tmp_path: Path, monkeypatch: py
     assert_goes_on(run, whole, answer, "the environment raised ZeroDivisionError: the simulator broke at step")
 
 
+@pytest.mark.slow
 def test_an_update_that_breaks(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, real = tmp_path / "run", rimrl.RecurrentPPO._loss
 
@@ -331,6 +351,7 @@ def test_an_update_that_breaks(whole: Path, tmp_path: Path, monkeypatch: pytest.
     assert_goes_on(run, whole, answer, "training broke with RuntimeError: out of memory")
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_no_checkpoint(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
