@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl import __version__
-from rimrl.errors import UsageError
+from rimrl.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rimrl.experiments.run import Run
     from rimrl.reporting.comparison import Comparison
 
     _Verbs = argparse._SubParsersAction["_Parser"]
 
 INTERRUPTED = 130
+FAILED = 1
 BAD_INPUT = 2
 _WIDTH_OF_FILES = 200
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``rimrl``; default: those of this process.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 when interrupted.
+        The exit code: 0, 1 when a run broke, 2 for bad input, 130 when interrupted.
     """
     try:
         options, rest = _parser().parse_known_args(arguments)
@@ -52,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"rimrl: {error}", file=sys.stderr)
         return BAD_INPUT
+    except RunFailedError as error:
+        print(f"rimrl: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("rimrl: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -66,13 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     train = verbs.add_parser(
         "train",
         help="train an agent",
-        description="Train an agent and leave a run folder.",
+        usage="rimrl train [-h] [CONFIG] [--resume DIR] [options]",
+        description="Train an agent and leave a run folder. CONFIG is a shipped name (rimrl list configs) or a YAML "
+        "file; with --resume it may be left out.",
         epilog="Every other key of the configuration is an override, such as --core.num_active 3 or --env.n_envs 8; "
         "'rimrl train CONFIG --keys' lists them.",
         allow_abbrev=False,
     )
-    train.add_argument("config", metavar="CONFIG", help="a shipped name (rimrl list configs) or a YAML file")
     train.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/CONFIG_N")
+    train.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its last checkpoint")
+    train.add_argument("--accept-changes", action="store_true", help="resume with what differs from the run's own keys")
     train.add_argument("--seed", metavar="N", help="seed of weights, actions and environments")
     train.add_argument("--total-timesteps", metavar="N", help="environment steps to train for")
     train.add_argument("--keys", action="store_true", help="list the configuration's keys and values, and stop")
@@ -134,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     _add_watch(verbs)
     _add_sharing(verbs)
+    _add_transfer(verbs)
 
     listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
     listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
@@ -210,27 +219,94 @@ def _add_sharing(verbs: _Verbs) -> None:
     pull.set_defaults(verb=_pull)
 
 
+def _add_transfer(verbs: _Verbs) -> None:
+    transfer = verbs.add_parser(
+        "transfer",
+        help="train on sources, transfer to targets, score it",
+        description="Train sources, then targets by every method (from scratch, fine-tuned, frozen, random, "
+        "progressive), and score what the sources were good for. The same command goes on with what was interrupted.",
+    )
+    transfer.add_argument("config", metavar="CONFIG", help="a shipped name (rimrl list configs) or a YAML file")
+    transfer.add_argument("--run-dir", type=Path, metavar="DIR", help="the folder to work in; default runs/CONFIG")
+    transfer.add_argument("--seeds", type=int, nargs="+", metavar="N", help="instead of the configuration's")
+    transfer.add_argument("--source-timesteps", type=int, metavar="N", help="environment steps on a source")
+    transfer.add_argument("--target-timesteps", type=int, metavar="N", help="environment steps on a target")
+    transfer.add_argument("--plan", action="store_true", help="list the runs and how far they are, and stop")
+    transfer.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    transfer.set_defaults(verb=_transfer)
+
+
 def _train(options: argparse.Namespace) -> int:
     from rimrl.experiments.config_files import load_config  # noqa: PLC0415
 
-    overrides = list(options.overrides)
-    for flag, key in (("seed", "train.seed"), ("total_timesteps", "train.total_timesteps")):
-        value = getattr(options, flag)
-        if value is not None:
-            overrides.append(f"--{key}={value}")
-    config = load_config(options.config, overrides)
+    given, overrides = _config_among(options.overrides)
+    if options.resume is not None:
+        return _resume(options, given, overrides)
+    if options.accept_changes:
+        raise UsageError("--accept-changes goes with --resume; see rimrl train --help")
+    if given is None:
+        raise UsageError("the following arguments are required: CONFIG; see rimrl train --help")
+    config = load_config(given, [*overrides, *_flags(options)])
     if options.keys:
         print(config.to_yaml(), end="")
         return 0
     from rimrl.experiments.train import train  # noqa: PLC0415
 
     run, finished = train(config, options.run_dir, progress_bar=not options.quiet)
+    return _trained(run, finished)
+
+
+def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]) -> int:
+    from rimrl.experiments.config_files import load_config  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+
+    if options.run_dir is not None:
+        raise UsageError("--resume goes on in the run's own folder; leave out --run-dir")
+    run = Run.open(options.resume)
+    config = load_config(given or str(run.path / "config.yaml"), [*overrides, *_flags(options)])
+    if options.keys:
+        print(config.to_yaml(), end="")
+        return 0
+    from rimrl.experiments.resuming import resume  # noqa: PLC0415
+
+    return _trained(run, resume(run, config, options.accept_changes, progress_bar=not options.quiet))
+
+
+def _trained(run: Run, finished: bool) -> int:
     if not finished:
-        print(f"rimrl: interrupted; the agent so far is in {run.model_file}", file=sys.stderr)
+        print(
+            f"rimrl: interrupted; the agent so far is in {run.model_file}; to go on: rimrl train --resume {run.path}",
+            file=sys.stderr,
+        )
         return INTERRUPTED
-    print(f"trained {config.name}: {run.path}")
+    print(f"trained {run.config.name}: {run.path}")
     print(f"next: rimrl evaluate {run.path}")
     return 0
+
+
+def _config_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The word that is neither an override nor its value, and the others.
+
+    argparse cannot tell: to it the value of an option that it does not know is a word like any other.
+    """
+    config, others = None, []
+    value_expected = False
+    for word in words:
+        if word.startswith("--"):
+            value_expected = "=" not in word
+        elif config is None and not value_expected:
+            config = word
+            continue
+        else:
+            value_expected = False
+        others.append(word)
+    return config, others
+
+
+def _flags(options: argparse.Namespace) -> list[str]:
+    """The common flags as overrides."""
+    keys = (("seed", "train.seed"), ("total_timesteps", "train.total_timesteps"))
+    return [f"--{key}={getattr(options, flag)}" for flag, key in keys if getattr(options, flag) is not None]
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -386,6 +462,38 @@ def _pull(options: argparse.Namespace) -> int:
     from rimrl.agents.saved.hub import pull  # noqa: PLC0415
 
     print(f"pulled {options.repository}: {pull(options.repository, options.folder)}")
+    return 0
+
+
+def _transfer(options: argparse.Namespace) -> int:
+    from rimrl.experiments.transfer import Transfer, default_folder  # noqa: PLC0415
+    from rimrl.experiments.transfer_config import load_transfer  # noqa: PLC0415
+    from rimrl.reporting.transfer import save_scores  # noqa: PLC0415
+    from rimrl.reporting.transfer_plots import save_matrices  # noqa: PLC0415
+    from rimrl.reporting.transfer_table import count_table, score_table  # noqa: PLC0415
+
+    asked = {key: getattr(options, key) for key in ("seeds", "source_timesteps", "target_timesteps")}
+    config = load_transfer(options.config, {key: value for key, value in asked.items() if value is not None})
+    folder = options.run_dir or default_folder(config)
+    transfer = Transfer(config, folder)
+    if options.plan:
+        for cell in transfer.cells:
+            print(f"{transfer.status(cell):<11} {cell.config.train.total_timesteps:>9} steps  {cell.path}")
+        return 0
+    finished = False
+    try:
+        finished = transfer.run(progress_bar=not options.quiet, after_each=lambda: save_scores(folder))
+    finally:
+        if (folder / "transfer.json").exists():
+            result = save_scores(folder)
+            pictures = save_matrices(result, folder)
+            for table in (score_table(result), count_table(result)):
+                _console().print(table)
+            print(f"scores: {folder / 'transfer.json'}")
+            print("pictures:", ", ".join(map(str, pictures)))
+    if not finished:
+        print(f"rimrl: interrupted; {len(transfer.waiting)} runs are left, the same command goes on", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

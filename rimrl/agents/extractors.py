@@ -13,6 +13,7 @@ from stable_baselines3.common.torch_layers import (
     FlattenExtractor,
     NatureCNN,
 )
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from rimrl.errors import UsageError
@@ -181,6 +182,37 @@ class EfferenceExtractor(BaseFeaturesExtractor):
         features = self.extractor(rest if self._key is None else rest[self._key])
         copies = th.cat([observations[key] for key in COPIES], dim=1)
         return th.cat([features, copies if self.element is None else self.element(copies)], dim=1)
+
+
+class TwoColumnExtractor(BaseFeaturesExtractor):
+    """The features of a new extractor, then those of a frozen one: what `ProgressiveCore` reads.
+
+    Args:
+        column: The extractor that learns.
+        source: The extractor that is frozen here.
+
+    Attributes:
+        num_positions: 1: features are one vector, even where both extractors give positions.
+    """
+
+    num_positions = 1
+
+    def __init__(self, column: BaseFeaturesExtractor, source: BaseFeaturesExtractor) -> None:
+        super().__init__(column._observation_space, column.features_dim + source.features_dim)
+        self.column = column
+        self.source = source.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> TwoColumnExtractor:
+        """Switch everything but the frozen extractor."""
+        super().train(mode)
+        self.source.eval()
+        return self
+
+    def forward(self, observations: PyTorchObs) -> Tensor:
+        """``[B, features_dim]`` from a batch of observations."""
+        with th.no_grad():
+            source = self.source(observations)
+        return th.cat([self.column(observations), source], dim=1)
 
 
 def has_copies(space: spaces.Space[Any]) -> bool:

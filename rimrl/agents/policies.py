@@ -22,13 +22,16 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from rimrl.agents.categorical import QuickCategorical
+from rimrl.agents.extractors import TwoColumnExtractor
 from rimrl.agents.precision import Autocast, autocasting, check_autocast
 from rimrl.agents.preparation import Preparation
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
+from rimrl.cores.progressive import ProgressiveCore
 from rimrl.cores.registry import core_options, make_core
 from rimrl.errors import UsageError
 
 CoreSharing: TypeAlias = Literal["shared", "separate", "actor_only"]
+Trunk: TypeAlias = Literal["learned", "frozen", "progressive"]
 
 
 class SequenceEvaluation(NamedTuple):
@@ -91,9 +94,14 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         core_sharing: ``"shared"`` (default; the papers' set-up): one core, and the gradients of both heads flow into
             it. ``"separate"``: the critic has its own core (contrib's ``enable_critic_lstm=True``). ``"actor_only"``:
             the critic has a linear layer and no memory (contrib's ``enable_critic_lstm=False``).
+        trunk: Features extractor and core are ``"learned"`` (default) or ``"frozen"``, so that only what stands behind
+            the core learns; ``"progressive"``: they are learned, and lateral connections bring in what a second, frozen
+            column makes of the same observations (`rimrl.cores.progressive`). What is frozen is random until
+            `rimrl.agents.transfer.start_from` or a saved file fills it.
 
     Raises:
-        UsageError: For an unknown core, option or sharing, or a shared core over separate extractors.
+        UsageError: For an unknown core, option, sharing or trunk, a shared core over separate extractors, or a
+            progressive trunk with ``core_sharing="actor_only"``.
     """
 
     def __init__(
@@ -118,6 +126,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         core: str | type[RecurrentCore] = "rim",
         core_kwargs: dict[str, Any] | None = None,
         core_sharing: CoreSharing = "shared",
+        trunk: Trunk = "learned",
     ) -> None:
         if core_sharing not in get_args(CoreSharing):
             raise UsageError(f"core_sharing must be one of {', '.join(get_args(CoreSharing))}, got {core_sharing!r}")
@@ -125,8 +134,16 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             raise UsageError(
                 'share_features_extractor=False needs core_sharing="separate" or "actor_only", got "shared"'
             )
+        if trunk not in get_args(Trunk):
+            raise UsageError(f"trunk must be one of {', '.join(get_args(Trunk))}, got {trunk!r}")
+        if trunk == "progressive" and core_sharing == "actor_only":
+            raise UsageError(
+                'trunk="progressive" needs core_sharing="shared" or "separate": the critic of "actor_only" has no core '
+                "for lateral connections to enter"
+            )
         self._core_spec = core
         self.core_kwargs = core_kwargs or {}
+        self.trunk = trunk
         self.core_sharing = core_sharing
         self.shared_lstm = core_sharing == "shared"
         self.enable_critic_lstm = core_sharing == "separate"
@@ -167,12 +184,44 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             for extractor in extractors:
                 extractor.to(memory_format=th.channels_last)  # type: ignore[call-overload]
         self._autocast: Autocast | None = None
+        if trunk == "frozen":
+            for module in self._frozen_modules():
+                module.requires_grad_(False)
+            self.train(self.training)
+
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        """Make an extractor; for a progressive trunk, one of two columns."""
+        extractor = super().make_features_extractor()
+        if self.trunk != "progressive":
+            return extractor
+        return TwoColumnExtractor(extractor, super().make_features_extractor())
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        """What does not learn where the trunk is frozen."""
+        return [
+            module
+            for name in ("features_extractor", "pi_features_extractor", "vf_features_extractor")
+            if isinstance(module := getattr(self, name, None), nn.Module)
+        ] + [core for core in (self.core, self.critic_core) if core is not None]
+
+    def train(self, mode: bool = True) -> RecurrentCorePolicy:
+        """Switch to training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if self.trunk == "frozen":
+            for module in self._frozen_modules():
+                module.eval()
+        return self
 
     def _build_mlp_extractor(self) -> None:
-        positions = getattr(self.features_extractor, "num_positions", 1)
+        def column(extractor: BaseFeaturesExtractor) -> RecurrentCore:
+            positions = getattr(extractor, "num_positions", 1)
+            return _core_for(self._core_spec, extractor.features_dim, positions, self.core_kwargs)
 
         def build() -> RecurrentCore:
-            return _core_for(self._core_spec, self.features_dim, positions, self.core_kwargs)
+            extractor = self.features_extractor
+            if isinstance(extractor, TwoColumnExtractor):
+                return ProgressiveCore(column(extractor.column), column(extractor.source))
+            return column(extractor)
 
         # The names that contrib's algorithm, predict() and buffer look for.
         actor = build()
@@ -449,6 +498,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             "core": self._core_spec,
             "core_kwargs": self.core_kwargs,
             "core_sharing": self.core_sharing,
+            "trunk": self.trunk,
         }
 
 

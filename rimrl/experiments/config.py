@@ -69,6 +69,10 @@ class AgentConfig:
         features_dim: Width of the features that the core reads; null for the extractor's default.
         spatial: Let the core read an image's features as a set of positions (RIM paper, Eq. 3) instead of one vector.
         autocast: ``"bf16"``: extract features in bfloat16, where the device has it; null for float32 throughout.
+        trunk: Features and core are ``"learned"``, ``"frozen"`` so that heads alone learn, or ``"progressive"``:
+            learned beside a frozen column with lateral connections (Rusu et al., 2016).
+        init_from: A run folder or ``.zip`` whose weights the agent starts from: all of them where the trunk is
+            learned, those of the frozen part otherwise. Null for random weights.
     """
 
     algorithm: Literal["ppo", "a2c"] = "ppo"
@@ -87,6 +91,8 @@ class AgentConfig:
     features_dim: int | None = None
     spatial: bool = False
     autocast: Literal["bf16"] | None = None
+    trunk: Literal["learned", "frozen", "progressive"] = "learned"
+    init_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,9 @@ class TrainConfig:
         num_threads: Threads that torch uses on the CPU; results are repeatable bit for bit at the same number.
         eval_freq: Steps between evaluations on the training split, which choose ``best_model.zip``; 0 for none.
         eval_episodes: Episodes of each.
-        checkpoint_freq: Steps between files in ``checkpoints/``; 0 for none.
+        checkpoint_freq: Steps between agents that are kept in ``checkpoints/``, to look at later; 0 for none.
+        resume_freq: Steps between checkpoints in ``resume/``, which ``--resume`` goes on from and of which the last two
+            are kept; 0 for none but at the end and at a signal or failure.
     """
 
     total_timesteps: int = 1_000_000
@@ -147,6 +155,7 @@ class TrainConfig:
     eval_freq: int = 50_000
     eval_episodes: int = 32
     checkpoint_freq: int = 0
+    resume_freq: int = 50_000
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, Experime
 _GROUPS = ("env", "core", "agent", "train")
 # The game in the names and files of the shipped Atari configurations.
 _ATARI_GAME = Game("Pong", "pong")
+_TRANSFERS = "transfer/"
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -32,6 +33,15 @@ def shipped_configs() -> dict[str, Path]:
 
     Those of Atari are for any game, in the place of the one in their name.
     """
+    return {name: file for name, file in _shipped_files().items() if not name.startswith(_TRANSFERS)}
+
+
+def shipped_transfers() -> dict[str, Path]:
+    """Name and file of every configuration of ``rimrl transfer`` that comes with rimrl."""
+    return {name: file for name, file in _shipped_files().items() if name.startswith(_TRANSFERS)}
+
+
+def _shipped_files() -> dict[str, Path]:
     root = Path(str(resources.files("rimrl"))) / "configs"
     return {str(file.relative_to(root).with_suffix("")): file for file in sorted(root.rglob("*.yaml"))}
 
@@ -127,16 +137,18 @@ def _find(config: str) -> tuple[str, Path, Game | None]:
     raise unknown_name("configuration", config, shipped)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    if file.name == CARD:
-        return _checked(_from_card(file), file)
+def read_yaml(file: Path) -> Any:
+    """Content of a YAML file.
+
+    Raises:
+        UsageError: If it cannot be read or is not YAML.
+    """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {file}: {error}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    return _checked(content, file)
 
 
 def _from_card(file: Path) -> Any:
@@ -154,7 +166,8 @@ def _from_card(file: Path) -> Any:
     return content
 
 
-def _checked(content: Any, file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any]:
+    content = _from_card(file) if file.name == CARD else read_yaml(file)
     if not isinstance(content, dict):
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
     for group, settings in content.items():
@@ -286,7 +299,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
             "train.eval_episodes",
         ),
     ),
-    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq")),
+    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq", "train.resume_freq")),
     "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda")),
     "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
 }

@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rimrl.agents.load import load
+from rimrl.agents.spaces import in_words
 from rimrl.envs.suites import Split, get_suite, is_suite
 from rimrl.envs.vector import make_vec_env, resolve
 from rimrl.errors import UsageError
@@ -269,7 +270,7 @@ def _check_spaces(run: Run, suite: str, split: str) -> None:
         if space != known[what]:
             raise UsageError(
                 f"{suite!r} does not suit {run.path}, which was trained on {run.config.env.id!r}: "
-                f"its {what} are {_in_words(space)}, the agent's {_in_words(known[what])}"
+                f"its {what} are {in_words(space)}, the agent's {in_words(known[what])}"
             )
 
 
@@ -285,15 +286,6 @@ def _was_trained_on(run: Run, env_id: str, env_kwargs: Mapping[str, Any]) -> boo
     trained_id, trained_kwargs = resolve(run.config.env.id, **run.config.env.kwargs)
     brought = gymnasium.registry[env_id].kwargs
     return env_id == trained_id and _plain({**brought, **env_kwargs}) == _plain({**brought, **trained_kwargs})
-
-
-def _in_words(space: spaces.Space[Any]) -> str:
-    """A space in a few words: bounds of every element would fill the screen."""
-    if isinstance(space, spaces.Dict):
-        return "{" + ", ".join(f"{name}: {_in_words(part)}" for name, part in space.spaces.items()) + "}"
-    if isinstance(space, spaces.Box):
-        return f"{space.dtype} {list(space.shape)} from {space.low.min():g} to {space.high.max():g}"
-    return str(space)
 
 
 def _splits_of_same(file: Path, evaluation: dict[str, Any]) -> dict[str, Any]:

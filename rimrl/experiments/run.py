@@ -2,7 +2,8 @@
 
 config.yaml       the complete configuration; ``rimrl train RUN/config.yaml`` repeats the run
 environment.json  versions, commit and machine, and how the run ended
-model.zip         the agent at the end; best_model.zip at its best evaluation; checkpoints/
+model.zip         the agent at the end; best_model.zip at its best evaluation; checkpoints/ on the way
+resume/           what ``rimrl train --resume RUN`` goes on from
 monitor.csv       every training episode        progress.csv  every update        events.out.*  TensorBoard
 evaluation.json   what ``rimrl evaluate`` found, every episode included; evaluation-SUITE.json: on another suite
 inspection/       what ``rimrl inspect`` recorded and drew, one folder a split
@@ -53,6 +54,7 @@ class Run:
     def __init__(self, path: Path, config: ExperimentConfig) -> None:
         self.path = path
         self.config = config
+        self._resumed: list[dict[str, Any]] = []
 
     @property
     def model_file(self) -> Path:
@@ -119,6 +121,50 @@ class Run:
             raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
         return cls(path, load_config(str(path / "config.yaml")))
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock goes with the process, however it ends.
+
+        Raises:
+            UsageError: If one does already.
+        """
+        try:
+            import fcntl  # noqa: PLC0415 (not on every system)
+        except ImportError:
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"{self.path} is being trained by another process; wait for it or stop it") from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    @property
+    def status(self) -> str | None:
+        """How the run ended, or ``"running"``; None if that cannot be read."""
+        return _status(self.path)
+
+    def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str]) -> None:
+        """Note in ``environment.json`` that the run goes on, beside earlier times."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            earlier = json.loads((self.path / "environment.json").read_text(encoding="utf-8")).get("resumed", [])
+            self._resumed = [note for note in earlier if isinstance(note, dict)]
+        now = datetime.now(UTC).isoformat("T", "seconds")
+        self._resumed.append({"time": now, "num_timesteps": num_timesteps, "exact": exact, "changes": changes})
+        self.set_status("running", num_timesteps)
+
+    def restart(self, config: ExperimentConfig) -> None:
+        """Begin a run again that was stopped before anything was learned; its files are written anew."""
+        self.config = config
+        for file in (self.path / "monitor.csv", self.path / "progress.csv", *self.path.glob("events.out.tfevents.*")):
+            file.unlink(missing_ok=True)
+        self.write("config.yaml", config.to_yaml())
+        self.set_status("running", 0)
+
     def write(self, name: str, content: str) -> None:
         """Write a text file so that a reader finds the old one or the new one, never a part.
 
@@ -148,7 +194,8 @@ class Run:
     def set_status(self, status: Status, num_timesteps: int) -> None:
         """Note how far the run is, beside the versions and the machine it runs on."""
         facts = {"status": status, "num_timesteps": num_timesteps, "time": datetime.now(UTC).isoformat("T", "seconds")}
-        self.write("environment.json", json.dumps(facts | machine_facts(), indent=2) + "\n")
+        resumed = {"resumed": self._resumed} if self._resumed else {}
+        self.write("environment.json", json.dumps(facts | resumed | machine_facts(), indent=2) + "\n")
 
 
 def default_run_dir(config: ExperimentConfig) -> Path:

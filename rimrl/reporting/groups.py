@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Floats
 
 # What tells runs of one configuration apart without changing what they are runs of.
-_NOT_COMPARED = frozenset({"train.seed", "train.device", "train.num_threads", "train.checkpoint_freq"})
+_NOT_COMPARED = frozenset(
+    {"train.seed", "train.device", "train.num_threads", "train.checkpoint_freq", "train.resume_freq"}
+)
 # These only choose best_model.zip.
 _OF_THE_BEST = frozenset({"train.eval_freq", "train.eval_episodes"})
 _NAMED_AT_MOST = 3
@@ -148,7 +152,9 @@ def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:
 def _key(run: RunResults) -> tuple[Any, ...]:
     if not run.config:
         return ("", str(run.path.resolve()))
-    return tuple(sorted((key, repr(value)) for key, value in settings(run).items()))
+    # An option that is off is the same as one that the version a run was trained with did not have yet.
+    chosen = {key: value for key, value in settings(run).items() if value is not None and value is not False}
+    return tuple(sorted((key, repr(value)) for key, value in chosen.items()))
 
 
 def settings(run: RunResults) -> dict[str, Any]:
@@ -156,7 +162,14 @@ def settings(run: RunResults) -> dict[str, Any]:
     left_out = set(_NOT_COMPARED)
     if run.evaluation.get("model") != "best_model.zip":
         left_out |= _OF_THE_BEST
-    return {key: value for key, value in _flatten(run.config) if key not in left_out}
+    return {key: _without_seed(key, value) for key, value in _flatten(run.config) if key not in left_out}
+
+
+def _without_seed(key: str, value: Any) -> Any:
+    """A run of a transfer starts from the source of its own seed, ``…/seed_N``; that does not tell groups apart."""
+    if key == "agent.init_from" and isinstance(value, str) and re.fullmatch(r"seed_\d+", Path(value).name):
+        return str(Path(value).parent)
+    return value
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

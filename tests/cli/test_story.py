@@ -14,7 +14,7 @@ import yaml
 import rimrl
 from rimrl.cores.registry import CORES
 from rimrl.envs.suites import DISTRACTORS
-from rimrl.experiments.config_files import load_config, shipped_configs
+from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from tests.commands import SMALL, SMALL_ANY, SMALL_PPO, STEPS, call, read_json, spawn, succeed
 from tests.conftest import EPISODES, TRAINED_STEPS
 
@@ -25,7 +25,7 @@ def names(folder: Path) -> set[str]:
 
 def test_a_run_folder_holds_what_it_promises(trained: Path) -> None:
     expected = {
-        *("config.yaml", "environment.json", "model.zip", "best_model.zip", "checkpoints"),
+        *("config.yaml", "environment.json", "model.zip", "best_model.zip", "checkpoints", "resume"),
         *("monitor.csv", "progress.csv", "evaluation.json"),
     }
     tensorboard = {name for name in names(trained) if name.startswith("events.out.tfevents")}
@@ -267,7 +267,7 @@ def test_list() -> None:
     listed: dict[str, Any] = {what: first_column(succeed("list", what).out) for what in ("cores", "configs", "envs")}
     assert listed["cores"] == ["core", *CORES]
     assert {"rim", "lstm", "gru", "feedforward"} < CORES.keys()
-    assert listed["configs"][1:] == list(shipped_configs())
+    assert listed["configs"][1:] == [*shipped_configs(), *shipped_transfers()]
     assert {split.env_id for split in DISTRACTORS.splits} < set(listed["envs"])
     suites = succeed("list", "suites").out
     assert all(split.name in suites for split in DISTRACTORS.splits)

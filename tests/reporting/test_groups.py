@@ -22,6 +22,7 @@ def run(
 ) -> Path:
     """A run whose configuration is a RIM's with dotted changes."""
     settings: dict[str, Any] = {"name": config, "env": {"id": "distractors", "kwargs": {}}, "core": dict(RIM)}
+    settings["agent"] = {"algorithm": "ppo"}
     settings["train"] = {"seed": seed, "total_timesteps": 1000, "device": "auto"}
     for key, value in changes.items():
         group, name = key.split("__")
@@ -47,7 +48,16 @@ def test_seeds_of_a_configuration_are_a_group(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("change", [("train__device", "cuda"), ("train__num_threads", 2), ("train__eval_freq", 0)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("train__device", "cuda"),
+        ("train__num_threads", 2),
+        ("train__eval_freq", 0),
+        ("env__efference_copies", False),  # which a run of an older version does not mention
+        ("agent__target_kl", None),
+    ],
+)
 def test_what_changes_no_result_changes_no_group(change: tuple[str, Any], tmp_path: Path) -> None:
     assert labels(run(tmp_path / "a", 1), run(tmp_path / "b", 2, **dict([change]))) == ["rim"]
 
@@ -195,3 +205,13 @@ def test_a_damaged_configuration(content: str, tmp_path: Path) -> None:
     (path / "config.yaml").write_text(content)
     with pytest.raises(UsageError, match=r"config\.yaml is damaged"):
         read_runs([path])
+
+
+def test_runs_of_a_transfer_differ_in_the_seed_of_their_source(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path / f"{source}_{seed}", seed, agent__init_from=f"out/sources/{source}/seed_{seed}")
+        for source in ("a", "b")
+        for seed in (0, 1)
+    ]
+    groups = group_runs(read_runs(runs))
+    assert [[member.seed for member in group.runs] for group in groups] == [[0, 1], [0, 1]]

@@ -1,0 +1,74 @@
+"""Starting an agent from what another one has learned."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rimrl.agents.policies import RecurrentCorePolicy
+from rimrl.agents.spaces import in_words
+from rimrl.errors import UsageError
+
+_TRUNK = ("features_extractor.", "pi_features_extractor.", "vf_features_extractor.", "lstm_actor.", "lstm_critic.")
+# What is made for one action space; everything else depends on the observations alone.
+_ACTION_HEAD = ("action_net.", "log_std")
+
+
+def start_from(policy: RecurrentCorePolicy, source: RecurrentCorePolicy, name: str = "the source") -> None:
+    """Give a fresh policy the weights of a trained one, as its ``trunk`` asks for.
+
+    * ``"learned"``: all weights, to be trained on (fine-tuning). Where action spaces differ, the action head stays new.
+    * ``"frozen"``: features extractor and cores; every layer behind the core stays new.
+    * ``"progressive"``: features extractor and cores become the frozen column; everything else stays new.
+
+    Momentum is never taken over: it belongs to the optimiser.
+
+    Args:
+        policy: Changed in place.
+        source: Only read.
+        name: What messages call the source.
+
+    Raises:
+        UsageError: If the observations or the networks do not fit; nothing is changed then.
+    """
+    if policy.observation_space != source.observation_space:
+        raise UsageError(
+            f"the observations of the target do not fit {name}: the target shows {in_words(policy.observation_space)}, "
+            f"the source was trained on {in_words(source.observation_space)}"
+        )
+    given, wanted = source.state_dict(), policy.state_dict()
+    if policy.trunk == "learned":
+        same_actions = policy.action_space == source.action_space
+        taken = {key: value for key, value in given.items() if same_actions or not key.startswith(_ACTION_HEAD)}
+    else:
+        taken = {key: value for key, value in given.items() if key.startswith(_TRUNK)}
+    if policy.trunk == "progressive":
+        taken = {_in_source_column(key): value for key, value in taken.items()}
+    missing = {key for key in wanted if _must_be_given(key, policy)} - taken.keys()
+    _check_shapes(taken, wanted, missing, name)
+    policy.load_state_dict({**wanted, **taken})
+
+
+def _in_source_column(key: str) -> str:
+    module, _, rest = key.partition(".")
+    return f"{module}.source.{rest}"
+
+
+def _must_be_given(key: str, policy: RecurrentCorePolicy) -> bool:
+    if policy.trunk == "progressive":
+        return key.startswith(_TRUNK) and key.split(".")[1] == "source"
+    if policy.trunk == "frozen":
+        return key.startswith(_TRUNK)
+    return not key.startswith(_ACTION_HEAD)
+
+
+def _check_shapes(taken: dict[str, Tensor], wanted: dict[str, Tensor], missing: set[str], name: str) -> None:
+    for key, value in taken.items():
+        if key not in wanted:
+            raise UsageError(f"the network of {name} does not fit: it has {key}, the target's has not")
+        if value.shape != wanted[key].shape:
+            raise UsageError(
+                f"the network of {name} does not fit: its {key} is {list(value.shape)}, the target's is "
+                f"{list(wanted[key].shape)}; train both with the same core and widths"
+            )
+    if missing:
+        raise UsageError(f"the network of {name} does not fit: it lacks {min(missing)}, which the target's has")

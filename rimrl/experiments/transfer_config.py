@@ -1,0 +1,219 @@
+"""What ``rimrl transfer`` is asked for: sources, targets, methods, cores and seeds, as typed plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from rimrl.envs.suites import get_suite, is_suite
+from rimrl.errors import UsageError, unknown_name
+from rimrl.experiments.config_files import load_config, read_yaml, shipped_configs, shipped_transfers
+
+
+class Method(NamedTuple):
+    """How a target starts.
+
+    Attributes:
+        trunk: As ``agent.trunk`` of an experiment.
+        from_source: Whether it starts from a source, as ``agent.init_from`` says; otherwise weights are random, and the
+            method is the same for all sources.
+    """
+
+    trunk: Literal["learned", "frozen", "progressive"]
+    from_source: bool
+
+
+METHODS: Mapping[str, Method] = {
+    "scratch": Method("learned", False),
+    "finetune": Method("learned", True),
+    "frozen": Method("frozen", True),
+    "random": Method("frozen", False),
+    "progressive": Method("progressive", True),
+    "progressive_random": Method("progressive", False),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A source or a target.
+
+    Attributes:
+        env: A suite, whose training split is played, or a gymnasium id.
+        name: How results call it.
+        kwargs: Arguments of the environment, besides those of the experiment.
+        runs: For a source that has been trained: for each core the run folders, one for each seed or one for all.
+    """
+
+    env: str
+    name: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    runs: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """A complete transfer experiment.
+
+    Attributes:
+        name: Shipped name such as ``transfer/small``, or the file's stem.
+        cores: For each core's label the experiment that it is trained with (``rimrl list configs``, or a file); its
+            environment is replaced.
+        sources: What is trained on first.
+        targets: What is transferred to.
+        methods: Names of `METHODS`; ``scratch`` is what all are compared with.
+        seeds: One run for each; a target starts from the source of its own seed.
+        source_timesteps: Environment steps on a source.
+        target_timesteps: Environment steps on a target.
+        random_episodes: Episodes that random actions play on each target.
+        overrides: Dotted keys of the experiments, for all runs, such as ``agent.n_steps: 64``.
+    """
+
+    name: str
+    cores: dict[str, str]
+    sources: list[Task]
+    targets: list[Task]
+    seeds: list[int]
+    source_timesteps: int
+    target_timesteps: int
+    methods: list[str] = field(default_factory=lambda: list(METHODS))
+    random_episodes: int = 100
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def to_yaml(self) -> str:
+        """The configuration as a file that `load_transfer` reads back to an equal one."""
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+
+def load_transfer(config: str, changes: Mapping[str, Any] | None = None) -> TransferConfig:
+    """Read a transfer configuration.
+
+    Args:
+        config: A shipped name (``rimrl list configs``) or the path of a YAML file.
+        changes: Values by key that replace those of the file.
+
+    Raises:
+        UsageError: For a file, key, method, core, suite or environment that does not exist (names the nearest), or a
+            value of the wrong type.
+    """
+    shipped = shipped_transfers()
+    if config in shipped:
+        name, file = config, shipped[config]
+    else:
+        file = Path(config)
+        if file.suffix not in {".yaml", ".yml"}:
+            raise unknown_name("transfer configuration", config, shipped)
+        if not file.is_file():
+            raise UsageError(f"no configuration file {file}; give a YAML file or {', '.join(shipped)}")
+        name = file.stem
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise UsageError(f"{file} holds no transfer; it needs {', '.join(_NEEDED)}")
+    content = {"name": name} | content | dict(changes or {})
+    _check(content, file)
+    for key in ("sources", "targets"):
+        content[key] = [_task(entry, f"{key} in {file}", content["cores"], content["seeds"]) for entry in content[key]]
+        names = [task.name for task in content[key]]
+        if len(set(names)) < len(names):
+            raise UsageError(f"{key} in {file} must have different names, got {', '.join(names)}")
+    if any(target.runs for target in content["targets"]):
+        raise UsageError(f"targets in {file} are trained here and take no 'runs'")
+    return TransferConfig(**content)
+
+
+def _check(content: Mapping[str, Any], file: Path) -> None:
+    known = {entry.name for entry in fields(TransferConfig)}
+    for key in content:
+        if key not in known:
+            raise unknown_name("key", str(key), known, where=str(file))
+    for key in _NEEDED:
+        if key not in content:
+            raise UsageError(f"{file} lacks {key!r}")
+    for key, (kind, fits) in _KINDS.items():
+        if key in content and not fits(content[key]):
+            raise UsageError(f"{key} in {file} must be {kind}, got {content[key]!r}")
+    for method in content.get("methods", []):
+        if method not in METHODS:
+            raise unknown_name("method", method, METHODS, where=str(file))
+
+
+_NEEDED = ("cores", "sources", "targets", "seeds", "source_timesteps", "target_timesteps")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def _is_seeds(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**32 for each in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
+_COUNT = ("a positive integer", _is_count)
+_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("text", lambda value: isinstance(value, str)),
+    "cores": (
+        "a mapping from labels to experiments",
+        lambda value: _is_named(value) and bool(value) and _is_texts([*value.values()]),
+    ),
+    "sources": ("a list", lambda value: isinstance(value, list)),
+    "targets": ("a list with at least one entry", lambda value: isinstance(value, list) and bool(value)),
+    "methods": ("a list of names", _is_texts),
+    "seeds": ("a list of different integers from 0 to 4294967295", _is_seeds),
+    "source_timesteps": _COUNT,
+    "target_timesteps": _COUNT,
+    "random_episodes": _COUNT,
+    "overrides": ("a mapping of dotted keys", _is_named),
+}
+
+
+def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]) -> Task:
+    if isinstance(entry, str):
+        entry = {"env": entry}
+    if not _is_named(entry) or not isinstance(entry.get("env"), str):
+        raise UsageError(f"{where} must be environments, or mappings with 'env', got {entry!r}")
+    known = {each.name for each in fields(Task)}
+    for key in entry:
+        if key not in known:
+            raise unknown_name("key", key, known, where=where)
+    env, kwargs = entry["env"], entry.get("kwargs", {})
+    if not _is_named(kwargs):
+        raise UsageError(f"kwargs of {env} in {where} must be a mapping, got {kwargs!r}")
+    if env in shipped_configs() or env.endswith((".yaml", ".yml")):
+        experiment = load_config(env).env
+        env, kwargs = experiment.id, experiment.kwargs | kwargs
+    elif is_suite(env):
+        env = get_suite(env).name
+    name = entry.get("name", env)
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"name of {env} in {where} must be text, got {name!r}")
+    return Task(env, name, kwargs, _runs(entry.get("runs", {}), name, where, cores, seeds))
+
+
+def _runs(runs: Any, name: str, where: str, cores: Mapping[str, str], seeds: Sequence[int]) -> dict[str, list[str]]:
+    if not _is_named(runs):
+        raise UsageError(f"runs of {name} in {where} must be a mapping from cores to run folders, got {runs!r}")
+    found = {}
+    for core, folders in runs.items():
+        if core not in cores:
+            raise unknown_name("core", core, cores, where=f"runs of {name} in {where}")
+        listed = [folders] if isinstance(folders, str) else folders
+        if not _is_texts(listed) or len(listed) not in (1, len(seeds)):
+            raise UsageError(f"runs of {name} in {where} must be one folder, or one for each of the {len(seeds)} seeds")
+        found[core] = listed
+    return found

@@ -1,0 +1,232 @@
+"""A transfer: what is planned, trained and trained again, and what is refused before anything is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+import yaml
+
+import rimrl
+import rimrl.experiments.transfer as module
+from rimrl.errors import UsageError
+from rimrl.experiments.config_files import shipped_transfers
+from rimrl.experiments.transfer import Transfer
+from rimrl.experiments.transfer_config import METHODS, load_transfer
+from tests.commands import call, read_json, succeed
+
+TINY: dict[str, Any] = {
+    "cores": {"lstm": "multiroom/lstm"},
+    "sources": [{"env": "multiroom", "name": "rooms"}],
+    "targets": [{"env": "MiniGrid-LavaGapS5-v0", "name": "lava", "kwargs": {"mission": False}}],
+    "seeds": [0, 1],
+    "source_timesteps": 256,
+    "target_timesteps": 1024,
+    "random_episodes": 4,
+    "overrides": {
+        "env.n_envs": 8,
+        "agent.n_steps": 16,
+        "agent.batch_size": 64,
+        "train.eval_freq": 0,
+        "core.hidden_size": 8,
+    },
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump({**TINY, **changes}))
+    return file
+
+
+@pytest.mark.parametrize("name", list(shipped_transfers()))
+def test_shipped_transfers_can_be_planned(name: str, tmp_path: Path) -> None:
+    config = load_transfer(name)
+    assert config.methods == list(METHODS)
+    first, second, third, *_ = shipped_transfers()[name].read_text().splitlines()
+    assert first == f"# rimrl transfer {name}"
+    assert (second, third[:2]) == ("#", "# ")
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(config.to_yaml())
+    assert load_transfer(str(copy)) == config
+
+
+@pytest.mark.slow
+def test_the_papers_protocol(tmp_path: Path) -> None:
+    config = load_transfer("transfer/atari")
+    assert [task.name for task in config.sources] == ["Pong", "River Raid", "Seaquest"]
+    assert len(config.targets) == 12
+    transfer = Transfer(config, tmp_path / "none")
+    # For each of 3 seeds and 2 cores: 3 sources; on 12 targets 3 methods from each source and 3 from none.
+    assert len(transfer.cells) == 3 * 2 * (3 + 12 * (3 * 3 + 3))
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path: Path) -> None:
+    cells = Transfer(load_transfer(str(write(tmp_path))), tmp_path / "out").cells
+    assert [cell.seed for cell in cells] == [0] * 7 + [1] * 7
+    assert cells[0].target is None
+    by_method = {cell.method: cell.config.agent for cell in cells[1:7]}
+    assert {method: (agent.trunk, agent.init_from is not None) for method, agent in by_method.items()} == {
+        "scratch": ("learned", False),
+        "finetune": ("learned", True),
+        "frozen": ("frozen", True),
+        "random": ("frozen", False),
+        "progressive": ("progressive", True),
+        "progressive_random": ("progressive", False),
+    }
+    assert all(agent.init_from in (None, str(cells[0].path)) for agent in by_method.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sorces": []}, ["unknown key 'sorces'", "did you mean 'sources'?"]),
+        ({"methods": ["fintune"]}, ["unknown method 'fintune'", "'finetune'"]),
+        ({"seeds": [0, 0]}, ["seeds", "different integers"]),
+        ({"seeds": "all"}, ["seeds", "got 'all'"]),
+        ({"target_timesteps": -5}, ["target_timesteps", "positive integer, got -5"]),
+        ({"cores": {"rim": "multiroom/rmi"}}, ["unknown configuration 'multiroom/rmi'"]),
+        ({"overrides": {"agent.n_stps": 3}}, ["agent.n_stps", "agent.n_steps"]),
+        ({"targets": ["MiniGrid-LavaGabS5-v0"]}, ["MiniGrid-LavaGabS5-v0", "did you mean 'MiniGrid-LavaGapS5-v0'?"]),
+        ({"targets": [{"env": "unlock", "nam": "x"}]}, ["unknown key 'nam'", "targets in"]),
+        ({"targets": ["unlock", "unlock"]}, ["different names"]),
+        ({"sources": [{"env": "unlock", "runs": {"gru": "x"}}]}, ["unknown core 'gru'"]),
+        ({"sources": [{"env": "unlock", "runs": {"lstm": ["a", "b", "c"]}}]}, ["one for each of the 2 seeds"]),
+        ({"sources": [{"env": "unlock", "runs": {"lstm": "nowhere"}}]}, ["no run folder nowhere"]),
+        # BabyAI tasks show an instruction beside the tiles.
+        (
+            {"targets": ["goto-local"]},
+            ["source 'rooms' does not fit target 'goto-local'", "mission", "the target's are"],
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    changes: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    answer = call("transfer", write(tmp_path, **changes), "--run-dir", tmp_path / "out", "--quiet")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    for word in words:
+        assert word in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("x")
+    answer = call("transfer", write(tmp_path), "--run-dir", tmp_path / "out", "--quiet")
+    assert answer.code == 2
+    assert "holds something else than a transfer" in answer.err
+
+
+def curve_by_hand(monitor: Path, total: int) -> list[float]:
+    """Twenty bins, one after the other, as the documentation says."""
+    with monitor.open() as opened:
+        next(opened)
+        episodes = [(float(row["r"]), int(row["l"])) for row in csv.DictReader(opened)]
+    inside: list[list[float]] = [[] for _ in range(20)]
+    position = 0
+    for value, length in episodes:
+        position += length
+        inside[min(19, int(position // (total / 20)))].append(value)
+    known = [(i, sum(each) / len(each)) for i, each in enumerate(inside) if each]
+    return [float(np.interp(i, *zip(*known, strict=True))) for i in range(20)]
+
+
+@pytest.mark.slow
+def test_from_sources_to_scores_and_on_after_an_interruption(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("transfer", write(tmp_path), "--run-dir", out, "--quiet")
+    succeed(*words)
+    result = read_json(out / "transfer.json")
+    assert {run["status"] for run in result["runs"]} == {"finished"}
+    assert (out / "matrix.png").stat().st_size > 1000
+
+    areas = {}
+    for run in result["runs"]:
+        if run["target"]:
+            curve = curve_by_hand(out / run["path"] / "monitor.csv", 1024)
+            assert run["curve"] == pytest.approx(curve)
+            areas[run["method"], run["seed"]] = sum(curve) / 20
+    random = result["random"]["lava"]["return_mean"]
+    for score in result["scores"]:
+        ours = np.mean([areas[score["method"], seed] for seed in (0, 1)])
+        scratch = np.mean([areas["scratch", seed] for seed in (0, 1)])
+        for kind, offset in (("raw", 0.0), ("offset", random)):
+            if scratch > offset:
+                assert score[kind]["value"] == pytest.approx((ours - offset) / (scratch - offset))
+            else:
+                assert score[kind] is None
+
+    # Frozen weights are those of the source, after all of the training.
+    source = rimrl.load(out / "sources/lstm/rooms/seed_1").policy.state_dict()
+    frozen = rimrl.load(out / "targets/lstm/lava/frozen-from-rooms/seed_1").policy.state_dict()
+    beside = rimrl.load(out / "targets/lstm/lava/progressive-from-rooms/seed_1").policy.state_dict()
+    for key, value in source.items():
+        if key.startswith(("features_extractor.", "lstm_actor.")):
+            module, _, rest = key.partition(".")
+            assert th.equal(frozen[key], value)
+            assert th.equal(beside[f"{module}.source.{rest}"], value)
+
+    # One run is lost and one was cut short: these two are trained again, with the same outcome, and no other.
+    lost, cut = (out / f"targets/lstm/lava/{name}/seed_1" for name in ("scratch", "finetune-from-rooms"))
+    shutil.rmtree(lost)
+    facts = read_json(cut / "environment.json")
+    (cut / "environment.json").write_text(json.dumps(facts | {"status": "interrupted"}))
+    others = {file: file.stat().st_mtime_ns for file in out.rglob("model.zip") if file.parent not in (lost, cut)}
+    before = result["scores"]
+    assert "waiting" in succeed(*words, "--plan").out
+    succeed(*words)
+    assert {file: file.stat().st_mtime_ns for file in others} == others
+    assert lost.is_dir()
+    assert read_json(out / "transfer.json")["scores"] == before
+
+    answer = call(*words, "--target-timesteps", "2048")
+    assert answer.code == 2
+    assert "train.total_timesteps 1024, the configuration now says 2048" in answer.err
+
+
+@pytest.mark.slow
+def test_source_runs_that_exist_are_taken_and_have_to_fit(tmp_path: Path) -> None:
+    shared = [f"--{key}={value}" for key, value in TINY["overrides"].items()]
+    succeed("train", "multiroom/lstm", *shared, "--total-timesteps", "256", "--run-dir", tmp_path / "made", "--quiet")
+    source = {"env": "multiroom", "name": "rooms", "runs": {"lstm": str(tmp_path / "made")}}
+    file = write(tmp_path, sources=[source], seeds=[3], methods=["scratch", "frozen"])
+    succeed("transfer", file, "--run-dir", tmp_path / "out", "--quiet")
+    assert not (tmp_path / "out/sources").exists()
+    frozen = rimrl.load(tmp_path / "out/targets/lstm/lava/frozen-from-rooms/seed_3").policy.state_dict()
+    made = rimrl.load(tmp_path / "made").policy.state_dict()
+    assert th.equal(frozen["lstm_actor.rnn.weight_hh_l0"], made["lstm_actor.rnn.weight_hh_l0"])
+    wider = write(tmp_path, sources=[source], overrides=TINY["overrides"] | {"core.hidden_size": 9})
+    with pytest.raises(UsageError, match="has the core lstm"):
+        Transfer(load_transfer(str(wider)), tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_does_not_keep_others_from_being_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.train
+
+    def train(config: Any, path: Path, progress_bar: bool) -> Any:
+        if config.agent.trunk == "frozen":
+            raise ZeroDivisionError("the simulator broke")
+        return real(config, path, progress_bar)
+
+    monkeypatch.setattr(module, "train", train)
+    words = ("transfer", write(tmp_path, methods=["scratch", "random", "finetune"], seeds=[0]))
+    answer = call(*words, "--run-dir", tmp_path / "out", "--quiet")
+    assert answer.code == 2
+    assert "1 of 4 runs failed" in answer.err
+    assert "the simulator broke" in answer.err
+    status = {run["method"]: run["status"] for run in read_json(tmp_path / "out/transfer.json")["runs"]}
+    assert status == {None: "finished", "scratch": "finished", "random": "waiting", "finetune": "finished"}
+    monkeypatch.undo()
+    succeed(*words, "--run-dir", tmp_path / "out", "--quiet")
