@@ -108,6 +108,9 @@ def test_every_variant_of_every_core_is_described(spec: str) -> None:
     "options",
     [
         {"policy_kwargs": {"core_sharing": "separate"}},
+        {"policy_kwargs": {"trunk": "frozen"}},
+        {"world": "minigrid", "policy_kwargs": {"trunk": "progressive"}},
+        {"world": "tiles", "copies": True, "policy_kwargs": {"trunk": "progressive", "core_sharing": "separate"}},
         {"policy_kwargs": {"core_sharing": "actor_only", "share_features_extractor": False}},
         {"policy_kwargs": {"net_arch": {"pi": [4], "vf": []}, "activation_fn": th.nn.ReLU}},
         {"algorithm": rimrl.RecurrentA2C},

@@ -268,3 +268,27 @@ def test_what_plain_contrib_trained_plays_whatever_its_minibatches(tmp_path: Pat
         np.testing.assert_array_equal(a, b)
     assert loaded.sequence_length == 4
     loaded.learn(24)
+
+
+def test_a_packed_archive_that_is_damaged_is_refused(parts: dict[str, bytes], tmp_path: Path) -> None:
+    file = tmp_path / "agent.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    content = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(len(content) // 2, size=30):
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        file.write_bytes(damaged)
+        with suppress(UsageError):  # anything else fails the test
+            rimrl.load(file, device="cpu")
+
+
+def test_a_pickle_within_itself_is_refused(parts: dict[str, bytes], tmp_path: Path) -> None:
+    endless: dict[str, Any] = {}
+    endless["core_kwargs"] = endless
+    hostile = dict(parts)
+    in_data("policy_kwargs", lambda _: endless)(hostile, Payload(tmp_path / "marker"))
+    with pytest.raises(UsageError, match="nested too deep"):
+        rimrl.load(write(hostile, tmp_path / "agent.zip"), device="cpu")

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
             parts = [archive.read(name) for name in ("policy.pth", "policy.optimizer.pth")]
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, LookupError) as error:
         raise _damaged(where, error) from None
-    except (TypeError, ValueError, EOFError, OSError) as error:
+    except (TypeError, ValueError, EOFError, OSError, zlib.error) as error:
         raise _damaged(where, error) from None
     if damaged is not None:
         raise UsageError(f"{where} is damaged at {damaged!r}; restore it or train again")
