@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl import __version__
-from rimrl.errors import UsageError
+from rimrl.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rimrl.experiments.run import Run
     from rimrl.reporting.comparison import Comparison
 
     _Verbs = argparse._SubParsersAction["_Parser"]
 
 INTERRUPTED = 130
+FAILED = 1
 BAD_INPUT = 2
 _WIDTH_OF_FILES = 200
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``rimrl``; default: those of this process.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 when interrupted.
+        The exit code: 0, 1 when a run broke, 2 for bad input, 130 when interrupted.
     """
     try:
         options, rest = _parser().parse_known_args(arguments)
@@ -52,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"rimrl: {error}", file=sys.stderr)
         return BAD_INPUT
+    except RunFailedError as error:
+        print(f"rimrl: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("rimrl: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -66,13 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     train = verbs.add_parser(
         "train",
         help="train an agent",
-        description="Train an agent and leave a run folder.",
+        usage="rimrl train [-h] [CONFIG] [--resume DIR] [options]",
+        description="Train an agent and leave a run folder. CONFIG is a shipped name (rimrl list configs) or a YAML "
+        "file; with --resume it may be left out.",
         epilog="Every other key of the configuration is an override, such as --core.num_active 3 or --env.n_envs 8; "
         "'rimrl train CONFIG --keys' lists them.",
         allow_abbrev=False,
     )
-    train.add_argument("config", metavar="CONFIG", help="a shipped name (rimrl list configs) or a YAML file")
     train.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/CONFIG_N")
+    train.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its last checkpoint")
+    train.add_argument("--accept-changes", action="store_true", help="resume with what differs from the run's own keys")
     train.add_argument("--seed", metavar="N", help="seed of weights, actions and environments")
     train.add_argument("--total-timesteps", metavar="N", help="environment steps to train for")
     train.add_argument("--keys", action="store_true", help="list the configuration's keys and values, and stop")
@@ -134,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     _add_watch(verbs)
     _add_transfer(verbs)
+    _add_sharing(verbs)
 
     listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
     listing.add_argument("what", choices=["cores", "configs", "suites", "envs"])
@@ -195,27 +204,109 @@ def _add_transfer(verbs: _Verbs) -> None:
     transfer.set_defaults(verb=_transfer)
 
 
+def _add_sharing(verbs: _Verbs) -> None:
+    export = verbs.add_parser(
+        "export",
+        help="write a trained agent without code, to share it",
+        description="Write a run's agent as safetensors and a JSON card. 'rimrl.load', 'evaluate', 'inspect' and "
+        "'watch' take the folder, and nothing in it can run code.",
+    )
+    export.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    export.add_argument("output", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
+    export.add_argument("--best", action="store_true", help="best_model.zip instead of model.zip")
+    export.set_defaults(verb=_export)
+
+    push = verbs.add_parser(
+        "push",
+        help="put an exported agent on the Hugging Face Hub",
+        description="Put an exported agent on the Hugging Face Hub (needs rimrl[hub] and 'hf auth login').",
+    )
+    push.add_argument("folder", metavar="DIR", type=Path, help="a folder of rimrl export")
+    push.add_argument("repository", metavar="USER/NAME", help="made if missing")
+    push.add_argument("--private", action="store_true", help="for yourself alone")
+    push.set_defaults(verb=_push)
+
+    pull = verbs.add_parser(
+        "pull",
+        help="fetch an exported agent from the Hugging Face Hub",
+        description="Fetch the card and the weights of an exported agent (needs rimrl[hub]).",
+    )
+    pull.add_argument("repository", metavar="USER/NAME[@REVISION]", help="where it is")
+    pull.add_argument("folder", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
+    pull.set_defaults(verb=_pull)
+
+
 def _train(options: argparse.Namespace) -> int:
     from rimrl.experiments.config_files import load_config  # noqa: PLC0415
 
-    overrides = list(options.overrides)
-    for flag, key in (("seed", "train.seed"), ("total_timesteps", "train.total_timesteps")):
-        value = getattr(options, flag)
-        if value is not None:
-            overrides.append(f"--{key}={value}")
-    config = load_config(options.config, overrides)
+    given, overrides = _config_among(options.overrides)
+    if options.resume is not None:
+        return _resume(options, given, overrides)
+    if options.accept_changes:
+        raise UsageError("--accept-changes goes with --resume; see rimrl train --help")
+    if given is None:
+        raise UsageError("the following arguments are required: CONFIG; see rimrl train --help")
+    config = load_config(given, [*overrides, *_flags(options)])
     if options.keys:
         print(config.to_yaml(), end="")
         return 0
     from rimrl.experiments.train import train  # noqa: PLC0415
 
     run, finished = train(config, options.run_dir, progress_bar=not options.quiet)
+    return _trained(run, finished)
+
+
+def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]) -> int:
+    from rimrl.experiments.config_files import load_config  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+
+    if options.run_dir is not None:
+        raise UsageError("--resume goes on in the run's own folder; leave out --run-dir")
+    run = Run.open(options.resume)
+    config = load_config(given or str(run.path / "config.yaml"), [*overrides, *_flags(options)])
+    if options.keys:
+        print(config.to_yaml(), end="")
+        return 0
+    from rimrl.experiments.resuming import resume  # noqa: PLC0415
+
+    return _trained(run, resume(run, config, options.accept_changes, progress_bar=not options.quiet))
+
+
+def _trained(run: Run, finished: bool) -> int:
     if not finished:
-        print(f"rimrl: interrupted; the agent so far is in {run.model_file}", file=sys.stderr)
+        print(
+            f"rimrl: interrupted; the agent so far is in {run.model_file}; to go on: rimrl train --resume {run.path}",
+            file=sys.stderr,
+        )
         return INTERRUPTED
-    print(f"trained {config.name}: {run.path}")
+    print(f"trained {run.config.name}: {run.path}")
     print(f"next: rimrl evaluate {run.path}")
     return 0
+
+
+def _config_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The word that is neither an override nor its value, and the others.
+
+    argparse cannot tell: to it the value of an option that it does not know is a word like any other.
+    """
+    config, others = None, []
+    value_expected = False
+    for word in words:
+        if word.startswith("--"):
+            value_expected = "=" not in word
+        elif config is None and not value_expected:
+            config = word
+            continue
+        else:
+            value_expected = False
+        others.append(word)
+    return config, others
+
+
+def _flags(options: argparse.Namespace) -> list[str]:
+    """The common flags as overrides."""
+    keys = (("seed", "train.seed"), ("total_timesteps", "train.total_timesteps"))
+    return [f"--{key}={getattr(options, flag)}" for flag, key in keys if getattr(options, flag) is not None]
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -380,6 +471,29 @@ def _transfer(options: argparse.Namespace) -> int:
     if not finished:
         print(f"rimrl: interrupted; {len(transfer.waiting)} runs are left, the same command goes on", file=sys.stderr)
         return INTERRUPTED
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from rimrl.experiments.export import export  # noqa: PLC0415
+    from rimrl.experiments.run import Run  # noqa: PLC0415
+
+    folder = export(Run.open(options.run), options.output, best=options.best)
+    print(f"exported {options.run}: {folder}")
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from rimrl.agents.saved.hub import push  # noqa: PLC0415
+
+    print(f"pushed {options.folder}: {push(options.folder, options.repository, options.private)}")
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from rimrl.agents.saved.hub import pull  # noqa: PLC0415
+
+    print(f"pulled {options.repository}: {pull(options.repository, options.folder)}")
     return 0
 
 

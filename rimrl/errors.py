@@ -1,6 +1,7 @@
-"""The one exception that means "the caller asked for something that does not exist or does not fit".
+"""The exceptions that the command line prints as one line.
 
-The command line prints its text as a single line and exits with code 2; Python code sees a `ValueError`.
+`UsageError` means that the caller asked for something that does not exist or does not fit, and exits with code 2;
+Python code sees a `ValueError`. `RunFailedError` means that a run broke, and exits with code 1.
 """
 
 from __future__ import annotations
@@ -13,6 +14,13 @@ _LISTED_AT_MOST = 20
 
 class UsageError(ValueError):
     """Bad input from the user: says what is wrong, where, and what would be valid."""
+
+
+class RunFailedError(RuntimeError):
+    """Something broke that is nobody's input: says what happened and what to do.
+
+    The command line prints its text as a single line and exits with code 1.
+    """
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "") -> UsageError:

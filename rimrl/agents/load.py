@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -11,51 +12,68 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.saved.archive import load_archive, read_bytes
+from rimrl.agents.saved.build import ALGORITHMS
+from rimrl.agents.saved.exported import load_exported
+from rimrl.agents.saved.hub import PREFIX, pull
+from rimrl.agents.saved.inert import NotPlainError
+from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
 
 
-def load(path: str | Path, env: GymEnv | None = None, device: th.device | str = "auto") -> RecurrentPPO | RecurrentA2C:
-    """Load an agent from a run folder or a ``.zip``.
+def load(
+    path: str | Path, env: GymEnv | None = None, device: th.device | str = "auto", trust: bool = False
+) -> RecurrentPPO | RecurrentA2C:
+    """Load an agent from a run folder, a ``.zip`` or an exported folder.
 
-    Like every SB3 file, a ``.zip`` can run code when it is loaded: load only what you trust.
+    Nothing that the file brings along is run: the pickles in a ``.zip`` are read as data, and weights are plain
+    tensors. A ``.zip`` that needs more than rimrl's and Stable-Baselines3's own classes, such as a core, an extractor
+    or a schedule of your own, is refused unless you trust it.
 
     Args:
-        path: A run folder (its ``model.zip`` is taken) or a file that ``save`` wrote.
+        path: A run folder (its ``model.zip`` is taken), a file that ``save`` wrote, a folder of ``rimrl export``, or
+            ``"hf://user/name"`` for one on the Hugging Face Hub.
         env: Environment to go on with; not needed for ``predict``.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        trust: Unpickle a ``.zip`` as Stable-Baselines3 does, which runs whatever code is in it. Default False.
 
     Returns:
-        The agent, of the class that saved it.
+        The agent, of the class that saved it. One from an exported folder starts with a fresh optimiser.
 
     Raises:
-        UsageError: If there is no such file, or it is truncated or not a saved agent.
+        UsageError: If there is no such file, it is damaged or not a saved agent, or would run code.
     """
+    if isinstance(path, str) and path.startswith(PREFIX):
+        path = pull(path)
     file = Path(path)
+    if file.name == WEIGHTS or (file.is_dir() and (file / CARD).exists() and not (file / "model.zip").exists()):
+        return load_exported(file if file.is_dir() else file.parent, env, device)
     if file.is_dir():
         file = file / "model.zip"
     elif not file.exists() and not file.suffix:
         file = file.with_suffix(".zip")  # as SB3's own load
     if not file.is_file():
-        raise UsageError(f"no saved agent at {file}; give a run folder that holds model.zip, or a .zip file")
+        raise UsageError(
+            f"no saved agent at {file}; give a run folder that holds model.zip, an exported folder, or a .zip file"
+        )
+    content = read_bytes(file)
+    if trust:
+        return _unpickle(content, file, env, device)
     try:
-        with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
+        return load_archive(content, str(file), env, device)
+    except NotPlainError as error:
+        raise UsageError(
+            f"{file} holds {error}, which is not rimrl's own; loading it would run code from the file: "
+            "pass trust=True if you trust its author"
+        ) from None
+
+
+def _unpickle(content: bytes, file: Path, env: GymEnv | None, device: th.device | str) -> RecurrentPPO | RecurrentA2C:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             data = json.loads(archive.read("data"))
-            if "policy_class" not in data:
-                raise ValueError("it holds no policy")
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError, OSError) as error:
-        raise UsageError(f"{file} is damaged or not a saved agent ({error}); restore it or train again") from None
-    if damaged is not None:
-        raise UsageError(f"{file} is damaged at {damaged!r}; restore it or train again")
-    algorithm = RecurrentPPO if "n_epochs" in data else RecurrentA2C
-    try:
-        agent = algorithm.load(file, device=device)
+        algorithm = ALGORITHMS["RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"]
+        return algorithm.load(io.BytesIO(content), env=env, device=device)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{file} was not saved by rimrl, or by a version that does not fit ({reason})") from error
-    if env is None:
-        return agent
-    try:
-        return algorithm.load(file, env=env, device=device)
-    except ValueError as error:
-        raise UsageError(f"the environment does not fit {file}: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{file} was not saved by rimrl, or does not fit ({reason})") from error

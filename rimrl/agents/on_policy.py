@@ -47,6 +47,8 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     policy: RecurrentCorePolicy
     sequence_length: int | None
     autocast: Autocast | None = None
+    # Of the calls of `learn` that this one continues; they are counted on in the log.
+    iterations_before = 0
 
     def _setup_model(self) -> None:
         self._checked_sequence_length()
@@ -72,6 +74,10 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> tuple[int, BaseCallback]:
         check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write the log; see SB3's `OnPolicyAlgorithm`."""
+        super().dump_logs(iteration + self.iterations_before)
 
     def _checked_sequence_length(self) -> int:
         length = self.n_steps if self.sequence_length is None else self.sequence_length

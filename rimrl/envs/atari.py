@@ -96,6 +96,9 @@ class LearningSignal(VecEnvWrapper):
             one, where ``EpisodicLifeEnv`` makes one no-op first.
         clip_rewards: Rewards become their sign.
 
+    Attributes:
+        lives: Lives left in each game, int64 [B]; 0 where that is not known yet.
+
     Raises:
         UsageError: If an option is neither true nor false.
     """
@@ -108,11 +111,11 @@ class LearningSignal(VecEnvWrapper):
         super().__init__(venv)
         self._terminal_on_life_loss = terminal_on_life_loss
         self._clip_rewards = clip_rewards
-        self._lives: NDArray[np.int64] = np.zeros(self.num_envs, dtype=np.int64)
+        self.lives: NDArray[np.int64] = np.zeros(self.num_envs, dtype=np.int64)
 
     def reset(self) -> VecEnvObs:
         """Begin a game in every environment."""
-        self._lives[:] = 0
+        self.lives[:] = 0
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -123,8 +126,8 @@ class LearningSignal(VecEnvWrapper):
         if self._terminal_on_life_loss:
             lives = np.array([info["lives"] for info in infos])
             # Some games show no life left for a while before they are over; SB3 waits for the end, too.
-            lost = (lives < self._lives) & (lives > 0) & ~dones
-            self._lives = np.where(dones, 0, lives)
+            lost = (lives < self.lives) & (lives > 0) & ~dones
+            self.lives = np.where(dones, 0, lives)
             for env in np.flatnonzero(lost):
                 assert isinstance(observation, np.ndarray)
                 infos[env]["terminal_observation"] = observation[env]

@@ -137,6 +137,7 @@ def make_vec_env(
     monitor_dir: Path | None = None,
     append_monitor: bool = False,
     efference_copies: bool = False,
+    replayable: bool = False,
     **env_kwargs: Any,
 ) -> VecEnv:
     """Make a vector of environments that records every episode.
@@ -157,6 +158,8 @@ def make_vec_env(
         efference_copies: Show the previous action and reward, too (`rimrl.envs.efference.VecEfferenceCopies`): the
             reward that an agent learns from, clipped where it is clipped, and nothing after a lost life that ends an
             episode.
+        replayable: Keep what brings other environments to where these are (`rimrl.envs.replay`), as checkpoints need;
+            back ends ``"native"`` and ``"envpool"`` cannot.
         **env_kwargs: As for `make_env`; for ``ALE/*-v5`` games also ``terminal_on_life_loss`` and ``clip_rewards``
             (`rimrl.envs.atari.LearningSignal`).
 
@@ -196,6 +199,8 @@ def make_vec_env(
         first = make()
         info_keywords = tuple(first.metadata.get("info_keywords", ()))
         first.close()
+        if replayable:
+            make = partial(_make_replayable, make)
         if backend == "subproc":
             venv = SubprocVecEnv([partial(_in_worker, make)] * n_envs)
         else:
@@ -262,8 +267,16 @@ def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, 
 
 def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
     """Make an environment in a process of its own, which a Ctrl-C meant for the main process must not end."""
+    from rimrl.envs.replay import LastWords  # noqa: PLC0415
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return make()
+    return LastWords(make())
+
+
+def _make_replayable(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
+    from rimrl.envs.replay import Replayable  # noqa: PLC0415
+
+    return Replayable(make())
 
 
 def _write_monitor(monitor: VecMonitor, path: Path, env_id: str, append: bool) -> None:

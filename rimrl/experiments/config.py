@@ -143,7 +143,9 @@ class TrainConfig:
         num_threads: Threads that torch uses on the CPU; results are repeatable bit for bit at the same number.
         eval_freq: Steps between evaluations on the training split, which choose ``best_model.zip``; 0 for none.
         eval_episodes: Episodes of each.
-        checkpoint_freq: Steps between files in ``checkpoints/``; 0 for none.
+        checkpoint_freq: Steps between agents that are kept in ``checkpoints/``, to look at later; 0 for none.
+        resume_freq: Steps between checkpoints in ``resume/``, which ``--resume`` goes on from and of which the last two
+            are kept; 0 for none but at the end and at a signal or failure.
     """
 
     total_timesteps: int = 1_000_000
@@ -153,6 +155,7 @@ class TrainConfig:
     eval_freq: int = 50_000
     eval_episodes: int = 32
     checkpoint_freq: int = 0
+    resume_freq: int = 50_000
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from rimrl.agents.saved.card import read_card
+from rimrl.agents.saved.names import CARD
 from rimrl.cores.registry import CORES, core_class, core_options
 from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.suites import get_suite, is_suite
@@ -49,7 +51,7 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
 
     Args:
         config: A shipped name (``rimrl list configs``), ``atari/GAME/CORE`` with any game of ale-py, or the path of a
-            YAML file.
+            YAML file or of the ``card.json`` of an exported agent.
         overrides: Command line words such as ``["--core.num_active", "3", "--env.n_envs=8"]``.
 
     Returns:
@@ -118,6 +120,8 @@ def _find(config: str) -> tuple[str, Path, Game | None]:
     if config in shipped:
         return config, shipped[config], None
     file = Path(config)
+    if file.name == CARD:
+        return file.parent.name, file, None
     if file.suffix in {".yaml", ".yml"}:
         if not file.is_file():
             raise UsageError(
@@ -148,7 +152,25 @@ def read_yaml(file: Path) -> Any:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    content = read_yaml(file)
+    return _checked(_from_card(file) if file.name == CARD else read_yaml(file), file)
+
+
+def _from_card(file: Path) -> Any:
+    """The configuration in a card, which comes from others: its names must not lead anywhere else."""
+    content = read_card(file.parent).get("config")
+    if isinstance(content, dict):
+        name, env = content.get("name"), content.get("env")
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
+            raise UsageError(f"{file}: config.name must be words with / between them, got {str(name)[:60]!r}")
+        if isinstance(env, dict) and ":" in str(env.get("id")):
+            raise UsageError(
+                f"{file}: config.env.id {str(env['id'])[:60]!r} names a module to import; import it yourself, and use "
+                "the id alone"
+            )
+    return content
+
+
+def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
     for group, settings in content.items():
@@ -280,7 +302,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
             "train.eval_episodes",
         ),
     ),
-    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq")),
+    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq", "train.resume_freq")),
     "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda")),
     "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
 }

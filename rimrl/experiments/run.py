@@ -2,7 +2,8 @@
 
 config.yaml       the complete configuration; ``rimrl train RUN/config.yaml`` repeats the run
 environment.json  versions, commit and machine, and how the run ended
-model.zip         the agent at the end; best_model.zip at its best evaluation; checkpoints/
+model.zip         the agent at the end; best_model.zip at its best evaluation; checkpoints/ on the way
+resume/           what ``rimrl train --resume RUN`` goes on from
 monitor.csv       every training episode        progress.csv  every update        events.out.*  TensorBoard
 evaluation.json   what ``rimrl evaluate`` found, every episode included; evaluation-SUITE.json: on another suite
 inspection/       what ``rimrl inspect`` recorded and drew, one folder a split
@@ -23,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
@@ -52,18 +54,28 @@ class Run:
     def __init__(self, path: Path, config: ExperimentConfig) -> None:
         self.path = path
         self.config = config
+        self._resumed: list[dict[str, Any]] = []
 
     @property
     def model_file(self) -> Path:
         """The agent at the end of training, or where it was interrupted."""
         return self.path / "model.zip"
 
+    @property
+    def is_export(self) -> bool:
+        """Whether this is a folder of ``rimrl export``, which is played like a run."""
+        return (self.path / CARD).is_file() and not (self.path / "config.yaml").is_file()
+
     def agent_file(self, best: bool = False) -> Path:
-        """The saved agent, at the end or at its best evaluation.
+        """The saved agent, at the end or at its best evaluation; an exported folder has one for both.
 
         Raises:
             UsageError: If there is none.
         """
+        if self.is_export:
+            if best:
+                raise UsageError(f"{self.path} is an export, which holds one agent; leave out --best")
+            return self.path / WEIGHTS
         file = self.path / "best_model.zip" if best else self.model_file
         if not file.is_file():
             why = "did not reach an evaluation (train.eval_freq); leave out --best" if best else "has no saved agent"
@@ -96,16 +108,62 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Open an existing run.
+        """Open an existing run, or a folder of ``rimrl export``.
 
         Raises:
             UsageError: If the folder is not there, or is not a run folder.
         """
         if not path.is_dir():
             raise UsageError(f"no run folder {path}")
+        if not (path / "config.yaml").is_file() and (path / CARD).is_file():
+            return cls(path, load_config(str(path / CARD)))
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
         return cls(path, load_config(str(path / "config.yaml")))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock goes with the process, however it ends.
+
+        Raises:
+            UsageError: If one does already.
+        """
+        try:
+            import fcntl  # noqa: PLC0415 (not on every system)
+        except ImportError:
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"{self.path} is being trained by another process; wait for it or stop it") from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    @property
+    def status(self) -> str | None:
+        """How the run ended, or ``"running"``; None if that cannot be read."""
+        return _status(self.path)
+
+    def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str]) -> None:
+        """Note in ``environment.json`` that the run goes on, beside earlier times."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            earlier = json.loads((self.path / "environment.json").read_text(encoding="utf-8")).get("resumed", [])
+            self._resumed = [note for note in earlier if isinstance(note, dict)]
+        now = datetime.now(UTC).isoformat("T", "seconds")
+        self._resumed.append({"time": now, "num_timesteps": num_timesteps, "exact": exact, "changes": changes})
+        self.set_status("running", num_timesteps)
+
+    def restart(self, config: ExperimentConfig) -> None:
+        """Begin a run again that was stopped before anything was learned; its files are written anew."""
+        self.config = config
+        for file in (self.path / "monitor.csv", self.path / "progress.csv", *self.path.glob("events.out.tfevents.*")):
+            file.unlink(missing_ok=True)
+        self.write("config.yaml", config.to_yaml())
+        self.set_status("running", 0)
 
     def write(self, name: str, content: str) -> None:
         """Write a text file so that a reader finds the old one or the new one, never a part.
@@ -136,7 +194,8 @@ class Run:
     def set_status(self, status: Status, num_timesteps: int) -> None:
         """Note how far the run is, beside the versions and the machine it runs on."""
         facts = {"status": status, "num_timesteps": num_timesteps, "time": datetime.now(UTC).isoformat("T", "seconds")}
-        self.write("environment.json", json.dumps(facts | machine_facts(), indent=2) + "\n")
+        resumed = {"resumed": self._resumed} if self._resumed else {}
+        self.write("environment.json", json.dumps(facts | resumed | machine_facts(), indent=2) + "\n")
 
 
 def default_run_dir(config: ExperimentConfig) -> Path:

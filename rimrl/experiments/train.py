@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,9 +26,12 @@ from rimrl.agents.load import load
 from rimrl.agents.ppo import RecurrentPPO
 from rimrl.agents.transfer import start_from
 from rimrl.envs.vector import make_vec_env
+from rimrl.envs.vector_state import worker_processes
 from rimrl.errors import UsageError, unknown_name
+from rimrl.experiments.checkpoints import Checkpoints
 from rimrl.experiments.config import A2CConfig, ExperimentConfig, PPOConfig
-from rimrl.experiments.run import Run, default_run_dir
+from rimrl.experiments.failures import explained
+from rimrl.experiments.run import Run, Status, default_run_dir
 
 # Far from the training environments' seeds, which are seed, seed + 1, ...
 _EVAL_SEED_OFFSET = 100_000
@@ -38,6 +41,7 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
     """Train an agent.
 
     SIGINT (Ctrl-C) and SIGTERM end the training at the next environment step, and the agent is saved.
+    `rimrl.experiments.resuming.resume` goes on from there, as from any failure.
 
     Args:
         config: What to do.
@@ -49,29 +53,104 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
 
     Raises:
         UsageError: If the configuration does not fit together or the folder cannot be used; no folder is left then.
+            Also if training meets NaN.
+        RunFailedError: If something breaks on the way, such as an environment or the disk.
     """
-    _check_device(config.train.device)
-    th.set_num_threads(config.train.num_threads)
+    check_device(config.train.device)
     path = default_run_dir(config) if run_dir is None else run_dir
     with Run.create(path, config) as run:
-        env = make_train_env(config, run.path)
-        agent = make_agent(config, env)
-        agent.predict(agent.observation_space.sample(), deterministic=True)  # what does not fit fails here, not later
-        agent.set_logger(configure(str(run.path), ["csv", "tensorboard"]))
-        callbacks = _callbacks(config, run, progress_bar)
-    status = "failed"
-    try:
-        with _graceful_stop() as stop:
-            agent.learn(config.train.total_timesteps, callback=[*callbacks, stop], log_interval=1)
-        status = "interrupted" if stop.requested else "finished"
-    finally:
-        _save(agent, run.model_file)
-        run.set_status(status, agent.num_timesteps)  # type: ignore[arg-type]
-        env.close()
-    return run, status == "finished"
+        training = Training(run, config, progress_bar)
+        training.agent.predict(
+            training.agent.observation_space.sample(), deterministic=True
+        )  # what does not fit fails here
+        training.agent.set_logger(configure(str(run.path), ["csv", "tensorboard"]))
+    with run.locked():
+        return run, training.learn()
 
 
-def _check_device(device: str) -> None:
+class Training:
+    """An agent with its environments, callbacks and checkpoints, ready to learn.
+
+    Args:
+        run: Where the results go.
+        config: What to do.
+        progress_bar: Show progress on standard error.
+        append: Go on with the ``monitor.csv`` that is there.
+
+    Raises:
+        UsageError: If the configuration does not fit together.
+    """
+
+    def __init__(self, run: Run, config: ExperimentConfig, progress_bar: bool, append: bool = False) -> None:
+        th.set_num_threads(config.train.num_threads)
+        self.config = config
+        self._run = run
+        self._vectors: list[VecEnv] = []
+        try:
+            env = make_train_env(config, run.path, append)
+            self._vectors.append(env)
+            self.agent = make_agent(config, env)
+            evaluation = _evaluation(config, run) if config.train.eval_freq else None
+            if evaluation is not None:
+                self._vectors.append(evaluation.eval_env)
+            self.checkpoints = Checkpoints(run.path, config, self.agent, evaluation, config.train.resume_freq)
+            self._callbacks = [*_callbacks(config, run, evaluation, progress_bar), self.checkpoints]
+        except BaseException:
+            self.close()
+            raise
+
+    def learn(self) -> bool:
+        """Learn up to the configured step. Whatever stops it, what can be left is left.
+
+        Returns:
+            Whether it came to its end.
+
+        Raises:
+            UsageError: If it met NaN.
+            RunFailedError: If something broke.
+        """
+        agent, run = self.agent, self._run
+        remaining = self.config.train.total_timesteps - agent.num_timesteps
+        begun = agent._last_obs is not None
+        for callback in self._callbacks:
+            callback.n_calls = agent.num_timesteps // agent.n_envs
+        status: Status = "failed"
+        failure: Exception | None = None
+        try:
+            with _graceful_stop() as stop:
+                agent.learn(remaining, callback=[*self._callbacks, stop], reset_num_timesteps=not begun)
+            if stop.requested:
+                self.checkpoints.write_pending()
+                status = "interrupted"
+            else:
+                self.checkpoints.write()
+                status = "finished"
+        except Exception as error:
+            failure = error
+            with suppress(Exception):  # on a full disk the checkpoint before it has to do
+                self.checkpoints.write_pending()
+        try:
+            _save(agent, run.model_file)
+            run.set_status(status, agent.num_timesteps)
+        except (OSError, RuntimeError, UsageError) as error:
+            failure = failure or error
+        finally:
+            self.close()
+        if failure is not None:
+            raise explained(failure, run.path, agent.num_timesteps) from failure
+        return status == "finished"
+
+    def close(self) -> None:
+        """Close all environments, also those whose process has died."""
+        for vector in self._vectors:
+            try:
+                vector.close()
+            except Exception:
+                for process in worker_processes(vector):
+                    process.terminate()
+
+
+def check_device(device: str) -> None:
     """Refuse a device that torch does not have here; Stable-Baselines3 would take the CPU without a word."""
     if device == "auto":
         return
@@ -85,7 +164,7 @@ def _check_device(device: str) -> None:
         raise UsageError(f"train.device {device!r} is not available on this machine; use 'auto' or 'cpu'") from None
 
 
-def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None) -> VecEnv:
+def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, append_monitor: bool = False) -> VecEnv:
     """The training split of a configuration, vectorised and seeded; episodes go to ``monitor_dir/monitor.csv``."""
     env = config.env
     try:
@@ -95,7 +174,9 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None) ->
             seed=config.train.seed,
             backend=env.backend,
             monitor_dir=monitor_dir,
+            append_monitor=append_monitor,
             efference_copies=env.efference_copies,
+            replayable=True,
             **env.kwargs,
         )
     except UsageError:
@@ -200,27 +281,31 @@ def _shows_tiles(space: spaces.Dict, tile_pixels: int | None) -> bool:
     return max(sides) < 24 or all(side % (tile_pixels or 8) == 0 for side in sides)
 
 
-def _callbacks(config: ExperimentConfig, run: Run, progress_bar: bool) -> list[BaseCallback]:
+def _evaluation(config: ExperimentConfig, run: Run) -> EvalCallback:
     settings, n_envs = config.train, config.env.n_envs
-    callbacks: list[BaseCallback] = []
-    if settings.eval_freq:
-        eval_env = make_vec_env(
-            config.env.id,
-            n_envs=min(n_envs, 8),
-            seed=settings.seed + _EVAL_SEED_OFFSET,
-            efference_copies=config.env.efference_copies,
-            **config.env.kwargs,
-        )
-        callbacks.append(
-            EvalCallback(
-                eval_env,
-                n_eval_episodes=settings.eval_episodes,
-                eval_freq=max(1, settings.eval_freq // n_envs),
-                best_model_save_path=str(run.path),
-                deterministic=False,
-                verbose=0,
-            )
-        )
+    eval_env = make_vec_env(
+        config.env.id,
+        n_envs=min(n_envs, 8),
+        seed=settings.seed + _EVAL_SEED_OFFSET,
+        efference_copies=config.env.efference_copies,
+        replayable=True,
+        **config.env.kwargs,
+    )
+    return EvalCallback(
+        eval_env,
+        n_eval_episodes=settings.eval_episodes,
+        eval_freq=max(1, settings.eval_freq // n_envs),
+        best_model_save_path=str(run.path),
+        deterministic=False,
+        verbose=0,
+    )
+
+
+def _callbacks(
+    config: ExperimentConfig, run: Run, evaluation: EvalCallback | None, progress_bar: bool
+) -> list[BaseCallback]:
+    settings, n_envs = config.train, config.env.n_envs
+    callbacks: list[BaseCallback] = [] if evaluation is None else [evaluation]
     if settings.checkpoint_freq:
         callbacks.append(
             CheckpointCallback(max(1, settings.checkpoint_freq // n_envs), str(run.path / "checkpoints"), "model")
@@ -242,6 +327,7 @@ class _Progress(BaseCallback):
         interval = 0.2 if sys.stderr.isatty() else 20.0
         self._bar = tqdm(
             total=self._total,
+            initial=self.num_timesteps,
             desc=self._title,
             unit="step",
             unit_scale=True,
@@ -303,5 +389,8 @@ def _graceful_stop() -> Iterator[_Stop]:
 
 def _save(agent: RecurrentPPO | RecurrentA2C, file: Path) -> None:
     temporary = file.with_name(".model.partial.zip")
-    agent.save(temporary)
-    temporary.replace(file)
+    try:
+        agent.save(temporary)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

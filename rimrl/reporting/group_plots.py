@@ -75,7 +75,7 @@ def draw_curves(axes: Axes, groups: Sequence[Group]) -> None:
         axes.plot(steps, [point.value for point in points], dashes, color=colour, label=group.label, linewidth=1.8)
         if points[0].has_interval:
             low, high = _bounds(points, (0.0, 1.0) if successes else None)
-            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(steps, low, high, color=colour, alpha=_shade(len(groups)), linewidth=0)
     axes.set(xlabel="environment steps", ylabel="success rate" if successes else "mean return")
     axes.set_title("Training (last 100 episodes)", loc="left")
     show_steps(axes)
@@ -120,7 +120,8 @@ def draw_profiles(axes: Axes, comparison: Comparison) -> None:
         heights = [point.value for point in points]
         axes.plot(thresholds, heights, dashes, color=colour, label=summary.group.label, linewidth=1.8)
         if points[0].has_interval:
-            axes.fill_between(thresholds, *_bounds(points, (0.0, 1.0)), color=colour, alpha=0.18, linewidth=0)
+            low_high = _bounds(points, (0.0, 1.0))
+            axes.fill_between(thresholds, *low_high, color=colour, alpha=_shade(len(scores)), linewidth=0)
     axes.set(xlabel=metric.label, ylabel="share of runs above", ylim=(0, 1.02))
     axes.margins(x=0)
     axes.set_title(f"Performance profile, {'held-out' if comparison.held_out else 'all'} splits", loc="left")
@@ -188,6 +189,11 @@ def _columns(labels: Sequence[str]) -> int:
 def _bounds(points: Sequence[Estimate], possible: tuple[float, float] | None) -> tuple[list[float], list[float]]:
     within = [point.within(*possible) if possible else point for point in points]
     return [point.low for point in within], [point.high for point in within]
+
+
+def _shade(bands: int) -> float:
+    """How opaque a band is, so that many of them on top of each other still let the lines show."""
+    return min(0.18, 0.4 / bands)
 
 
 def _styles() -> itertools.chain[tuple[str, str]]:

@@ -16,7 +16,9 @@ from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Floats
 
 # What tells runs of one configuration apart without changing what they are runs of.
-_NOT_COMPARED = frozenset({"train.seed", "train.device", "train.num_threads", "train.checkpoint_freq"})
+_NOT_COMPARED = frozenset(
+    {"train.seed", "train.device", "train.num_threads", "train.checkpoint_freq", "train.resume_freq"}
+)
 # These only choose best_model.zip.
 _OF_THE_BEST = frozenset({"train.eval_freq", "train.eval_episodes"})
 _NAMED_AT_MOST = 3
@@ -150,7 +152,9 @@ def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:
 def _key(run: RunResults) -> tuple[Any, ...]:
     if not run.config:
         return ("", str(run.path.resolve()))
-    return tuple(sorted((key, repr(value)) for key, value in settings(run).items()))
+    # An option that is off is the same as one that the version a run was trained with did not have yet.
+    chosen = {key: value for key, value in settings(run).items() if value is not None and value is not False}
+    return tuple(sorted((key, repr(value)) for key, value in chosen.items()))
 
 
 def settings(run: RunResults) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import (
 )
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rimrl
 from tests.sb3.helpers import SMALL_RIM, short_episodes

@@ -25,7 +25,7 @@ def names(folder: Path) -> set[str]:
 
 def test_a_run_folder_holds_what_it_promises(trained: Path) -> None:
     expected = {
-        *("config.yaml", "environment.json", "model.zip", "best_model.zip", "checkpoints"),
+        *("config.yaml", "environment.json", "model.zip", "best_model.zip", "checkpoints", "resume"),
         *("monitor.csv", "progress.csv", "evaluation.json"),
     }
     tensorboard = {name for name in names(trained) if name.startswith("events.out.tfevents")}

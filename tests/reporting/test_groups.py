@@ -22,7 +22,7 @@ def run(
 ) -> Path:
     """A run whose configuration is a RIM's with dotted changes."""
     settings: dict[str, Any] = {"name": config, "env": {"id": "distractors", "kwargs": {}}, "core": dict(RIM)}
-    settings["agent"] = {}
+    settings["agent"] = {"algorithm": "ppo"}
     settings["train"] = {"seed": seed, "total_timesteps": 1000, "device": "auto"}
     for key, value in changes.items():
         group, name = key.split("__")
@@ -48,7 +48,16 @@ def test_seeds_of_a_configuration_are_a_group(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("change", [("train__device", "cuda"), ("train__num_threads", 2), ("train__eval_freq", 0)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("train__device", "cuda"),
+        ("train__num_threads", 2),
+        ("train__eval_freq", 0),
+        ("env__efference_copies", False),  # which a run of an older version does not mention
+        ("agent__target_kl", None),
+    ],
+)
 def test_what_changes_no_result_changes_no_group(change: tuple[str, Any], tmp_path: Path) -> None:
     assert labels(run(tmp_path / "a", 1), run(tmp_path / "b", 2, **dict([change]))) == ["rim"]
 

@@ -1,0 +1,212 @@
+"""Agents from SB3's ``.zip`` files without unpickling.
+
+In such a file ``data`` holds the attributes of the algorithm: plain ones as JSON, the others as pickles, which run
+what they like when they are loaded. Here those pickles are read without being run (`rimrl.agents.saved.inert`), and
+only what is needed is taken from them; weights go through ``torch.load(weights_only=True)``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import LinearSchedule, get_device
+from torch import Tensor
+
+from rimrl.agents.a2c import RecurrentA2C
+from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.saved.build import AgentSpec, build, largest_size
+from rimrl.agents.saved.fields import choice, integer, number, switch
+from rimrl.agents.saved.inert import NotPlainError, read_inert, to_plain
+from rimrl.agents.saved.options import (
+    ACTIVATIONS,
+    EXTRACTORS,
+    OPTIMIZERS,
+    POLICIES,
+    options_from_json,
+)
+from rimrl.agents.saved.spaces import space_from_json
+from rimrl.cores.registry import CORES, core_class
+from rimrl.errors import UsageError
+
+_INTEGERS = ("n_steps", "batch_size", "n_epochs", "sequence_length", "seed", "verbose", "sde_sample_freq")
+_COUNTERS = ("n_envs", "num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_episode_num")
+_NUMBERS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm", "target_kl", "_current_progress_remaining")
+_SWITCHES = ("use_sde", "normalize_advantage")
+_SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
+_WORDS = ("tensorboard_log", "autocast")
+_LARGEST_ROLLOUT = 2**36
+_LARGEST_ENTRY = 2**26
+
+
+def load_archive(
+    content: bytes, where: str, env: GymEnv | None = None, device: th.device | str = "auto"
+) -> RecurrentPPO | RecurrentA2C:
+    """Load an agent that rimrl's or SB3's ``save`` wrote, without running anything that the file brings along.
+
+    Args:
+        content: The ``.zip``.
+        where: Its name, for errors.
+        env: Environment to go on with; not needed for ``predict``.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Returns:
+        The agent, optimiser included, as SB3's own ``load`` would give it; statistics of recent episodes are not
+        taken over.
+
+    Raises:
+        UsageError: If the file is damaged or holds no such agent.
+        NotPlainError: If it needs classes or functions that are not rimrl's or SB3's.
+    """
+    data, weights, optimizer = _read(content, where)
+    algorithm = "RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"
+    settings = {key: _setting(key, _plain(data[key]), where) for key in _SETTINGS if key in data}
+    if "sequence_length" not in data and settings.get("batch_size"):
+        # Contrib cuts its minibatches anywhere; whole sequences of this length fill the same ones.
+        settings["sequence_length"] = math.gcd(settings["batch_size"], settings.get("n_steps", 1))
+    policy_class = POLICIES[choice(_plain(data["policy_class"]), f"{where}: policy_class", "policy", list(POLICIES))]
+    largest = largest_size(weights)
+    spec = AgentSpec(
+        algorithm,
+        policy_class,
+        options_from_json(_plain(data.get("policy_kwargs", {})), f"{where}: policy_kwargs", largest),
+        space_from_json(_plain(data.get("observation_space")), f"{where}: observation_space"),
+        space_from_json(_plain(data.get("action_space")), f"{where}: action_space"),
+        settings,
+    )
+    _check_rollout(spec, where)
+
+    def fill(agent: RecurrentPPO | RecurrentA2C) -> None:
+        agent.policy.load_state_dict(weights)
+        _check_optimizer(agent, optimizer, where)
+        agent.policy.optimizer.load_state_dict(optimizer)
+
+    return build(spec, weights, fill, env, get_device(device), where)
+
+
+def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED and entry.file_size > _LARGEST_ENTRY:
+                    raise ValueError(f"{entry.filename!r} unpacks to {entry.file_size} bytes")
+            damaged = archive.testzip()
+            data = json.loads(archive.read("data"))
+            if not isinstance(data, dict) or "policy_class" not in data:
+                raise ValueError("it holds no policy")
+            parts = [archive.read(name) for name in ("policy.pth", "policy.optimizer.pth")]
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, LookupError) as error:
+        raise _damaged(where, error) from None
+    except (TypeError, ValueError, EOFError, OSError) as error:
+        raise _damaged(where, error) from None
+    if damaged is not None:
+        raise UsageError(f"{where} is damaged at {damaged!r}; restore it or train again")
+    try:
+        weights, optimizer = (th.load(io.BytesIO(part), map_location="cpu", weights_only=True) for part in parts)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UsageError(f"{where} holds weights that are damaged or no plain tensors ({reason})") from None
+    plain = isinstance(weights, dict) and all(isinstance(each, Tensor) for each in weights.values())
+    if not plain or not isinstance(optimizer, dict):
+        raise UsageError(f"{where} holds no weights of a policy")
+    return data, dict(weights), optimizer
+
+
+def _damaged(where: str, error: Exception) -> UsageError:
+    reason = " ".join(str(error).split())[:160]
+    return UsageError(f"{where} is damaged or not a saved agent ({reason}); restore it or train again")
+
+
+def _class_names() -> dict[str, str]:
+    """The classes that a file may name, by where they are defined."""
+    names: dict[str, str] = {}
+    lists: tuple[dict[str, Any], ...] = (POLICIES, EXTRACTORS, ACTIVATIONS, OPTIMIZERS)
+    for classes in lists:
+        names |= {f"{cls.__module__}.{cls.__qualname__}": name for name, cls in classes.items()}
+    for name in CORES:
+        cls = core_class(name)
+        names[f"{cls.__module__}.{cls.__qualname__}"] = name
+    return names
+
+
+def _plain(item: Any) -> Any:
+    if not isinstance(item, dict) or ":serialized:" not in item:
+        return item
+    try:
+        content = base64.b64decode(item[":serialized:"], validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise NotPlainError("a damaged entry") from None
+    return to_plain(read_inert(content), _class_names())
+
+
+def _setting(key: str, value: Any, where: str) -> Any:
+    place = f"{where}: {key}"
+    if value is None and key in _MAY_BE_NONE:
+        return None
+    if key in _WORDS and not isinstance(value, str):
+        raise UsageError(f"{place} must be text, got {str(value)[:40]!r}")
+    found: Any = value
+    if key in _INTEGERS:
+        found = integer(value, place, -1, 2**32)
+    elif key in _COUNTERS:
+        found = integer(value, place, 0, 2**53)
+    elif key in _SWITCHES:
+        found = switch(value, place)
+    elif isinstance(value, dict) and value.get("schedule") == "linear":
+        found = LinearSchedule(*(number(value[end], place) for end in ("start", "end", "end_fraction")))
+    elif key in _NUMBERS or key in _SCHEDULES:
+        found = number(value, place)
+    return found
+
+
+_SETTINGS = (*_INTEGERS, *_COUNTERS, *_NUMBERS, *_SWITCHES, *_SCHEDULES, *_WORDS)
+_MAY_BE_NONE = {"batch_size", "sequence_length", "seed", "target_kl", "clip_range_vf", "tensorboard_log", "autocast"}
+
+
+def _check_rollout(spec: AgentSpec, where: str) -> None:
+    """Refuse a rollout storage that no machine could hold."""
+    space = spec.observation_space
+    parts = getattr(space, "spaces", {None: space}).values()
+    width = sum(int(np.prod(part.shape or (1,))) * (part.dtype.itemsize if part.dtype else 8) for part in parts)
+    steps = spec.settings.get("n_steps", 1) * max(1, spec.settings.get("n_envs", 1))
+    if steps * (width + 64) > _LARGEST_ROLLOUT:
+        raise UsageError(f"{where} asks for rollouts of {steps} steps, more than {_LARGEST_ROLLOUT // 2**30} GiB")
+
+
+def _check_optimizer(agent: RecurrentPPO | RecurrentA2C, found: dict[str, Any], where: str) -> None:
+    """Refuse an optimiser state of other parameters, which torch would only notice in the next update."""
+    parameters = [p for group in agent.policy.optimizer.param_groups for p in group["params"]]
+    problem = UsageError(f"{where} holds the state of an optimiser of another policy")
+    state, groups = found.get("state"), found.get("param_groups")
+    if not isinstance(state, dict) or not isinstance(groups, list) or len(groups) != 1:
+        raise problem
+    expected = agent.policy.optimizer.state_dict()["param_groups"][0]
+    if not isinstance(groups[0], dict) or groups[0].get("params") != expected["params"]:
+        raise problem
+    for number_, entries in state.items():
+        if not isinstance(number_, int) or not 0 <= number_ < len(parameters) or not isinstance(entries, dict):
+            raise problem
+        for entry in entries.values():
+            if isinstance(entry, Tensor) and entry.dim() and entry.shape != parameters[number_].shape:
+                raise problem
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from None

@@ -1,0 +1,164 @@
+"""Building an agent from checked plain data and weights, with no more memory than the weights call for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import check_for_correct_spaces
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from rimrl.agents.a2c import RecurrentA2C
+from rimrl.agents.policies import RecurrentCorePolicy
+from rimrl.agents.ppo import RecurrentPPO
+from rimrl.errors import UsageError
+
+ALGORITHMS: dict[str, type[RecurrentPPO] | type[RecurrentA2C]] = {
+    cls.__name__: cls for cls in (RecurrentPPO, RecurrentA2C)
+}
+
+_FACTORIES = (th.empty, th.zeros, th.ones, th.randn, th.rand, th.full, th.eye, th.arange, th.linspace)
+# What initialisation needs beside the weights themselves.
+_SPARE = 2**20
+_PER_WEIGHT = 16
+
+
+@dataclass
+class AgentSpec:
+    """What an agent is made of, all of it checked.
+
+    Attributes:
+        algorithm: ``"RecurrentPPO"`` or ``"RecurrentA2C"``.
+        policy_class: Form of the policy.
+        policy_kwargs: Its arguments.
+        observation_space: As the policy sees it: images with their channels first.
+        action_space: Action space.
+        settings: Further attributes of the algorithm, such as ``n_steps``.
+    """
+
+    algorithm: str
+    policy_class: type[RecurrentCorePolicy]
+    policy_kwargs: dict[str, Any]
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def build(
+    spec: AgentSpec,
+    weights: Mapping[str, Tensor],
+    fill: Callable[[RecurrentPPO | RecurrentA2C], None],
+    env: GymEnv | None,
+    device: th.device | str,
+    where: str,
+    shared_once: bool = False,
+) -> RecurrentPPO | RecurrentA2C:
+    """Build an agent whose weights have the shapes of a file's.
+
+    Args:
+        spec: The agent.
+        weights: Every tensor in the file, by name.
+        fill: Gives the agent its weights.
+        env: Environment to go on with, or None.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        where: The file, for errors.
+        shared_once: Whether the file holds a tensor with several names only once; see `own_tensors`.
+
+    Raises:
+        UsageError: If description and weights do not fit each other, or the environment does not fit them.
+    """
+    policy_kwargs = {"use_sde": bool(spec.settings.get("use_sde", False))} | spec.policy_kwargs
+    try:
+        with _Budget(sum(tensor.numel() for tensor in weights.values())):
+            draft = spec.policy_class(spec.observation_space, spec.action_space, lambda _: 0.0, **policy_kwargs)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UsageError(f"{where} does not describe a policy that can be built ({reason})") from None
+    _check_weights(own_tensors(draft) if shared_once else draft.state_dict(), weights, where)
+    del draft
+
+    algorithm = ALGORITHMS[spec.algorithm]
+    settings = {"n_envs": 1, "seed": None} | spec.settings
+    if env is not None:
+        env = algorithm._wrap_env(env, 0)
+        try:
+            check_for_correct_spaces(env, spec.observation_space, spec.action_space)
+        except ValueError as error:
+            raise UsageError(f"the environment does not fit {where}: {' '.join(str(error).split())}") from None
+        settings["n_envs"] = env.num_envs
+    try:
+        # As SB3's own load: an empty shell first, then what was saved, then the networks.
+        agent = algorithm(spec.policy_class, env, device=device, _init_setup_model=False)  # type: ignore[arg-type]
+        agent.__dict__.update(settings)
+        agent.policy_kwargs = spec.policy_kwargs
+        agent.observation_space, agent.action_space = spec.observation_space, spec.action_space
+        agent._setup_model()
+        fill(agent)
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UsageError(f"{where} does not fit together ({reason})") from None
+    if agent.policy.use_sde:
+        agent.policy.reset_noise()  # as SB3's own load
+    return agent
+
+
+def largest_size(weights: Mapping[str, Tensor]) -> int:
+    """The largest width or number of anything that a policy with these weights can have been given."""
+    return max(2**16, sum(tensor.numel() for tensor in weights.values()))
+
+
+def own_tensors(module: th.nn.Module) -> dict[str, Tensor]:
+    """The state of a module by name, without second names of the same tensor: SB3 names shared extractors thrice."""
+    seen: set[Any] = set()
+    own = {}
+    for name, tensor in module.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape) if tensor.numel() else name
+        if place not in seen:
+            seen.add(place)
+            own[name] = tensor
+    return own
+
+
+def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are not those of the policy: names the first difference."""
+    for name, tensor in expected.items():
+        if name not in found:
+            raise UsageError(f"{where} lacks the weights {name!r} of the policy that it describes")
+        if tensor.shape != found[name].shape:
+            raise UsageError(
+                f"{where}: the weights {name!r} have shape {list(found[name].shape)}, but the policy that it describes "
+                f"needs {list(tensor.shape)}"
+            )
+        if tensor.dtype != found[name].dtype:
+            raise UsageError(f"{where}: the weights {name!r} are {found[name].dtype}, not {tensor.dtype}")
+    for name in found:
+        if name not in expected:
+            raise UsageError(f"{where} holds weights {str(name)[:80]!r} that the policy it describes does not have")
+
+
+class _Budget(TorchFunctionMode):
+    """Refuses to make more tensors than a file with so many weights can describe, before they take memory."""
+
+    def __init__(self, weights: int) -> None:
+        super().__init__()
+        self._weights = weights
+        self._left = _PER_WEIGHT * weights + _SPARE
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES:
+            shape_alone = {key: value for key, value in kwargs.items() if key != "generator"}
+            planned = func(*args, **(shape_alone | {"device": "meta"}))
+            self._left -= planned.numel() + 1
+            if self._left < 0:
+                raise UsageError(f"it needs far more weights than the {self._weights} in the file")
+        return func(*args, **kwargs)

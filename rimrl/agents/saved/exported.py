@@ -1,0 +1,161 @@
+"""Exported agents: weights as safetensors and everything else as JSON in a card.
+
+``card.json`` holds ``format`` and ``format_version``, and under ``agent`` what rebuilds it; what else it says is for
+people and for `rimrl.experiments`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
+
+from rimrl.agents.a2c import RecurrentA2C
+from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.saved.build import ALGORITHMS, AgentSpec, build, largest_size, own_tensors
+from rimrl.agents.saved.card import FORMAT, FORMAT_VERSION, read_card
+from rimrl.agents.saved.fields import choice, fields_of, integer, switch
+from rimrl.agents.saved.names import CARD, WEIGHTS
+from rimrl.agents.saved.options import POLICIES, options_from_json, options_to_json
+from rimrl.agents.saved.spaces import space_from_json, space_to_json
+from rimrl.errors import UsageError
+
+_FIELDS = (
+    "algorithm",
+    "policy",
+    "policy_kwargs",
+    "observation_space",
+    "action_space",
+    "use_sde",
+    "autocast",
+    "num_timesteps",
+)
+
+
+def write_exported(agent: RecurrentPPO | RecurrentA2C, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the card and the weights of an agent into an existing folder.
+
+    Args:
+        agent: The agent.
+        folder: Gets ``card.json`` and ``model.safetensors``.
+        facts: What else the card says, plain values.
+
+    Raises:
+        UsageError: If the agent or the facts hold something that cannot be written down, or weights are not finite.
+    """
+    card = {"format": FORMAT, "format_version": FORMAT_VERSION, "agent": agent_to_json(agent), **(facts or {})}
+    weights = weights_to_bytes(agent)
+    try:
+        text = json.dumps(card, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the agent cannot be exported: JSON has no word for what it holds ({error})") from None
+    try:
+        (folder / WEIGHTS).write_bytes(weights)
+        (folder / CARD).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror}") from None
+
+
+def agent_to_json(agent: RecurrentPPO | RecurrentA2C) -> dict[str, Any]:
+    """What rebuilds an agent beside its weights.
+
+    Raises:
+        UsageError: If it uses classes of the user's own, which no card can bring along.
+    """
+    policy_class = type(agent.policy)
+    policy = next((name for name, cls in POLICIES.items() if cls is policy_class), None)
+    if policy is None:
+        raise UsageError(f"{policy_class.__name__} cannot be exported: it is none of {', '.join(POLICIES)}")
+    return {
+        "algorithm": type(agent).__name__,
+        "policy": policy,
+        "policy_kwargs": options_to_json(agent.policy_kwargs),
+        "observation_space": space_to_json(agent.observation_space),
+        "action_space": space_to_json(agent.action_space),
+        "use_sde": bool(agent.use_sde),
+        "autocast": agent.autocast,
+        "num_timesteps": int(agent.num_timesteps),
+    }
+
+
+def weights_to_bytes(agent: RecurrentPPO | RecurrentA2C) -> bytes:
+    """The weights of an agent's policy as a safetensors file.
+
+    Raises:
+        UsageError: If a weight is NaN or infinite.
+    """
+    tensors = {name: each.detach().cpu().clone().contiguous() for name, each in own_tensors(agent.policy).items()}
+    for name, tensor in tensors.items():
+        _require_finite(name, tensor, "the agent")
+    return save(tensors, metadata={"format": "pt"})
+
+
+def load_exported(
+    folder: Path, env: GymEnv | None = None, device: th.device | str = "auto"
+) -> RecurrentPPO | RecurrentA2C:
+    """Rebuild an agent from an exported folder.
+
+    Args:
+        folder: Holds ``card.json`` and ``model.safetensors``.
+        env: Environment to go on with; not needed for ``predict``.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Returns:
+        The agent, with a fresh optimiser and the algorithm's default settings.
+
+    Raises:
+        UsageError: Names the file and the field that is missing, damaged or does not fit.
+    """
+    where = f"{folder / CARD}: agent"
+    found = fields_of(read_card(folder).get("agent"), _FIELDS, where)
+    weights = _read_weights(folder / WEIGHTS)
+    largest = largest_size(weights)
+    settings = {
+        "use_sde": switch(found["use_sde"], f"{where}.use_sde"),
+        "autocast": None if found["autocast"] is None else choice(found["autocast"], where, "autocast", ("bf16",)),
+        "num_timesteps": integer(found["num_timesteps"], f"{where}.num_timesteps", 0, 2**53),
+    }
+    spec = AgentSpec(
+        choice(found["algorithm"], f"{where}.algorithm", "algorithm", list(ALGORITHMS)),
+        POLICIES[choice(found["policy"], f"{where}.policy", "policy", list(POLICIES))],
+        options_from_json(found["policy_kwargs"], f"{where}.policy_kwargs", largest),
+        space_from_json(found["observation_space"], f"{where}.observation_space"),
+        space_from_json(found["action_space"], f"{where}.action_space"),
+        settings,
+    )
+
+    def fill(agent: RecurrentPPO | RecurrentA2C) -> None:
+        with th.no_grad():
+            for name, tensor in own_tensors(agent.policy).items():
+                tensor.copy_(weights[name])
+
+    return build(spec, weights, fill, env, device, str(folder), shared_once=True)
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise UsageError(f"no {file}; rimrl export writes it")
+    weights = {}
+    try:
+        with safe_open(file, framework="pt") as content:
+            for name in content.keys():  # noqa: SIM118 (the file is no mapping)
+                weights[name] = content.get_tensor(name)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UsageError(f"{file} is damaged or no safetensors file ({' '.join(str(error).split())[:120]})") from None
+    if not weights:
+        raise UsageError(f"{file} holds no weights")
+    for name, tensor in weights.items():
+        _require_finite(name, tensor, str(file))
+    return weights
+
+
+def _require_finite(name: str, tensor: Tensor, where: str) -> None:
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise UsageError(f"{where} has weights {name[:80]!r} that are NaN or infinite: has learning diverged?")

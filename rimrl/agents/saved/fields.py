@@ -1,0 +1,88 @@
+"""Checks of values that come from a file; each refusal names the field and what would be valid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rimrl.errors import UsageError, unknown_name
+
+
+def fields_of(content: Any, names: Sequence[str], where: str) -> dict[str, Any]:
+    """A mapping that holds exactly these names.
+
+    Raises:
+        UsageError: If it is no mapping, lacks one, or holds another.
+    """
+    if not isinstance(content, dict):
+        raise UsageError(f"{where} must be a mapping, got {_short(content)}")
+    for name in names:
+        if name not in content:
+            raise UsageError(f"{where} lacks {name!r}")
+    for name in content:
+        if name not in names:
+            raise unknown_name("field", str(name)[:60], names, where)
+    return content
+
+
+def integer(value: Any, where: str, low: int, high: int) -> int:
+    """An integer within bounds; True is none.
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UsageError(f"{where} must be an integer from {low} to {high}, got {_short(value)}")
+    return value
+
+
+def integers(value: Any, where: str, low: int, high: int) -> list[int]:
+    """A list of such integers.
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    if not isinstance(value, list):
+        raise UsageError(f"{where} must be a list of integers, got {_short(value)}")
+    return [integer(each, where, low, high) for each in value]
+
+
+def number(value: Any, where: str) -> float:
+    """A finite number; True is none.
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{where} must be a finite number, got {_short(value)}")
+    return value
+
+
+def switch(value: Any, where: str) -> bool:
+    """True or false.
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    if not isinstance(value, bool):
+        raise UsageError(f"{where} must be true or false, got {_short(value)}")
+    return value
+
+
+def choice(value: Any, where: str, kind: str, choices: Sequence[str]) -> str:
+    """One of a closed list of names.
+
+    Raises:
+        UsageError: If it is not; names the nearest.
+    """
+    if not isinstance(value, str):
+        raise UsageError(f"{where} must be the name of a {kind}, got {_short(value)}")
+    if value not in choices:
+        raise unknown_name(kind, value[:60], choices, where)
+    return value
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,204 @@
+"""Reading a pickle without running it.
+
+Unpickling means: import what the stream names, call what it says. Here every name becomes an `Inert` class of its own,
+and every call a record of its arguments, so that a stream can be looked at whatever it holds.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from rimrl.agents.saved.spaces import bound_to_json
+from rimrl.errors import UsageError
+
+
+class Inert:
+    """A record of something that a pickle asked for and that was not done.
+
+    Attributes:
+        origin: ``"module.name"`` of what it asked for.
+        args: What it would have been called with.
+        state: What it would have been given then.
+    """
+
+    origin: ClassVar[str] = ""
+    args: tuple[Any, ...]
+    state: Any
+
+    def __new__(cls, *args: Any, **_kwargs: Any) -> Inert:
+        """Note the arguments of the call."""
+        record = object.__new__(cls)
+        record.args, record.state = args, None
+        return record
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass  # what a pickle puts into a dict or list of its own kind is not needed
+
+    def append(self, value: Any) -> None:
+        """Take in nothing."""
+
+    def extend(self, values: Any) -> None:
+        """Take in nothing."""
+
+
+class NotPlainError(UsageError):
+    """A pickle holds something that could not be rebuilt without running code.
+
+    Args:
+        what: Its name, or what is wrong.
+    """
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+        self._classes: dict[str, type[Inert]] = {}
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        origin = f"{module_name}.{global_name}"
+        if origin not in self._classes:
+            self._classes[origin] = type("Inert", (Inert,), {"origin": origin})
+        return self._classes[origin]
+
+
+def read_inert(content: bytes) -> Any:
+    """What a pickle holds, as builtin values and `Inert` records.
+
+    Raises:
+        NotPlainError: If it is no pickle, or a damaged one.
+    """
+    try:
+        return _Reader(content).load()
+    except Exception as error:  # a damaged stream fails in every way
+        raise NotPlainError(f"a damaged entry ({' '.join(str(error).split())[:80]})") from None
+
+
+def to_plain(value: Any, class_names: dict[str, str], depth: int = 0) -> Any:
+    """A record as JSON would hold it: spaces and schedules as mappings, known classes as their names.
+
+    Args:
+        value: What `read_inert` gave.
+        class_names: ``"module.name"`` of every class that may be named, and its name.
+        depth: How deep within another value it is.
+
+    Returns:
+        Plain data: spaces as `rimrl.agents.saved.spaces.space_to_json` writes them, schedules as numbers or
+        ``{"schedule": "linear", "start": …, "end": …, "end_fraction": …}``.
+
+    Raises:
+        NotPlainError: Names what is neither plain nor known.
+    """
+    if depth > 12:
+        raise NotPlainError("values nested too deep")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [to_plain(each, class_names, depth + 1) for each in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise NotPlainError("a mapping with keys that are no text")
+        return {key: to_plain(each, class_names, depth + 1) for key, each in value.items()}
+    if isinstance(value, type) and issubclass(value, Inert):
+        if value.origin not in class_names:
+            raise NotPlainError(value.origin)
+        return class_names[value.origin]
+    if isinstance(value, Inert):
+        return _object(value, class_names, depth)
+    raise NotPlainError(type(value).__name__)
+
+
+def _object(record: Inert, class_names: dict[str, str], depth: int) -> Any:
+    state = record.state if isinstance(record.state, dict) else {}
+    module, _, name = record.origin.rpartition(".")
+    if module.startswith("numpy"):
+        array = _array(record)
+        return array.item() if array.ndim == 0 else array.tolist()
+    try:
+        if module.startswith("gymnasium.spaces.") and name in {cls.__name__ for cls in _SPACES}:
+            return _space(name, state, class_names, depth)
+        if record.origin == "rl_zoo3.utils.SimpleLinearSchedule":
+            start = to_plain(state["initial_value"], class_names, depth + 1)
+            return {"schedule": "linear", "start": start, "end": 0.0, "end_fraction": 1.0}
+        if module == "stable_baselines3.common.utils":
+            if name == "FloatSchedule":
+                return to_plain(state["value_schedule"], class_names, depth + 1)
+            if name == "ConstantSchedule":
+                return to_plain(state["val"], class_names, depth + 1)
+            if name == "LinearSchedule":
+                ends = {key: to_plain(state[key], class_names, depth + 1) for key in ("start", "end", "end_fraction")}
+                return {"schedule": "linear", **ends}
+    except (KeyError, AttributeError, TypeError, ValueError):
+        raise NotPlainError(f"a damaged {name}") from None
+    raise NotPlainError(record.origin)
+
+
+_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Dict)
+
+
+def _space(name: str, state: dict[str, Any], class_names: dict[str, str], depth: int) -> dict[str, Any]:
+    def plain(key: str) -> Any:
+        return to_plain(state[key], class_names, depth + 1)
+
+    if name == "Dict":
+        parts = state.get("spaces", state.get("_spaces"))
+        return {"type": name, "spaces": to_plain(parts, class_names, depth + 1)}
+    if name == "Box":
+        bounds = {side: bound_to_json(_array(state[side])) for side in ("low", "high")}
+        return {"type": name, "shape": plain("_shape"), "dtype": str(_dtype(state["dtype"])), **bounds}
+    if name == "Discrete":
+        return {"type": name, "n": plain("n"), "start": plain("start")}
+    if name == "MultiDiscrete":
+        if "start" in state and np.any(_array(state["start"])):
+            raise NotPlainError("a MultiDiscrete that does not start at 0")
+        return {"type": name, "nvec": _array(state["nvec"]).tolist()}
+    return {"type": name, "n": plain("n")}
+
+
+def _dtype(record: Any) -> np.dtype[Any]:
+    order: Any
+    if isinstance(record, Inert) and record.origin == "numpy.dtype" and isinstance(record.args[0], str):
+        dtype = np.dtype(record.args[0])
+        order = record.state[1] if isinstance(record.state, tuple) and len(record.state) > 1 else "="
+        if dtype.kind in "biuf" and order in ("<", ">", "|", "="):
+            return dtype.newbyteorder("<" if order == "|" else order)  # bytes have no order
+    if isinstance(record, type) and issubclass(record, Inert):
+        module, _, name = record.origin.rpartition(".")
+        if module == "numpy" and np.dtype(name).kind in "biuf":
+            return np.dtype(name)
+    raise NotPlainError("a strange array")
+
+
+def _array(record: Any) -> np.ndarray[Any, Any]:
+    """An array of numbers from the ways in which numpy pickles arrays and scalars."""
+    try:
+        if isinstance(record, int | float):
+            return np.asarray(record)
+        name = record.origin.rpartition(".")[2]
+        if name == "_frombuffer":
+            content, dtype, shape, order = record.args
+        elif name == "_reconstruct":
+            _, shape, dtype, fortran, content = record.state
+            order = "F" if fortran else "C"
+        elif name == "scalar":
+            dtype, content = record.args
+            shape, order = (), "C"
+        else:
+            raise NotPlainError(record.origin)
+        if not isinstance(content, bytes | bytearray) or order not in ("C", "F"):
+            raise NotPlainError("a strange array")
+        return np.frombuffer(bytes(content), _dtype(dtype)).reshape(shape, order=order)
+    except NotPlainError:
+        raise
+    except (AttributeError, TypeError, ValueError, IndexError, OverflowError):
+        raise NotPlainError("a damaged array") from None

@@ -1,0 +1,169 @@
+"""Checkpoints on disk: folders of plain files that are there whole or not at all, and whose damage shows.
+
+``RUN/resume/000000050000/`` holds tensors.safetensors, state.json, progress.csv and manifest.json, which lists size and
+SHA-256 of the others. A checkpoint is written beside its place, synced to the disk and renamed, and the one before it
+stays, so that one of them is good whenever the power goes. Nothing in them is code, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+FOLDER = "resume"
+KEPT = 2
+_FORMAT = 1
+_TENSORS, _STATE, _PROGRESS, _MANIFEST = "tensors.safetensors", "state.json", "progress.csv", "manifest.json"
+_DAMAGED = ".damaged"
+_PARTIAL = ".partial"
+
+
+class DamagedError(ValueError):
+    """A checkpoint is damaged or does not fit; says how."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a checkpoint holds.
+
+    Attributes:
+        tensors: By name, contiguous, and none of them a view of another.
+        state: Whatever JSON can hold.
+        progress: Text of ``progress.csv`` so far.
+    """
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    progress: str
+
+
+def write(run: Path, num_timesteps: int, contents: Contents) -> Path:
+    """Write a checkpoint, then remove all but the last `KEPT`.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        OSError: If it cannot be written; what was there stays.
+    """
+    folder = run / FOLDER
+    place = folder / f"{num_timesteps:012d}"
+    partial = folder / f"{_PARTIAL}-{place.name}"
+    folder.mkdir(exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        files = {
+            _TENSORS: save(contents.tensors),
+            _STATE: json.dumps(contents.state).encode(),
+            _PROGRESS: contents.progress.encode(),
+        }
+        listed = {
+            name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        }
+        files[_MANIFEST] = json.dumps({"format": _FORMAT, "files": listed}, indent=2).encode()
+        for name, content in files.items():
+            _write_synced(partial / name, content)
+        _sync_folder(partial)
+        if place.exists():  # of the same step: where a run was resumed
+            replaced = folder / f"{_PARTIAL}-replaced"
+            shutil.rmtree(replaced, ignore_errors=True)
+            place.replace(replaced)
+        partial.replace(place)
+        _sync_folder(folder)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(folder / f"{_PARTIAL}-replaced", ignore_errors=True)
+    for old in found(run)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def found(run: Path) -> list[Path]:
+    """Folders of a run's checkpoints, good or not, the latest first."""
+    folder = run / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
+
+
+def read(checkpoint: Path) -> Contents:
+    """Read a checkpoint whose files are what was written.
+
+    Raises:
+        DamagedError: If a file is missing, has changed or is not what its name says.
+    """
+    try:
+        manifest = _json((checkpoint / _MANIFEST).read_bytes())
+        if manifest.get("format") != _FORMAT:
+            raise DamagedError(f"{_MANIFEST} is of a format that this version of rimrl does not know")
+        contents = {name: _checked(checkpoint / name, manifest) for name in (_TENSORS, _STATE, _PROGRESS)}
+        return Contents(load(contents[_TENSORS]), _json(contents[_STATE]), contents[_PROGRESS].decode())
+    except DamagedError:
+        raise
+    except OSError as error:
+        name = Path(error.filename).name if error.filename else checkpoint.name
+        raise DamagedError(f"{name}: {error.strerror or error}") from None
+    except (ValueError, TypeError, KeyError, RecursionError, SafetensorError, OverflowError) as error:
+        raise DamagedError(_one_line(error)) from None
+
+
+def set_aside(checkpoint: Path) -> None:
+    """Rename a damaged checkpoint, so that it is neither read nor counted again."""
+    aside = checkpoint.with_name(checkpoint.name + _DAMAGED)
+    with suppress(OSError):
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.replace(aside)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _checked(file: Path, manifest: Mapping[str, Any]) -> bytes:
+    listed = manifest["files"][file.name]
+    size, expected = listed["size"], listed["sha256"]
+    if not file.is_file() or file.stat().st_size != size:
+        raise DamagedError(f"{file.name} is missing or has another size than was written")
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise DamagedError(f"{file.name} is not what was written")
+    return content
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise DamagedError("it holds JSON of another kind than was written")
+    return value
+
+
+def _write_synced(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # which cannot open folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

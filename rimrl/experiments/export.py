@@ -1,0 +1,164 @@
+"""``rimrl export``: a run's agent as a folder that can be handed to others.
+
+model.safetensors  the weights
+card.json          what rebuilds the agent, what it was trained on and how, what it scores
+README.md          the same for people, with the front matter of the Hugging Face Hub
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rimrl import __version__
+from rimrl.agents.load import load
+from rimrl.agents.saved.card import read_card
+from rimrl.agents.saved.exported import write_exported
+from rimrl.agents.saved.names import CARD, WEIGHTS
+from rimrl.errors import UsageError
+from rimrl.experiments.run import Run
+from rimrl.files import replacing
+
+README = "README.md"
+# Evaluations of another agent must not stay beside a new one.
+_NAMES = (WEIGHTS, CARD, README, "evaluation.json")
+_SCORES = (
+    "held_out",
+    "episodes",
+    "return_mean",
+    "return_std",
+    "length_mean",
+    "success_rate",
+    "random_return_mean",
+    "random_success_rate",
+)
+
+
+def export(run: Run, folder: Path, best: bool = False) -> Path:
+    """Write a run's agent as weights and a card, neither of which can hold code.
+
+    Args:
+        run: A run that has been trained.
+        folder: Where to write; new, empty, or an earlier export, which is replaced.
+        best: Export ``best_model.zip`` instead of ``model.zip``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: If the folder holds something else or cannot be written, the run has no agent, or the agent has
+            weights that are not finite.
+    """
+    _refuse_taken(folder)
+    if (run.path / CARD).is_file():
+        raise UsageError(f"{run.path} is an export already; copy it, or export the run that it came from")
+    file = run.agent_file(best)
+    agent = load(file, device="cpu")
+    config = run.config
+    facts = {
+        "rimrl_version": __version__,
+        "name": config.name,
+        "environment": {
+            "id": config.env.id,
+            "kwargs": dict(config.env.kwargs),
+            "efference_copies": config.env.efference_copies,
+        },
+        "model": file.name,
+        "evaluation": _evaluation(run, file.name),
+        "training": _training(run),
+        "config": {
+            "name": config.name,
+            "env": asdict(config.env),
+            "core": {"name": config.core.name, **config.core.options},
+            "agent": asdict(config.agent),
+            "train": asdict(config.train),
+        },
+    }
+    with replacing(folder, _NAMES) as partial:
+        write_exported(agent, partial, facts)
+        try:
+            (partial / README).write_text(model_card(read_card(partial)), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {folder}: {error.strerror}") from None
+    return folder
+
+
+def model_card(card: dict[str, Any]) -> str:
+    """The card for people, with the Hub's front matter and its ``model-index``."""
+    env, agent, evaluation = card["environment"], card["agent"], card["evaluation"]
+    core = agent["policy_kwargs"].get("core", "rim")
+    front: dict[str, Any] = {
+        "library_name": "rimrl",
+        "tags": ["reinforcement-learning", "deep-reinforcement-learning", "stable-baselines3", "rimrl", str(core)],
+    }
+    rows = []
+    if evaluation is not None:
+        results = []
+        for split, scores in evaluation["splits"].items():
+            dataset = {"name": f"{evaluation['suite']} ({split})", "type": evaluation["suite"]}
+            figure = {"type": "mean_reward", "name": "mean_reward"}
+            value = f"{scores['return_mean']:.2f} +/- {scores['return_std']:.2f}"
+            task = {"type": "reinforcement-learning", "name": "reinforcement-learning"}
+            results.append({"task": task, "dataset": dataset, "metrics": [{**figure, "value": value}]})
+            success = scores.get("success_rate")
+            cells = (split, "held out" if scores["held_out"] else "trained on", str(scores["episodes"]), value)
+            rows.append(f"| {' | '.join(cells)} | {'-' if success is None else f'{success:.2f}'} |")
+        front["model-index"] = [{"name": card["name"], "results": results}]
+    lines = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
+        f"# {card['name']}\n",
+        f"A {agent['algorithm']} agent with the recurrent core `{core}`, trained on `{env['id']}` for "
+        f"{agent['num_timesteps']:,} steps with rimrl {card['rimrl_version']}.\n",
+    ]
+    if rows:
+        head = "| split | | episodes | return | success |\n| --- | --- | --- | --- | --- |"
+        lines.append("## Scores\n\n" + "\n".join([head, *rows]) + "\n")
+    lines.append(
+        "## Use\n\n"
+        "```python\nimport rimrl\n\n"
+        'agent = rimrl.load("THIS_FOLDER")\n'
+        "action, state = agent.predict(observation, state, episode_start)\n```\n\n"
+        "`rimrl evaluate`, `rimrl inspect` and `rimrl watch` take the folder like a run. "
+        "`card.json` and `model.safetensors` are all that is read, and neither can hold code.\n"
+    )
+    return "\n".join(lines)
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; rimrl export needs a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            read_card(folder)
+        except UsageError:
+            raise UsageError(f"{folder} holds other files than an export; choose another folder, or empty it") from None
+
+
+def _evaluation(run: Run, model: str) -> dict[str, Any] | None:
+    """The scores of this very agent on its own suite, without the log of every episode."""
+    try:
+        found = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
+        if found["model"] != model:
+            return None
+        splits = {
+            name: {key: result[key] for key in _SCORES if key in result} for name, result in found["splits"].items()
+        }
+        return {key: found[key] for key in ("suite", "num_timesteps", "deterministic", "seed")} | {"splits": splits}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{run.path / 'evaluation.json'} is damaged; run again: rimrl evaluate {run.path}") from None
+
+
+def _training(run: Run) -> dict[str, Any]:
+    """How the training ended, and with which versions."""
+    try:
+        found = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    wanted = ("status", "num_timesteps", "time", "versions", "python", "commit")
+    return {key: found[key] for key in wanted if key in found} if isinstance(found, dict) else {}

@@ -1,0 +1,70 @@
+"""What to say when a training breaks: what happened, and how to go on."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rimrl.errors import RunFailedError, UsageError
+from rimrl.experiments.checkpoint_files import found
+
+TRACEBACK = "traceback.txt"
+
+
+def explained(error: Exception, run: Path, num_timesteps: int) -> Exception:
+    """The error to raise instead of one that ended a training; the traceback goes to ``traceback.txt``.
+
+    Args:
+        error: What ended it.
+        run: The run folder, with all checkpoints written that can be.
+        num_timesteps: How far the training was.
+
+    Returns:
+        A `UsageError` for one, such as for a loss that is not finite; else a `RunFailedError`.
+    """
+    checkpoints = found(run)
+    if isinstance(error, UsageError):
+        if not checkpoints:
+            return UsageError(f"{error} (at step {num_timesteps}; no checkpoint was written before)")
+        return UsageError(
+            f"{error} (at step {num_timesteps}; to go on from step {int(checkpoints[0].name)} with other settings: "
+            f"rimrl train --resume {run} --agent.learning_rate … --accept-changes)"
+        )
+    kept = False
+    with suppress(OSError):
+        (run / TRACEBACK).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        kept = True
+    details = f" (details: {run / TRACEBACK})" if kept else ""
+    advice = (
+        f"to go on from step {int(checkpoints[0].name)}: rimrl train --resume {run}"
+        if checkpoints
+        else f"no checkpoint was written before, so start again: rimrl train --resume {run}"
+    )
+    return RunFailedError(f"{_what_happened(error)} at step {num_timesteps}{details}; {advice}")
+
+
+def _what_happened(error: Exception) -> str:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error.strerror}); make room. It broke"
+    if isinstance(error, EOFError | BrokenPipeError | ConnectionError):
+        return (
+            "the process of an environment died (its own message, if it had any, is above; --env.backend dummy "
+            "--accept-changes runs it here)"
+        )
+    if _in_environment(error):
+        return f"the environment raised {reason}"
+    if isinstance(error, OSError):
+        return f"a file cannot be written or read ({reason})"
+    return f"training broke with {reason}"
+
+
+def _in_environment(error: Exception) -> bool:
+    """Whether an exception came up through a vector of environments."""
+    frames: Any = traceback.walk_tb(error.__traceback__)
+    return any(
+        frame.f_code.co_name in ("step_wait", "reset") and "vec_env" in frame.f_code.co_filename for frame, _ in frames
+    )

@@ -1,0 +1,110 @@
+"""``rimrl train --resume RUN``: a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from stable_baselines3.common.logger import Logger, configure
+
+from rimrl.errors import UsageError
+from rimrl.experiments.checkpoint_files import found
+from rimrl.experiments.checkpoints import FREE, cut_back, flat
+from rimrl.experiments.config import ExperimentConfig
+from rimrl.experiments.logs import appending_logger
+from rimrl.experiments.run import Run
+from rimrl.experiments.train import Training, check_device
+
+
+def resume(
+    run: Run, config: ExperimentConfig | None = None, accept_changes: bool = False, progress_bar: bool = True
+) -> bool:
+    """Go on with a run from its last good checkpoint.
+
+    On the CPU, with environments that can be replayed (`rimrl.envs.replay`), the result is that of a run that was never
+    stopped, bit for bit; a line on standard error tells where it is not. Logs are cut back to the checkpoint, so that
+    nothing is in them twice.
+
+    Args:
+        run: The run.
+        config: How to go on; default: as before. More ``total_timesteps`` and another ``resume_freq`` or
+            ``checkpoint_freq`` are taken as they are.
+        accept_changes: Take other differences, too.
+        progress_bar: Show progress on standard error.
+
+    Returns:
+        Whether it was trained to its end.
+
+    Raises:
+        UsageError: If the run is finished, is being trained, has no good checkpoint, or differs in what matters.
+        RunFailedError: If something breaks on the way.
+    """
+    config = run.config if config is None else replace(config, name=run.config.name)
+    changes = _checked_changes(run, config, accept_changes)
+    check_device(config.train.device)
+    with run.locked():
+        if not found(run.path):
+            return _start_again(run, config, progress_bar)
+        training = Training(run, config, progress_bar, append=True)
+        try:
+            training.agent.set_logger(Logger(None, []))  # holds what waits to be logged until the logs are cut back
+            contents, inexact = training.checkpoints.resume(accept_changes)
+            cut_back(run.path, contents)
+            _append_logs(training, run)
+            reached = training.agent.num_timesteps
+            run.config = config
+            if changes:
+                run.write("config.yaml", config.to_yaml())
+            run.note_resumption(reached, inexact is None, changes)
+        except BaseException:
+            training.close()
+            raise
+        if inexact is not None:
+            print(
+                f"rimrl: episodes begin anew at step {reached}, so that the result will not be, bit for bit, that of "
+                f"an uninterrupted run: {inexact}",
+                file=sys.stderr,
+            )
+        return training.learn()
+
+
+def _checked_changes(run: Run, config: ExperimentConfig, accept_changes: bool) -> list[str]:
+    """What differs from the run's own configuration.
+
+    Raises:
+        UsageError: If that must be accepted first, or nothing is left to do.
+    """
+    old, new = flat(run.config), flat(config)
+    differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    changes = [f"{key} {old.get(key)} -> {new.get(key)}" for key in differing]
+    before, total = run.config.train.total_timesteps, config.train.total_timesteps
+    falls = config.agent.learning_rate_schedule == "linear" and total != before
+    if (falls or not FREE.issuperset(differing)) and not accept_changes:
+        why = " (the learning rate falls to zero at the last of them)" if falls else ""
+        raise UsageError(
+            f"the configuration differs from that of {run.path}: {'; '.join(changes)}{why}; leave that out to go on as "
+            "before, or add --accept-changes to go on with it"
+        )
+    if run.status == "finished" and total <= before:
+        raise UsageError(f"{run.path} is finished, at {before} steps; give a larger --total-timesteps to go on")
+    return changes
+
+
+def _start_again(run: Run, config: ExperimentConfig, progress_bar: bool) -> bool:
+    if run.model_file.exists() or run.status in ("finished", "interrupted"):
+        raise UsageError(
+            f"{run.path} has no checkpoint to go on from; train anew from {run.path / 'config.yaml'} with "
+            "another --run-dir"
+        )
+    print(f"rimrl: {run.path} was stopped before its first checkpoint and starts again", file=sys.stderr)
+    run.restart(config)
+    training = Training(run, config, progress_bar)
+    training.agent.set_logger(configure(str(run.path), ["csv", "tensorboard"]))
+    return training.learn()
+
+
+def _append_logs(training: Training, run: Run) -> None:
+    pending, logger = training.agent.logger, appending_logger(run.path)
+    logger.name_to_value, logger.name_to_count = pending.name_to_value, pending.name_to_count
+    logger.name_to_excluded = pending.name_to_excluded
+    training.agent.set_logger(logger)

@@ -1,0 +1,439 @@
+"""All that a training is, between two iterations, as tensors and JSON; and back.
+
+What is here: weights, the optimiser's state, what the agent saw last and remembers, its counters and recent episodes,
+figures that wait to be logged, every random state, and where the environments are. Schedules are functions of the
+counters. A snapshot is taken at the start of a rollout and keeps references, which costs little; it can be written
+until the rollout ends, because only the update that follows changes weights.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from rimrl.agents.a2c import RecurrentA2C
+from rimrl.agents.ppo import RecurrentPPO
+from rimrl.envs.replay import EpisodeRecord, ReplayError
+from rimrl.envs.vector_state import VectorMark, is_replayable, mark, marked_episodes, restore
+from rimrl.experiments.checkpoint_files import DamagedError
+from rimrl.experiments.validated import Fields
+
+Agent = RecurrentPPO | RecurrentA2C
+_PLAIN = (str, int, float, bool, type(None))
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What changes during a rollout, as it was at its start."""
+
+    num_timesteps: int
+    elapsed: float
+    counters: dict[str, Any]
+    tensors: dict[str, Tensor]
+    observation: Any
+    random_state: dict[str, Any]
+    log: dict[str, Any]
+    training: VectorMark
+    evaluation: VectorMark | None
+    best: tuple[float, float] | None
+
+
+def take(agent: Agent, evaluation: EvalCallback | None) -> Snapshot:
+    """Remember where a training is; between iterations only."""
+    assert agent.env is not None
+    assert agent.ep_info_buffer is not None
+    assert agent.ep_success_buffer is not None
+    random_state, random_tensors = _random_state()
+    states = agent._last_states
+    tensors = {f"memory.pi.{i}": part for i, part in enumerate(states.pi)}
+    if states.vf[0] is not states.pi[0]:
+        tensors |= {f"memory.vf.{i}": part for i, part in enumerate(states.vf)}
+    starts = th.as_tensor(np.array(agent._last_episode_starts, dtype=bool))
+    logger = agent.logger
+    return Snapshot(
+        num_timesteps=agent.num_timesteps,
+        elapsed=(time.time_ns() - agent.start_time) / 1e9,
+        counters={
+            "n_updates": agent._n_updates,
+            "episodes": [_plain(episode) for episode in agent.ep_info_buffer],
+            "successes": [bool(success) for success in agent.ep_success_buffer],
+        },
+        tensors={**tensors, **random_tensors, "episode_starts": starts},
+        observation=agent._last_obs,
+        random_state=random_state,
+        log={
+            "values": {name: _plain_value(value) for name, value in logger.name_to_value.items()},
+            "counts": dict(logger.name_to_count),
+            "excluded": {name: list(kinds or ()) for name, kinds in logger.name_to_excluded.items()},
+        },
+        training=mark(agent.env),
+        evaluation=None if evaluation is None else mark(evaluation.eval_env),
+        best=None if evaluation is None else (evaluation.best_mean_reward, evaluation.last_mean_reward),
+    )
+
+
+def as_contents(
+    snapshot: Snapshot, agent: Agent, evaluation: EvalCallback | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A snapshot with the weights that belong to it, as tensors and JSON.
+
+    Raises:
+        ValueError: If weights are not finite.
+    """
+    tensors = dict(snapshot.tensors)
+    own = agent.policy.state_dict()
+    for name, first in _stored_under(own).items():
+        weight = own[name]
+        if name != first:
+            continue
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise ValueError(f"the weights {name} are not finite")
+        tensors[f"policy.{name}"] = weight
+    scalars = {}
+    for index, entry in agent.policy.optimizer.state_dict()["state"].items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                scalars[f"{index}.{name}"] = value
+    layout = {}
+    for name, array in _parts(snapshot.observation).items():
+        # The layout in memory decides how the rollout is laid out, and with it the order of sums.
+        order = sorted(range(array.ndim), key=lambda axis, array=array: (-array.strides[axis], axis))  # type: ignore[misc]
+        tensors[f"observation.{name}"] = th.as_tensor(np.ascontiguousarray(array.transpose(order)))
+        layout[name] = order
+    assert agent.env is not None
+    state: dict[str, Any] = {
+        "num_timesteps": snapshot.num_timesteps,
+        "elapsed": snapshot.elapsed,
+        **snapshot.counters,
+        "optimizer": scalars,
+        "observation": layout,
+        "random": snapshot.random_state,
+        "log": snapshot.log,
+        "training": _vector_as_json(agent.env, snapshot.training, "training", tensors),
+        "evaluation": None,
+    }
+    if evaluation is not None and snapshot.evaluation is not None and snapshot.best is not None:
+        state["evaluation"] = {
+            "best_mean_reward": snapshot.best[0],
+            "last_mean_reward": snapshot.best[1],
+            "env": _vector_as_json(evaluation.eval_env, snapshot.evaluation, "evaluation", tensors),
+        }
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, state
+
+
+def put_back(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Any], agent: Agent, evaluation: EvalCallback | None
+) -> str | None:
+    """Bring a fresh agent with its environments to where another was.
+
+    Returns:
+        None; where the environments could not be brought there and episodes begin anew, why.
+
+    Raises:
+        DamagedError: If something does not fit the agent, which is unusable then unless another one is put back.
+    """
+    fields = Fields(dict(state), "state")
+    num_timesteps = fields.integer("num_timesteps")
+    assert agent.env is not None
+    _put_back_weights(agent, tensors)
+    _put_back_optimizer(agent, tensors, fields.nested("optimizer"))
+    agent.num_timesteps = num_timesteps
+    agent._n_updates = fields.integer("n_updates")
+    window = agent._stats_window_size
+    agent.ep_info_buffer = deque((_episode(item) for item in fields.objects("episodes")), maxlen=window)
+    agent.ep_success_buffer = deque((bool(value) for value in fields.items("successes")), maxlen=window)
+    _put_back_log(agent, fields.nested("log"))
+    observation, starts, states = _seen(agent, tensors, fields.nested("observation"))
+
+    inexact = _put_back_vector(agent.env, fields.nested("training"), "training", tensors)
+    if inexact is not None:
+        # Other levels than the first ones again; the simulators in C++ have no larger seeds.
+        agent.env.seed(((agent.seed or 0) + num_timesteps + 1) % (2**31 - 1 - agent.n_envs))
+        observation = agent.env.reset()
+        starts = np.ones(agent.n_envs, dtype=bool)
+    agent._last_obs = observation
+    agent._last_episode_starts = starts
+    agent._last_states = states
+    if evaluation is not None and "evaluation" in fields:
+        old = fields.nested("evaluation")
+        evaluation.best_mean_reward = old.number("best_mean_reward", finite=False)
+        evaluation.last_mean_reward = old.number("last_mean_reward", finite=False)
+        inexact = _put_back_vector(evaluation.eval_env, old.nested("env"), "evaluation", tensors) or inexact
+    _put_back_random(fields.nested("random"), tensors)  # the last: everything above may draw
+    return inexact
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _put_back_weights(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
+    weights = {}
+    own = agent.policy.state_dict()
+    for name, first in _stored_under(own).items():
+        weights[name] = _fitting(tensors, f"policy.{first}", own[name])
+    extra = [name for name in tensors if name.startswith("policy.") and name.removeprefix("policy.") not in own]
+    if extra:
+        raise DamagedError(f"it holds {extra[0]}, which this policy does not have")
+    agent.policy.load_state_dict(weights)
+
+
+def _stored_under(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """The first name of every weight: SB3's policies have up to three for the same features extractor."""
+    first: dict[Any, str] = {}
+    return {
+        name: first.setdefault((weight.data_ptr(), weight.shape, weight.stride()) if weight.numel() else name, name)
+        for name, weight in weights.items()
+    }
+
+
+def _fitting(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """A stored tensor of the same shape and kind as another, and finite."""
+    found = tensors.get(name)
+    if found is None:
+        raise DamagedError(f"it lacks the tensor {name}")
+    if found.shape != like.shape or found.dtype != like.dtype:
+        raise DamagedError(
+            f"{name} is {found.dtype} {list(found.shape)}, and should be {like.dtype} {list(like.shape)}"
+        )
+    if found.is_floating_point() and not found.isfinite().all():
+        raise DamagedError(f"{name} is not finite")
+    return found
+
+
+def _put_back_optimizer(agent: Agent, tensors: Mapping[str, Tensor], scalars: Fields) -> None:
+    optimizer = agent.policy.optimizer
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted = _optimizer_entry(optimizer, parameters[0])
+    state: dict[int, dict[str, Any]] = {}
+    for index, parameter in enumerate(parameters):
+        entry: dict[str, Any] = {}
+        for name, example in wanted.items():
+            stored = f"optimizer.{index}.{name}"
+            if not isinstance(example, Tensor):
+                if f"{index}.{name}" in scalars:
+                    entry[name] = scalars.integer(f"{index}.{name}")
+            elif stored in tensors:
+                like = parameter if example.dim() else example
+                # In the parameter's own layout, as the optimiser had made it.
+                entry[name] = th.empty_like(like, requires_grad=False).copy_(_fitting(tensors, stored, like))
+        if entry and entry.keys() != wanted.keys():
+            raise DamagedError(f"the optimiser's state of parameter {index} is incomplete")
+        if entry:
+            state[index] = entry
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _optimizer_entry(optimizer: th.optim.Optimizer, parameter: Tensor) -> dict[str, Any]:
+    """What an optimiser of this kind keeps for a parameter, from a step on one of a single number."""
+    probe = th.nn.Parameter(parameter.new_zeros(1))
+    probe.grad = th.zeros_like(probe)
+    takes = inspect.signature(type(optimizer)).parameters
+    twin = type(optimizer)([probe], **{key: value for key, value in optimizer.defaults.items() if key in takes})
+    twin.step()
+    return dict(twin.state[probe])
+
+
+# -- what the agent saw, and its log ----------------------------------------------------------------------------------
+
+
+def _seen(agent: Agent, tensors: Mapping[str, Tensor], layout: Fields) -> tuple[Any, NDArray[np.bool_], RNNStates]:
+    space = agent.observation_space
+    parts = getattr(space, "spaces", None)
+    observation = {}
+    for name, part in (parts if isinstance(parts, dict) else {"": space}).items():
+        shape = (agent.n_envs, *(part.shape or ()))
+        order = layout.integers(name, len(shape), 0, len(shape) - 1)
+        stored = tensors.get(f"observation.{name}")
+        if stored is None or sorted(order) != list(range(len(shape))) or stored.dim() != len(shape):
+            raise DamagedError(f"the last observation {name} does not fit")
+        array = stored.numpy().transpose(np.argsort(order))
+        if array.shape != shape or not np.can_cast(array.dtype, part.dtype or array.dtype, "same_kind"):
+            raise DamagedError(f"the last observation {name} is {array.dtype} {array.shape}, and should be {shape}")
+        observation[name] = array
+    starts = _fitting(tensors, "episode_starts", th.zeros(agent.n_envs, dtype=th.bool)).numpy().copy()
+    with th.no_grad():
+        like = agent.policy.initial_states(agent.n_envs)
+
+    def memory(of: str, example: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(_fitting(tensors, f"memory.{of}.{i}", x).to(agent.device) for i, x in enumerate(example))
+
+    pi = memory("pi", like.pi)
+    vf = pi if like.vf[0] is like.pi[0] else memory("vf", like.vf)
+    return (observation if isinstance(parts, dict) else observation[""]), starts, RNNStates(pi, vf)
+
+
+def _parts(observation: Any) -> dict[str, NDArray[Any]]:
+    return observation if isinstance(observation, dict) else {"": np.asarray(observation)}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain_value(value) for name, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, _PLAIN) else str(value)
+
+
+def _episode(fields: Fields) -> dict[str, Any]:
+    # In the types of VecMonitor, so that means over old and new episodes are taken in the same precision.
+    known: dict[str, Any] = {
+        "r": np.float32(fields.number("r")),
+        "l": np.int32(fields.integer("l", most=2**31 - 1)),
+        "t": fields.number("t"),
+    }
+    return known | {name: fields.raw(name) for name in fields.names() if name not in known}
+
+
+def _put_back_log(agent: Agent, log: Fields) -> None:
+    values, counts, excluded = log.nested("values"), log.nested("counts"), log.nested("excluded")
+    logger = agent.logger
+    for pending in (logger.name_to_value, logger.name_to_count, logger.name_to_excluded):
+        pending.clear()
+    for name in values.names():
+        value = values.raw(name)
+        logger.name_to_value[name] = value if isinstance(value, str) else values.number(name, finite=False)  # type: ignore[assignment]
+    for name in counts.names():
+        logger.name_to_count[name] = counts.integer(name)
+    for name in excluded.names():
+        logger.name_to_excluded[name] = tuple(str(kind) for kind in excluded.items(name))
+    if logger.name_to_value.keys() != logger.name_to_excluded.keys():
+        raise DamagedError("state.log is incomplete")
+
+
+# -- chance -----------------------------------------------------------------------------------------------------------
+
+
+def _random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
+    version, words, gauss = random.getstate()
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)
+    tensors = {
+        "random.torch": th.get_rng_state(),
+        "random.numpy": th.as_tensor(numpy_state["state"]["key"].astype(np.int64)),
+        "random.python": th.tensor(words, dtype=th.int64),
+    }
+    if th.cuda.is_available() and th.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        tensors["random.cuda"] = th.cuda.get_rng_state()
+    state = {
+        "python": {"version": version, "gauss": gauss},
+        "numpy": {
+            "pos": int(numpy_state["state"]["pos"]),
+            "has_gauss": int(numpy_state["has_gauss"]),
+            "gauss": float(numpy_state["gauss"]),
+        },
+    }
+    return state, tensors
+
+
+def _put_back_random(state: Fields, tensors: Mapping[str, Tensor]) -> None:
+    python, of_numpy = state.nested("python"), state.nested("numpy")
+    try:
+        gauss = python.number("gauss") if "gauss" in python else None
+        random.setstate((python.integer("version"), tuple(tensors["random.python"].tolist()), gauss))
+        key = tensors["random.numpy"].numpy().astype(np.uint32)
+        np.random.set_state(
+            ("MT19937", key, of_numpy.integer("pos", 0, 624), of_numpy.integer("has_gauss"), of_numpy.number("gauss"))
+        )
+        th.set_rng_state(tensors["random.torch"])
+        if "random.cuda" in tensors and th.cuda.is_available():
+            th.cuda.set_rng_state(tensors["random.cuda"])
+    except DamagedError:
+        raise
+    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise DamagedError(f"a random state does not fit ({' '.join(str(error).split())})") from None
+
+
+# -- environments -----------------------------------------------------------------------------------------------------
+
+
+def _vector_as_json(venv: VecEnv, mark: VectorMark, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        "returns": mark.returns.tolist(),
+        "lengths": mark.lengths.tolist(),
+        "episode_count": mark.episode_count,
+        "lives": None if mark.lives is None else mark.lives.tolist(),
+        "episodes": None,
+        "lost": None,
+    }
+    try:
+        episodes = marked_episodes(venv)
+    except ReplayError as error:
+        return state | {"lost": str(error)}
+    if episodes is not None:
+        state["episodes"] = []
+        for env, record in enumerate(episodes):
+            fields = asdict(record)
+            actions = fields.pop("actions")
+            if actions is not None:
+                tensors[f"{name}.actions.{env}"] = th.as_tensor(actions)
+            state["episodes"].append(fields)
+    return state
+
+
+def _put_back_vector(venv: VecEnv, fields: Fields, name: str, tensors: Mapping[str, Tensor]) -> str | None:
+    """Bring environments to where others were; says why where that cannot be."""
+    count = venv.num_envs
+    mark = VectorMark(
+        np.array(fields.numbers("returns", count), dtype=np.float32),
+        np.array(fields.integers("lengths", count, most=2**31 - 1), dtype=np.int32),
+        fields.integer("episode_count"),
+        np.array(fields.integers("lives", count), dtype=np.int64) if "lives" in fields else None,
+    )
+    lost = fields.text("lost") if "lost" in fields else None
+    if lost is not None or not is_replayable(venv):
+        restore_counts(venv, mark)
+        return lost or "this back end cannot be brought to where others were"
+    episodes = None
+    if "episodes" in fields:
+        episodes = [
+            _record(item, tensors.get(f"{name}.actions.{env}"))
+            for env, item in enumerate(fields.objects("episodes", count))
+        ]
+    try:
+        restore(venv, mark, episodes)
+    except ReplayError as error:
+        restore_counts(venv, mark)
+        return str(error)
+    return None
+
+
+def restore_counts(venv: VecEnv, mark: VectorMark) -> None:
+    """Of wrappers whose environments begin anew, what goes on."""
+    restore(venv, VectorMark(np.zeros_like(mark.returns), np.zeros_like(mark.lengths), mark.episode_count, None), None)
+
+
+def _record(fields: Fields, actions: Tensor | None) -> EpisodeRecord:
+    generators = fields.nested("generators")
+    return EpisodeRecord(
+        {place: dict(_generator(generators.nested(place))) for place in generators.names()},
+        fields.integer("seed", most=2**63) if "seed" in fields else None,
+        None if actions is None else actions.numpy(),
+        fields.text("observation"),
+        fields.number("total_reward", finite=False),
+    )
+
+
+def _generator(fields: Fields) -> dict[str, Any]:
+    inner = fields.nested("state")
+    return {
+        "bit_generator": fields.text("bit_generator"),
+        "state": {name: inner.integer(name, 0, 2**128 - 1) for name in ("state", "inc")},
+        "has_uint32": fields.integer("has_uint32", 0, 1),
+        "uinteger": fields.integer("uinteger", 0, 2**32 - 1),
+    }

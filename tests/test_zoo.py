@@ -1,0 +1,57 @@
+"""What rl-baselines3-zoo does with `rimrl.zoo`: read it, import policies by name, and build sb3-contrib's algorithm."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any
+
+import gymnasium
+import pytest
+from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
+
+import rimrl
+from rimrl.zoo import hyperparams
+
+# What the zoo takes out before the rest goes to the algorithm.
+ZOOS_OWN = {"n_envs", "n_timesteps", "env_wrapper", "normalize", "frame_stack"}
+
+
+def as_the_zoo_reads_it(experiment: dict[str, Any]) -> dict[str, Any]:
+    """Policies are dotted names, arguments may be Python in a string."""
+    settings = {key: value for key, value in experiment.items() if key not in ZOOS_OWN}
+    module, _, name = settings["policy"].rpartition(".")
+    settings["policy"] = getattr(import_module(module), name)
+    if isinstance(settings["policy_kwargs"], str):
+        settings["policy_kwargs"] = eval(settings["policy_kwargs"])
+    return settings
+
+
+@pytest.mark.parametrize("env_id", hyperparams)
+def test_the_zoo_can_build_every_experiment(env_id: str) -> None:
+    settings = as_the_zoo_reads_it(hyperparams[env_id])
+    assert issubclass(settings["policy"], rimrl.RecurrentCorePolicy)
+    for schedule in ("learning_rate", "clip_range"):
+        if isinstance(settings.get(schedule), str):
+            settings[schedule] = float(settings[schedule].removeprefix("lin_"))
+    if env_id in gymnasium.registry:
+        agent = ContribRecurrentPPO(env=env_id, **settings, device="cpu")
+        action, _ = agent.predict(agent.observation_space.sample())
+        assert agent.action_space.contains(int(action))
+        assert isinstance(agent.policy, rimrl.RecurrentCorePolicy)
+        assert agent.policy.core.hidden_size == 120
+    else:
+        assert env_id in ("default", "atari")
+    steps = settings["n_steps"] * hyperparams[env_id]["n_envs"]
+    assert steps % settings["batch_size"] == 0
+
+
+def test_reading_the_module_does_not_wait_for_torch() -> None:
+    code = "import sys, importlib; importlib.import_module('rimrl.zoo').hyperparams; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_naming_the_package_registers_its_environments() -> None:
+    """``--gym-packages rimrl`` imports it and nothing more."""
+    assert {env_id for env_id in hyperparams if env_id.startswith("rimrl/")} <= gymnasium.registry.keys()
