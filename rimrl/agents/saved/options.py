@@ -17,6 +17,7 @@ from rimrl.agents.policies import (
     CoreSharing,
     MultiInputRecurrentCorePolicy,
     RecurrentCorePolicy,
+    Trunk,
 )
 from rimrl.agents.saved.fields import choice, integer, integers, number, switch
 from rimrl.cores.registry import CORES, core_class, core_options
@@ -212,6 +213,7 @@ _CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "core": lambda value, where, _: choice(value, where, "core", list(CORES)),
     "core_kwargs": _mapping,
     "core_sharing": lambda value, where, _: choice(value, where, "core_sharing", get_args(CoreSharing)),
+    "trunk": lambda value, where, _: choice(value, where, "trunk", get_args(Trunk)),
 }
 
 
