@@ -20,7 +20,7 @@ _WIDEST = 4.0
 
 
 def save_matrix(result: Mapping[str, Any], file: Path, kind: str = "offset") -> None:
-    """Draw one matrix for each core (rows) and method (columns).
+    """Draw one matrix for each method (rows) and core (columns).
 
     Blue is positive transfer, red negative; a score whose interval does not hold 1 is bold. A grey cell has no score.
 
@@ -44,14 +44,14 @@ def save_matrix(result: Mapping[str, Any], file: Path, kind: str = "offset") -> 
         )
         for method in methods
     }
-    tallest = max((len(names) for names in rows.values()), default=1)
-    size = (1.6 + max(1, len(methods)) * (0.8 + 0.62 * len(targets)), 1.2 + len(cores) * (1.1 + 0.5 * tallest))
+    heights = [len(rows[method]) + 1 for method in methods] or [1]
+    size = (1.8 + len(cores) * (1.0 + 0.62 * len(targets)), 1.4 + 0.45 * sum(heights))
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(len(cores), max(1, len(methods)), squeeze=False)
+        panels = figure.subplots(len(heights), len(cores), squeeze=False, height_ratios=heights)
         image = None
-        for i, core in enumerate(cores):
-            for j, method in enumerate(methods):
+        for j, core in enumerate(cores):
+            for i, method in enumerate(methods):
                 known = {
                     (score["source"] or _NO_SOURCE, score["target"]): score[kind]
                     for score in scores
@@ -59,8 +59,10 @@ def save_matrix(result: Mapping[str, Any], file: Path, kind: str = "offset") -> 
                 }
                 image = _draw(panels[i][j], known, rows[method], targets)
                 panels[i][j].set_title(f"{core}: {method}", loc="left")
+                if i < len(methods) - 1:
+                    panels[i][j].set_xticklabels([])
         if image is not None:
-            bar = figure.colorbar(image, ax=panels, shrink=0.7)
+            bar = figure.colorbar(image, ax=panels, shrink=0.5)
             bar.set_ticks([-2, -1, 0, 1, 2], labels=["1/4", "1/2", "1", "2", "4"])
             bar.set_label("area under the learning curve\nover that of scratch" + _REMARKS[kind])
         figure.savefig(file, dpi=130)

@@ -14,9 +14,9 @@ import torch as th
 import yaml
 
 import rimrl
-import rimrl.experiments.transfer as module
 from rimrl.errors import UsageError
 from rimrl.experiments.config_files import shipped_transfers
+from rimrl.experiments.train import train as real_train
 from rimrl.experiments.transfer import Transfer
 from rimrl.experiments.transfer_config import METHODS, load_transfer
 from tests.commands import call, read_json, succeed
@@ -136,9 +136,9 @@ def curve_by_hand(monitor: Path, total: int) -> list[float]:
     for value, length in episodes:
         position += length
         inside[min(19, int(position // (total / 20)))].append(value)
-    known = [(i, sum(each) / len(each)) for i, each in enumerate(inside) if each]
-    places, means = [i for i, _ in known], [mean for _, mean in known]
-    return [float(np.interp(i, places, means)) for i in range(20)]
+    places = [float(i) for i, each in enumerate(inside) if each]
+    points = [sum(each) / len(each) for each in inside if each]
+    return [float(np.interp(float(i), places, points)) for i in range(20)]
 
 
 @pytest.mark.slow
@@ -214,14 +214,12 @@ def test_source_runs_that_exist_are_taken_and_have_to_fit(tmp_path: Path) -> Non
 def test_a_run_that_fails_does_not_keep_others_from_being_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Any = vars(module)["train"]
-
     def train(config: Any, path: Path, progress_bar: bool) -> Any:
         if config.agent.trunk == "frozen":
             raise ZeroDivisionError("the simulator broke")
-        return real(config, path, progress_bar)
+        return real_train(config, path, progress_bar)
 
-    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr("rimrl.experiments.transfer.train", train)
     words = ("transfer", write(tmp_path, methods=["scratch", "random", "finetune"], seeds=[0]))
     answer = call(*words, "--run-dir", tmp_path / "out", "--quiet")
     assert answer.code == 2
