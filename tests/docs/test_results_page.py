@@ -30,7 +30,7 @@ def printed(estimate: dict[str, float] | None) -> str:
     return "-" if estimate is None else f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
 
 
-@pytest.mark.parametrize(("name", "table"), zip(FILES, tables(), strict=True))
+@pytest.mark.parametrize(("name", "table"), list(zip(FILES, tables(), strict=True)))
 def test_tables_are_those_of_the_files(name: str, table: dict[str, list[str]]) -> None:
     results: dict[str, Any] = json.loads((PAGE.parent / f"generalisation/{name}.json").read_text(encoding="utf-8"))
     splits = [*results["trained"], *results["held_out"]]
