@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         help="play the training and held-out splits",
         description="Evaluate runs on every split of their suite and write evaluation.json into each.",
     )
-    evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder")
+    evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or one of rimrl export")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="per split (default 100)")
     evaluate.add_argument("--suite", metavar="NAME", help="another suite or environment than the run was trained on")
     evaluate.add_argument("--split", metavar="NAME", help="only this split")
@@ -329,13 +329,22 @@ def _evaluate(options: argparse.Namespace) -> int:
             progress_bar=not options.quiet,
             suite=options.suite,
         )
-    try:
-        comparison = _read_comparison(options.runs, options.suite)
-    except UsageError as error:  # what was evaluated is kept, whether or not it fits in one table
-        print(f"note: no table of them together: {error}", file=sys.stderr)
-    else:
-        _print_comparison(comparison)
+    for paths in _by_suite(runs, options.suite):
+        try:
+            _print_comparison(_read_comparison(paths, options.suite))
+        except UsageError as error:  # what was evaluated is kept, whether or not it fits in one table
+            print(f"note: no table of them together: {error}", file=sys.stderr)
+            for path in paths:
+                _print_comparison(_read_comparison([path], options.suite))
     return 0
+
+
+def _by_suite(runs: list[Run], suite: str | None) -> list[list[Path]]:
+    """Folders of runs that were asked the same questions."""
+    together: dict[str, list[Path]] = {}
+    for run in runs:
+        together.setdefault(suite or run.config.env.id, []).append(run.path)
+    return list(together.values())
 
 
 def _compare(options: argparse.Namespace) -> int:

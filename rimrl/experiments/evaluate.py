@@ -105,7 +105,8 @@ def evaluate(
             that is missing or damaged.
     """
     if episodes < 1 or n_envs < 1:
-        raise UsageError(f"episodes and n_envs must be at least 1, got {episodes} and {n_envs}")
+        name, value = ("episodes", episodes) if episodes < 1 else ("n_envs", n_envs)
+        raise UsageError(f"{name} must be at least 1, got {value}")
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
     config = run.config

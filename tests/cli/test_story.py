@@ -133,6 +133,16 @@ def test_evaluate_prints_the_same_table_as_compare(run: Path) -> None:
     assert "random" not in evaluated.out
 
 
+def test_runs_of_different_suites_get_a_table_each(run: Path) -> None:
+    other = Path(shutil.copytree(run, "other"))
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("id: distractors", "id: rimrl/Distractors-v0"))
+    evaluated = succeed("evaluate", run, other, "--episodes", "1", "--no-random", "--quiet")
+    tables = [succeed("compare", path).out for path in (run, other)]
+    assert evaluated.out == "".join(tables)
+    assert ["novel_shapes" in table for table in tables] == [True, False]
+
+
 def test_progress_goes_to_standard_error_unless_quiet(run: Path) -> None:
     loud = succeed("evaluate", run, "--episodes", "1", "--split", "train")
     quiet = succeed("evaluate", run, "--episodes", "1", "--split", "train", "--quiet")
