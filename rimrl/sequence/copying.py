@@ -95,7 +95,9 @@ class Copying(Task):
     def scores(self, model: SequenceModel, batch: Batch) -> Scores:
         answers = self._answers(model(batch.inputs)[0], model)
         right = answers.argmax(-1) == batch.targets
-        return Scores(self._losses(answers, batch).mean(0), {"digits_right": right.float().mean(0)})
+        losses = self._losses(answers, batch)
+        others = {"digits_right": right.float().mean(0), "cross_entropy_by_digit": losses.t()}
+        return Scores(losses.mean(0), others)
 
     def _answers(self, hidden: Tensor, model: SequenceModel) -> Tensor:
         return model.decode(hidden[-self.num_digits :])  # [num_digits, B, symbols]

@@ -77,7 +77,7 @@ def test_another_core_for_a_run_s_configuration_keeps_the_width_alone(tmp_path: 
         load_sequence("copying", "rim", None, None, ["--core.num_active=2"]).to_yaml()
     )
     config = load_sequence(str(tmp_path / "config.yaml"), "riglstm")
-    assert config.core.options["hidden_size"] == 300
+    assert config.core.options["hidden_size"] == 600
     assert config.core.options["num_active"] is None
     assert config.name == "sequence/copying_cpu/riglstm"
 

@@ -115,14 +115,16 @@ def test_the_loss_of_copying_is_that_of_the_last_steps_alone() -> None:
     model, batch = model_of(task), task.training_batch(0, 0, 4)
     with th.no_grad():
         hidden, _ = model(batch.inputs)
-        expected = 0.0
+        by_digit = np.zeros((4, 3))
         for step in range(3):
             for row in range(4):
                 logits = model.decoder(hidden[-3 + step, row]).double()
                 digit = int(batch.inputs[step, row])
-                expected -= float(logits[digit] - logits.exp().sum().log()) / 12
-        assert float(task.loss(model, batch)) == pytest.approx(expected, rel=1e-5)
-        assert float(task.scores(model, batch).metric.mean()) == pytest.approx(expected, rel=1e-5)
+                by_digit[row, step] = logits.exp().sum().log() - logits[digit]
+        assert float(task.loss(model, batch)) == pytest.approx(by_digit.mean(), rel=1e-5)
+        scores = task.scores(model, batch)
+        assert scores.metric.numpy() == pytest.approx(by_digit.mean(1), rel=1e-5)
+        assert scores.others["cross_entropy_by_digit"].numpy() == pytest.approx(by_digit, rel=1e-5)
 
 
 @pytest.mark.parametrize("lowest", [0, 1])
