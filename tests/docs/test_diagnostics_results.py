@@ -79,3 +79,15 @@ def test_adding_shows_median_and_worst_of_five_seeds(row: list[str]) -> None:
 
 def test_adding_shows_every_core() -> None:
     assert {row[0] for row in rows("| core | 50 steps | 200 steps |")} == groups("adding").keys()
+
+
+RESOLUTIONS = ("14x14", "16x16", "19x19", "24x24")
+MNIST_HEAD = "| core | 14x14 | 16x16 | 19x19 | 24x24 | in the papers at 16x16, 19x19, 24x24 |"
+
+
+def test_mnist_shows_every_run() -> None:
+    shown = {row[0]: row[1:5] for row in rows(MNIST_HEAD)}
+    expected = {
+        core: [f"{100 * run['scores'][split]:.1f}" for split in RESOLUTIONS] for core, (run,) in groups("mnist").items()
+    }
+    assert shown == expected
