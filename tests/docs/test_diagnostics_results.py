@@ -23,7 +23,7 @@ def commands() -> list[str]:
     """What the page says to train with, its variables filled in."""
     text = PAGE.read_text(encoding="utf-8")
     variables = LOOPS | {f"${name}": value for name, value in re.findall(r'^ {4}([A-Z]+)="(.+)"$', text, re.MULTILINE)}
-    lines = re.findall(r"^ {4,}(rimrl sequence [^#\n]+)", text, re.MULTILINE)
+    lines = re.findall(r"^ {4,}(rimrl sequence (?!dropping)[^#\n]+)", text, re.MULTILINE)
     for name, value in variables.items():
         lines = [line.replace(name, value) for line in lines]
     return lines
@@ -89,5 +89,18 @@ def test_mnist_shows_every_run() -> None:
     shown = {row[0]: row[1:5] for row in rows(MNIST_HEAD)}
     expected = {
         core: [f"{100 * run['scores'][split]:.1f}" for split in RESOLUTIONS] for core, (run,) in groups("mnist").items()
+    }
+    assert shown == expected
+
+
+BALLS = ("4_balls", "6-8_balls", "4_balls_curtain")
+
+
+def test_balls_shows_every_run() -> None:
+    shown = {(row[0], row[1]): row[2:] for row in rows("| core | seed | 4 balls | 6 to 8 | 4 and a curtain |")}
+    expected = {
+        (core, str(run["seed"])): [f"{run['scores'][split]:.0f}" for split in BALLS]
+        for core, runs in groups("balls").items()
+        for run in runs
     }
     assert shown == expected
