@@ -11,8 +11,8 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 DEMO   := runs/demo
 SEED   ?= 1
-# A file stays on one process: its tests share the agents they train.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file of fast tests stays on one process, since its tests share the agents they train; slow ones go where there is room.
+PARALLEL := --numprocesses auto --maxprocesses 4
 # Without --no-compile pip compiles thousands of files that nothing here imports.
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
@@ -26,10 +26,10 @@ demo: $(READY)
 	$(BIN)/rimrl compare $(DEMO)/lstm $(DEMO)/rim --plot $(DEMO)/comparison.png
 
 test: $(DEV)
-	$(BIN)/pytest $(PARALLEL) -m "not slow"
+	$(BIN)/pytest $(PARALLEL) --dist loadfile -m "not slow"
 
 test-slow: $(DEV)
-	$(BIN)/pytest $(PARALLEL) -m slow
+	$(BIN)/pytest $(PARALLEL) --dist worksteal -m slow
 
 bench: $(DEV)
 	$(BIN)/python -m benchmarks.cores --json docs/benchmarks/cores.json --plot docs/results/cores.png $(BENCH)
