@@ -33,8 +33,10 @@ class Copying(Task):
         lowest_digit: Digits are drawn evenly from this one to 8. Default 1, as in the authors' released code and in the
             task's original form (Hochreiter & Schmidhuber, 1997; Arjovsky et al., 2016). The paper says 0 (App. D.1),
             which makes a digit 0 look like a blank.
-        blanks: Length of the blank stretch in training. Default 50.
+        blanks: Length of the blank stretch in training, the longest one where it varies. Default 50.
         test_blanks: Lengths of a split each. Default 50 and 200.
+        min_blanks: Shortest blank stretch in training: every update draws a length evenly from this one to `blanks`.
+            Default None: always `blanks`, as in the paper.
 
     Raises:
         UsageError: For lengths that make no sense.
@@ -49,19 +51,23 @@ class Copying(Task):
         lowest_digit: int = 1,
         blanks: int = 50,
         test_blanks: Sequence[int] = (50, 200),
+        min_blanks: int | None = None,
     ) -> None:
         require_length("num_digits", num_digits, 1, 1000)
         require_length("blanks", blanks, 0, _LONGEST)
+        if min_blanks is not None:
+            require_length("min_blanks", min_blanks, 0, blanks)
         require_lengths("test_blanks", test_blanks, 0, _LONGEST)
         if lowest_digit not in (0, 1):
             raise UsageError(f"lowest_digit must be 0 or 1, got {lowest_digit!r}")
         self.num_digits = num_digits
         self.lowest_digit = lowest_digit
         self.blanks = blanks
+        self.min_blanks = blanks if min_blanks is None else min_blanks
         self.splits = tuple(
             Split(
                 f"{length}_blanks",
-                length != blanks,
+                not self.min_blanks <= length <= blanks,
                 f"{num_digits} digits through {length} blanks",
                 {"num_digits": num_digits, "lowest_digit": lowest_digit, "blanks": length},
                 math.log(MARKER - lowest_digit),
@@ -70,7 +76,11 @@ class Copying(Task):
         )
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
-        return self._batch(training_stream(seed, update), batch_size, self.blanks)
+        stream = training_stream(seed, update)
+        blanks = self.blanks
+        if self.min_blanks < blanks:
+            blanks = int(stream.integers(self.min_blanks, blanks + 1))
+        return self._batch(stream, batch_size, blanks)
 
     def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
         return self._batch(evaluation_stream(seed, number), batch_size, split.settings["blanks"])
