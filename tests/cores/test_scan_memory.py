@@ -202,6 +202,21 @@ def test_no_two_owners_share_memory() -> None:
     assert free_bytes() == 0
 
 
+def test_memory_of_similar_sizes_is_shared() -> None:
+    class Owner:
+        pass
+
+    like = torch.zeros(())
+    most = memory.SMALLEST // 2
+    for size in range(most // 2, most + 1, most // 500):
+        owner = Owner()
+        assert memory.empty(owner, like, size).shape == (size,)
+        del owner
+    assert len(memory._free) == 5
+    assert max(flat.numel() for flat in memory._free.values()) == most
+    assert [memory._rounded(size) for size in (1, 7, 9, 1000, 1025)] == [1, 7, 10, 1024, 1280]
+
+
 def test_small_memory_is_not_pooled() -> None:
     p = small(("rim", RIM))
     everything(p)

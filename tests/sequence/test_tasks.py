@@ -110,6 +110,22 @@ def test_the_digits_are_the_same_through_any_stretch() -> None:
     assert len(long.inputs) - len(short.inputs) == 150
 
 
+def test_lengths_to_copy_through_are_drawn_evenly_and_follow_from_the_update() -> None:
+    task = Copying(num_digits=1, blanks=7, min_blanks=4, test_blanks=[5, 7, 3, 8])
+    batches = [task.training_batch(0, update, 1) for update in range(800)]
+    counts = np.bincount([len(batch.inputs) - 3 for batch in batches], minlength=8)
+    assert counts.sum() == counts[4:8].sum() == 800
+    assert np.abs(counts[4:8] - 200).max() < 5 * math.sqrt(200)
+    assert th.equal(batches[5].inputs, task.training_batch(0, 5, 1).inputs)
+    assert [split.held_out for split in task.splits] == [False, False, True, True]
+
+
+def test_a_range_of_one_length_is_that_length() -> None:
+    always, range_of_one = Copying(blanks=7), Copying(blanks=7, min_blanks=7)
+    for update in range(3):
+        assert th.equal(always.training_batch(0, update, 4).inputs, range_of_one.training_batch(0, update, 4).inputs)
+
+
 def test_the_loss_of_copying_is_that_of_the_last_steps_alone() -> None:
     task = Copying(num_digits=3, blanks=2)
     model, batch = model_of(task), task.training_batch(0, 0, 4)
@@ -183,6 +199,7 @@ def test_inputs_can_go_to_the_core_as_they_are() -> None:
     ("name", "options", "said"),
     [
         ("copying", {"blanks": -1}, "task 'copying': blanks must be a whole number from 0 to 100000, got -1"),
+        ("copying", {"blanks": 9, "min_blanks": 10}, "min_blanks must be a whole number from 0 to 9, got 10"),
         ("copying", {"num_digits": 0}, "num_digits must be"),
         ("copying", {"test_blanks": []}, "test_blanks must name at least one"),
         ("copying", {"test_blanks": [5, 5]}, "test_blanks names one twice: 5, 5"),

@@ -35,13 +35,20 @@ def empty(owner: object, like: Tensor, *shape: int) -> Tensor:
     size = math.prod(shape)
     if like.device.type != "cpu" or size * like.element_size() < SMALLEST:
         return like.new_empty(shape)
-    flat = _take(size, like.dtype)
+    rounded = _rounded(size)
+    flat = _take(rounded, like.dtype)
     if flat is None:
         # What is made in inference mode could never serve a training step.
         with torch.inference_mode(False):
-            flat = torch.empty(size, dtype=like.dtype)
+            flat = torch.empty(rounded, dtype=like.dtype)
     weakref.finalize(owner, _give_back, flat).atexit = False
-    return flat.view(shape)
+    return flat[:size].view(shape)
+
+
+def _rounded(size: int) -> int:
+    """Up to a quarter more, so that sequences of similar lengths use the same memory."""
+    step = 1 << max(size.bit_length() - 3, 0)
+    return -(-size // step) * step
 
 
 # An owner may go, and so the pool change, in any thread and at any line: hence the copies, and the pop that may miss.
