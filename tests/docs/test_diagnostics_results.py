@@ -52,15 +52,30 @@ def printed(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}".replace("e-0", "e-")
 
 
-def test_copying_lists_every_run() -> None:
-    shown = {row[0]: row[2:] for row in rows("| run | what differs | seed | updates | 50 blanks | 200 blanks |")}
+@pytest.mark.parametrize(
+    ("name", "head", "splits"),
+    [
+        (
+            "copying",
+            "| run | what differs | seed | updates | 50 blanks | 200 blanks | 800 blanks |",
+            ("50_blanks", "200_blanks", "800_blanks"),
+        ),
+        (
+            "copying_50",
+            "| run | what differs | seed | updates | through 50 | through 200 |",
+            ("50_blanks", "200_blanks"),
+        ),
+    ],
+)
+def test_copying_lists_every_run(name: str, head: str, splits: tuple[str, ...]) -> None:
+    shown = {row[0]: row[2:] for row in rows(head)}
     expected = {
         Path(run["path"]).name: [
             str(run["seed"]),
             f"{run['num_timesteps']:,}".replace(",", " "),
-            *(printed(run["scores"][split]) for split in ("50_blanks", "200_blanks")),
+            *(printed(run["scores"][split]) for split in splits),
         ]
-        for runs in groups("copying").values()
+        for runs in groups(name).values()
         for run in runs
     }
     assert shown == expected
