@@ -38,6 +38,8 @@ FREE = frozenset(
         "task.data",
     }
 )
+# Keys that came later, with what runs from before them were trained with: those still go on.
+LATER = {"task.min_blanks": None}
 _EVALUATION_SEED = 2_000_000
 
 
@@ -293,4 +295,6 @@ class _Sums:
 
 def identity(config: SequenceConfig) -> str:
     """A short text that differs where configurations would lead elsewhere."""
-    return digest({key: value for key, value in config.flat().items() if key not in FREE})
+    flat = config.flat()
+    as_before = {key for key, value in LATER.items() if flat.get(key) == value}
+    return digest({key: value for key, value in flat.items() if key not in FREE | as_before})

@@ -8,11 +8,12 @@ import pytest
 
 from rimrl.cores.registry import CORES
 from rimrl.errors import UsageError
+from rimrl.runs.resuming import digest
 from rimrl.sequence.ablations import ABLATIONS, find_ablation
 from rimrl.sequence.config_files import PRESETS, load_sequence, shipped_presets
 from rimrl.sequence.registry import TASKS
 from rimrl.sequence.run import make_model, make_run_task
-from rimrl.sequence.train import train
+from rimrl.sequence.train import FREE, identity, train
 from tests.sequence.small import make_mnist
 
 every_preset = pytest.mark.parametrize("preset", PRESETS)
@@ -107,3 +108,12 @@ def test_sizes_are_as_documented_for_active_units() -> None:
         words = [f"--core.num_units={units}", f"--core.num_active={active}", f"--core.hidden_size={units * 10}"]
         config = load_sequence("copying", "rim", "paper", None, words)
         assert make_model(config, make_run_task(config)).core.num_units == units
+
+
+def test_a_run_from_before_a_key_may_go_on() -> None:
+    config = load_sequence("copying", "rim", "paper")
+    assert config.flat()["task.min_blanks"] is None
+    before = {key: value for key, value in config.flat().items() if key not in FREE and key != "task.min_blanks"}
+    assert identity(config) == digest(before)
+    varied = load_sequence("copying", "rim", "paper", None, ["--task.min_blanks", "0"])
+    assert identity(varied) != identity(config)
