@@ -10,7 +10,17 @@ import torch as th
 from torch import Tensor, nn
 
 from rimrl.errors import UsageError
-from rimrl.sequence.base import Batch, MetricName, Scores, Split, Story, Task, evaluation_stream, training_stream
+from rimrl.sequence.base import (
+    Batch,
+    MetricName,
+    Scores,
+    Split,
+    Story,
+    Task,
+    draw_length,
+    evaluation_stream,
+    training_stream,
+)
 from rimrl.sequence.checks import require_length, require_lengths
 from rimrl.sequence.model import SequenceModel
 
@@ -26,9 +36,11 @@ class Adding(Task):
     Loss and score are its squared error.
 
     Args:
-        length: Steps in training. Default 50.
+        length: Steps in training, the most where they vary. Default 50.
         test_lengths: Steps of a split each. Default 50 and 200; the paper also trains at 500 and tests at 1000.
         num_marked: How many numbers are added. Default 2.
+        min_length: Fewest steps in training: every update draws a length evenly from this one to `length`. Default
+            None: always `length`, as in the paper.
 
     Raises:
         UsageError: For lengths that make no sense.
@@ -37,11 +49,20 @@ class Adding(Task):
     name: ClassVar[str] = "adding"
     metric: ClassVar[MetricName] = "mse"
 
-    def __init__(self, length: int = 50, test_lengths: Sequence[int] = (50, 200), num_marked: int = 2) -> None:
+    def __init__(
+        self,
+        length: int = 50,
+        test_lengths: Sequence[int] = (50, 200),
+        num_marked: int = 2,
+        min_length: int | None = None,
+    ) -> None:
         require_length("num_marked", num_marked, 1, 1000)
         require_length("length", length, 1, _LONGEST)
+        if min_length is not None:
+            require_length("min_length", min_length, 1, length)
         require_lengths("test_lengths", test_lengths, 1, _LONGEST)
-        for steps in (length, *test_lengths):
+        self.min_length = length if min_length is None else min_length
+        for steps in (self.min_length, *test_lengths):
             if steps < num_marked:
                 raise UsageError(f"a sequence of {steps} steps has no room for num_marked {num_marked}")
         self.length = length
@@ -49,7 +70,7 @@ class Adding(Task):
         self.splits = tuple(
             Split(
                 f"{steps}_steps",
-                steps != length,
+                not self.min_length <= steps <= length,
                 f"the sum of {num_marked} of {steps} numbers",
                 {"length": steps, "num_marked": num_marked},
                 num_marked / 12,  # the variance of the sum: its mean is the best guess
@@ -58,7 +79,8 @@ class Adding(Task):
         )
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
-        return self._batch(training_stream(seed, update), batch_size, self.length)
+        stream = training_stream(seed, update)
+        return self._batch(stream, batch_size, draw_length(stream, self.min_length, self.length))
 
     def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
         return self._batch(evaluation_stream(seed, number), batch_size, split.settings["length"])

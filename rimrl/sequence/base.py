@@ -191,6 +191,11 @@ def training_stream(seed: int, update: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TRAINING, update)))
 
 
+def draw_length(stream: np.random.Generator, shortest: int, longest: int) -> int:
+    """A length from `shortest` to `longest`, both included; nothing is drawn where there is no choice."""
+    return shortest if shortest == longest else int(stream.integers(shortest, longest + 1))
+
+
 def evaluation_stream(seed: int, number: int) -> np.random.Generator:
     """The generator of a batch of an evaluation, which no training draws from."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_EVALUATION, number)))

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rimrl.errors import UsageError
-from rimrl.sequence.base import Batch, MetricName, Scores, Split, Story, Task, evaluation_stream, training_stream
+from rimrl.sequence.base import (
+    Batch,
+    MetricName,
+    Scores,
+    Split,
+    Story,
+    Task,
+    draw_length,
+    evaluation_stream,
+    training_stream,
+)
 from rimrl.sequence.checks import require_length, require_lengths
 from rimrl.sequence.model import SequenceModel, symbol_encoder
 
@@ -77,10 +87,7 @@ class Copying(Task):
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         stream = training_stream(seed, update)
-        blanks = self.blanks
-        if self.min_blanks < blanks:
-            blanks = int(stream.integers(self.min_blanks, blanks + 1))
-        return self._batch(stream, batch_size, blanks)
+        return self._batch(stream, batch_size, draw_length(stream, self.min_blanks, self.blanks))
 
     def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
         return self._batch(evaluation_stream(seed, number), batch_size, split.settings["blanks"])

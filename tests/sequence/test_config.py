@@ -110,10 +110,12 @@ def test_sizes_are_as_documented_for_active_units() -> None:
         assert make_model(config, make_run_task(config)).core.num_units == units
 
 
-def test_a_run_from_before_a_key_may_go_on() -> None:
-    config = load_sequence("copying", "rim", "paper")
-    assert config.flat()["task.min_blanks"] is None
-    before = {key: value for key, value in config.flat().items() if key not in FREE and key != "task.min_blanks"}
+@pytest.mark.parametrize(("task", "key"), [("copying", "min_blanks"), ("adding", "min_length")])
+def test_a_run_from_before_a_key_may_go_on(task: str, key: str) -> None:
+    config = load_sequence(task, "rim", "paper")
+    key = f"task.{key}"
+    assert config.flat()[key] is None
+    before = {name: value for name, value in config.flat().items() if name not in FREE and name != key}
     assert identity(config) == digest(before)
-    varied = load_sequence("copying", "rim", "paper", None, ["--task.min_blanks", "0"])
+    varied = load_sequence(task, "rim", "paper", None, [f"--{key}", "2"])
     assert identity(varied) != identity(config)

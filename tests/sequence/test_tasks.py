@@ -120,8 +120,14 @@ def test_lengths_to_copy_through_are_drawn_evenly_and_follow_from_the_update() -
     assert [split.held_out for split in task.splits] == [False, False, True, True]
 
 
-def test_a_range_of_one_length_is_that_length() -> None:
-    always, range_of_one = Copying(blanks=7), Copying(blanks=7, min_blanks=7)
+@pytest.mark.parametrize(
+    ("always", "range_of_one"),
+    [
+        (Copying(blanks=7), Copying(blanks=7, min_blanks=7)),
+        (Adding(length=7), Adding(length=7, min_length=7)),
+    ],
+)
+def test_a_range_of_one_length_is_that_length(always: Task, range_of_one: Task) -> None:
     for update in range(3):
         assert th.equal(always.training_batch(0, update, 4).inputs, range_of_one.training_batch(0, update, 4).inputs)
 
@@ -166,6 +172,17 @@ def test_the_answer_is_the_sum_of_the_marked_numbers(marked: int) -> None:
         assert float(batch.targets[0, row]) == pytest.approx(sum(number for number, mark in steps if mark), rel=1e-5)
 
 
+def test_lengths_to_add_over_are_drawn_evenly_and_follow_from_the_update() -> None:
+    task = Adding(length=6, min_length=3, test_lengths=[3, 6, 2, 7])
+    batches = [task.training_batch(0, update, 2) for update in range(800)]
+    counts = np.bincount([len(batch.inputs) for batch in batches], minlength=7)
+    assert counts.sum() == counts[3:7].sum() == 800
+    assert np.abs(counts[3:7] - 200).max() < 5 * math.sqrt(200)
+    assert all((batch.inputs[..., 1].sum(0) == 2).all() for batch in batches)
+    assert th.equal(batches[5].inputs, task.training_batch(0, 5, 2).inputs)
+    assert [split.held_out for split in task.splits] == [False, False, True, True]
+
+
 def test_every_step_is_marked_as_often() -> None:
     marks = Adding(length=10, test_lengths=[10]).training_batch(0, 0, 20_000).inputs[..., 1].mean(1)
     assert th.allclose(marks, th.full((10,), 0.2), atol=0.015)
@@ -205,6 +222,8 @@ def test_inputs_can_go_to_the_core_as_they_are() -> None:
         ("copying", {"test_blanks": [5, 5]}, "test_blanks names one twice: 5, 5"),
         ("copying", {"lowest_digit": 9}, "lowest_digit must be 0 or 1, got 9"),
         ("adding", {"length": 0}, "length must be a whole number from 1"),
+        ("adding", {"length": 9, "min_length": 10}, "min_length must be a whole number from 1 to 9, got 10"),
+        ("adding", {"min_length": 1}, "a sequence of 1 steps has no room for num_marked 2"),
         ("adding", {"length": 5, "num_marked": 6}, "a sequence of 5 steps has no room for num_marked 6"),
         ("adding", {"test_lengths": [50, True]}, "test_lengths must be a whole number"),
         ("mnist", {"resolution": 29}, "resolution must be a whole number from 4 to 28, got 29"),
