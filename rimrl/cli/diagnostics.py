@@ -28,8 +28,11 @@ def evaluate_diagnostics(paths: Sequence[Path], options: argparse.Namespace) -> 
 
     _refuse(options, "evaluate", "suite", "deterministic", "best", "trust", "no_random")
     runs = [SequenceRun.open(path) for path in paths]
-    for run in runs:
-        run.load_model(make_run_task(run.config))  # what is missing is said before anything is tested
+    for run in runs:  # what is missing is said before anything is tested
+        task = make_run_task(run.config)
+        if options.split is not None:
+            task.split(options.split)
+        run.load_model(task)
     for run in runs:
         evaluate(
             run,

@@ -29,7 +29,7 @@ def add(verbs: Verbs) -> None:
         "--episodes", type=int, metavar="N", help="per split (default 100; of a diagnostic as it is configured)"
     )
     evaluate.add_argument("--suite", metavar="NAME", help="another suite or environment than the run was trained on")
-    evaluate.add_argument("--split", metavar="NAME", help="only this split")
+    evaluate.add_argument("--split", metavar="NAME", help="only this split; of a diagnostic any such as 800_blanks")
     evaluate.add_argument("--n-envs", type=int, default=16, metavar="N", help="played side by side (default 16)")
     evaluate.add_argument("--no-random", action="store_true", help="leave out the random policy")
     evaluate.set_defaults(verb=_evaluate)

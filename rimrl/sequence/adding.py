@@ -19,6 +19,7 @@ from rimrl.sequence.base import (
     Task,
     draw_length,
     evaluation_stream,
+    number_in,
     training_stream,
 )
 from rimrl.sequence.checks import require_length, require_lengths
@@ -61,22 +62,32 @@ class Adding(Task):
         if min_length is not None:
             require_length("min_length", min_length, 1, length)
         require_lengths("test_lengths", test_lengths, 1, _LONGEST)
-        self.min_length = length if min_length is None else min_length
-        for steps in (self.min_length, *test_lengths):
-            if steps < num_marked:
-                raise UsageError(f"a sequence of {steps} steps has no room for num_marked {num_marked}")
         self.length = length
         self.num_marked = num_marked
-        self.splits = tuple(
-            Split(
-                f"{steps}_steps",
-                not self.min_length <= steps <= length,
-                f"the sum of {num_marked} of {steps} numbers",
-                {"length": steps, "num_marked": num_marked},
-                num_marked / 12,  # the variance of the sum: its mean is the best guess
-            )
-            for steps in test_lengths
+        self.min_length = length if min_length is None else min_length
+        self._require_room(self.min_length)
+        self.splits = tuple(self._split(steps) for steps in test_lengths)
+
+    def _split(self, steps: int) -> Split:
+        self._require_room(steps)
+        return Split(
+            f"{steps}_steps",
+            not self.min_length <= steps <= self.length,
+            f"the sum of {self.num_marked} of {steps} numbers",
+            {"length": steps, "num_marked": self.num_marked},
+            self.num_marked / 12,  # the variance of the sum: its mean is the best guess
         )
+
+    def _require_room(self, steps: int) -> None:
+        if steps < self.num_marked:
+            raise UsageError(f"a sequence of {steps} steps has no room for num_marked {self.num_marked}")
+
+    def other_split(self, name: str) -> Split | None:
+        steps = number_in(name, "{}_steps")
+        if steps is None:
+            return None
+        require_length("steps", steps, 1, _LONGEST)
+        return self._split(steps)
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         stream = training_stream(seed, update)

@@ -100,18 +100,21 @@ class BouncingBalls(Task):
         self._radii = min_radius, max_radius
         self._speed = speed
         self._training = self._setting("balls", str(balls))
-        settings = {name: self._setting("test_balls", name) for name in test_names}
-        self.splits = tuple(
-            Split(
-                _split_name(name),
-                setting != self._training,
-                f"{name.replace('_', ', ')} balls" if not setting.curtain else f"{name.split('_')[0]} balls, a curtain",
-                {"balls": name, "warm_up": warm_up, "rollout": rollout, "size": size},
-                self._chance(setting),
-            )
-            for name, setting in settings.items()
+        self.splits = tuple(self._split("test_balls", name) for name in test_names)
+
+    def _split(self, key: str, name: str) -> Split:
+        setting = self._setting(key, name)
+        return Split(
+            _split_name(name),
+            setting != self._training,
+            f"{name.partition('_')[0]} balls" + (", a curtain" if setting.curtain else ""),
+            {"balls": name, "warm_up": self.warm_up, "rollout": self.rollout, "size": self.size},
+            self._chance(setting),
         )
-        self._settings = {_split_name(name): setting for name, setting in settings.items()}
+
+    def other_split(self, name: str) -> Split | None:
+        match = re.fullmatch(r"([\d-]+)_balls?(_curtain)?", name)
+        return None if match is None else self._split("balls of the split", match[1] + (match[2] or ""))
 
     def _setting(self, key: str, name: str) -> Setting:
         match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?(_curtain)?", name)
@@ -134,7 +137,7 @@ class BouncingBalls(Task):
         return self._batch(training_stream(seed, update), batch_size, self._training, self.num_frames)
 
     def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
-        setting = self._settings[split.name]
+        setting = self._setting("balls", split.settings["balls"])
         return self._batch(evaluation_stream(seed, number), batch_size, setting, self.warm_up + self.rollout)
 
     def _batch(self, stream: np.random.Generator, batch_size: int, setting: Setting, num_frames: int) -> Batch:

@@ -5,6 +5,7 @@ Letters: T time steps and B rows as in `rimrl.cores.base`; sequences are ``[T, B
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -114,15 +115,26 @@ class Task(ABC):
     splits: tuple[Split, ...]
 
     def split(self, name: str) -> Split:
-        """The split of that name.
+        """The split of that name: one of `splits`, or another one that is named in the same way.
 
         Raises:
-            UsageError: If there is none; names the nearest.
+            UsageError: If there is none; names the nearest of `splits`.
         """
         for split in self.splits:
             if split.name == name:
                 return split
-        raise unknown_name("split", name, [split.name for split in self.splits])
+        other = self.other_split(name)
+        if other is None or other.name != name:
+            raise unknown_name("split", name, [split.name for split in self.splits])
+        return other
+
+    def other_split(self, name: str) -> Split | None:
+        """What a name such as ``800_blanks`` stands for, whether or not it is in `splits`; None if for nothing.
+
+        Raises:
+            UsageError: If it stands for what makes no sense, such as more than can be tested.
+        """
+        return None
 
     def num_sequences(self, split: Split) -> int | None:
         """How many sequences a split has; None for as many as are asked for."""
@@ -189,6 +201,12 @@ class Task(ABC):
 def training_stream(seed: int, update: int) -> np.random.Generator:
     """The generator of an update's sequences."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TRAINING, update)))
+
+
+def number_in(name: str, form: str) -> int | None:
+    """The whole number that makes a name of a form such as ``{}_blanks``; None if none does."""
+    number = re.match(r"\d{1,9}", name)
+    return int(number[0]) if number and form.format(int(number[0])) == name else None
 
 
 def draw_length(stream: np.random.Generator, shortest: int, longest: int) -> int:

@@ -21,6 +21,7 @@ from rimrl.sequence.base import (
     Task,
     draw_length,
     evaluation_stream,
+    number_in,
     training_stream,
 )
 from rimrl.sequence.checks import require_length, require_lengths
@@ -74,16 +75,23 @@ class Copying(Task):
         self.lowest_digit = lowest_digit
         self.blanks = blanks
         self.min_blanks = blanks if min_blanks is None else min_blanks
-        self.splits = tuple(
-            Split(
-                f"{length}_blanks",
-                not self.min_blanks <= length <= blanks,
-                f"{num_digits} digits through {length} blanks",
-                {"num_digits": num_digits, "lowest_digit": lowest_digit, "blanks": length},
-                math.log(MARKER - lowest_digit),
-            )
-            for length in test_blanks
+        self.splits = tuple(self._split(length) for length in test_blanks)
+
+    def _split(self, blanks: int) -> Split:
+        return Split(
+            f"{blanks}_blanks",
+            not self.min_blanks <= blanks <= self.blanks,
+            f"{self.num_digits} digits through {blanks} blanks",
+            {"num_digits": self.num_digits, "lowest_digit": self.lowest_digit, "blanks": blanks},
+            math.log(MARKER - self.lowest_digit),
         )
+
+    def other_split(self, name: str) -> Split | None:
+        blanks = number_in(name, "{}_blanks")
+        if blanks is None:
+            return None
+        require_length("blanks", blanks, 0, _LONGEST)
+        return self._split(blanks)
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         stream = training_stream(seed, update)

@@ -39,7 +39,8 @@ def evaluate(
         run: A run that has been trained.
         episodes: Sequences of each split; default: the configuration's ``train.test_sequences``. A split that has
             fewer is tested whole.
-        split: Only this split; default: all of them.
+        split: Only this split, which may be one that the task was not configured with, such as ``800_blanks``; default:
+            all that it was configured with.
         seed: Seed of the sequences; the same for every split and run.
         progress_bar: Show progress on standard error.
 

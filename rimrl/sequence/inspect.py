@@ -46,7 +46,7 @@ class Inspected:
 
 
 def find_split(run: SequenceRun, name: str | None) -> Split:
-    """The split of that name; by default the first, which is like training.
+    """The split of that name, configured or not; by default the first that is, which is like training.
 
     Raises:
         UsageError: If there is none.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rimrl.errors import UsageError
-from rimrl.sequence.base import Batch, MetricName, Scores, Split, Story, Task
+from rimrl.sequence.base import Batch, MetricName, Scores, Split, Story, Task, number_in
 from rimrl.sequence.checks import require_length, require_lengths
 from rimrl.sequence.mnist_files import Part, read_digits
 from rimrl.sequence.model import SequenceModel, symbol_encoder
@@ -59,18 +59,25 @@ class SequentialMNIST(Task):
         self._order: tuple[tuple[int, int], NDArray[np.int64]] | None = None
         # The largest class is the best guess; counting it also finds missing data before anything is trained.
         labels = self._digits("test", resolution)[1]
-        chance = float(np.bincount(labels, minlength=_CLASSES).max() / len(labels))
+        self._chance = float(np.bincount(labels, minlength=_CLASSES).max() / len(labels))
         self._digits("train", resolution)
-        self.splits = tuple(
-            Split(
-                f"{pixels}x{pixels}",
-                pixels != resolution,
-                f"test digits of {pixels} x {pixels} pixels",
-                {"resolution": pixels},
-                chance,
-            )
-            for pixels in test_resolutions
+        self.splits = tuple(self._split(pixels) for pixels in test_resolutions)
+
+    def _split(self, pixels: int) -> Split:
+        return Split(
+            f"{pixels}x{pixels}",
+            pixels != self.resolution,
+            f"test digits of {pixels} x {pixels} pixels",
+            {"resolution": pixels},
+            self._chance,
         )
+
+    def other_split(self, name: str) -> Split | None:
+        pixels = number_in(name, "{0}x{0}")
+        if pixels is None:
+            return None
+        require_length("resolution", pixels, 4, FULL)
+        return self._split(pixels)
 
     def num_sequences(self, split: Split) -> int | None:
         return len(self._digits("test", split.settings["resolution"])[1])

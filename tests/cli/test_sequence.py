@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,7 +102,29 @@ def test_other_verbs_say_what_a_diagnostic_is_not() -> None:
     assert "--suite is for agents" in refuse("evaluate", "run", "--suite", "distractors")
     assert "--deterministic is for agents" in refuse("inspect", "run", "--deterministic")
     assert "unknown split 'train9'; valid: 4_blanks, 9_blanks" in refuse("inspect", "run", "--split", "train9")
-    assert "unknown split '5_blanks'; did you mean" in refuse("evaluate", "run", "--split", "5_blanks")
+    assert "unknown split '5_blank'; did you mean" in refuse("evaluate", "run", "--split", "5_blank")
+    assert "from 0 to 100000, got 999999" in refuse("evaluate", "run", "--split", "999999_blanks")
     assert "episodes must be" in refuse("evaluate", "run", "--episodes", "0")
     assert "is finished, at 1 updates" in refuse("sequence", "--resume", "run")
     assert "already holds a run that is marked 'finished'" in refuse("sequence", "copying", "--run-dir", "run")
+
+
+def test_a_run_is_tested_on_a_length_that_it_was_not_configured_with() -> None:
+    succeed("sequence", *COPYING, "--num-updates", "1", "--train.eval_freq", "0", "--run-dir", "run")
+    before = splits(Path("run"))
+    answer = succeed("evaluate", "run", "--split", "6_blanks", "--quiet")
+    assert "6_blanks" in answer.out
+    after = splits(Path("run"))
+    assert list(after) == [*before, "6_blanks"]
+    assert all(after[name] == before[name] for name in before)
+    assert after["6_blanks"]["held_out"]
+
+    words = ("--num-updates", "1", "--train.eval_freq", "0", "--task.test_blanks", "[6]", "--run-dir", "other")
+    succeed("sequence", *COPYING, *words)
+    assert splits(Path("other"))["6_blanks"] == after["6_blanks"]
+    assert " on 6_blanks: " in succeed("inspect", "run", "--split", "6_blanks", "--episodes", "2").out
+
+
+def splits(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "evaluation.json").read_text())["splits"]
+    return found

@@ -81,6 +81,16 @@ def test_all_test_digits_are_tested_once(data: Path) -> None:
     assert len(rows) == 70
 
 
+def test_digits_of_a_resolution_that_was_not_configured(data: Path) -> None:
+    task, configured = (SequentialMNIST(test_resolutions=[each], data=str(data)) for each in (14, 20))
+    split = task.split("20x20")
+    assert split == configured.split("20x20")
+    assert th.equal(*(each.evaluation_batch(split, 0, 0, 8).inputs for each in (task, configured)))
+    for name, said in (("20x21", "unknown split"), ("3x3", "resolution must be"), ("29x29", "from 4 to 28, got 29")):
+        with pytest.raises(UsageError, match=said):
+            task.split(name)
+
+
 def test_the_chance_is_the_largest_class(data: Path) -> None:
     labels = read_digits("test", str(data)).labels.tolist()
     (chance,) = {split.chance for split in SequentialMNIST(data=str(data)).splits}

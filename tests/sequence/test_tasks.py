@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +21,11 @@ from rimrl.sequence.copying import Copying
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.registry import make_task
 
+SMALL_BALLS: Mapping[str, Any] = {"size": 8, "channels": (2,), "num_frames": 5, "warm_up": 2, "rollout": 3}
 TASKS: Mapping[str, Task] = {
     "copying": Copying(),
     "adding": Adding(),
-    "balls": BouncingBalls(size=8, channels=(2,), num_frames=5, warm_up=2, rollout=3),
+    "balls": BouncingBalls(**SMALL_BALLS),
 }
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 
@@ -79,6 +81,55 @@ def test_scores_of_a_row_do_not_depend_on_the_rows_beside_it(task: Task) -> None
         together = task.scores(model, batch).metric
         alone = th.cat([task.scores(model, batch.first(row + 1)).metric[row:] for row in range(6)])
     assert th.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "configured", "name", "held_out"),
+    [
+        (Copying(), Copying(test_blanks=[70]), "70_blanks", True),
+        (Copying(min_blanks=0), Copying(min_blanks=0, test_blanks=[0]), "0_blanks", False),
+        (Adding(), Adding(test_lengths=[500]), "500_steps", True),
+        (Adding(test_lengths=[200]), Adding(), "50_steps", False),
+        (BouncingBalls(**SMALL_BALLS), BouncingBalls(test_balls=["1"], **SMALL_BALLS), "1_ball", True),
+        (
+            BouncingBalls(**SMALL_BALLS),
+            BouncingBalls(test_balls=["2-3_curtain"], **SMALL_BALLS),
+            "2-3_balls_curtain",
+            True,
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_split_is_the_same_whether_or_not_it_was_configured(
+    task: Task, configured: Task, name: str, held_out: bool
+) -> None:
+    assert name not in [split.name for split in task.splits]
+    split = task.split(name)
+    assert split == configured.split(name)
+    assert split.held_out is held_out
+    batch, expected = (each.evaluation_batch(split, 3, 1, 4) for each in (task, configured))
+    assert th.equal(batch.inputs, expected.inputs)
+    assert th.equal(batch.targets, expected.targets)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "said"),
+    [
+        ("copying", "050_blanks", "unknown split '050_blanks'"),
+        ("copying", "blanks", "unknown split 'blanks'"),
+        ("copying", "-3_blanks", "unknown split '-3_blanks'"),
+        ("copying", "100001_blanks", "blanks must be a whole number from 0 to 100000, got 100001"),
+        ("adding", "50_blanks", "unknown split '50_blanks'"),
+        ("adding", "0_steps", "steps must be a whole number from 1"),
+        ("adding", "1_steps", "a sequence of 1 steps has no room for num_marked 2"),
+        ("balls", "1_balls", "unknown split '1_balls'"),
+        ("balls", "6-4_balls", "balls of the split must be numbers of balls such as 4, 6-8 or 4_curtain, got '6-4'"),
+        ("balls", "9_balls", "9 balls do not fit"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused(task: str, name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        TASKS[task].split(name)
 
 
 # -- copying ----------------------------------------------------------------------------------------------------------
