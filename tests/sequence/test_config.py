@@ -13,7 +13,7 @@ from rimrl.sequence.ablations import ABLATIONS, find_ablation
 from rimrl.sequence.config_files import PRESETS, load_sequence, shipped_presets
 from rimrl.sequence.registry import TASKS
 from rimrl.sequence.run import make_model, make_run_task
-from rimrl.sequence.train import FREE, identity, train
+from rimrl.sequence.train import FREE, LATER, identity, train
 from tests.sequence.small import make_mnist
 
 every_preset = pytest.mark.parametrize("preset", PRESETS)
@@ -110,12 +110,14 @@ def test_sizes_are_as_documented_for_active_units() -> None:
         assert make_model(config, make_run_task(config)).core.num_units == units
 
 
-@pytest.mark.parametrize(("task", "key"), [("copying", "min_blanks"), ("adding", "min_length")])
-def test_a_run_from_before_a_key_may_go_on(task: str, key: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "key", "as_before"),
+    [("copying", "min_blanks", None), ("copying", "growth_updates", 0), ("adding", "min_length", None)],
+)
+def test_a_run_from_before_a_key_may_go_on(task: str, key: str, as_before: int | None) -> None:
     config = load_sequence(task, "rim", "paper")
-    key = f"task.{key}"
-    assert config.flat()[key] is None
-    before = {name: value for name, value in config.flat().items() if name not in FREE and name != key}
-    assert identity(config) == digest(before)
-    varied = load_sequence(task, "rim", "paper", None, [f"--{key}", "2"])
+    assert config.flat()[f"task.{key}"] == as_before
+    before = {name: value for name, value in config.flat().items() if name not in FREE and name != f"task.{key}"}
+    assert identity(config) == digest({name: value for name, value in before.items() if name not in LATER})
+    varied = load_sequence(task, "rim", "paper", None, [f"--task.{key}", "2"])
     assert identity(varied) != identity(config)

@@ -171,6 +171,20 @@ def test_lengths_to_copy_through_are_drawn_evenly_and_follow_from_the_update() -
     assert [split.held_out for split in task.splits] == [False, False, True, True]
 
 
+def test_the_longest_stretch_grows_evenly() -> None:
+    task = Copying(num_digits=1, blanks=10, min_blanks=2, growth_updates=400, test_blanks=[10, 2, 11])
+    lengths = np.array([len(task.training_batch(0, update, 1).inputs) - 3 for update in range(800)])
+    assert lengths.min() == 2
+    for update, length in enumerate(lengths):
+        assert length <= 2 + 8 * min(1.0, update / 400)
+    # A length drawn evenly up to where the growth is lies half-way on average.
+    assert lengths[:400].mean() == pytest.approx(2 + 8 / 4, abs=0.4)
+    assert lengths[400:].mean() == pytest.approx(2 + 8 / 2, abs=0.6)
+    grown = Copying(num_digits=1, blanks=10, min_blanks=2)
+    assert th.equal(task.training_batch(0, 400, 4).inputs, grown.training_batch(0, 400, 4).inputs)
+    assert [split.held_out for split in task.splits] == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("always", "range_of_one"),
     [
@@ -268,6 +282,8 @@ def test_inputs_can_go_to_the_core_as_they_are() -> None:
     [
         ("copying", {"blanks": -1}, "task 'copying': blanks must be a whole number from 0 to 100000, got -1"),
         ("copying", {"blanks": 9, "min_blanks": 10}, "min_blanks must be a whole number from 0 to 9, got 10"),
+        ("copying", {"growth_updates": 5}, "growth_updates needs min_blanks"),
+        ("copying", {"min_blanks": 0, "growth_updates": -1}, "growth_updates must be a whole number from 0"),
         ("copying", {"num_digits": 0}, "num_digits must be"),
         ("copying", {"test_blanks": []}, "test_blanks must name at least one"),
         ("copying", {"test_blanks": [5, 5]}, "test_blanks names one twice: 5, 5"),
