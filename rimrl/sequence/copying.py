@@ -50,7 +50,7 @@ class Copying(Task):
         min_blanks: Shortest blank stretch in training: every update draws a length evenly from this one to `blanks`.
             Default None: always `blanks`, as in the paper.
         growth_updates: Updates in which the longest stretch of training grows evenly from `min_blanks` to `blanks`;
-            lengths are drawn up to where it is. Default 0: it is `blanks` from the start.
+            lengths are drawn up to where it is. Default None: it is `blanks` from the start.
 
     Raises:
         UsageError: For lengths that make no sense.
@@ -66,15 +66,16 @@ class Copying(Task):
         blanks: int = 50,
         test_blanks: Sequence[int] = (50, 200),
         min_blanks: int | None = None,
-        growth_updates: int = 0,
+        growth_updates: int | None = None,
     ) -> None:
         require_length("num_digits", num_digits, 1, 1000)
         require_length("blanks", blanks, 0, _LONGEST)
         if min_blanks is not None:
             require_length("min_blanks", min_blanks, 0, blanks)
-        require_length("growth_updates", growth_updates, 0, _MOST_UPDATES)
-        if growth_updates and min_blanks is None:
-            raise UsageError("growth_updates needs min_blanks, from which the stretch grows")
+        if growth_updates is not None:
+            require_length("growth_updates", growth_updates, 1, _MOST_UPDATES)
+            if min_blanks is None:
+                raise UsageError("growth_updates needs min_blanks, from which the stretch grows")
         require_lengths("test_blanks", test_blanks, 0, _LONGEST)
         if lowest_digit not in (0, 1):
             raise UsageError(f"lowest_digit must be 0 or 1, got {lowest_digit!r}")
@@ -107,7 +108,7 @@ class Copying(Task):
 
     def _longest(self, update: int) -> int:
         """The longest blank stretch that an update may have."""
-        if update >= self.growth_updates:
+        if self.growth_updates is None or update >= self.growth_updates:
             return self.blanks
         return self.min_blanks + (self.blanks - self.min_blanks) * update // self.growth_updates
 

@@ -38,8 +38,8 @@ FREE = frozenset(
         "task.data",
     }
 )
-# Keys that came later, with what runs from before them were trained with: those still go on.
-LATER = {"task.min_blanks": None, "task.growth_updates": 0, "task.min_length": None}
+# Keys that came later; None is what runs from before them were trained with, and those still go on.
+LATER = frozenset({"task.min_blanks", "task.growth_updates", "task.min_length"})
 _EVALUATION_SEED = 2_000_000
 
 
@@ -296,5 +296,5 @@ class _Sums:
 def identity(config: SequenceConfig) -> str:
     """A short text that differs where configurations would lead elsewhere."""
     flat = config.flat()
-    as_before = {key for key, value in LATER.items() if flat.get(key) == value}
+    as_before = {key for key in LATER if flat.get(key) is None}
     return digest({key: value for key, value in flat.items() if key not in FREE | as_before})

@@ -283,7 +283,7 @@ def test_inputs_can_go_to_the_core_as_they_are() -> None:
         ("copying", {"blanks": -1}, "task 'copying': blanks must be a whole number from 0 to 100000, got -1"),
         ("copying", {"blanks": 9, "min_blanks": 10}, "min_blanks must be a whole number from 0 to 9, got 10"),
         ("copying", {"growth_updates": 5}, "growth_updates needs min_blanks"),
-        ("copying", {"min_blanks": 0, "growth_updates": -1}, "growth_updates must be a whole number from 0"),
+        ("copying", {"min_blanks": 0, "growth_updates": 0}, "growth_updates must be a whole number from 1"),
         ("copying", {"num_digits": 0}, "num_digits must be"),
         ("copying", {"test_blanks": []}, "test_blanks must name at least one"),
         ("copying", {"test_blanks": [5, 5]}, "test_blanks names one twice: 5, 5"),
