@@ -30,7 +30,6 @@ from rimrl.sequence.model import SequenceModel, symbol_encoder
 BLANK, MARKER = 0, 9
 _SYMBOLS = 10
 _LONGEST = 100_000
-_MOST_UPDATES = 1_000_000_000
 _PHASES = ("digits shown", "blank stretch", "marker and digits given back")
 
 
@@ -49,8 +48,9 @@ class Copying(Task):
         test_blanks: Lengths of a split each. Default 50 and 200.
         min_blanks: Shortest blank stretch in training: every update draws a length evenly from this one to `blanks`.
             Default None: always `blanks`, as in the paper.
-        growth_updates: Updates in which the longest stretch of training grows evenly from `min_blanks` to `blanks`;
-            lengths are drawn up to where it is. Default None: it is `blanks` from the start.
+        blanks_power: Makes short stretches frequent: with u drawn evenly from 0 to 1, a stretch is u to this power of
+            the way from `min_blanks` to `blanks`, on average 1 / (1 + `blanks_power`) of it. Default None: every
+            length is as frequent.
 
     Raises:
         UsageError: For lengths that make no sense.
@@ -66,16 +66,17 @@ class Copying(Task):
         blanks: int = 50,
         test_blanks: Sequence[int] = (50, 200),
         min_blanks: int | None = None,
-        growth_updates: int | None = None,
+        blanks_power: float | None = None,
     ) -> None:
         require_length("num_digits", num_digits, 1, 1000)
         require_length("blanks", blanks, 0, _LONGEST)
         if min_blanks is not None:
             require_length("min_blanks", min_blanks, 0, blanks)
-        if growth_updates is not None:
-            require_length("growth_updates", growth_updates, 1, _MOST_UPDATES)
+        if blanks_power is not None:
+            if not 0 < blanks_power < math.inf:
+                raise UsageError(f"blanks_power must be above 0, got {blanks_power}")
             if min_blanks is None:
-                raise UsageError("growth_updates needs min_blanks, from which the stretch grows")
+                raise UsageError("blanks_power needs min_blanks: without it all stretches are as long")
         require_lengths("test_blanks", test_blanks, 0, _LONGEST)
         if lowest_digit not in (0, 1):
             raise UsageError(f"lowest_digit must be 0 or 1, got {lowest_digit!r}")
@@ -83,7 +84,7 @@ class Copying(Task):
         self.lowest_digit = lowest_digit
         self.blanks = blanks
         self.min_blanks = blanks if min_blanks is None else min_blanks
-        self.growth_updates = growth_updates
+        self.blanks_power = blanks_power
         self.splits = tuple(self._split(length) for length in test_blanks)
 
     def _split(self, blanks: int) -> Split:
@@ -104,13 +105,12 @@ class Copying(Task):
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         stream = training_stream(seed, update)
-        return self._batch(stream, batch_size, draw_length(stream, self.min_blanks, self._longest(update)))
-
-    def _longest(self, update: int) -> int:
-        """The longest blank stretch that an update may have."""
-        if self.growth_updates is None or update >= self.growth_updates:
-            return self.blanks
-        return self.min_blanks + (self.blanks - self.min_blanks) * update // self.growth_updates
+        if self.blanks_power is None:
+            blanks = draw_length(stream, self.min_blanks, self.blanks)
+        else:
+            number = self.blanks - self.min_blanks + 1
+            blanks = self.min_blanks + int(number * stream.random() ** self.blanks_power)
+        return self._batch(stream, batch_size, blanks)
 
     def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
         return self._batch(evaluation_stream(seed, number), batch_size, split.settings["blanks"])

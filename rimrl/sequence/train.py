@@ -39,7 +39,7 @@ FREE = frozenset(
     }
 )
 # Keys that came later; None is what runs from before them were trained with, and those still go on.
-LATER = frozenset({"task.min_blanks", "task.growth_updates", "task.min_length"})
+LATER = frozenset({"task.min_blanks", "task.blanks_power", "task.min_length"})
 _EVALUATION_SEED = 2_000_000
 
 

@@ -111,7 +111,7 @@ def test_sizes_are_as_documented_for_active_units() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "key"), [("copying", "min_blanks"), ("copying", "growth_updates"), ("adding", "min_length")]
+    ("task", "key"), [("copying", "min_blanks"), ("copying", "blanks_power"), ("adding", "min_length")]
 )
 def test_a_run_from_before_a_key_may_go_on(task: str, key: str) -> None:
     config = load_sequence(task, "rim", "paper")

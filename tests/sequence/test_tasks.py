@@ -171,17 +171,15 @@ def test_lengths_to_copy_through_are_drawn_evenly_and_follow_from_the_update() -
     assert [split.held_out for split in task.splits] == [False, False, True, True]
 
 
-def test_the_longest_stretch_grows_evenly() -> None:
-    task = Copying(num_digits=1, blanks=10, min_blanks=2, growth_updates=400, test_blanks=[10, 2, 11])
-    lengths = np.array([len(task.training_batch(0, update, 1).inputs) - 3 for update in range(800)])
-    assert lengths.min() == 2
-    for update, length in enumerate(lengths):
-        assert length <= 2 + 8 * min(1.0, update / 400)
-    # A length drawn evenly up to where the growth is lies half-way on average.
-    assert lengths[:400].mean() == pytest.approx(2 + 8 / 4, abs=0.4)
-    assert lengths[400:].mean() == pytest.approx(2 + 8 / 2, abs=0.6)
-    grown = Copying(num_digits=1, blanks=10, min_blanks=2)
-    assert th.equal(task.training_batch(0, 400, 4).inputs, grown.training_batch(0, 400, 4).inputs)
+def test_a_power_makes_short_stretches_frequent() -> None:
+    task = Copying(num_digits=1, blanks=11, min_blanks=4, blanks_power=3.0, test_blanks=[11, 4, 12])
+    batches = [task.training_batch(0, update, 1) for update in range(2000)]
+    counts = np.bincount([len(batch.inputs) - 3 for batch in batches], minlength=12)
+    # u ** 3 is below x with the cube root of x as probability.
+    shares = np.diff(np.cbrt(np.arange(9) / 8))
+    assert counts.sum() == counts[4:12].sum() == 2000
+    assert (np.abs(counts[4:12] - 2000 * shares) < 5 * np.sqrt(2000 * shares)).all()
+    assert th.equal(batches[5].inputs, task.training_batch(0, 5, 1).inputs)
     assert [split.held_out for split in task.splits] == [False, False, True]
 
 
@@ -282,8 +280,8 @@ def test_inputs_can_go_to_the_core_as_they_are() -> None:
     [
         ("copying", {"blanks": -1}, "task 'copying': blanks must be a whole number from 0 to 100000, got -1"),
         ("copying", {"blanks": 9, "min_blanks": 10}, "min_blanks must be a whole number from 0 to 9, got 10"),
-        ("copying", {"growth_updates": 5}, "growth_updates needs min_blanks"),
-        ("copying", {"min_blanks": 0, "growth_updates": 0}, "growth_updates must be a whole number from 1"),
+        ("copying", {"blanks_power": 3.0}, "blanks_power needs min_blanks"),
+        ("copying", {"min_blanks": 0, "blanks_power": 0.0}, "blanks_power must be above 0, got 0.0"),
         ("copying", {"num_digits": 0}, "num_digits must be"),
         ("copying", {"test_blanks": []}, "test_blanks must name at least one"),
         ("copying", {"test_blanks": [5, 5]}, "test_blanks names one twice: 5, 5"),
