@@ -25,6 +25,11 @@ _NOT_COMPARED = frozenset(
         "train.resume_freq",
         "train.test_sequences",
         "task.data",
+        # What is tested, not what is learned; runs are compared on the splits that they share.
+        "task.test_blanks",
+        "task.test_lengths",
+        "task.test_resolutions",
+        "task.test_balls",
     }
 )
 # These only choose best_model.zip.

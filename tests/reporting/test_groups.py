@@ -26,7 +26,7 @@ def run(
     settings["train"] = {"seed": seed, "total_timesteps": 1000, "device": "auto"}
     for key, value in changes.items():
         group, name = key.split("__")
-        settings[group][name] = value
+        settings.setdefault(group, {})[name] = value
     return write_run(path, splits or {"train": split()}, config, settings=settings)
 
 
@@ -56,6 +56,7 @@ def test_seeds_of_a_configuration_are_a_group(tmp_path: Path) -> None:
         ("train__eval_freq", 0),
         ("env__efference_copies", False),  # which a run of an older version does not mention
         ("agent__target_kl", None),
+        ("task__test_blanks", [50, 200]),
     ],
 )
 def test_what_changes_no_result_changes_no_group(change: tuple[str, Any], tmp_path: Path) -> None:
