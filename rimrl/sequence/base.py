@@ -203,10 +203,9 @@ def training_stream(seed: int, update: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TRAINING, update)))
 
 
-def number_in(name: str, form: str) -> int | None:
-    """The whole number that makes a name of a form such as ``{}_blanks``; None if none does."""
-    number = re.match(r"\d{1,9}", name)
-    return int(number[0]) if number and form.format(int(number[0])) == name else None
+def evaluation_stream(seed: int, number: int) -> np.random.Generator:
+    """The generator of a batch of an evaluation, which no training draws from."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_EVALUATION, number)))
 
 
 def draw_length(stream: np.random.Generator, shortest: int, longest: int) -> int:
@@ -214,6 +213,7 @@ def draw_length(stream: np.random.Generator, shortest: int, longest: int) -> int
     return shortest if shortest == longest else int(stream.integers(shortest, longest + 1))
 
 
-def evaluation_stream(seed: int, number: int) -> np.random.Generator:
-    """The generator of a batch of an evaluation, which no training draws from."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_EVALUATION, number)))
+def number_in(name: str, form: str) -> int | None:
+    """The whole number that makes a name of a form such as ``{}_blanks``; None if none does."""
+    number = re.match(r"\d{1,9}", name)
+    return int(number[0]) if number and form.format(int(number[0])) == name else None

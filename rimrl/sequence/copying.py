@@ -108,8 +108,8 @@ class Copying(Task):
         if self.blanks_power is None:
             blanks = draw_length(stream, self.min_blanks, self.blanks)
         else:
-            number = self.blanks - self.min_blanks + 1
-            blanks = self.min_blanks + int(number * stream.random() ** self.blanks_power)
+            further = int((self.blanks - self.min_blanks + 1) * stream.random() ** self.blanks_power)
+            blanks = min(self.min_blanks + further, self.blanks)  # a tiny power rounds to 1
         return self._batch(stream, batch_size, blanks)
 
     def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:

@@ -181,6 +181,8 @@ def test_a_power_makes_short_stretches_frequent() -> None:
     assert (np.abs(counts[4:12] - 2000 * shares) < 5 * np.sqrt(2000 * shares)).all()
     assert th.equal(batches[5].inputs, task.training_batch(0, 5, 1).inputs)
     assert [split.held_out for split in task.splits] == [False, False, True]
+    longest = Copying(blanks=5, min_blanks=0, blanks_power=1e-20)
+    assert len(longest.training_batch(0, 0, 1).inputs) == 5 + 21
 
 
 @pytest.mark.parametrize(
