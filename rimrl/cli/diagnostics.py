@@ -31,7 +31,10 @@ def evaluate_diagnostics(paths: Sequence[Path], options: argparse.Namespace) -> 
     for run in runs:  # what is missing is said before anything is tested
         task = make_run_task(run.config)
         if options.split is not None:
-            task.split(options.split)
+            try:
+                task.split(options.split)
+            except UsageError as error:
+                raise UsageError(f"{run.path}: {error}") from None
         run.load_model(task)
     for run in runs:
         evaluate(

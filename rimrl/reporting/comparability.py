@@ -54,6 +54,9 @@ def remarks(groups: Sequence[Group], splits: Sequence[str], metric: Metric) -> I
     left_out = dict.fromkeys(name for run in runs for name in run.splits if name not in splits)
     if left_out:
         yield f"not every run was evaluated on {', '.join(left_out)}: left out"
+    for name in splits:
+        if len({run.splits[name]["held_out"] for run in runs}) > 1:
+            yield f"{name} was trained on in some runs and held out in others: it counts as trained on"
     yield from _different_evaluations(groups)
     yield from _different_environments(groups, splits)
     episodes = [[run.splits[name]["episodes"] for name in splits] for run in runs]

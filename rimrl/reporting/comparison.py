@@ -154,7 +154,9 @@ def compare(groups: Sequence[Group], reference: str | None = None, metric: Metri
     trained, held_out = common_splits(runs)
     check_alike(runs, [*trained, *held_out])
     if not trained and not held_out:
-        raise UsageError("the runs have no evaluated split in common; run rimrl evaluate on all of them again")
+        raise UsageError(
+            "the runs have no evaluated split in common; rimrl evaluate RUN --split NAME adds one to a run"
+        )
     metric = metric or common_metric(runs)
     return Comparison(
         suite=runs[0].evaluation["suite"],

@@ -155,10 +155,11 @@ def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:
     """Splits that every run was evaluated on.
 
     Returns:
-        Names of those that are trained on and of those that are held out, in the order of the first run.
+        Names of those that some run was trained on and of those that every run holds out, in the order of the first
+        run.
     """
     names = [name for name in runs[0].splits if all(name in run.splits for run in runs)]
-    held_out = [name for name in names if runs[0].splits[name]["held_out"]]
+    held_out = [name for name in names if all(run.splits[name]["held_out"] for run in runs)]
     return [name for name in names if name not in held_out], held_out
 
 

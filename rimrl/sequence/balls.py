@@ -113,8 +113,9 @@ class BouncingBalls(Task):
         )
 
     def other_split(self, name: str) -> Split | None:
-        match = re.fullmatch(r"([\d-]+)_balls?(_curtain)?", name)
-        return None if match is None else self._split("balls of the split", match[1] + (match[2] or ""))
+        # One way to write each, so that no split is there twice: no 04_balls, and 4_balls for 4-4_balls.
+        match = re.fullmatch(r"(?!(\d+)-\1_)([1-9][0-9]*(?:-[1-9][0-9]*)?)_balls?(_curtain)?", name)
+        return None if match is None else self._split("balls of the split", match[2] + (match[3] or ""))
 
     def _setting(self, key: str, name: str) -> Setting:
         match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?(_curtain)?", name)

@@ -74,7 +74,7 @@ class Copying(Task):
             require_length("min_blanks", min_blanks, 0, blanks)
         if blanks_power is not None:
             if not 0 < blanks_power < math.inf:
-                raise UsageError(f"blanks_power must be above 0, got {blanks_power}")
+                raise UsageError(f"blanks_power must be above 0 and finite, got {blanks_power}")
             if min_blanks is None:
                 raise UsageError("blanks_power needs min_blanks: without it all stretches are as long")
         require_lengths("test_blanks", test_blanks, 0, _LONGEST)

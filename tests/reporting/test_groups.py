@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rimrl.errors import UsageError
+from rimrl.reporting.comparability import remarks
 from rimrl.reporting.groups import METRICS, Group, common_metric, common_splits, find_group, group_runs
 from rimrl.reporting.results import RunResults, find_runs, read_runs
 from tests.reporting.results import split, write_run
@@ -57,6 +58,9 @@ def test_seeds_of_a_configuration_are_a_group(tmp_path: Path) -> None:
         ("env__efference_copies", False),  # which a run of an older version does not mention
         ("agent__target_kl", None),
         ("task__test_blanks", [50, 200]),
+        ("task__test_lengths", [50]),
+        ("task__test_resolutions", [14]),
+        ("task__test_balls", ["4"]),
     ],
 )
 def test_what_changes_no_result_changes_no_group(change: tuple[str, Any], tmp_path: Path) -> None:
@@ -155,6 +159,19 @@ def test_splits_that_some_runs_lack_are_not_common(tmp_path: Path) -> None:
         run(tmp_path / "b", 2, splits={"y": split(True), "train": split()}),
     ]
     assert common_splits(read_runs(paths)) == (["train"], ["y"])
+
+
+def test_a_split_is_held_out_if_every_run_holds_it_out(tmp_path: Path) -> None:
+    paths = [
+        run(tmp_path / "a", 1, splits={"train": split(), "x": split(True), "y": split(True)}),
+        run(tmp_path / "b", 2, splits={"train": split(), "x": split(), "y": split(True)}),
+    ]
+    for order in (paths, paths[::-1]):
+        assert common_splits(read_runs(order)) == (["train", "x"], ["y"])
+    said = [*remarks(groups(*paths), ["train", "x", "y"], METRICS["success_rate"])]
+    assert [each for each in said if "held out" in each] == [
+        "x was trained on in some runs and held out in others: it counts as trained on"
+    ]
 
 
 def test_a_group_is_found_by_its_label(tmp_path: Path) -> None:
