@@ -39,18 +39,19 @@ def playing_options() -> Parser:
     return parent
 
 
-def filming_options(episodes: int) -> Parser:
+def filming_options(episodes: int, split_help: str = "which split to play (default train)") -> Parser:
     """Which episodes of one run are played to be looked at.
 
     Args:
         episodes: How many by default.
+        split_help: What ``--help`` says of ``--split``.
     """
     parent = Parser(add_help=False, parents=[playing_options()])
     parent.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     parent.add_argument(
         "--episodes", type=int, default=episodes, metavar="N", help=f"how many to play (default {episodes})"
     )
-    parent.add_argument("--split", default="train", metavar="NAME", help="which split to play (default train)")
+    parent.add_argument("--split", default="train", metavar="NAME", help=split_help)
     return parent
 
 

@@ -22,6 +22,7 @@ from rimrl.sequence.run import SequenceRun, make_run_task
 ROLLOUTS = "rollouts.npz"
 DEFAULT_SEQUENCES = 50
 _MOST = 1000
+_MOST_STEPS = 1_000_000  # of all sequences, which run side by side: a step of a wide core takes some kB
 _FILMED = 4
 
 
@@ -65,7 +66,8 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
         seed: Seed of the sequences.
 
     Raises:
-        UsageError: For no or too many sequences, or a model that is missing or damaged.
+        UsageError: For no or too many sequences, sequences that have too many steps together, or a model that is
+            missing or damaged.
     """
     if not 1 <= sequences <= _MOST:
         raise UsageError(f"episodes must be from 1 to {_MOST}, got {sequences}")
@@ -73,6 +75,12 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
     check_device(config.train.device)
     th.set_num_threads(config.train.num_threads)
     task = make_run_task(config)
+    length = len(task.evaluation_batch(split, seed, 0, 1).inputs)
+    if sequences * length > _MOST_STEPS:
+        raise UsageError(
+            f"{sequences} sequences of {length} steps are more than the {_MOST_STEPS} steps that are recorded at most; "
+            f"give --episodes of at most {_MOST_STEPS // length}"
+        )
     model = run.load_model(task)
     batch = task.evaluation_batch(split, seed, 0, sequences)
     on_device = batch.to(next(model.parameters()).device)

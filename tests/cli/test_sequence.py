@@ -105,6 +105,7 @@ def test_other_verbs_say_what_a_diagnostic_is_not() -> None:
     assert "unknown split '5_blank'; did you mean" in refuse("evaluate", "run", "--split", "5_blank")
     assert "from 0 to 100000, got 999999" in refuse("evaluate", "run", "--split", "999999_blanks")
     assert "episodes must be" in refuse("evaluate", "run", "--episodes", "0")
+    assert "--episodes of at most 9" in refuse("inspect", "run", "--split", "99999_blanks", "--episodes", "10")
     assert "is finished, at 1 updates" in refuse("sequence", "--resume", "run")
     assert "already holds a run that is marked 'finished'" in refuse("sequence", "copying", "--run-dir", "run")
 
