@@ -42,10 +42,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFailedError as error:
         complain(error)
         return FAILED
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        print(f"rimrl: not enough memory for sizes like these ({_first_line(error)})", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("rimrl: interrupted", file=sys.stderr)
         return INTERRUPTED
     return code
+
+
+def _is_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether an error means that something does not fit into memory; torch has no type of its own for that."""
+    said = str(error).lower()
+    signs = ("allocate", "out of memory", "overflow", "invalid shape dimension")
+    return isinstance(error, MemoryError) or any(sign in said for sign in signs)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def parser() -> Parser:

@@ -103,6 +103,7 @@ def drop(options: argparse.Namespace) -> int:
     """
     from rimrl.files import check_writable, replacing
     from rimrl.reporting.dropping import PICTURE, save_dropping
+    from rimrl.reporting.plots import check_suffix
     from rimrl.sequence.dropping import BLOCKS, FILES, drop_units
     from rimrl.sequence.run import SequenceRun
 
@@ -110,6 +111,10 @@ def drop(options: argparse.Namespace) -> int:
         raise UsageError("rimrl sequence dropping needs trained runs of balls: --runs RUN ...")
     runs = [SequenceRun.open(path) for path in options.runs]
     picture: Path = options.output or runs[0].path / PICTURE
+    try:
+        check_suffix(picture)
+    except ValueError as error:
+        raise UsageError(f"cannot save the picture {picture}: {error}") from None
     check_writable(picture)
     found = [drop_units(run, blocks=BLOCKS if options.blocks is None else options.blocks) for run in runs]
     for run, each in zip(runs, found, strict=True):

@@ -14,6 +14,19 @@ from rimrl.errors import UsageError
 from rimrl.sequence.registry import TASKS
 
 DROPPING = "dropping"
+_OF_DROPPING = ("runs", "output", "blocks")
+_OF_TRAINING = (
+    "core",
+    "preset",
+    "ablation",
+    "seed",
+    "num_updates",
+    "data",
+    "run_dir",
+    "resume",
+    "accept_changes",
+    "keys",
+)
 
 if TYPE_CHECKING:
     from rimrl.sequence.run import SequenceRun
@@ -34,7 +47,9 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--core", metavar="NAME", help="the recurrent core (rimrl list cores); default rim")
     parser.add_argument("--preset", metavar="NAME", help="cpu (default): minutes on a core; paper: the full protocol")
-    parser.add_argument("--ablation", metavar="NAME", help="a mechanism to switch off, such as no_communication")
+    parser.add_argument(
+        "--ablation", metavar="NAME", action="append", help="a mechanism to switch off, such as no_communication"
+    )
     parser.add_argument("--seed", metavar="N", help="seed of weights and training sequences")
     parser.add_argument("--num-updates", metavar="N", help="updates to train for")
     parser.add_argument("--data", metavar="DIR", help="mnist: folder with its four files; default: RIMRL_MNIST")
@@ -54,12 +69,17 @@ def _sequence(options: argparse.Namespace) -> int:
 
     given, overrides = config_among(options.overrides)
     if given == DROPPING:
-        if overrides:
-            raise UsageError(f"unexpected argument {overrides[0]!r}; rimrl sequence {DROPPING} takes --runs RUN ...")
+        others = [f"--{flag.replace('_', '-')}" for flag in _OF_TRAINING if getattr(options, flag) not in (None, False)]
+        if unexpected := [*overrides, *others]:
+            raise UsageError(f"unexpected argument {unexpected[0]!r}; rimrl sequence {DROPPING} takes --runs RUN ...")
         return drop(options)
-    for flag in ("runs", "output", "blocks"):
+    for flag in _OF_DROPPING:
         if getattr(options, flag) is not None:
             raise UsageError(f"--{flag} goes with rimrl sequence {DROPPING}")
+    if options.ablation is not None:
+        if len(options.ablation) > 1:
+            raise UsageError(f"--ablation takes one mechanism a run, got {' and '.join(options.ablation)}")
+        (options.ablation,) = options.ablation
     if options.resume is not None:
         return _resume(options, given, overrides)
     if options.accept_changes:
@@ -114,5 +134,7 @@ def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
 
 def _flags(options: argparse.Namespace) -> list[str]:
     """The common flags as overrides."""
+    if options.data is not None and Path(options.data).is_dir():
+        options.data = Path(options.data).absolute()  # the run is tested from elsewhere, too
     keys = (("seed", "train.seed"), ("num_updates", "train.num_updates"), ("data", "task.data"))
     return [f"--{key}={getattr(options, flag)}" for flag, key in keys if getattr(options, flag) is not None]

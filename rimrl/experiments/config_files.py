@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -19,7 +20,16 @@ from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
-from rimrl.runs.settings import DIAGNOSTICS, Ranges, check_ranges, parsed, read_yaml, shipped_files, split_overrides
+from rimrl.runs.settings import (
+    DIAGNOSTICS,
+    Ranges,
+    check_ranges,
+    checked_name,
+    parsed,
+    read_yaml,
+    shipped_files,
+    split_overrides,
+)
 
 _GROUPS = ("env", "core", "agent", "train")
 # The game in the names and files of the shipped Atari configurations.
@@ -184,8 +194,7 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
     for group, settings in content.items():
         if group == "name":
-            if not isinstance(settings, str):
-                raise UsageError(f"name in {file} must be text, got {settings!r}")
+            checked_name(settings, file)
             continue
         if group not in _GROUPS:
             raise unknown_name("group", str(group), _GROUPS, where=str(file))
@@ -254,7 +263,6 @@ _RANGES: Ranges = {
             "agent.sequence_length",
             "agent.batch_size",
             "agent.n_epochs",
-            "agent.learning_rate",
             "agent.max_grad_norm",
             "agent.clip_range",
             "agent.clip_range_vf",
@@ -263,10 +271,11 @@ _RANGES: Ranges = {
             "agent.net_arch",
             "agent.features_dim",
             "train.total_timesteps",
-            "train.num_threads",
             "train.eval_episodes",
         ),
     ),
+    "positive and finite": (lambda value: 0 < value < math.inf, ("agent.learning_rate",)),
+    "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
     "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq", "train.resume_freq")),
     "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda")),
     "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),

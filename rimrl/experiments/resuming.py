@@ -19,7 +19,7 @@ from rimrl.experiments.train import Training, writes
 from rimrl.runs.checkpoint_files import found
 from rimrl.runs.device import check_device
 from rimrl.runs.logs import appending_logger, new_logger
-from rimrl.runs.resuming import accepted_changes
+from rimrl.runs.resuming import accepted_changes, check_not_past
 
 
 def resume(
@@ -42,7 +42,8 @@ def resume(
         Whether it was trained to its end.
 
     Raises:
-        UsageError: If the run is finished, is being trained, has no good checkpoint, or differs in what matters.
+        UsageError: If the run is finished, is being trained, has no good checkpoint, is past the total, or differs in
+            what matters.
         RunFailedError: If something breaks on the way.
     """
     ranks = join()
@@ -60,6 +61,7 @@ def resume(
             training.agent.set_logger(Logger(None, []))  # holds what waits to be logged until the logs are cut back
             contents, inexact = training.checkpoints.resume(accept_changes)
             reached = training.agent.num_timesteps
+            check_not_past(run.path, reached, config.train.total_timesteps, "steps", "--total-timesteps")
             run.config = config
             with at_once(ranks):
                 if writes(ranks):
@@ -106,10 +108,13 @@ def _checked_changes(run: Run, config: ExperimentConfig, accept_changes: bool) -
 
 def _start_again(run: Run, config: ExperimentConfig, progress_bar: bool, ranks: Ranks | None) -> bool:
     logger = Logger(None, [])
-    with at_once(ranks):
-        if writes(ranks):
-            run.restart(config)
-    training = Training(run, config, progress_bar, ranks=ranks)
+    with ExitStack() as preparing:
+        with at_once(ranks):
+            if writes(ranks):
+                preparing.enter_context(run.restarting(config))
+        training = Training(run, config, progress_bar, ranks=ranks)
+        with at_once(ranks):
+            preparing.close()
     with at_once(ranks):
         if writes(ranks):
             logger = new_logger(run.path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from rimrl.reporting.curves import training_curve
@@ -41,10 +42,13 @@ def check_suffix(file: Path) -> None:
     """Refuse a file whose name does not say which format it should have.
 
     Raises:
-        ValueError: If there is no suffix.
+        ValueError: If there is no suffix, or none of a picture.
     """
     if not file.suffix:
         raise ValueError("its suffix must name the format, such as .png or .svg")
+    known = FigureCanvasBase.get_supported_filetypes()
+    if file.suffix[1:].lower() not in known:
+        raise ValueError(f"its suffix must be one of {', '.join(f'.{name}' for name in sorted(known))}")
 
 
 def show_steps(axes: Axes) -> None:

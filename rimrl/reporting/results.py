@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -130,13 +130,17 @@ def _read(path: Path, suite: str | None) -> RunResults:
         where = f" on {suite}" if suite else ""
         raise UsageError(f"{path} has not been evaluated{where}; run: {command}")
     try:
-        evaluation = json.loads(file.read_text(encoding="utf-8"))
+        evaluation = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         label = str(evaluation["config"]).rsplit("/", maxsplit=1)[-1]
         if not isinstance(evaluation["suite"], str) or not _are_splits(evaluation["splits"]):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{file} is damaged; run again: {command}") from None
     return RunResults(label, path, evaluation, _read_progress(path / "progress.csv"), _read_config(path))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no figure")
 
 
 def _suite(file: Path) -> object:

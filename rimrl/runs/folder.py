@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,7 +79,10 @@ class RunFolder(ABC, Generic[C]):
         Raises:
             UsageError: If the folder holds something already or cannot be written.
         """
-        _refuse_taken(path)
+        try:
+            _refuse_taken(path)
+        except OSError as error:  # such as a name that is too long
+            raise UsageError(f"cannot write the run folder {path}: {error.strerror}") from None
         missing = [parent for parent in (path, *path.parents) if not parent.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -117,14 +121,17 @@ class RunFolder(ABC, Generic[C]):
     def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str]) -> None:
         """Note in ``environment.json`` that the run goes on, beside earlier times."""
         with suppress(OSError, ValueError, TypeError, KeyError):
-            earlier = json.loads((self.path / "environment.json").read_text(encoding="utf-8")).get("resumed", [])
+            earlier = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["resumed"]
             self._resumed = [note for note in earlier if isinstance(note, dict)]
         now = datetime.now(UTC).isoformat("T", "seconds")
         self._resumed.append({"time": now, "num_timesteps": num_timesteps, "exact": exact, "changes": changes})
         self.set_status("running", num_timesteps)
 
-    def restart(self, config: C) -> None:
+    @contextmanager
+    def restarting(self, config: C) -> Iterator[None]:
         """Begin a run again that was stopped before its first checkpoint; its files are written anew.
+
+        While the block prepares it, a failure leaves the folder as it was.
 
         Raises:
             UsageError: If it has learned something, which would be lost.
@@ -134,12 +141,25 @@ class RunFolder(ABC, Generic[C]):
                 f"{self.path} has no checkpoint to go on from; train anew from {self.path / 'config.yaml'} with "
                 "another --run-dir"
             )
-        print(f"rimrl: {self.path} was stopped before its first checkpoint and starts again", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix=".before-", dir=self.path) as before:
+            for file in self._logs():
+                file.replace(Path(before) / file.name)
+            try:
+                yield
+                self.write("config.yaml", config.to_yaml())
+            except BaseException:
+                for file in self._logs():
+                    file.unlink()
+                for file in Path(before).iterdir():
+                    file.replace(self.path / file.name)
+                raise
         self.config = config
-        for file in (self.path / "monitor.csv", self.path / "progress.csv", *self.path.glob("events.out.tfevents.*")):
-            file.unlink(missing_ok=True)
-        self.write("config.yaml", config.to_yaml())
         self.set_status("running", 0)
+        print(f"rimrl: {self.path} was stopped before its first checkpoint and starts again", file=sys.stderr)
+
+    def _logs(self) -> list[Path]:
+        named = [self.path / "monitor.csv", self.path / "progress.csv"]
+        return [file for file in (*named, *self.path.glob("events.out.tfevents.*")) if file.exists()]
 
     def write(self, name: str, content: str) -> None:
         """Write a text file so that a reader finds the old one or the new one, never a part.

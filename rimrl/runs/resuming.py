@@ -31,6 +31,7 @@ def restore_last(
     read: Callable[[Path], Contents] = checkpoint_files.read,
     writes: bool = True,
     fatal: tuple[type[Exception], ...] = (),
+    changes: Sequence[str] = (),
 ) -> tuple[Path, Contents, T]:
     """Put a training back to the last good checkpoint of its folder.
 
@@ -45,6 +46,7 @@ def restore_last(
         read: Reads one.
         writes: Whether damaged ones are set aside by this process. Default True.
         fatal: What does not mean that a checkpoint is damaged.
+        changes: What differs from the configuration that the run was begun with, for the refusal.
 
     Returns:
         The checkpoint, what it holds, and what `put_back` gave.
@@ -75,11 +77,34 @@ def restore_last(
             )
             checkpoint_files.set_aside(other)
         return checkpoint, contents, result
+    if changes and damaged:
+        why = damaged[0][1]
+        raise UsageError(
+            f"no checkpoint of {run} fits what changed ({'; '.join(changes)}): {why}; leave that out, or train anew "
+            "with another --run-dir"
+        )
     raise UsageError(
         f"no good checkpoint in {run / checkpoint_files.FOLDER} "
         f"({'; '.join(f'{path.name}: {why}' for path, why in damaged)}); restore it from a copy, or train anew "
         f"from {run / 'config.yaml'} with another --run-dir"
     )
+
+
+def check_not_past(run: Path, reached: int, total: int, noun: str, flag: str) -> None:
+    """Refuse a total that is behind a run.
+
+    Args:
+        run: The run folder.
+        reached: How far its checkpoint is.
+        total: Where it is to end.
+        noun: What is counted.
+        flag: What names the total.
+
+    Raises:
+        UsageError: If the run has had more already.
+    """
+    if reached > total:
+        raise UsageError(f"{run} has had {reached} {noun} already; give {flag} of at least {reached}, not {total}")
 
 
 def accepted_changes(
@@ -106,7 +131,7 @@ def accepted_changes(
     changes = [f"{key} {old.get(key)} -> {new.get(key)}" for key in differing]
     falls = schedule in differing
     if (falls or not free.issuperset(differing)) and not accept:
-        why = " (the learning rate falls to zero at the last of them)" if falls else ""
+        why = f" (the learning rate falls to zero at {schedule})" if falls else ""
         raise UsageError(
             f"the configuration differs from that of {run}: {'; '.join(changes)}{why}; leave that out to go on as "
             "before, or add --accept-changes to go on with it"

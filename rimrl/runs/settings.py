@@ -23,18 +23,54 @@ def shipped_files() -> dict[str, Path]:
     return {str(file.relative_to(root).with_suffix("")): file for file in sorted(root.rglob("*.yaml"))}
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping; YAML forbids it, and the plain loader takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in set(written) - {"<<"}:
+            if written.count(key) > 1:
+                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(file: Path) -> Any:
     """Content of a YAML file.
 
     Raises:
-        UsageError: If it cannot be read or is not YAML.
+        UsageError: If it cannot be read, is not YAML, or has a key twice in one mapping.
     """
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {file}: {error}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, RecursionError) as error:  # such as a 13th month, or a thousand brackets
+        raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+_MOST_BYTES = 250  # a folder's name may have 255, with a number behind it
+
+
+def checked_name(name: object, file: Path) -> str:
+    """The name that a configuration gives itself, which the run folder is called by.
+
+    Args:
+        name: What stands there.
+        file: Where.
+
+    Raises:
+        UsageError: If it is no text, or would lead out of the folder of all runs.
+    """
+    if not isinstance(name, str):
+        raise UsageError(f"name in {file} must be text, got {name!r}")
+    parts = name.split("/")
+    if not name.isprintable() or not {"", ".", ".."}.isdisjoint(parts) or len(name.encode()) > _MOST_BYTES:
+        raise UsageError(
+            f"name in {file} must be words with / between them, {_MOST_BYTES} bytes at most, got {name[:60]!r}"
+        )
+    return name
 
 
 def split_overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -81,13 +117,14 @@ _READABLE = {
     "<class 'list'>": "a list",
     "<class 'dict'>": "a mapping",
     "<class 'NoneType'>": "null",
+    "<class 'collections.abc.Sequence'>": "a list",
 }
 
 
 def _one_line(message: str) -> str:
     """Jsonargparse explains itself over several lines; keep the key, what was expected and what was given."""
     key = re.search(r'Parser key "([^"]+)"', message)
-    expected = re.findall(r"Expected an? (<class '\w+'>|typing\.Literal\[[^]]*\])", message)
+    expected = re.findall(r"Expected an? (<class '[\w.]+'>|typing\.Literal\[[^]]*\])", message)
     given = re.findall(r"(?:Got|Given) value: (.*)", message)
     if key is None or not expected or not given:
         return " ".join(message.split())

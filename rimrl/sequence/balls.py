@@ -22,6 +22,7 @@ from rimrl.sequence.rollouts import Feedback, Rollout, roll_out
 
 _CURTAIN = 0.4  # of each side
 _MOST_COVERED = 0.4  # of the box: more discs find no place
+_LEAST_RADIUS, _MOST_RADIUS = 0.001, 0.35
 _DECODER_WIDTH = 512
 
 
@@ -83,9 +84,10 @@ class BouncingBalls(Task):
         check_channels(size, channels)
         if feedback not in ("probabilities", "rounded"):
             raise UsageError(f"feedback must be 'probabilities' or 'rounded', got {feedback!r}")
-        if not 0.0 < min_radius <= max_radius <= 0.4:
+        if not _LEAST_RADIUS <= min_radius <= max_radius <= _MOST_RADIUS:
             raise UsageError(
-                f"radii must be above 0, at most 0.4 and in order, got min_radius {min_radius}, max_radius {max_radius}"
+                f"radii must be from {_LEAST_RADIUS} to {_MOST_RADIUS} and in order, got min_radius {min_radius}, "
+                f"max_radius {max_radius}"
             )
         if not 0.0 < speed <= min_radius:
             raise UsageError(f"speed must be above 0 and at most min_radius ({min_radius}) a frame, got {speed}")
@@ -100,6 +102,7 @@ class BouncingBalls(Task):
         self._radii = min_radius, max_radius
         self._speed = speed
         self._training = self._setting("balls", str(balls))
+        require_some("test_balls", [self._setting("test_balls", name) for name in test_names])
         self.splits = tuple(self._split("test_balls", name) for name in test_names)
 
     def _split(self, key: str, name: str) -> Split:
@@ -114,11 +117,11 @@ class BouncingBalls(Task):
 
     def other_split(self, name: str) -> Split | None:
         # One way to write each, so that no split is there twice: no 04_balls, and 4_balls for 4-4_balls.
-        match = re.fullmatch(r"(?!(\d+)-\1_)([1-9][0-9]*(?:-[1-9][0-9]*)?)_balls?(_curtain)?", name)
+        match = re.fullmatch(r"(?!([0-9]+)-\1_)([1-9][0-9]*(?:-[1-9][0-9]*)?)_balls?(_curtain)?", name)
         return None if match is None else self._split("balls of the split", match[2] + (match[3] or ""))
 
     def _setting(self, key: str, name: str) -> Setting:
-        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?(_curtain)?", name)
+        match = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?(_curtain)?", name)
         if match is None or not 1 <= int(match[1]) <= int(match[2] or match[1]):
             raise UsageError(f"{key} must be numbers of balls such as 4, 6-8 or 4_curtain, got {name!r}")
         setting = Setting(int(match[1]), int(match[2] or match[1]), match[3] is not None)

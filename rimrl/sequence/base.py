@@ -140,6 +140,13 @@ class Task(ABC):
         """How many sequences a split has; None for as many as are asked for."""
         return None
 
+    def check_batch_size(self, batch_size: int) -> None:  # noqa: B027 (most tasks take any)
+        """Refuse a batch that training cannot have.
+
+        Raises:
+            UsageError: If there are not as many sequences.
+        """
+
     @abstractmethod
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         """The sequences of an update.

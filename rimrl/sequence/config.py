@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import yaml
 
+MOST_SEQUENCES = 1_000_000
+"""Of one batch, or of one test."""
+
 
 @dataclass(frozen=True)
 class Named:

@@ -6,6 +6,7 @@ A preset is for every core: ``core`` holds what they share, and ``cores`` what s
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,28 +16,38 @@ from jsonargparse import ArgumentParser
 
 from rimrl.cores.registry import CORES, core_class, core_options
 from rimrl.errors import UsageError, unknown_name
-from rimrl.runs.settings import DIAGNOSTICS, check_ranges, parsed, read_yaml, shipped_files, split_overrides
+from rimrl.runs.settings import (
+    DIAGNOSTICS,
+    Ranges,
+    check_ranges,
+    checked_name,
+    parsed,
+    read_yaml,
+    shipped_files,
+    split_overrides,
+)
 from rimrl.sequence.ablations import find_ablation
-from rimrl.sequence.config import ModelConfig, Named, SequenceConfig, TrainConfig
+from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, TrainConfig
 from rimrl.sequence.registry import TASKS, task_class
 
 PRESETS = ("cpu", "paper")
 _GROUPS = ("task", "core", "model", "train")
-_RANGES = {
+_RANGES: Ranges = {
     "positive": (
         lambda value: value > 0,
         (
             "model.embedding_size",
             "train.num_updates",
-            "train.batch_size",
-            "train.learning_rate",
             "train.max_grad_norm",
-            "train.num_threads",
             "train.log_freq",
-            "train.eval_sequences",
-            "train.test_sequences",
         ),
     ),
+    "positive and finite": (lambda value: 0 < value < math.inf, ("train.learning_rate",)),
+    f"from 1 to {MOST_SEQUENCES}": (
+        lambda value: 1 <= value <= MOST_SEQUENCES,
+        ("train.batch_size", "train.eval_sequences", "train.test_sequences"),
+    ),
+    "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
     "at least 0 and below 1": (lambda value: 0 <= value < 1, ("model.dropout",)),
     "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.resume_freq")),
     "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
@@ -78,17 +89,13 @@ def load_sequence(
     if "task.name" in changes:
         raise UsageError("the task is named first: rimrl sequence TASK; leave out --task.name")
     before = str(content.get("core", {}).get("name", "rim"))
-    chosen = core or changes.pop("core.name", before)
-    if chosen not in CORES:
-        raise unknown_name("core", chosen, CORES, where="--core" if core else f"{file} (core.name)")
+    chosen = _core(core, changes.pop("core.name", None), before, file)
     task = str(content["task"].get("name"))
     cls = task_class(task, f"{file} (task.name)")
 
     settings = _of_core(content, chosen, before)
     if ablation is not None:
-        taken = find_ablation(ablation, chosen)
-        settings = {key: value for key, value in settings.items() if key.removeprefix("core.") not in taken.without}
-        settings |= {f"core.{key}": value for key, value in taken.options.items()}
+        settings = _ablated(settings, changes, ablation, chosen)
     known = _known_keys(chosen, task)
     for source, keys in ((str(file), settings), ("the command line", changes)):
         for key in keys:
@@ -121,6 +128,27 @@ def load_sequence(
     )
 
 
+def _core(flag: str | None, override: str | None, before: str, file: Path) -> str:
+    """The core that is asked for, of a flag, an override and a file."""
+    if flag is not None and override not in (None, flag):
+        raise UsageError(f"--core {flag} and --core.name {override} name two cores; leave out one of them")
+    chosen = next(name for name in (flag, override, before) if name is not None)
+    if chosen not in CORES:
+        where = "--core" if flag is not None else "--core.name" if override is not None else f"{file} (core.name)"
+        raise unknown_name("core", chosen, CORES, where=where)
+    return chosen
+
+
+def _ablated(settings: Mapping[str, Any], changes: Mapping[str, str], ablation: str, core: str) -> dict[str, Any]:
+    """Settings by dotted keys with a mechanism switched off, which nothing may switch on again."""
+    taken = find_ablation(ablation, core)
+    for key in (*taken.options, *taken.without):
+        if f"core.{key}" in changes:
+            raise UsageError(f"--ablation {ablation} decides core.{key}; leave out one of them")
+    kept = {key: value for key, value in settings.items() if key.removeprefix("core.") not in taken.without}
+    return kept | {f"core.{key}": value for key, value in taken.options.items()}
+
+
 def _find(config: str, preset: str | None) -> tuple[str, Path]:
     """Name and file of a configuration."""
     shipped = shipped_presets()
@@ -146,8 +174,7 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no diagnostic; it needs the group 'task' with a name: {', '.join(TASKS)}")
     for group, settings in content.items():
         if group == "name":
-            if not isinstance(settings, str):
-                raise UsageError(f"name in {file} must be text, got {settings!r}")
+            checked_name(settings, file)
             continue
         if group not in (*_GROUPS, "cores"):
             raise unknown_name("group", str(group), (*_GROUPS, "cores"), where=str(file))

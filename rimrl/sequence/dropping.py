@@ -135,7 +135,9 @@ def _parts(model: SequenceModel, blocks: int) -> int:
         raise UsageError(f"dropping masks units of cores with one layer; this one has num_layers {core.num_layers}")
     if core.num_units > 1:
         return core.num_units
-    if blocks < 2 or core.hidden_size % blocks:
+    if blocks < 2:
+        raise UsageError(f"blocks must be at least 2, so that there are others, got {blocks}")
+    if core.hidden_size % blocks:
         raise UsageError(
             f"hidden_size {core.hidden_size} does not divide into {blocks} blocks; give others by --blocks"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from rimrl.errors import UsageError
 from rimrl.runs.device import check_device
 from rimrl.runs.evaluations import splits_of_same, to_json
 from rimrl.sequence.base import Batch, Scores, Split, Task
+from rimrl.sequence.config import MOST_SEQUENCES
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.run import SequenceRun, make_run_task
 
@@ -49,14 +51,14 @@ def evaluate(
         with its standard deviation over sequences, and ``random_METRIC``, what a guess reaches; then every sequence.
 
     Raises:
-        UsageError: For no sequences, an unknown split, or a model that is missing or damaged.
+        UsageError: For no sequences, an unknown split, a model that is missing or damaged, or one whose answers are not
+            finite; nothing is written then.
     """
     config = run.config
     count = config.train.test_sequences if episodes is None else episodes
-    if count < 1:
-        raise UsageError(f"episodes must be at least 1, got {count}")
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
+    if not 1 <= count <= MOST_SEQUENCES:
+        raise UsageError(f"episodes must be from 1 to {MOST_SEQUENCES}, got {count}")
+    check_seed(seed)
     run.check_writable("evaluation.json")
     check_device(config.train.device)
     th.set_num_threads(config.train.num_threads)
@@ -65,7 +67,12 @@ def evaluate(
     model = run.load_model(task)
     results = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
-        results[current.name] = split_result(task, model, current, seed, count)
+        results[current.name] = result = split_result(task, model, current, seed, count)
+        if not math.isfinite(result[task.metric]):
+            raise UsageError(
+                f"{run.path}: its {task.metric} on {current.name} is not finite, as after training that diverged; "
+                "train anew with a smaller train.learning_rate"
+            )
     facts: dict[str, Any] = {
         "suite": f"sequence/{config.task.name}",
         "config": config.name,
@@ -81,6 +88,16 @@ def evaluate(
     facts["splits"] = results
     run.write("evaluation.json", to_json(facts))
     return facts
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no stream has.
+
+    Raises:
+        UsageError: If it is negative or too large.
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
 
 
 def split_result(task: Task, model: SequenceModel, split: Split, seed: int, count: int) -> dict[str, Any]:
@@ -159,5 +176,5 @@ def num_updates(run: SequenceRun) -> int:
     """How many updates a run has seen, as its folder says."""
     try:
         return int(json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["num_timesteps"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return run.config.train.num_updates

@@ -15,7 +15,7 @@ from rimrl.runs.device import check_device
 from rimrl.runs.recording import Recording, means_over_steps
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
 from rimrl.sequence.base import Split
-from rimrl.sequence.evaluate import DEFAULT_SEED, evaluating, num_updates
+from rimrl.sequence.evaluate import DEFAULT_SEED, check_seed, evaluating, num_updates
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.run import SequenceRun, make_run_task
 
@@ -71,6 +71,7 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
     """
     if not 1 <= sequences <= _MOST:
         raise UsageError(f"episodes must be from 1 to {_MOST}, got {sequences}")
+    check_seed(seed)
     config = run.config
     check_device(config.train.device)
     th.set_num_threads(config.train.num_threads)

@@ -82,10 +82,14 @@ class SequentialMNIST(Task):
     def num_sequences(self, split: Split) -> int | None:
         return len(self._digits("test", split.settings["resolution"])[1])
 
+    def check_batch_size(self, batch_size: int) -> None:
+        available = len(self._digits("train", self.resolution)[1])
+        if batch_size > available:
+            raise UsageError(f"train.batch_size {batch_size} is more than the {available} digits of the training set")
+
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
+        self.check_batch_size(batch_size)
         pixels, labels = self._digits("train", self.resolution)
-        if batch_size > len(labels):
-            raise UsageError(f"train.batch_size {batch_size} is more than the {len(labels)} digits of the training set")
         per_epoch = len(labels) // batch_size
         epoch, place = divmod(update, per_epoch)
         if self._order is None or self._order[0] != (seed, epoch):

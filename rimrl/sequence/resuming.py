@@ -8,7 +8,7 @@ from rimrl.errors import UsageError
 from rimrl.runs.checkpoint_files import found
 from rimrl.runs.device import check_device
 from rimrl.runs.logs import appending_logger, cut_back_logs, new_logger
-from rimrl.runs.resuming import accepted_changes, restore_last
+from rimrl.runs.resuming import accepted_changes, check_not_past, restore_last
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.run import SequenceRun
 from rimrl.sequence.train import FREE, Training, identity
@@ -32,7 +32,8 @@ def resume(
         Whether it was trained to its end.
 
     Raises:
-        UsageError: If the run is finished, is being trained, has no good checkpoint, or differs in what matters.
+        UsageError: If the run is finished, is being trained, has no good checkpoint, is past the total, or differs in
+            what matters.
         RunFailedError: If something breaks on the way.
     """
     config = run.config if config is None else replace(config, name=run.config.name)
@@ -47,7 +48,9 @@ def resume(
         if not found(run.path):
             return _start_again(run, config, progress_bar)
         training = Training(run, config, progress_bar)
-        _, contents, _ = restore_last(run.path, training.put_back, None if accept_changes else identity(run.config))
+        known = None if accept_changes else identity(run.config)
+        _, contents, _ = restore_last(run.path, training.put_back, known, changes=changes)
+        check_not_past(run.path, training.update, total, "updates", "--num-updates")
         cut_back_logs(run.path, contents)
         training.logger = appending_logger(run.path)
         run.config = config
@@ -58,7 +61,7 @@ def resume(
 
 
 def _start_again(run: SequenceRun, config: SequenceConfig, progress_bar: bool) -> bool:
-    run.restart(config)
-    training = Training(run, config, progress_bar)
+    with run.restarting(config):
+        training = Training(run, config, progress_bar)
     training.logger = new_logger(run.path)
     return training.learn()

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch as th
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from rimrl.cores.registry import make_core
 from rimrl.errors import UsageError
 from rimrl.runs.folder import RunFolder
-from rimrl.runs.settings import holds_diagnostic
+from rimrl.runs.settings import read_yaml
 from rimrl.sequence.base import Task
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.config_files import load_sequence
@@ -48,13 +48,17 @@ class SequenceRun(RunFolder[SequenceConfig]):
         """Open an existing run.
 
         Raises:
-            UsageError: If the folder is not there, or is no run of a diagnostic.
+            UsageError: If the folder is not there, is no run of a diagnostic, or its configuration is damaged.
         """
         if not path.is_dir():
             raise UsageError(f"no run folder {path}")
-        if not holds_diagnostic(path):
+        file = path / "config.yaml"
+        content = read_yaml(file) if file.is_file() else {}
+        if not isinstance(content, dict):
+            raise UsageError(f"{file} is damaged; restore it from the command that trained the run")
+        if "task" not in content:
             raise UsageError(f"{path} is not a run of rimrl sequence")
-        return cls(path, load_sequence(str(path / "config.yaml")))
+        return cls(path, load_sequence(str(file)))
 
     def save_model(self, model: SequenceModel) -> None:
         """Write the weights, whole or not at all.
@@ -64,7 +68,8 @@ class SequenceRun(RunFolder[SequenceConfig]):
         """
         partial = self.path / ".model.partial.safetensors"
         try:
-            save_file({name: weight.contiguous().cpu() for name, weight in model.state_dict().items()}, partial)
+            # Not `save_file`, which lets nobody else read what it writes.
+            partial.write_bytes(save({name: weight.contiguous().cpu() for name, weight in model.state_dict().items()}))
             partial.replace(self.model_file)
         finally:
             partial.unlink(missing_ok=True)

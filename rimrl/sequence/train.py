@@ -93,6 +93,7 @@ class Training:
         set_random_seed(settings.seed)
         self.config = config
         self.task = make_run_task(config)
+        self.task.check_batch_size(settings.batch_size)
         self.model = make_model(config, self.task).to(device_of(config))
         self.optimizer = th.optim.Adam(self.model.parameters(), settings.learning_rate)
         self.update = 0
@@ -142,7 +143,8 @@ class Training:
             if progress is not None:
                 progress.close()
         try:
-            run.save_model(self.model)
+            if not self._stepping and self._is_finite():
+                run.save_model(self.model)
         except OSError as error:
             status, failure = "failed", failure or error
         try:
@@ -218,6 +220,9 @@ class Training:
         shares: list[float] = trace.active.float().mean((0, 1)).tolist()
         return shares
 
+    def _is_finite(self) -> bool:
+        return all(bool(weight.isfinite().all()) for weight in self.model.state_dict().values())
+
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def write_checkpoint(self) -> None:
@@ -226,9 +231,9 @@ class Training:
         Raises:
             OSError: If it cannot be written.
         """
-        weights = self.model.state_dict()
-        if self.update == self._written or not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        if self.update == self._written or not self._is_finite():
             return
+        weights = self.model.state_dict()
         chance, chance_tensors = self._chance
         optimizer_tensors, optimizer_numbers = optimizer_state(self.optimizer)
         tensors = {f"model.{name}": weight for name, weight in weights.items()} | chance_tensors | optimizer_tensors

@@ -150,7 +150,7 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--total-timesteps=-5", ["train.total_timesteps must be positive"]),
         ("--seed=-1", ["train.seed must be between 0 and"]),
         ("--seed 99999999999", ["train.seed must be between 0 and"]),
-        ("--train.num_threads 0", ["train.num_threads must be positive"]),
+        ("--train.num_threads 0", ["train.num_threads must be from 1 to 1024"]),
         ("--train.eval_freq=-1", ["train.eval_freq must be at least 0"]),
         ("--train.eval_episodes 0", ["train.eval_episodes must be positive"]),
         ("--train.checkpoint_freq=-1", ["train.checkpoint_freq must be at least 0"]),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.commands import call, files, succeed
 from tests.sequence.small import COPYING
@@ -62,9 +64,21 @@ def refuse(*words: str) -> str:
         ("--resume .", [". is not a run of rimrl sequence"]),
         ("adding --task.length 1", ["no room for num_marked 2"]),
         ("mnist --data nowhere", ["no folder nowhere", "train-images-idx3-ubyte.gz"]),
-        ("mnist --data .", ["no file t10k-images-idx3-ubyte.gz", "0fa7898d509279e4"]),
+        ("mnist --data .", ["no file", "t10k-images-idx3-ubyte.gz", "0fa7898d509279e4"]),
         ("mnist --task.resolution 40", ["resolution must be a whole number from 4 to 28, got 40"]),
         ("balls --task.balls 0", ["balls must be numbers of balls"]),
+        ("balls --task.test_balls [4,'4-4']", ["test_balls names one twice"]),
+        ("copying --task.test_blanks 5", ["task.test_blanks must be a list, got '5'"]),
+        ("copying --core lstm --core.name gru", ["--core lstm and --core.name gru name two cores"]),
+        ("copying --core=", ["unknown core ''"]),
+        ("copying --ablation no_communication --core.communication gated", ["decides core.communication"]),
+        ("copying --ablation no_input_attention --core.num_active 3", ["decides core.num_active"]),
+        ("copying --ablation no_communication --ablation no_input_attention", ["takes one mechanism a run"]),
+        ("copying --train.learning_rate .inf", ["train.learning_rate must be positive and finite"]),
+        ("copying --train.num_threads 100000", ["train.num_threads must be from 1 to 1024"]),
+        ("copying --train.batch_size 1000001", ["train.batch_size must be from 1 to 1000000"]),
+        (f"copying --run-dir {'n' * 300}", ["cannot write the run folder"]),
+        ("dropping --runs a --seed 3", ["unexpected argument '--seed'"]),
         ("balls --model.embedding_size null", ["needs model.embedding_size"]),
     ],
 )
@@ -72,6 +86,56 @@ def test_bad_input(words: str, named: list[str]) -> None:
     message = refuse("sequence", *words.split(), "--quiet")
     for name in named:
         assert name in message
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("task: {name: copying, blanks: 3, blanks: 4}", ["the key 'blanks' is there twice"]),
+        ("task: {name: copying}\ntask: {name: adding}", ["the key 'task' is there twice"]),
+        ("task: {name: copying}\ntrain: {seed: 2001-99-99}", ["is not valid YAML", "month must be in 1..12"]),
+        ("task: {name: copying, blanks: !!int abc}", ["is not valid YAML"]),
+        ("task: " + "[" * 3000, ["is not valid YAML"]),
+        ("name: ../elsewhere\ntask: {name: copying}", ["name in own.yaml must be words with / between them"]),
+        ("name: /elsewhere\ntask: {name: copying}", ["name in own.yaml must be words"]),
+        ("name: ''\ntask: {name: copying}", ["name in own.yaml must be words"]),
+        (f"name: {'n' * 300}\ntask: {{name: copying}}", ["name in own.yaml must be words", "250 bytes at most"]),
+        ('name: "a\\0b"\ntask: {name: copying}', ["name in own.yaml must be words"]),
+    ],
+)
+def test_a_file_that_is_bad(content: str, named: list[str]) -> None:
+    Path("own.yaml").write_text(content)
+    message = refuse("sequence", "own.yaml", "--quiet")
+    for name in named:
+        assert name in message
+
+
+def test_sizes_beyond_memory_end_with_one_line() -> None:
+    words = ("--core", "lstm", "--core.hidden_size", "2000000000", "--quiet")
+    answer = call("sequence", "copying", *words, "--run-dir", "run")
+    assert answer.code == 1
+    assert answer.err.startswith("rimrl: not enough memory for sizes like these (")
+    assert answer.err.count("\n") == 1
+    assert not Path("run").exists()
+
+
+def test_a_model_that_diverged_is_not_evaluated() -> None:
+    succeed("sequence", *COPYING, "--num-updates", "1", "--train.eval_freq", "0", "--run-dir", "run")
+    weights = load_file("run/model.safetensors")
+    weights["decoder.weight"].fill_(math.inf)
+    save_file(weights, "run/model.safetensors")
+    assert "run: its cross_entropy on 4_blanks is not finite, as after training that diverged" in refuse(
+        "evaluate", "run", "--quiet"
+    )
+    Path("run/evaluation.json").write_text('{"suite": "a", "config": "a", "splits": {"s": {"mse": Infinity}}}')
+    assert "evaluation.json is damaged; run again: rimrl evaluate run" in refuse("compare", "run")
+
+
+@pytest.mark.parametrize("content", ["", "- a", "task: [", "\udc80"])
+def test_a_damaged_configuration_is_named(content: str) -> None:
+    Path("run").mkdir()
+    Path("run/config.yaml").write_bytes(content.encode(errors="surrogateescape"))
+    assert "run/config.yaml" in refuse("sequence", "--resume", "run")
 
 
 def test_a_file_of_an_experiment_is_no_diagnostic() -> None:
@@ -105,6 +169,7 @@ def test_other_verbs_say_what_a_diagnostic_is_not() -> None:
     assert "unknown split '5_blank'; did you mean" in refuse("evaluate", "run", "--split", "5_blank")
     assert "from 0 to 100000, got 999999" in refuse("evaluate", "run", "--split", "999999_blanks")
     assert "episodes must be" in refuse("evaluate", "run", "--episodes", "0")
+    assert "seed must be between 0 and 4294967295, got -1" in refuse("inspect", "run", "--seed", "-1")
     assert "--episodes of at most 9" in refuse("inspect", "run", "--split", "99999_blanks", "--episodes", "10")
     assert "is finished, at 1 updates" in refuse("sequence", "--resume", "run")
     assert "already holds a run that is marked 'finished'" in refuse("sequence", "copying", "--run-dir", "run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -251,9 +252,25 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(whole: Path, tmp_
     run.mkdir()
     shutil.copy(whole / "config.yaml", run)
     (run / "monitor.csv").write_text('#{"t_st')
+    before = files(run)
+    assert call("train", "--resume", run, "--core.num_active", "7", "--accept-changes", "--quiet").code == 2
+    assert files(run) == before
     answer = succeed("train", "--resume", run, "--quiet")
     assert answer.err == f"rimrl: {run} was stopped before its first checkpoint and starts again\n"
     assert_same_run(whole, run)
+
+
+def test_less_than_a_run_has_had_is_refused(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    facts = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(facts | {"status": "interrupted"}))
+    before = files(run)
+    answer = call("train", "--resume", run, "--total-timesteps", "64", "--accept-changes", "--quiet")
+    assert answer.code == 2
+    told = f"{run} has had {STEPS} steps already; give --total-timesteps of at least {STEPS}, not 64"
+    assert answer.err == f"rimrl: {told}\n"
+    assert files(run) == before
 
 
 @pytest.mark.slow

@@ -305,7 +305,7 @@ def test_inputs_can_go_to_the_core_as_they_are() -> None:
         ("balls", {"test_balls": ["9"]}, "test_balls 9: 9 balls do not fit; of max_radius 0.12 8 do"),
         ("balls", {"size": 30}, "size 30 does not divide by 8"),
         ("balls", {"channels": []}, "channels must be positive"),
-        ("balls", {"min_radius": 0.2}, "radii must be above 0"),
+        ("balls", {"min_radius": 0.2}, "radii must be from 0.001 to 0.35"),
         ("balls", {"speed": 0.5}, "speed must be above 0 and at most min_radius"),
         ("balls", {"feedback": "sampled"}, "feedback must be"),
         ("balls", {"rollout": 0}, "rollout must be"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -23,7 +24,7 @@ from rimrl.runs import checkpoint_files
 from rimrl.sequence import train as training
 from rimrl.sequence.evaluate import split_result
 from rimrl.sequence.run import SequenceRun, make_run_task
-from tests.commands import Answer, call, command, read_json, succeed
+from tests.commands import Answer, call, command, files, read_json, succeed
 from tests.sequence.small import COPYING
 
 UPDATES = 12
@@ -176,6 +177,77 @@ def test_nan_ends_the_training_and_is_never_written(tmp_path: Path, monkeypatch:
     assert "the loss is not finite" in answer.err
     assert f"rimrl sequence --resume {run} --train.learning_rate" in answer.err
     assert [int(path.name) for path in checkpoint_files.found(run)] == [5]
+
+
+def test_less_than_a_run_has_had_is_refused(tmp_path: Path, stop: Stop) -> None:
+    run = tmp_path / "run"
+    stop(8)
+    begin(run)
+    before = files(run)
+    answer = call("sequence", "--resume", run, "--num-updates", "7", "--quiet")
+    assert answer.code == 2
+    assert answer.err == f"rimrl: {run} has had 8 updates already; give --num-updates of at least 8, not 7\n"
+    assert files(run) == before
+
+
+def test_changes_that_no_checkpoint_fits_are_named(tmp_path: Path, stop: Stop) -> None:
+    run = tmp_path / "run"
+    stop(8)
+    begin(run)
+    before = files(run)
+    answer = call("sequence", "--resume", run, "--core.hidden_size", "24", "--accept-changes", "--quiet")
+    assert answer.code == 2
+    assert f"no checkpoint of {run} fits what changed (core.hidden_size 12 -> 24)" in answer.err
+    assert files(run) == before
+
+
+def test_what_was_killed_before_its_first_checkpoint_starts_again_or_stays_as_it_is(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Training, "learn", lambda self: True)
+        patched.setattr("rimrl.sequence.evaluate.evaluate", lambda run, progress_bar: {"splits": {}})
+        begin(run)
+    (run / "progress.csv").write_text("a row\n")
+    before = files(run)
+    answer = call("sequence", "--resume", run, "--core.num_active", "7", "--accept-changes", "--quiet")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert files(run) == before
+
+    answer = succeed("sequence", "--resume", run, "--quiet")
+    assert answer.err == f"rimrl: {run} was stopped before its first checkpoint and starts again\n"
+    assert_same_run(whole, run)
+
+
+def test_a_failure_that_leaves_no_checkpoint_can_start_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(th.optim.Adam, "step", fail_for_memory)
+        answer = begin(run)
+    assert answer.code == 1
+    assert f"so start again: rimrl sequence --resume {run}" in answer.err
+    assert not (run / "model.safetensors").exists()
+    succeed("sequence", "--resume", run, "--quiet")
+
+
+def fail_for_memory(*_: object) -> None:
+    raise MemoryError
+
+
+def test_others_may_read_the_weights(whole: Path) -> None:
+    assert (whole / "model.safetensors").stat().st_mode == (whole / "config.yaml").stat().st_mode
+
+
+def test_facts_that_are_no_facts_do_not_stop_a_run(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "environment.json").write_text('{"num_timesteps": 1e999}')
+    succeed("evaluate", run, "--quiet")
+    (run / "environment.json").write_text("[]")
+    succeed("sequence", "--resume", run, "--num-updates", "13", "--quiet")
+    assert read_json(run / "environment.json")["num_timesteps"] == 13
 
 
 # -- what a run leaves ------------------------------------------------------------------------------------------------
