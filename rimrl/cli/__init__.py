@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _is_memory(error: MemoryError | RuntimeError) -> bool:
     """Whether an error means that something does not fit into memory; torch has no type of its own for that."""
     said = str(error).lower()
-    signs = ("allocate", "out of memory", "overflow", "invalid shape dimension")
+    signs = ("allocate memory", "out of memory", "calculation overflowed", "when unpacking", "invalid shape dimension")
     return isinstance(error, MemoryError) or any(sign in said for sign in signs)
 
 
