@@ -49,6 +49,7 @@ class Adding(Task):
 
     name: ClassVar[str] = "adding"
     metric: ClassVar[MetricName] = "mse"
+    other_splits: ClassVar[str] = "N_steps"
 
     def __init__(
         self,

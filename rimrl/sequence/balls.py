@@ -62,6 +62,7 @@ class BouncingBalls(Task):
 
     name: ClassVar[str] = "balls"
     metric: ClassVar[MetricName] = "cross_entropy"
+    other_splits: ClassVar[str] = "N_balls, N-M_balls or N_balls_curtain"
 
     def __init__(
         self,

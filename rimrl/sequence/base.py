@@ -15,7 +15,7 @@ import numpy as np
 import torch as th
 from torch import Tensor, nn
 
-from rimrl.errors import unknown_name
+from rimrl.errors import UsageError, unknown_name
 from rimrl.sequence.model import SequenceModel
 
 MetricName = Literal["cross_entropy", "mse", "accuracy"]
@@ -108,11 +108,13 @@ class Task(ABC):
         name: As in ``rimrl sequence NAME``.
         metric: Which figure is reported.
         splits: What is tested, the split like training first.
+        other_splits: How the names that `other_split` takes look; empty where it takes none.
     """
 
     name: ClassVar[str]
     metric: ClassVar[MetricName]
     splits: tuple[Split, ...]
+    other_splits: ClassVar[str] = ""
 
     def split(self, name: str) -> Split:
         """The split of that name: one of `splits`, or another one that is named in the same way.
@@ -125,7 +127,8 @@ class Task(ABC):
                 return split
         other = self.other_split(name)
         if other is None or other.name != name:
-            raise unknown_name("split", name, [split.name for split in self.splits])
+            unknown = unknown_name("split", name, [split.name for split in self.splits])
+            raise UsageError(f"{unknown}; or any other {self.other_splits}" if self.other_splits else str(unknown))
         return other
 
     def other_split(self, name: str) -> Split | None:

@@ -58,6 +58,7 @@ class Copying(Task):
 
     name: ClassVar[str] = "copying"
     metric: ClassVar[MetricName] = "cross_entropy"
+    other_splits: ClassVar[str] = "N_blanks"
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class SequentialMNIST(Task):
 
     name: ClassVar[str] = "mnist"
     metric: ClassVar[MetricName] = "accuracy"
+    other_splits: ClassVar[str] = "NxN"
 
     def __init__(
         self, resolution: int = 14, test_resolutions: Sequence[int] = (14, 16, 19, 24), data: str | None = None
