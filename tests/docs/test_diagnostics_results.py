@@ -16,7 +16,7 @@ from tests.commands import succeed
 PAGE = Path(__file__).resolve().parents[2] / "docs/results/diagnostics.md"
 
 
-LOOPS = {"$seed": "0", "$core": "rim"}
+LOOPS = {"$seed": "0", "$core": "rim", "${part}": "cell"}
 
 
 def commands() -> list[str]:
@@ -61,13 +61,18 @@ def printed(value: float) -> str:
             ("50_blanks", "200_blanks", "800_blanks"),
         ),
         (
+            "adding_more",
+            "| run | what differs | seed | updates | 50 steps | 200 steps |",
+            ("50_steps", "200_steps"),
+        ),
+        (
             "copying_50",
             "| run | what differs | seed | updates | through 50 | through 200 |",
             ("50_blanks", "200_blanks"),
         ),
     ],
 )
-def test_copying_lists_every_run(name: str, head: str, splits: tuple[str, ...]) -> None:
+def test_a_table_lists_every_run(name: str, head: str, splits: tuple[str, ...]) -> None:
     shown = {row[0]: row[2:] for row in rows(head)}
     expected = {
         Path(run["path"]).name: [
