@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,10 +69,14 @@ class Checkpoints(BaseCallback):
         self._events: dict[str, int] = {}
         self.last: Path | None = None
 
-    def resume(self, accept_changes: bool = False) -> tuple[Contents, str | None]:
+    def resume(self, accept_changes: bool = False, changes: Sequence[str] = ()) -> tuple[Contents, str | None]:
         """Put the agent, its environments and its evaluation back to the last good checkpoint.
 
         Damaged ones are set aside, with a line on standard error for each.
+
+        Args:
+            accept_changes: Take checkpoints of other configurations, too.
+            changes: What changed of what may decide shapes, for the refusal.
 
         Returns:
             What the checkpoint holds, and why episodes begin anew if they do.
@@ -97,6 +101,7 @@ class Checkpoints(BaseCallback):
             read=self._read,
             writes=ranks is None or ranks.first,
             fatal=(RankLostError,),
+            changes=changes if accept_changes else (),
         )
         _refuse_other_number(processes(Fields(contents.state, "state")), number, self._run)
         self._written = 0 if accept_changes else self._agent.num_timesteps

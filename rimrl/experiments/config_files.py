@@ -24,7 +24,6 @@ from rimrl.runs.settings import (
     DIAGNOSTICS,
     Ranges,
     check_ranges,
-    checked_name,
     parsed,
     read_yaml,
     shipped_files,
@@ -194,7 +193,8 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
     for group, settings in content.items():
         if group == "name":
-            checked_name(settings, file)
+            if not isinstance(settings, str):
+                raise UsageError(f"name in {file} must be text, got {settings!r}")
             continue
         if group not in _GROUPS:
             raise unknown_name("group", str(group), _GROUPS, where=str(file))

@@ -59,9 +59,11 @@ def resume(
         training = Training(run, config, progress_bar, append=True, ranks=ranks)
         try:
             training.agent.set_logger(Logger(None, []))  # holds what waits to be logged until the logs are cut back
-            contents, inexact = training.checkpoints.resume(accept_changes)
+            shaping = [change for change in changes if change.startswith(("env.", "core.", "agent."))]
+            contents, inexact = training.checkpoints.resume(accept_changes, shaping)
             reached = training.agent.num_timesteps
-            check_not_past(run.path, reached, config.train.total_timesteps, "steps", "--total-timesteps")
+            before, total = run.config.train.total_timesteps, config.train.total_timesteps
+            check_not_past(run.path, reached, total, before, "steps", "--total-timesteps")
             run.config = config
             with at_once(ranks):
                 if writes(ranks):
@@ -113,8 +115,12 @@ def _start_again(run: Run, config: ExperimentConfig, progress_bar: bool, ranks: 
             if writes(ranks):
                 preparing.enter_context(run.restarting(config))
         training = Training(run, config, progress_bar, ranks=ranks)
-        with at_once(ranks):
-            preparing.close()
+        try:
+            with at_once(ranks):
+                preparing.close()
+        except BaseException:
+            training.close()
+            raise
     with at_once(ranks):
         if writes(ranks):
             logger = new_logger(run.path)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from rimrl.errors import UsageError
+
+_FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
 
 
 @dataclass(frozen=True)
@@ -130,17 +133,17 @@ def _read(path: Path, suite: str | None) -> RunResults:
         where = f" on {suite}" if suite else ""
         raise UsageError(f"{path} has not been evaluated{where}; run: {command}")
     try:
-        evaluation = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        evaluation = json.loads(file.read_text(encoding="utf-8"))
         label = str(evaluation["config"]).rsplit("/", maxsplit=1)[-1]
         if not isinstance(evaluation["suite"], str) or not _are_splits(evaluation["splits"]):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{file} is damaged; run again: {command}") from None
+    for split, result in evaluation["splits"].items():
+        for figure in _FIGURES & result.keys():
+            if isinstance(result[figure], float) and not math.isfinite(result[figure]):
+                raise UsageError(f"{file}: {figure} on {split} is not finite, so that nothing compares with it")
     return RunResults(label, path, evaluation, _read_progress(path / "progress.csv"), _read_config(path))
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no figure")
 
 
 def _suite(file: Path) -> object:
@@ -165,12 +168,11 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _are_splits(splits: object) -> bool:
-    figures = {"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"}
     return (
         isinstance(splits, dict)
         and bool(splits)
         and all(
-            isinstance(result, dict) and {"held_out", "episodes"} <= result.keys() and not figures.isdisjoint(result)
+            isinstance(result, dict) and {"held_out", "episodes"} <= result.keys() and not _FIGURES.isdisjoint(result)
             for result in splits.values()
         )
     )

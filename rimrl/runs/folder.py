@@ -26,6 +26,7 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 from rimrl.errors import UsageError
 from rimrl.files import locked
 
+_LONGEST_NAME = 250  # bytes; a folder's name may have 255, with a number behind it
 Status = Literal["running", "interrupted", "failed", "finished"]
 _PACKAGES = (
     "rimrl",
@@ -141,18 +142,23 @@ class RunFolder(ABC, Generic[C]):
                 f"{self.path} has no checkpoint to go on from; train anew from {self.path / 'config.yaml'} with "
                 "another --run-dir"
             )
-        with tempfile.TemporaryDirectory(prefix=".before-", dir=self.path) as before:
+        try:
+            before = Path(tempfile.mkdtemp(prefix=".before-", dir=self.path))
+        except OSError as error:
+            raise UsageError(f"cannot write the run folder {self.path}: {error.strerror}") from None
+        for file in self._logs():
+            file.replace(before / file.name)
+        try:
+            yield
+            self.write("config.yaml", config.to_yaml())
+        except BaseException:
             for file in self._logs():
-                file.replace(Path(before) / file.name)
-            try:
-                yield
-                self.write("config.yaml", config.to_yaml())
-            except BaseException:
-                for file in self._logs():
-                    file.unlink()
-                for file in Path(before).iterdir():
-                    file.replace(self.path / file.name)
-                raise
+                file.unlink()
+            for file in before.iterdir():
+                file.replace(self.path / file.name)
+            raise
+        finally:
+            shutil.rmtree(before, ignore_errors=True)
         self.config = config
         self.set_status("running", 0)
         print(f"rimrl: {self.path} was stopped before its first checkpoint and starts again", file=sys.stderr)
@@ -207,8 +213,17 @@ def run_status(path: Path) -> str | None:
 
 
 def default_run_dir(config: Configuration) -> Path:
-    """The first free ``runs/NAME_1``, ``runs/NAME_2``, … as rl-baselines3-zoo numbers its folders."""
-    number = 1
+    """The first free ``runs/NAME_1``, ``runs/NAME_2``, … as rl-baselines3-zoo numbers its folders.
+
+    Raises:
+        UsageError: If the name of the configuration would lead out of ``runs``, or is none for a folder.
+    """
+    name, number = config.name, 1
+    if not name.isprintable() or not {"", ".", ".."}.isdisjoint(name.split("/")) or len(name.encode()) > _LONGEST_NAME:
+        raise UsageError(
+            f"the name of a configuration must be words with / between them, {_LONGEST_NAME} bytes at most, to name "
+            f"its run; got {name[:60]!r}: change it, or give --run-dir"
+        )
     while (path := Path("runs") / f"{config.name}_{number}").exists():
         number += 1
     return path

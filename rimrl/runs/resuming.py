@@ -46,7 +46,7 @@ def restore_last(
         read: Reads one.
         writes: Whether damaged ones are set aside by this process. Default True.
         fatal: What does not mean that a checkpoint is damaged.
-        changes: What differs from the configuration that the run was begun with, for the refusal.
+        changes: What changed of what may decide the shapes of its weights, for the refusal.
 
     Returns:
         The checkpoint, what it holds, and what `put_back` gave.
@@ -77,33 +77,33 @@ def restore_last(
             )
             checkpoint_files.set_aside(other)
         return checkpoint, contents, result
-    if changes and damaged:
-        why = damaged[0][1]
+    reasons = "; ".join(f"{path.name}: {why}" for path, why in damaged)
+    if changes:
         raise UsageError(
-            f"no checkpoint of {run} fits what changed ({'; '.join(changes)}): {why}; leave that out, or train anew "
-            "with another --run-dir"
+            f"no checkpoint of {run} fits what changed ({'; '.join(changes)}), or none is good ({reasons}); leave the "
+            "changes out, or train anew with another --run-dir"
         )
     raise UsageError(
-        f"no good checkpoint in {run / checkpoint_files.FOLDER} "
-        f"({'; '.join(f'{path.name}: {why}' for path, why in damaged)}); restore it from a copy, or train anew "
+        f"no good checkpoint in {run / checkpoint_files.FOLDER} ({reasons}); restore it from a copy, or train anew "
         f"from {run / 'config.yaml'} with another --run-dir"
     )
 
 
-def check_not_past(run: Path, reached: int, total: int, noun: str, flag: str) -> None:
-    """Refuse a total that is behind a run.
+def check_not_past(run: Path, reached: int, total: int, before: int, noun: str, flag: str) -> None:
+    """Refuse a total that was put behind where a run is.
 
     Args:
         run: The run folder.
-        reached: How far its checkpoint is.
+        reached: How far its checkpoint is; past the total it was begun with where that ends within a rollout.
         total: Where it is to end.
+        before: Where it was to end.
         noun: What is counted.
         flag: What names the total.
 
     Raises:
         UsageError: If the run has had more already.
     """
-    if reached > total:
+    if total < min(before, reached):
         raise UsageError(f"{run} has had {reached} {noun} already; give {flag} of at least {reached}, not {total}")
 
 

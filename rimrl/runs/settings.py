@@ -26,12 +26,13 @@ def shipped_files() -> dict[str, Path]:
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that stands twice in a mapping; YAML forbids it, and the plain loader takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in set(written) - {"<<"}:
             if written.count(key) > 1:
                 raise yaml.MarkedYAMLError(None, None, f"the key {key!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def read_yaml(file: Path) -> Any:
@@ -48,29 +49,6 @@ def read_yaml(file: Path) -> Any:
         raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     except (ValueError, RecursionError) as error:  # such as a 13th month, or a thousand brackets
         raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
-
-
-_MOST_BYTES = 250  # a folder's name may have 255, with a number behind it
-
-
-def checked_name(name: object, file: Path) -> str:
-    """The name that a configuration gives itself, which the run folder is called by.
-
-    Args:
-        name: What stands there.
-        file: Where.
-
-    Raises:
-        UsageError: If it is no text, or would lead out of the folder of all runs.
-    """
-    if not isinstance(name, str):
-        raise UsageError(f"name in {file} must be text, got {name!r}")
-    parts = name.split("/")
-    if not name.isprintable() or not {"", ".", ".."}.isdisjoint(parts) or len(name.encode()) > _MOST_BYTES:
-        raise UsageError(
-            f"name in {file} must be words with / between them, {_MOST_BYTES} bytes at most, got {name[:60]!r}"
-        )
-    return name
 
 
 def split_overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:

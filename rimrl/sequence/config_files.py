@@ -20,7 +20,6 @@ from rimrl.runs.settings import (
     DIAGNOSTICS,
     Ranges,
     check_ranges,
-    checked_name,
     parsed,
     read_yaml,
     shipped_files,
@@ -174,7 +173,8 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no diagnostic; it needs the group 'task' with a name: {', '.join(TASKS)}")
     for group, settings in content.items():
         if group == "name":
-            checked_name(settings, file)
+            if not isinstance(settings, str):
+                raise UsageError(f"name in {file} must be text, got {settings!r}")
             continue
         if group not in (*_GROUPS, "cores"):
             raise unknown_name("group", str(group), (*_GROUPS, "cores"), where=str(file))

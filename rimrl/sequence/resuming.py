@@ -49,8 +49,9 @@ def resume(
             return _start_again(run, config, progress_bar)
         training = Training(run, config, progress_bar)
         known = None if accept_changes else identity(run.config)
-        _, contents, _ = restore_last(run.path, training.put_back, known, changes=changes)
-        check_not_past(run.path, training.update, total, "updates", "--num-updates")
+        shaping = [change for change in changes if change.startswith(("task.", "core.", "model."))]
+        _, contents, _ = restore_last(run.path, training.put_back, known, changes=shaping if accept_changes else ())
+        check_not_past(run.path, training.update, total, before, "updates", "--num-updates")
         cut_back_logs(run.path, contents)
         training.logger = appending_logger(run.path)
         run.config = config

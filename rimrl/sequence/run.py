@@ -85,7 +85,7 @@ class SequenceRun(RunFolder[SequenceConfig]):
         """
         if not self.model_file.is_file():
             why = "has no saved model"
-            if self.status == "running":
+            if self.status in ("running", "failed"):
                 why = f"was stopped before its end, or goes on; to go on with it: rimrl sequence --resume {self.path}"
             raise UsageError(f"no {self.model_file}: the run {why}")
         model = make_model(self.config, task)

@@ -132,6 +132,7 @@ class Training:
                         self.write_checkpoint()
                     if progress is not None:
                         progress.update()
+            self._require_finite()
             self.write_checkpoint()
             status = "finished" if self.update >= total else "interrupted"
         except Exception as error:
@@ -143,8 +144,7 @@ class Training:
             if progress is not None:
                 progress.close()
         try:
-            if not self._stepping and self._is_finite():
-                run.save_model(self.model)
+            self._save_model()
         except OSError as error:
             status, failure = "failed", failure or error
         try:
@@ -219,6 +219,16 @@ class Training:
             _, _, trace = self.model(batch.inputs.to(device_of(self.config)), return_trace=True)
         shares: list[float] = trace.active.float().mean((0, 1)).tolist()
         return shares
+
+    def _save_model(self) -> None:
+        if not self._stepping and self._is_finite():
+            self._run.save_model(self.model)
+        else:  # an older one is not of this update; --resume goes on from a checkpoint
+            self._run.model_file.unlink(missing_ok=True)
+
+    def _require_finite(self) -> None:
+        if not self._is_finite():
+            raise UsageError("the weights are not finite; a smaller train.learning_rate may help")
 
     def _is_finite(self) -> bool:
         return all(bool(weight.isfinite().all()) for weight in self.model.state_dict().values())

@@ -96,11 +96,14 @@ def test_bad_input(words: str, named: list[str]) -> None:
         ("task: {name: copying}\ntrain: {seed: 2001-99-99}", ["is not valid YAML", "month must be in 1..12"]),
         ("task: {name: copying, blanks: !!int abc}", ["is not valid YAML"]),
         ("task: " + "[" * 3000, ["is not valid YAML"]),
-        ("name: ../elsewhere\ntask: {name: copying}", ["name in own.yaml must be words with / between them"]),
-        ("name: /elsewhere\ntask: {name: copying}", ["name in own.yaml must be words"]),
-        ("name: ''\ntask: {name: copying}", ["name in own.yaml must be words"]),
-        (f"name: {'n' * 300}\ntask: {{name: copying}}", ["name in own.yaml must be words", "250 bytes at most"]),
-        ('name: "a\\0b"\ntask: {name: copying}', ["name in own.yaml must be words"]),
+        ("x: {m: &m {a: 1, a: 2}}", ["the key 'a' is there twice"]),
+        ("x: {b: &b {a: 1}, m: &m {<<: *b, a: 2}}\ny: {<<: *m}", ["holds no diagnostic"]),
+        ("name: 3\ntask: {name: copying}", ["name in own.yaml must be text, got 3"]),
+        ("name: ../elsewhere\ntask: {name: copying}", ["the name of a configuration must be words", "'../elsewhere'"]),
+        ("name: /elsewhere\ntask: {name: copying}", ["the name of a configuration must be words"]),
+        ("name: ''\ntask: {name: copying}", ["the name of a configuration must be words"]),
+        (f"name: {'n' * 300}\ntask: {{name: copying}}", ["the name of a configuration", "250 bytes at most"]),
+        ('name: "a\\0b"\ntask: {name: copying}', ["the name of a configuration must be words"]),
     ],
 )
 def test_a_file_that_is_bad(content: str, named: list[str]) -> None:
@@ -127,8 +130,10 @@ def test_a_model_that_diverged_is_not_evaluated() -> None:
     assert "run: its cross_entropy on 4_blanks is not finite, as after training that diverged" in refuse(
         "evaluate", "run", "--quiet"
     )
-    Path("run/evaluation.json").write_text('{"suite": "a", "config": "a", "splits": {"s": {"mse": Infinity}}}')
-    assert "evaluation.json is damaged; run again: rimrl evaluate run" in refuse("compare", "run")
+    Path("run/evaluation.json").write_text(
+        '{"suite": "a", "config": "a", "splits": {"s": {"held_out": true, "episodes": 1, "mse": Infinity}}}'
+    )
+    assert "run/evaluation.json: mse on s is not finite" in refuse("compare", "run")
 
 
 @pytest.mark.parametrize("content", ["", "- a", "task: [", "\udc80"])

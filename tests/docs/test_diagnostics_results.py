@@ -101,6 +101,13 @@ def test_adding_shows_every_core() -> None:
     assert {row[0] for row in rows("| core | 50 steps | 200 steps |")} == groups("adding").keys()
 
 
+def test_adding_says_how_probable_it_is_that_soft_updating_helps() -> None:
+    results = json.loads((PAGE.parent / "diagnostics/adding_soft_update.json").read_text(encoding="utf-8"))
+    better = results["groups"]["riglstm_no_soft_update"]["probability_of_improvement"]
+    interval = f"{better['value']:.2f} [{better['low']:.3f}, {better['high']:.3f}]"
+    assert f"better than one with it has a probability of {interval}" in PAGE.read_text(encoding="utf-8")
+
+
 RESOLUTIONS = ("14x14", "16x16", "19x19", "24x24")
 MNIST_HEAD = "| core | 14x14 | 16x16 | 19x19 | 24x24 | in the papers at 16x16, 19x19, 24x24 |"
 

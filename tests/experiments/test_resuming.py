@@ -273,6 +273,18 @@ def test_less_than_a_run_has_had_is_refused(whole: Path, tmp_path: Path) -> None
     assert files(run) == before
 
 
+def test_a_run_that_ended_past_its_total_but_was_killed_before_it_said_so_goes_on(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    config = (run / "config.yaml").read_text()
+    assert f"total_timesteps: {STEPS}" in config
+    (run / "config.yaml").write_text(config.replace(f"total_timesteps: {STEPS}", f"total_timesteps: {STEPS - 1}"))
+    facts = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(facts | {"status": "running"}))
+    succeed("train", "--resume", run, "--accept-changes", "--quiet")
+    assert json.loads((run / "environment.json").read_text())["status"] == "finished"
+
+
 @pytest.mark.slow
 def test_environments_that_cannot_be_replayed_begin_anew(
     whole: Path, tmp_path: Path, stop: Any, monkeypatch: Any

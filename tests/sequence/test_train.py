@@ -232,6 +232,44 @@ def test_a_failure_that_leaves_no_checkpoint_can_start_again(tmp_path: Path, mon
     succeed("sequence", "--resume", run, "--quiet")
 
 
+def test_weights_that_are_not_finite_at_the_end_are_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    learn_once = training.Training._learn_once
+
+    def learn(self: training.Training) -> None:
+        learn_once(self)
+        if self.update == UPDATES:
+            with th.no_grad():
+                self.model.decoder.weight.fill_(math.nan)  # type: ignore[operator]
+
+    monkeypatch.setattr(training.Training, "_learn_once", learn)
+    answer = begin(run)
+    assert answer.code == 2
+    assert "the weights are not finite" in answer.err
+    assert read_json(run / "environment.json")["status"] == "failed"
+    assert not (run / "model.safetensors").exists()
+
+
+def test_a_failure_leaves_no_model_of_an_earlier_update(
+    tmp_path: Path, stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    stop(8)
+    begin(run)
+    assert (run / "model.safetensors").exists()
+
+    def break_within_a_step(self: training.Training) -> None:
+        self._stepping = True
+        raise MemoryError
+
+    monkeypatch.setattr(training.Training, "_learn_once", break_within_a_step)
+    answer = call("sequence", "--resume", run, "--quiet")
+    assert answer.code == 1
+    assert f"to go on from step 8: rimrl sequence --resume {run}" in answer.err
+    assert not (run / "model.safetensors").exists()
+    assert f"rimrl sequence --resume {run}" in call("evaluate", run, "--quiet").err
+
+
 def fail_for_memory(*_: object) -> None:
     raise MemoryError
 
