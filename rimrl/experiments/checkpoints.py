@@ -101,7 +101,7 @@ class Checkpoints(BaseCallback):
             read=self._read,
             writes=ranks is None or ranks.first,
             fatal=(RankLostError,),
-            changes=changes if accept_changes else (),
+            changes=changes,
         )
         _refuse_other_number(processes(Fields(contents.state, "state")), number, self._run)
         self._written = 0 if accept_changes else self._agent.num_timesteps

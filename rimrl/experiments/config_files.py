@@ -20,15 +20,7 @@ from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
-from rimrl.runs.settings import (
-    DIAGNOSTICS,
-    Ranges,
-    check_ranges,
-    parsed,
-    read_yaml,
-    shipped_files,
-    split_overrides,
-)
+from rimrl.runs.settings import DIAGNOSTICS, Ranges, check_ranges, parsed, read_yaml, shipped_files, split_overrides
 
 _GROUPS = ("env", "core", "agent", "train")
 # The game in the names and files of the shipped Atari configurations.

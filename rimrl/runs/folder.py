@@ -224,7 +224,7 @@ def default_run_dir(config: Configuration) -> Path:
             f"the name of a configuration must be words with / between them, {_LONGEST_NAME} bytes at most, to name "
             f"its run; got {name[:60]!r}: change it, or give --run-dir"
         )
-    while (path := Path("runs") / f"{config.name}_{number}").exists():
+    while (path := Path("runs") / f"{name}_{number}").exists():
         number += 1
     return path
 

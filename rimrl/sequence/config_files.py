@@ -16,15 +16,7 @@ from jsonargparse import ArgumentParser
 
 from rimrl.cores.registry import CORES, core_class, core_options
 from rimrl.errors import UsageError, unknown_name
-from rimrl.runs.settings import (
-    DIAGNOSTICS,
-    Ranges,
-    check_ranges,
-    parsed,
-    read_yaml,
-    shipped_files,
-    split_overrides,
-)
+from rimrl.runs.settings import DIAGNOSTICS, Ranges, check_ranges, parsed, read_yaml, shipped_files, split_overrides
 from rimrl.sequence.ablations import find_ablation
 from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, TrainConfig
 from rimrl.sequence.registry import TASKS, task_class
