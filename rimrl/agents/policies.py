@@ -95,6 +95,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         core_sharing: ``"shared"`` (default; the papers' set-up): one core, and the gradients of both heads flow into
             it. ``"separate"``: the critic has its own core (contrib's ``enable_critic_lstm=True``). ``"actor_only"``:
             the critic has a linear layer and no memory (contrib's ``enable_critic_lstm=False``).
+        critic_gradient: How much of the critic's gradient flows into a shared core and the features before it, from 1
+            (default: all of it) to 0 (none, as contrib's ``shared_lstm=True``). Needs ``core_sharing="shared"``.
         trunk: Features extractor and core are ``"learned"`` (default) or ``"frozen"``, so that only what stands behind
             the core learns; ``"progressive"``: they are learned, and lateral connections bring in what a second, frozen
             column makes of the same observations (`rimrl.cores.progressive`). What is frozen is random until
@@ -104,7 +106,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
     Raises:
         UsageError: For an unknown core, option, sharing or trunk, a shared core over separate extractors, observations
-            with nothing to normalise, or a progressive trunk with ``core_sharing="actor_only"``.
+            with nothing to normalise, a progressive trunk with ``core_sharing="actor_only"``, or a ``critic_gradient``
+            that is not from 0 to 1 or has no shared core to flow into.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         core: str | type[RecurrentCore] = "rim",
         core_kwargs: dict[str, Any] | None = None,
         core_sharing: CoreSharing = "shared",
+        critic_gradient: float = 1.0,
         trunk: Trunk = "learned",
         normalize_observations: bool = False,
     ) -> None:
@@ -137,6 +141,14 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         if core_sharing == "shared" and not share_features_extractor:
             raise UsageError(
                 'share_features_extractor=False needs core_sharing="separate" or "actor_only", got "shared"'
+            )
+        number: object = critic_gradient
+        if isinstance(number, bool) or not isinstance(number, float | int) or not 0.0 <= number <= 1.0:
+            raise UsageError(f"critic_gradient must be a number from 0 to 1, got {critic_gradient!r}")
+        if critic_gradient != 1.0 and core_sharing != "shared":
+            raise UsageError(
+                f'critic_gradient {critic_gradient} needs core_sharing="shared": with {core_sharing!r} the critic has '
+                "no gradient into the actor's core"
             )
         if trunk not in get_args(Trunk):
             raise UsageError(f"trunk must be one of {', '.join(get_args(Trunk))}, got {trunk!r}")
@@ -149,6 +161,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         self.core_kwargs = core_kwargs or {}
         self.trunk = trunk
         self.core_sharing = core_sharing
+        self.critic_gradient = float(critic_gradient)
         self.shared_lstm = core_sharing == "shared"
         self.enable_critic_lstm = core_sharing == "separate"
         if optimizer_class is th.optim.Adam and optimizer_kwargs is None:
@@ -362,6 +375,9 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         return self._values(latent_vf), self._distribution(latent_pi)
 
     def _values(self, latent: Tensor) -> Tensor:
+        if self.critic_gradient != 1.0 and latent.requires_grad:
+            # The same numbers, of whose gradient the given part goes back.
+            latent = latent.detach().lerp(latent, self.critic_gradient) if self.critic_gradient else latent.detach()
         values: Tensor = self.value_net(self.mlp_extractor.forward_critic(latent))
         return values
 
@@ -503,6 +519,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             "core": self._core_spec,
             "core_kwargs": self.core_kwargs,
             "core_sharing": self.core_sharing,
+            "critic_gradient": self.critic_gradient,
             "trunk": self.trunk,
             "normalize_observations": self.observation_statistics is not None,
         }

@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rimrl.cores.initialization import Start
 from rimrl.cores.scan.messages import MessagePlan
-from rimrl.cores.units import unit_linear, xavier_parameter
+from rimrl.cores.units import normal_parameter, unit_linear
 
 Competition = Literal["null", "units"]
 Communication = Literal["gated", "residual"]
@@ -86,13 +87,14 @@ class InputAttention(nn.Module):
         value_size: int,
         competition: Competition,
         dropout: float,
+        start: Start,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.competition = competition
-        self.query = xavier_parameter(num_units, unit_size, heads * key_size)
-        self.key = xavier_parameter(num_inputs, input_size, heads * key_size)
-        self.value = xavier_parameter(num_inputs, input_size, value_size)
+        self.query = normal_parameter(num_units, unit_size, heads * key_size, start.scores)
+        self.key = normal_parameter(num_inputs, input_size, heads * key_size, start.scores)
+        self.value = normal_parameter(num_inputs, input_size, value_size, start.values)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,11 +125,13 @@ class FurtherElements(nn.Module):
         value: ``[M, I, H * dv]``.
     """
 
-    def __init__(self, num_inputs: int, input_size: int, *, heads: int, key_size: int, value_size: int) -> None:
+    def __init__(
+        self, num_inputs: int, input_size: int, *, heads: int, key_size: int, value_size: int, start: Start
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.key = xavier_parameter(num_inputs, input_size, heads * key_size)
-        self.value = xavier_parameter(num_inputs, input_size, value_size)
+        self.key = normal_parameter(num_inputs, input_size, heads * key_size, start.scores)
+        self.value = normal_parameter(num_inputs, input_size, value_size, start.values)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `InputAttention.encode`; `join_elements` puts the two together."""
@@ -149,9 +153,9 @@ class InputProjection(nn.Module):
         value: ``[M, I, value_size]``; with several input elements the units read their mean.
     """
 
-    def __init__(self, num_inputs: int, input_size: int, value_size: int) -> None:
+    def __init__(self, num_inputs: int, input_size: int, value_size: int, start: Start) -> None:
         super().__init__()
-        self.value = xavier_parameter(num_inputs, input_size, value_size)
+        self.value = normal_parameter(num_inputs, input_size, value_size, start.values)
 
     def encode(self, x: Tensor) -> tuple[Tensor]:
         """Values ``[..., M, value_size]`` of elements ``x [..., M, I]``."""
@@ -188,13 +192,14 @@ class UnitCommunication(nn.Module):
         value_size: int,
         top_k: int | None,
         dropout: float,
+        start: Start,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.key_size = key_size
         self.sizes = [heads * key_size, heads * key_size, heads * value_size]
         self.top_k = top_k
-        parts = [xavier_parameter(num_units, unit_size, size).data for size in self.sizes]
+        parts = [normal_parameter(num_units, unit_size, size, start.communication).data for size in self.sizes]
         self.query_key_value = nn.Parameter(torch.cat(parts, dim=-1))
         self.project = nn.Linear(heads * value_size, unit_size)
         self.gate = nn.Linear(heads * value_size, unit_size) if kind == "gated" else None

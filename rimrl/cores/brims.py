@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rimrl.cores.attention import Communication, Competition, FurtherElements, InputProjection, join_elements
 from rimrl.cores.base import State, require_positive
+from rimrl.cores.initialization import resolve_start
 from rimrl.cores.options import require_choice
 from rimrl.cores.rim import RIM, CommunicationReads, Dynamics
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
@@ -67,6 +68,9 @@ class BRIMs(StepwiseCore):
         communication_dropout: Default 0; the authors' code has 0.1.
         communication_top_k: Default None.
         learn_initial_state: Learn the state in which episodes start, in every layer. Default False.
+        initialization: As in RIM; ``scores`` and ``values`` of the elements above start as those of the others.
+        forget_bias: As in RIM. Default None.
+        chrono: As in RIM. Default None.
 
     Parameters:
         ``layers.l.NAME``: layer l, with RIM's parameters under RIM's names, N and D being the layer's, I the width of
@@ -141,6 +145,9 @@ class BRIMs(StepwiseCore):
         communication_dropout: float = 0.0,
         communication_top_k: int | None = None,
         learn_initial_state: bool = False,
+        initialization: str = "xavier",
+        forget_bias: float | None = None,
+        chrono: int | None = None,
     ) -> None:
         require_positive(num_layers=num_layers)
         require_choice("top_down", top_down, (*get_args(TopDown), None))
@@ -165,6 +172,9 @@ class BRIMs(StepwiseCore):
             "communication_dropout": communication_dropout,
             "communication_top_k": communication_top_k,
             "learn_initial_state": learn_initial_state,
+            "initialization": initialization,
+            "forget_bias": forget_bias,
+            "chrono": chrono,
         }
         layers: list[RIM] = []
         for index, (n, k) in enumerate(zip(units, active, strict=True)):
@@ -178,12 +188,15 @@ class BRIMs(StepwiseCore):
         self.layers = nn.ModuleList(layers)
         self.above = _layers_above(top_down, num_layers)
         self.top_down = nn.ModuleDict()
+        start = resolve_start(initialization)
         for layer in self.above:
             value_size = layers[layer].input_read.value.shape[-1]
             self.top_down[str(layer)] = (
-                FurtherElements(1, width, heads=input_heads, key_size=input_key_size, value_size=value_size)
+                FurtherElements(
+                    1, width, heads=input_heads, key_size=input_key_size, value_size=value_size, start=start
+                )
                 if input_attention
-                else InputProjection(1, width, value_size)
+                else InputProjection(1, width, value_size, start)
             )
 
     def initial_state(self, batch_size: int) -> State:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import State
+from rimrl.cores.initialization import GateBiases
 from rimrl.cores.options import resolve_unit_size
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitLSTMCell
@@ -31,6 +32,9 @@ class GridLSTM(StepwiseCore):
         num_units: Units N. Default 6.
         unit_size: Width D of a unit. Default 100; give this or ``hidden_size``.
         hidden_size: Width of all units together, as an LSTM's; must divide by ``num_units``.
+        forget_bias: Bias of the forget gates at the start; None (default) for torch's draw.
+        chrono: Draw those biases, and the negative for the input gates, for memories of up to this many steps
+            (`rimrl.cores.initialization.GateBiases`). Default None.
 
     Raises:
         UsageError: If sizes are not positive or do not fit together.
@@ -58,12 +62,21 @@ class GridLSTM(StepwiseCore):
     """
 
     def __init__(
-        self, input_size: int, num_units: int = 6, unit_size: int | None = None, hidden_size: int | None = None
+        self,
+        input_size: int,
+        num_units: int = 6,
+        unit_size: int | None = None,
+        hidden_size: int | None = None,
+        forget_bias: float | None = None,
+        chrono: int | None = None,
     ) -> None:
         unit_size = resolve_unit_size(num_units, unit_size, hidden_size)
         super().__init__(input_size, num_units * unit_size, num_units=num_units)
         self.unit_size = unit_size
-        self.dynamics = UnitLSTMCell(num_units, input_size, unit_size, hidden_input_size=self.hidden_size)
+        biases = GateBiases(forget_bias, chrono)
+        self.dynamics = UnitLSTMCell(
+            num_units, input_size, unit_size, hidden_input_size=self.hidden_size, biases=biases
+        )
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
         return (self.dynamics.encode(x),)

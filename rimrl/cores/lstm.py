@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rimrl.cores import scan
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
+from rimrl.cores.initialization import GateBiases
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.library import kernels
 from rimrl.cores.scan.native import NativeLSTM
@@ -28,6 +29,22 @@ class _TorchRNN(RecurrentCore):
     """
 
     rnn: nn.LSTM | nn.GRU
+
+    def _bias_gates(self, biases: GateBiases, *, negative_before: bool) -> None:
+        """Bias the second gate in torch's order: an LSTM's forget gate, a GRU's update gate.
+
+        Args:
+            biases: To what; torch's other bias of the same gate becomes 0.
+            negative_before: With chrono, give the gate before it, an LSTM's input gate, the negative.
+        """
+        D = self.hidden_size
+        for _, _, bias_input, bias_hidden in self.rnn.all_weights:
+            keep = biases.draw(D)
+            if keep is None:
+                return
+            bias_input.data[D : 2 * D], bias_hidden.data[D : 2 * D] = keep, 0.0
+            if negative_before and biases.chrono is not None:
+                bias_input.data[:D], bias_hidden.data[:D] = -keep, 0.0
 
     def _cell(self, layer: int, x: Tensor) -> tuple[loop.MakeCell, tuple[Tensor, ...]] | None:
         """The cell of a layer in a scan and the tensors it is made from; None where there is no such cell."""
@@ -86,14 +103,28 @@ class LSTM(_TorchRNN):
         input_size: Width I of the input.
         hidden_size: Width of each layer. Default 256, as in sb3-contrib.
         num_layers: Stacked layers. Default 1.
+        forget_bias: Bias of the forget gates at the start; None (default) for torch's draw.
+        chrono: Draw those biases, and the negative for the input gates, for memories of up to this many steps
+            (`rimrl.cores.initialization.GateBiases`). Default None.
+
+    Raises:
+        UsageError: If sizes are not positive, or both ``forget_bias`` and ``chrono`` are given.
 
     Shapes:
         ``x [T, B, I]`` to ``y [T, B, hidden_size]``; state ``(h, c)``, each ``[num_layers, B, hidden_size]``.
     """
 
-    def __init__(self, input_size: int, hidden_size: int = 256, num_layers: int = 1) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int = 256,
+        num_layers: int = 1,
+        forget_bias: float | None = None,
+        chrono: int | None = None,
+    ) -> None:
         super().__init__(input_size, hidden_size, num_layers=num_layers)
         self.rnn = nn.LSTM(input_size, hidden_size, num_layers)
+        self._bias_gates(GateBiases(forget_bias, chrono), negative_before=True)
 
     def _cell(self, layer: int, x: Tensor) -> tuple[loop.MakeCell, tuple[Tensor, ...]] | None:
         native = kernels(self.rnn.all_weights[layer][1])
@@ -116,15 +147,29 @@ class GRU(_TorchRNN):
         input_size: Width I of the input.
         hidden_size: Width of each layer. Default 256.
         num_layers: Stacked layers. Default 1.
+        forget_bias: Bias of the update gates, which keep the state, at the start; None (default) for torch's draw.
+        chrono: Draw those biases for memories of up to this many steps (`rimrl.cores.initialization.GateBiases`).
+            Default None.
+
+    Raises:
+        UsageError: If sizes are not positive, or both ``forget_bias`` and ``chrono`` are given.
 
     Shapes:
         ``x [T, B, I]`` to ``y [T, B, hidden_size]``; state ``(h, c)``, each ``[num_layers, B, hidden_size]``; a GRU has
         no cell memory, so ``c`` is zero.
     """
 
-    def __init__(self, input_size: int, hidden_size: int = 256, num_layers: int = 1) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int = 256,
+        num_layers: int = 1,
+        forget_bias: float | None = None,
+        chrono: int | None = None,
+    ) -> None:
         super().__init__(input_size, hidden_size, num_layers=num_layers)
         self.rnn = nn.GRU(input_size, hidden_size, num_layers)
+        self._bias_gates(GateBiases(forget_bias, chrono), negative_before=False)
 
     def _scan_layers(self, x: Tensor, state: State, episode_starts: Tensor) -> tuple[Tensor, State] | None:
         return super()._scan_layers(x, (state[0], torch.zeros_like(state[1])), episode_starts)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rimrl.errors import UsageError, unknown_name
@@ -87,6 +89,28 @@ def core_options(core: str | type[RecurrentCore]) -> dict[str, inspect.Parameter
     parameters = dict(inspect.signature(cls).parameters)
     parameters.pop("input_size", None)
     return parameters
+
+
+LATER_OPTIONS: Mapping[str, object] = MappingProxyType(
+    {"initialization": "xavier", "forget_bias": None, "chrono": None}
+)
+"""Options that configurations may be older than, with the values that stand for how cores were before."""
+
+
+def with_later_options(core: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete a configuration that an earlier version wrote.
+
+    A run's configuration holds every option of its core. One that lacks nothing but `LATER_OPTIONS` is older than they
+    are and gets their values, so that it still says what was trained; any other is left to the defaults.
+
+    Args:
+        core: A registered name.
+        options: The core's options in a configuration.
+    """
+    missing = core_options(core).keys() - options.keys()
+    if not missing <= LATER_OPTIONS.keys():
+        return dict(options)
+    return {**options, **{option: LATER_OPTIONS[option] for option in missing}}
 
 
 def make_core(core: str | type[RecurrentCore], input_size: int, **options: Any) -> RecurrentCore:

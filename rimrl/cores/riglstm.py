@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rimrl.cores import scan
 from rimrl.cores.attention import top_k_mask, top_k_softmax
 from rimrl.cores.base import CoreTrace, State, require_positive
+from rimrl.cores.initialization import GateBiases, Start, resolve_start
 from rimrl.cores.options import (
     require_at_most,
     require_choice,
@@ -22,7 +23,7 @@ from rimrl.cores.options import (
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMPlan
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
-from rimrl.cores.units import UnitLSTMCell, unit_linear, xavier_parameter
+from rimrl.cores.units import UnitLSTMCell, normal_parameter, unit_linear
 from rimrl.errors import UsageError
 
 CellSelectionWeights = Literal["own", "shared"]
@@ -108,6 +109,11 @@ class RigLSTM(StepwiseCore):
         hidden_selection: False: every unit's gates see all hidden vectors.
         soft_update: False: an active unit takes its new state as it is.
         learn_initial_state: Learn the state in which episodes start, instead of zeros. Default False.
+        initialization: Where learning starts, a name of `rimrl.cores.initialization.STARTS`. Default ``"xavier"``.
+            ``"released"`` is what the authors of RIM do in theirs.
+        forget_bias: Bias of the forget gates at the start; None (default) for torch's draw.
+        chrono: Draw those biases, and the negative for the input gates, for memories of up to this many steps
+            (`rimrl.cores.initialization.GateBiases`). Default None.
 
     Raises:
         UsageError: If an option does not exist, sizes do not fit together, or more is to be selected than there is.
@@ -162,6 +168,9 @@ class RigLSTM(StepwiseCore):
         hidden_selection: bool = True,
         soft_update: bool = True,
         learn_initial_state: bool = False,
+        initialization: str = "xavier",
+        forget_bias: float | None = None,
+        chrono: int | None = None,
     ) -> None:
         unit_size = resolve_unit_size(num_units, unit_size, hidden_size)
         super().__init__(input_size, num_units * unit_size, num_units=num_units)
@@ -182,31 +191,34 @@ class RigLSTM(StepwiseCore):
             num_units, num_active, default_share=5 / 6, selecting=cell_selection, needs="cell_selection"
         )
 
-        self.views = xavier_parameter(num_views, input_size, view_size)
+        start, biases = resolve_start(initialization), GateBiases(forget_bias, chrono)
+        self.views = normal_parameter(num_views, input_size, view_size, start.values)
         self.cell_selection: ViewScores | None = None
         self.cell_selection_shared = cell_selection and input_selection and cell_selection_weights == "shared"
         if cell_selection and not self.cell_selection_shared:
-            self.cell_selection = ViewScores(num_units, unit_size, view_size, key_size)
+            self.cell_selection = ViewScores(num_units, unit_size, view_size, key_size, start)
 
         self.input_selection: ViewScores | None = None
         self.input_top_k = _resolve_top_k("input", input_top_k, self.num_active, "num_views", num_views)
         if input_selection:
-            self.input_selection = ViewScores(num_units, unit_size, view_size, key_size)
+            self.input_selection = ViewScores(num_units, unit_size, view_size, key_size, start)
 
         self.hidden_selection: HiddenSelection | None = None
         if hidden_selection:
             if num_units == 1:
                 raise UsageError("hidden_selection needs other units to select, but num_units is 1; switch it off")
             top_k = _resolve_top_k("hidden", hidden_top_k, self.num_active, "the number of other units", num_units - 1)
-            self.hidden_selection = HiddenSelection(num_units, unit_size, key_size, value_size, top_k)
+            self.hidden_selection = HiddenSelection(num_units, unit_size, key_size, value_size, top_k, start)
 
         self.dynamics = UnitLSTMCell(
             num_units,
             view_size if input_selection else num_views * view_size,
             unit_size,
             hidden_input_size=unit_size + value_size if hidden_selection else self.hidden_size,
+            bound_width=self.hidden_size if start.whole_width else None,
+            biases=biases,
         )
-        self.soft_update = SoftUpdate(input_size, unit_size, key_size) if soft_update else None
+        self.soft_update = SoftUpdate(input_size, unit_size, key_size, start) if soft_update else None
         selection = "shared" if self.cell_selection_shared else "own" if cell_selection else None
         self._plan = RigLSTMPlan(
             num_active=self.num_active,
@@ -320,10 +332,10 @@ class ViewScores(nn.Module):
         key: ``[F, dk]``, shared by the views (Wk).
     """
 
-    def __init__(self, num_units: int, unit_size: int, view_size: int, key_size: int) -> None:
+    def __init__(self, num_units: int, unit_size: int, view_size: int, key_size: int, start: Start) -> None:
         super().__init__()
-        self.query = xavier_parameter(num_units, unit_size, key_size)
-        self.key = nn.Parameter(xavier_parameter(1, view_size, key_size).data[0])
+        self.query = normal_parameter(num_units, unit_size, key_size, start.scores)
+        self.key = nn.Parameter(normal_parameter(1, view_size, key_size, start.scores).data[0])
 
     def encode(self, views: Tensor) -> Tensor:
         """Scaled keys ``[T, B, dk, V]`` of the views ``[T, B, V, F]``."""
@@ -343,11 +355,14 @@ class HiddenSelection(nn.Module):
         value: ``[D, dv]``, shared by the units (Wv).
     """
 
-    def __init__(self, num_units: int, unit_size: int, key_size: int, value_size: int, top_k: int) -> None:
+    def __init__(
+        self, num_units: int, unit_size: int, key_size: int, value_size: int, top_k: int, start: Start
+    ) -> None:
         super().__init__()
-        self.query = xavier_parameter(num_units, unit_size, key_size)
-        self.key = nn.Parameter(xavier_parameter(1, unit_size, key_size).data[0])
-        self.value = nn.Parameter(xavier_parameter(1, unit_size, value_size).data[0])
+        scores = start.communication if start.scores is None else start.scores
+        self.query = normal_parameter(num_units, unit_size, key_size, scores)
+        self.key = nn.Parameter(normal_parameter(1, unit_size, key_size, scores).data[0])
+        self.value = nn.Parameter(normal_parameter(1, unit_size, value_size, start.communication).data[0])
         self.top_k = top_k
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -366,10 +381,10 @@ class SoftUpdate(nn.Module):
         key: ``[D, dk]`` (Wks).
     """
 
-    def __init__(self, input_size: int, unit_size: int, key_size: int) -> None:
+    def __init__(self, input_size: int, unit_size: int, key_size: int, start: Start) -> None:
         super().__init__()
-        self.query = nn.Parameter(xavier_parameter(1, input_size + 2 * unit_size, key_size).data[0])
-        self.key = nn.Parameter(xavier_parameter(1, unit_size, key_size).data[0])
+        self.query = nn.Parameter(normal_parameter(1, input_size + 2 * unit_size, key_size, start.scores).data[0])
+        self.key = nn.Parameter(normal_parameter(1, unit_size, key_size, start.scores).data[0])
 
     def encode(self, x: Tensor) -> Tensor:
         """The input's part of the query, ``[T, B, dk]``, of a whole sequence ``x [T, B, I]``."""

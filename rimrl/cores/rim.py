@@ -19,6 +19,7 @@ from rimrl.cores.attention import (
     top_k_mask,
 )
 from rimrl.cores.base import CoreTrace, State, require_positive
+from rimrl.cores.initialization import GateBiases, resolve_start
 from rimrl.cores.options import (
     require_at_most,
     require_choice,
@@ -82,6 +83,13 @@ class RIM(StepwiseCore):
         communication_top_k: Each unit and head reads only the k units it scores highest (end of Sec. 2.4). Default
             None: all.
         learn_initial_state: Learn the state in which episodes start, instead of zeros. Default False.
+        initialization: Where learning starts, a name of `rimrl.cores.initialization.STARTS`: ``"xavier"`` (default),
+            ``"small_scores"``, ``"released"`` (the authors' code) and others that differ from ``"xavier"`` in one
+            respect.
+        forget_bias: Bias of the forget gates (``dynamics="gru"``: of the update gates) at the start; None (default)
+            for torch's draw.
+        chrono: Draw those biases for memories of up to this many steps (`rimrl.cores.initialization.GateBiases`).
+            Default None.
 
     Raises:
         UsageError: If an option does not exist or sizes do not fit together.
@@ -138,6 +146,9 @@ class RIM(StepwiseCore):
         communication_dropout: float = 0.0,
         communication_top_k: int | None = None,
         learn_initial_state: bool = False,
+        initialization: str = "xavier",
+        forget_bias: float | None = None,
+        chrono: int | None = None,
     ) -> None:
         unit_size = resolve_unit_size(num_units, unit_size, hidden_size)
         super().__init__(input_size, num_units * unit_size, num_units=num_units, num_inputs=num_inputs)
@@ -155,6 +166,7 @@ class RIM(StepwiseCore):
         require_probability(input_dropout=input_dropout, communication_dropout=communication_dropout)
         if communication_top_k is not None:
             require_at_most("communication_top_k", communication_top_k, "num_units", num_units)
+        start, biases = resolve_start(initialization), GateBiases(forget_bias, chrono)
         self.unit_size = unit_size
         self.num_active = resolve_num_active(
             num_units, num_active, default_share=2 / 3, selecting=input_attention, needs="input attention"
@@ -175,12 +187,14 @@ class RIM(StepwiseCore):
                 value_size=value_size,
                 competition=competition,
                 dropout=input_dropout,
+                start=start,
             )
         else:
-            self.input_read = InputProjection(num_inputs, input_size, value_size)
+            self.input_read = InputProjection(num_inputs, input_size, value_size, start)
 
         cell = UnitLSTMCell if dynamics == "lstm" else UnitGRUCell
-        self.dynamics = cell(num_units, value_size, unit_size)
+        bound_width = self.hidden_size if start.whole_width else unit_size
+        self.dynamics = cell(num_units, value_size, unit_size, bound_width=bound_width, biases=biases)
 
         self.communication: UnitCommunication | None = None
         if communication is not None:
@@ -193,6 +207,7 @@ class RIM(StepwiseCore):
                 value_size=communication_value_size,
                 top_k=communication_top_k,
                 dropout=communication_dropout,
+                start=start,
             )
 
         self._dropout = max(input_dropout, communication_dropout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from torch import Tensor
 
 from rimrl.agents.distributed import RankLostError, Ranks
+from rimrl.cores.registry import LATER_OPTIONS
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
@@ -25,7 +26,11 @@ _T = TypeVar("_T")
 _SHARED = ("policy.", "optimizer.")
 _OTHERS = "other_ranks"
 # Keys that checkpoints may be older than; at these values they change nothing.
-_ADDED = {"agent.normalize_observations": False}
+_ADDED: Mapping[str, object] = {
+    "agent.normalize_observations": False,
+    "agent.critic_gradient": 1.0,
+    **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
+}
 # What may change without a word: it decides how long and how often, not what is learned.
 FREE = frozenset({"train.total_timesteps", "train.resume_freq", "train.checkpoint_freq"})
 

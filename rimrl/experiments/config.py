@@ -67,6 +67,8 @@ class AgentConfig:
             running statistics, as Stable-Baselines3's ``VecNormalize``; the agent keeps them wherever it goes.
         core_sharing: ``"shared"``, ``"separate"`` or ``"actor_only"``: does the critic use the actor's core, one of its
             own, or none.
+        critic_gradient: How much of the critic's gradient flows into a shared core: 1 for all of it, 0 for none, as
+            sb3-contrib's ``shared_lstm=True``.
         net_arch: Widths of the hidden layers between the core and each head.
         features_dim: Width of the features that the core reads; null for the extractor's default.
         spatial: Let the core read an image's features as a set of positions (RIM paper, Eq. 3) instead of one vector.
@@ -90,6 +92,7 @@ class AgentConfig:
     normalize_advantage: bool = True
     normalize_observations: bool = False
     core_sharing: Literal["shared", "separate", "actor_only"] = "shared"
+    critic_gradient: float = 1.0
     net_arch: list[int] = field(default_factory=lambda: [64, 64])
     features_dim: int | None = None
     spatial: bool = False

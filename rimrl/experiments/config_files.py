@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.names import CARD
-from rimrl.cores.registry import CORES, core_class, core_options
+from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
 from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
@@ -115,6 +115,8 @@ def _build(
                 raise unknown_name("key", key, known, where=source)
     settings.pop("core.name", None)
     settings.pop("agent.algorithm", None)
+    of_core = {key.removeprefix("core."): value for key, value in settings.items() if key.startswith("core.")}
+    settings |= {f"core.{key}": value for key, value in with_later_options(core, of_core).items()}
     changes |= {"core.name": core, "agent.algorithm": algorithm}
     if "env.id" not in settings | changes:
         raise UsageError(f"{file} does not say what to play: set env.id to a suite or a gymnasium id")
@@ -269,7 +271,7 @@ _RANGES: Ranges = {
     "positive and finite": (lambda value: 0 < value < math.inf, ("agent.learning_rate",)),
     "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
     "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq", "train.resume_freq")),
-    "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda")),
+    "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda", "agent.critic_gradient")),
     "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
 }
 

@@ -69,6 +69,7 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
             "core": config.core.name,
             "core_kwargs": config.core.options,
             "core_sharing": settings.core_sharing,
+            **({"critic_gradient": settings.critic_gradient} if settings.critic_gradient != 1.0 else {}),
             "trunk": settings.trunk,
             **({"normalize_observations": True} if settings.normalize_observations else {}),
         },

@@ -14,7 +14,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from rimrl.cores.registry import CORES, core_class, core_options
+from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
 from rimrl.errors import UsageError, unknown_name
 from rimrl.runs.settings import DIAGNOSTICS, Ranges, check_ranges, parsed, read_yaml, shipped_files, split_overrides
 from rimrl.sequence.ablations import find_ablation
@@ -187,6 +187,8 @@ def _of_core(content: Mapping[str, Any], core: str, before: str) -> dict[str, An
     elif core != before:
         # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
         groups["core"] = {key: value for key, value in groups["core"].items() if key == "hidden_size"}
+    options = {key: value for key, value in groups["core"].items() if key != "name"}
+    groups["core"] |= with_later_options(core, options)
     return {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
 
 

@@ -12,6 +12,7 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
+from rimrl.cores.registry import LATER_OPTIONS
 from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
 from rimrl.runs.chance import put_back_random, random_state
@@ -312,4 +313,5 @@ def identity(config: SequenceConfig) -> str:
     """A short text that differs where configurations would lead elsewhere."""
     flat = config.flat()
     as_before = {key for key in LATER if flat.get(key) is None}
+    as_before |= {f"core.{key}" for key, value in LATER_OPTIONS.items() if flat.get(f"core.{key}") == value}
     return digest({key: value for key, value in flat.items() if key not in FREE | as_before})

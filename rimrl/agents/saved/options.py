@@ -213,6 +213,7 @@ _CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "core": lambda value, where, _: choice(value, where, "core", list(CORES)),
     "core_kwargs": _mapping,
     "core_sharing": lambda value, where, _: choice(value, where, "core_sharing", get_args(CoreSharing)),
+    "critic_gradient": lambda value, where, _: number(value, where),
     "trunk": lambda value, where, _: choice(value, where, "trunk", get_args(Trunk)),
     "normalize_observations": _switch,
 }
