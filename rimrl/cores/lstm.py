@@ -136,7 +136,12 @@ class LSTM(_TorchRNN):
 
     def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
         h, c = (s.contiguous() for s in state)
-        y, (h, c) = self.rnn(x, (h, c))
+        if isinstance(x, Tensor) and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # Processors without bfloat16 have no such LSTM, and torch fails there instead of falling back.
+            with torch.autocast("cpu", enabled=False):
+                y, (h, c) = self.rnn(x.to(h.dtype), (h, c))
+        else:
+            y, (h, c) = self.rnn(x, (h, c))
         return y, (h, c)
 
 
