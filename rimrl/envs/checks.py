@@ -13,3 +13,13 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise UsageError(f"{name} must be an integer of at least {minimum}; got {value!r}")
+
+
+def check_probability(name: str, value: float) -> None:
+    """Refuse anything but a number from 0 to 1.
+
+    Raises:
+        UsageError: With the argument's name and what was given.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise UsageError(f"{name} must be a number from 0 to 1; got {value!r}")

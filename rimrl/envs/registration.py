@@ -6,8 +6,14 @@ from typing import Any
 
 import gymnasium
 
-from rimrl.envs.suites import DISTRACTORS, LAYOUTS
+from rimrl.envs.suites import DISTRACTORS, LAYOUTS, RECALL, TMAZE
 
+_SUITES = (
+    (DISTRACTORS, "rimrl.envs.distractors:make_distractors"),
+    (RECALL, "rimrl.envs.recall:RecallEnv"),
+    (TMAZE, "rimrl.envs.tmaze:TMazeEnv"),
+    (LAYOUTS, "rimrl.envs.layouts:make_layouts"),
+)
 _PROBES = {
     "rimrl/RecallCue-v0": "rimrl.envs.probes:RecallCueEnv",
     "rimrl/RepeatPrevious-v0": "rimrl.envs.probes:RepeatPreviousEnv",
@@ -20,10 +26,9 @@ _PROBES = {
 def register_envs() -> None:
     """Register every environment id under the ``rimrl/`` namespace; calling it again changes nothing."""
     _register("rimrl/ObjectPicking-v0", "rimrl.envs.distractors:ObjectPickingEnv")
-    for split in DISTRACTORS.splits:
-        _register(split.env_id, "rimrl.envs.distractors:make_distractors", kwargs=dict(split.env_kwargs))
-    for split in LAYOUTS.splits:
-        _register(split.env_id, "rimrl.envs.layouts:make_layouts", kwargs=dict(split.env_kwargs))
+    for suite, entry_point in _SUITES:
+        for split in suite.splits:
+            _register(split.env_id, entry_point, kwargs=dict(split.env_kwargs))
     for env_id, entry_point in _PROBES.items():
         _register(env_id, entry_point)
     _register("rimrl/CartPoleNoVelocity-v0", "rimrl.envs.probes:make_cartpole_no_velocity", max_episode_steps=500)

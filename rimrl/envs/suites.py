@@ -99,6 +99,76 @@ MEMORY = Suite(
     ),
 )
 
+# The recall task: as many distractor symbols are seen in training as are kept for the split `unseen`.
+NUM_CUES = 2
+NUM_SYMBOLS = 4
+MAX_DELAY = 20
+NUM_DISTRACTOR_SYMBOLS = 8
+SEEN_DISTRACTORS = (0, 1, 2, 3)
+UNSEEN_DISTRACTORS = (4, 5, 6, 7)
+
+
+def _recall_split(name: str, suffix: str, description: str, *, held_out: bool = True, **changed: Any) -> Split:
+    """Describe the training task with the `changed` arguments in place of its own."""
+    trained_on = {
+        "num_cues": NUM_CUES,
+        "num_symbols": NUM_SYMBOLS,
+        "min_delay": 0,
+        "max_delay": MAX_DELAY,
+        "distractor_probability": 0.5,
+        "num_distractors": NUM_DISTRACTOR_SYMBOLS,
+        "shown_distractors": SEEN_DISTRACTORS,
+    }
+    return Split(name, f"rimrl/Recall{suffix}-v0", held_out, description, {**trained_on, **changed})
+
+
+RECALL = Suite(
+    name="recall",
+    description="Remember two cues through a stretch of distractors; held-out stretches are longer or show others.",
+    splits=(
+        _recall_split(
+            "train", "", f"0 to {MAX_DELAY} steps, half of them with a distractor, of four kinds.", held_out=False
+        ),
+        *(
+            _recall_split(
+                f"d{times * MAX_DELAY}",
+                f"-D{times * MAX_DELAY}",
+                f"{times * MAX_DELAY} steps, {times} times the longest stretch of training.",
+                min_delay=times * MAX_DELAY,
+                max_delay=times * MAX_DELAY,
+            )
+            for times in (2, 4, 8, 16)
+        ),
+        _recall_split("always", "-Always", "A distractor in every step of the stretch.", distractor_probability=1.0),
+        _recall_split("unseen", "-Unseen", "Distractors never seen in training.", shown_distractors=UNSEEN_DISTRACTORS),
+    ),
+)
+
+MAX_LENGTH = 20
+TMAZE = Suite(
+    name="tmaze",
+    description="See a sign, walk down a corridor and turn to the side it showed; held-out corridors are longer.",
+    splits=(
+        Split(
+            "train",
+            "rimrl/TMaze-v0",
+            False,
+            f"Corridors of 1 to {MAX_LENGTH} steps.",
+            {"min_length": 1, "max_length": MAX_LENGTH},
+        ),
+        *(
+            Split(
+                f"l{length}",
+                f"rimrl/TMaze-L{length}-v0",
+                True,
+                f"Corridors of {length} steps.",
+                {"min_length": length, "max_length": length},
+            )
+            for length in (50, 100, 250, 500)
+        ),
+    ),
+)
+
 GOTO_LOCAL = Suite(
     name="goto-local",
     description="Go to the object that the instruction names; held-out rooms hold more objects.",
@@ -144,7 +214,7 @@ LAYOUTS = Suite(
 )
 
 SUITES: Mapping[str, Suite] = MappingProxyType(
-    {suite.name: suite for suite in (DISTRACTORS, MULTIROOM, MEMORY, GOTO_LOCAL, UNLOCK, LAYOUTS)}
+    {suite.name: suite for suite in (DISTRACTORS, MULTIROOM, MEMORY, RECALL, TMAZE, GOTO_LOCAL, UNLOCK, LAYOUTS)}
 )
 
 

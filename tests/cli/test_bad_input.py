@@ -162,6 +162,12 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--env.kwargs.seed 1", ["env.kwargs.seed is not an argument", "train.seed"]),
         ("--env.kwargs.n_envs 1", ["env.kwargs.n_envs is not an argument", "env.n_envs"]),
         ("--env.id MiniGrid-Empty-5x5-v0 --env.kwargs.size 1", ["MiniGrid-Empty-5x5-v0", "'size': 1"]),
+        ("--env.id recall --env.kwargs.num_cues 0", ["num_cues must be an integer of at least 1"]),
+        ("--env.id recall --env.kwargs.max_delay=-1", ["max_delay must be an integer of at least 0"]),
+        ("--env.id recall --env.kwargs.shown_distractors [8]", ["unknown distractor 8", "0 to 7"]),
+        ("--env.id recall --env.kwargs.distractor_probability 2", ["distractor_probability", "from 0 to 1"]),
+        ("--env.id tmaze --env.kwargs.min_length 0", ["min_length must be an integer of at least 1"]),
+        ("--env.id tmaze --env.kwargs.lenght 3", ["unknown argument 'lenght'", "rimrl/TMaze-v0", "length'"]),
         ("--env.id Blackjack-v1", ["Blackjack-v1", "observation space"]),
     ],
 )

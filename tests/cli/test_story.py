@@ -13,7 +13,7 @@ import yaml
 
 import rimrl
 from rimrl.cores.registry import CORES
-from rimrl.envs.suites import DISTRACTORS
+from rimrl.envs.suites import DISTRACTORS, get_suite
 from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from rimrl.sequence.config_files import shipped_presets
 from rimrl.sequence.registry import TASKS
@@ -191,6 +191,16 @@ def test_a2c(tmp_path: Path) -> None:
     )
     assert isinstance(rimrl.load(run), rimrl.RecurrentA2C)
     succeed("evaluate", run, "--split", "train", "--episodes", "2", "--quiet")
+
+
+@pytest.mark.parametrize("suite", ["recall", "tmaze"])
+def test_a_suite_with_a_file_of_ones_own(suite: str, tmp_path: Path) -> None:
+    file, run = tmp_path / "own.yaml", tmp_path / "run"
+    file.write_text(f"env: {{id: {suite}}}\ncore: {{name: rim}}\n")
+    succeed("train", file, *SMALL, "--total-timesteps", "64", "--run-dir", run)
+    held_out = get_suite(suite).held_out[-1].name
+    succeed("evaluate", run, "--split", held_out, "--episodes", "1", "--no-random", "--quiet")
+    assert list(read_json(run / "evaluation.json")["splits"]) == [held_out]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def play(venv: Any, steps: int, seed: int) -> list[Any]:
         ("distractors", {}),
         ("distractors", {"efference_copies": True}),
         ("layouts", {}),
+        ("recall", {}),
+        ("tmaze", {}),
         ("CartPole-v1", {}),
         ("Pendulum-v1", {}),
         ("rimrl/Bandit-v0", {}),
