@@ -108,6 +108,7 @@ def test_every_variant_of_every_core_is_described(spec: str) -> None:
     "options",
     [
         {"policy_kwargs": {"core_sharing": "separate"}},
+        {"policy_kwargs": {"critic_gradient": 0.25}},
         {"policy_kwargs": {"trunk": "frozen"}},
         {"world": "minigrid", "policy_kwargs": {"trunk": "progressive"}},
         {"world": "tiles", "copies": True, "policy_kwargs": {"trunk": "progressive", "core_sharing": "separate"}},

@@ -16,7 +16,7 @@ from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import RecurrentCore
 from rimrl.cores.rim import RIM
 from rimrl.errors import UsageError
-from tests.sb3.helpers import SMALL_RIM, assert_close, randomize, short_episodes
+from tests.sb3.helpers import SMALL_RIM, assert_close, gradients, randomize, short_episodes
 
 ALGORITHMS = (rimrl.RecurrentPPO, rimrl.RecurrentA2C)
 SHARINGS = ("shared", "separate", "actor_only")
@@ -114,6 +114,32 @@ def test_the_value_sees_its_own_memory_alone(sharing: str) -> None:
     assert float((a.log_prob - b.log_prob)[1].abs()) > 1e-6
 
 
+@pytest.mark.parametrize("core", ["rim", "lstm"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_critic_sends_a_share_of_its_gradient_into_a_shared_core(core: str, share: float) -> None:
+    """Core and features get the actor's gradient and that share of the critic's; the value head gets all of its own."""
+    kwargs = {"hidden_size": 8} if core == "lstm" else SMALL_RIM
+
+    def flow(part: str, **options: float) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+        policy = agent(core, kwargs, **options).policy
+        obs, starts = th.as_tensor(observations(5, 2)), th.zeros(5, 2)
+        found = policy.evaluate_sequences(obs, th.ones(5, 2, dtype=th.long), policy.initial_states(2), starts)
+        outputs = {"actor": found.log_prob.square().sum(), "critic": found.values.square().sum()}
+        outputs["both"] = outputs["actor"] + outputs["critic"]
+        outputs[part].backward()
+        return found.values.detach(), gradients(policy)
+
+    values, both = flow("both", critic_gradient=share)
+    plain, actor = flow("actor")
+    _, critic = flow("critic")
+    assert th.equal(values, plain)
+    for name, gradient in both.items():
+        shared = name.startswith("lstm_actor.")
+        expected = actor[name] + (share if shared else 1.0) * critic[name]
+        assert_close(gradient, expected, name, 1e-5)
+    assert max(float(g.abs().max()) for name, g in critic.items() if name.startswith("lstm_actor.")) > 1e-3
+
+
 # -- refusing ---------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +153,10 @@ def test_the_value_sees_its_own_memory_alone(sharing: str) -> None:
         ({"core": "lstm", "core_kwargs": {"num_units": 3}}, "core 'lstm'"),
         ({"core_sharing": "both"}, "core_sharing must be one of shared, separate, actor_only"),
         ({"core_sharing": "shared", "share_features_extractor": False}, "share_features_extractor"),
+        ({"critic_gradient": 1.5}, "critic_gradient must be a number from 0 to 1, got 1.5"),
+        ({"critic_gradient": True}, "critic_gradient must be a number from 0 to 1, got True"),
+        ({"critic_gradient": 0.5, "core_sharing": "separate"}, 'critic_gradient 0.5 needs core_sharing="shared"'),
+        ({"core_kwargs": {"initialization": "xaver"}}, "did you mean 'xavier'"),
     ],
 )
 @every_algorithm

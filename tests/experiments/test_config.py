@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 import rimrl
-from rimrl.cores.registry import CORES, core_options
+from rimrl.cores.registry import CORES, LATER_OPTIONS, core_options
+from rimrl.experiments.checkpoints import FREE, identity
 from rimrl.experiments.config import A2CConfig, PPOConfig
 from rimrl.experiments.config_files import load_config, shipped_configs
+from rimrl.runs.resuming import digest
 from tests.commands import read_json, same_weights, succeed
 
 OWN = """
@@ -160,6 +162,28 @@ def test_the_file_of_a_run_repeats_it(trained: Path, tmp_path: Path) -> None:
     succeed("train", trained / "config.yaml", "--run-dir", tmp_path / "again", "--quiet")
     assert same_weights(trained, tmp_path / "again")
     assert load_config(str(tmp_path / "again/config.yaml")) == load_config(str(trained / "config.yaml"))
+
+
+@pytest.mark.parametrize("core", ["rim", "riglstm", "lstm"])
+def test_the_file_of_an_older_run_still_says_what_was_trained(core: str, tmp_path: Path) -> None:
+    """It has every option but those added since, which get the values of then; its checkpoints still fit."""
+    older = yaml.safe_load(load_config(f"distractors/{core}").to_yaml())
+    added = {key: value for key, value in LATER_OPTIONS.items() if older["core"].pop(key, "absent") != "absent"}
+    del older["agent"]["critic_gradient"]
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(older))
+    config = load_config(str(file))
+    assert added
+    assert {"name": core, **config.core.options} == {**older["core"], **added}
+    then = {
+        f"{group}.{key}": value
+        for group in ("env", "core", "agent", "train")
+        for key, value in older[group].items()
+        if key not in ("kwargs", "normalize_observations") and f"{group}.{key}" not in FREE
+    }
+    assert identity(config) == digest(then)
+    assert identity(load_config(str(file), ["--core.forget_bias=1"])) != identity(config)
+    assert identity(load_config(str(file), ["--agent.critic_gradient=0.5"])) != identity(config)
 
 
 @pytest.mark.parametrize("name", list(shipped_configs()))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import rimrl
 from rimrl.agents.policies import RecurrentCorePolicy
 
-Sharing = Literal["separate", "actor_only"]
+Sharing = Literal["separate", "actor_only", "detached"]
 
 HIDDEN = 8
 NET_ARCH = {"pi": [7], "vf": [6]}
@@ -86,14 +86,18 @@ def contrib_policy_kwargs(sharing: Sharing | Literal["shared"]) -> dict[str, Any
     return {
         "net_arch": NET_ARCH,
         "lstm_hidden_size": HIDDEN,
-        "shared_lstm": sharing == "shared",
+        "shared_lstm": sharing in ("shared", "detached"),
         "enable_critic_lstm": sharing == "separate",
     }
 
 
 def lstm_policy_kwargs(sharing: str) -> dict[str, Any]:
-    """Options for an LSTM policy; the same architecture as `contrib_policy_kwargs`."""
-    return {"net_arch": NET_ARCH, "core": "lstm", "core_kwargs": {"hidden_size": HIDDEN}, "core_sharing": sharing}
+    """Options for an LSTM policy; the same architecture as `contrib_policy_kwargs`.
+
+    ``"detached"`` is contrib's ``shared_lstm=True``, whose critic sends no gradient into the LSTM.
+    """
+    options = {"net_arch": NET_ARCH, "core": "lstm", "core_kwargs": {"hidden_size": HIDDEN}, "core_sharing": sharing}
+    return options | ({"core_sharing": "shared", "critic_gradient": 0.0} if sharing == "detached" else {})
 
 
 def randomize(module: nn.Module, seed: int = 0, scale: float = 0.4) -> None:

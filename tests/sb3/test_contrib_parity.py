@@ -34,7 +34,7 @@ from tests.sb3.helpers import (
     twins,
 )
 
-SHARINGS: tuple[Sharing, ...] = ("separate", "actor_only")
+SHARINGS: tuple[Sharing, ...] = ("separate", "actor_only", "detached")
 N_ENVS, N_STEPS = 3, 16
 ROLLOUT = N_ENVS * N_STEPS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rimrl.cores.registry import CORES
+from rimrl.cores.registry import CORES, LATER_OPTIONS
 from rimrl.errors import UsageError
 from rimrl.runs.resuming import digest
 from rimrl.sequence.ablations import ABLATIONS, find_ablation
@@ -114,9 +114,11 @@ def test_sizes_are_as_documented_for_active_units() -> None:
     ("task", "key"), [("copying", "min_blanks"), ("copying", "blanks_power"), ("adding", "min_length")]
 )
 def test_a_run_from_before_a_key_may_go_on(task: str, key: str) -> None:
-    config = load_sequence(task, "rim", "paper")
-    before = {name: value for name, value in config.flat().items() if name not in FREE and name not in LATER}
+    start = [f"--core.initialization={LATER_OPTIONS['initialization']}"]
+    config = load_sequence(task, "rim", "paper", None, start)
+    added = FREE | LATER | {f"core.{option}" for option in LATER_OPTIONS}
+    before = {name: value for name, value in config.flat().items() if name not in added}
     assert f"task.{key}" in config.flat().keys() - before.keys()
     assert identity(config) == digest(before)
-    varied = load_sequence(task, "rim", "paper", None, [f"--task.{key}", "2"])
+    varied = load_sequence(task, "rim", "paper", None, [*start, f"--task.{key}", "2"])
     assert identity(varied) != identity(config)
