@@ -68,6 +68,10 @@ def remarks(groups: Sequence[Group], splits: Sequence[str], metric: Metric) -> I
             for group in groups
         }
         yield f"runs were evaluated on different numbers of episodes ({_listed(said)})"
+    older = [group.label for group in groups if any(run.older for run in group.runs)]
+    if older:
+        names = ", ".join(older)
+        yield f"runs of {names} are older than core.initialization: they started from xavier, then the only way"
     for group in groups:
         yield from _seeds_twice(group)
     if any(len(group.runs) > 1 for group in groups):

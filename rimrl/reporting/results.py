@@ -15,6 +15,8 @@ import yaml
 from rimrl.errors import UsageError
 
 _FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
+# An option that the cores which always started from Xavier's matrices, and no others, had before that was an option.
+_OF_OLDER_CORES = "learn_initial_state"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class RunResults:
         path: The run folder.
         evaluation: Content of ``evaluation.json``.
         progress: Columns of ``progress.csv`` by name; an empty cell is None.
-        config: Content of ``config.yaml``; empty where there is none.
+        config: Content of ``config.yaml``; empty where there is none. Keys that an older run lacks have the values that
+            stand for how it was trained.
+        older: Whether the run is older than the option ``core.initialization``, which it would need.
     """
 
     label: str
@@ -34,6 +38,7 @@ class RunResults:
     evaluation: dict[str, Any]
     progress: dict[str, list[float | None]]
     config: dict[str, Any] = field(default_factory=dict)
+    older: bool = False
 
     @property
     def seed(self) -> int | None:
@@ -143,7 +148,8 @@ def _read(path: Path, suite: str | None) -> RunResults:
         for figure in _FIGURES & result.keys():
             if isinstance(result[figure], float) and not math.isfinite(result[figure]):
                 raise UsageError(f"{file}: {figure} on {split} is not finite, so that nothing compares with it")
-    return RunResults(label, path, evaluation, _read_progress(path / "progress.csv"), _read_config(path))
+    config, older = _as_today(_read_config(path))
+    return RunResults(label, path, evaluation, _read_progress(path / "progress.csv"), config, older)
 
 
 def _suite(file: Path) -> object:
@@ -165,6 +171,17 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise UsageError(f"{file} is damaged; restore it from the command that trained the run")
     return config
+
+
+def _as_today(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A run's configuration with the keys that it is older than, and whether where its core started is one of them."""
+    core, agent = config.get("core"), config.get("agent")
+    older = isinstance(core, dict) and _OF_OLDER_CORES in core and "initialization" not in core
+    if isinstance(core, dict) and older:
+        config = {**config, "core": {**core, "initialization": "xavier"}}
+    if isinstance(agent, dict):
+        config = {**config, "agent": {"critic_gradient": 1.0, **agent}}
+    return config, older
 
 
 def _are_splits(splits: object) -> bool:

@@ -283,3 +283,26 @@ def test_curves_are_put_on_common_steps(tmp_path: Path) -> None:
     assert steps.tolist() == [50, 75, 100, 125, 150]
     np.testing.assert_allclose(values, [[0.5, 0.75, 1, 1, 1], [3, 3.5, 4, 4.5, 5]])
     assert learning_curves(group, "y")[1].shape == (2, 0)
+
+
+def test_runs_older_than_where_learning_starts_are_remarked(tmp_path: Path) -> None:
+    """They compare with runs that started as they did, under one name, and the table says so."""
+    splits = {"train": split(False)}
+    core = {"name": "rim", "hidden_size": 96, "learn_initial_state": False}
+    old: dict[str, Any] = {"name": "rim", "core": core, "agent": {"gamma": 0.9}}
+    new = {**old, "core": {**core, "initialization": "xavier"}, "agent": {"gamma": 0.9, "critic_gradient": 1.0}}
+    other = {**new, "core": {**core, "initialization": "small_scores"}}
+    runs = read_runs(
+        [
+            write_run(tmp_path / name, splits, "rim", settings={**settings, "train": {"seed": seed}})
+            for seed, (name, settings) in enumerate({"old": old, "new": new, "other": other}.items())
+        ]
+    )
+    assert [run.older for run in runs] == [True, False, False]
+    groups = group_runs(runs)
+    assert [len(group.runs) for group in groups] == [2, 1]
+    labels = [group.label for group in groups]
+    assert labels == ["rim (core.initialization=xavier)", "rim (core.initialization=small_scores)"]
+    (said,) = [remark for remark in compare(groups).remarks if "core.initialization:" in remark]
+    assert labels[0] in said
+    assert labels[1] not in said
