@@ -133,6 +133,6 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         self._log_update({f"train/{name}": loss.item() for name, loss in losses.items()})
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
-        activity = UnitActivity()
+        activity = UnitActivity(self.policy.core.units_per_layer)
         activity.add(evaluation)
-        self._log_update(activity.frequencies())
+        self._log_units(activity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
 from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
 from rimrl.cores.base import CoreTrace
 from rimrl.errors import UsageError
+from rimrl.usage import collapse, worst_share
 
 
 class _Cut(NamedTuple):
@@ -316,12 +317,23 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         return value if self.ranks is None else self.ranks.mean(th.tensor(value, dtype=th.float64)).item()
 
     def _log_update(self, figures: dict[str, float]) -> None:
-        """Log figures of an update: means over equally large parts of the rollout, and so means of those of ranks."""
-        if self.ranks is not None and figures:
-            means = self.ranks.mean(th.tensor(list(figures.values()), dtype=th.float64))
-            figures = dict(zip(figures, means.tolist(), strict=True))
-        for name, figure in figures.items():
+        """Log figures of an update."""
+        for name, figure in self._of_ranks(figures).items():
             self.logger.record(name, figure)
+
+    def _log_units(self, activity: UnitActivity) -> None:
+        """Log how often each unit was active, and how evenly they were used."""
+        frequencies = self._of_ranks(activity.frequencies())
+        # Of what all ranks did together: one rank's units may be used less evenly than those of all.
+        for name, figure in (frequencies | activity.evenness(frequencies)).items():
+            self.logger.record(name, figure)
+
+    def _of_ranks(self, figures: dict[str, float]) -> dict[str, float]:
+        """Figures that are means over equally large parts of the rollout, and so means of those of ranks."""
+        if self.ranks is None or not figures:
+            return figures
+        means = self.ranks.mean(th.tensor(list(figures.values()), dtype=th.float64))
+        return dict(zip(figures, means.tolist(), strict=True))
 
     def _explained_variance(self) -> float:
         """Share of the variance of returns that the values predict; see SB3."""
@@ -366,15 +378,20 @@ def _joined(join: Callable[[list[Any]], np.ndarray[Any, Any]], observations: lis
 
 
 class UnitActivity:
-    """Means over one pass of the rollout how often each unit was active, and logs it."""
+    """Means over one pass of the rollout how often each unit was active, and measures how evenly they were used.
 
-    def __init__(self) -> None:
+    Args:
+        units_per_layer: Of the policy's core; a critic's core of its own has as many.
+    """
+
+    def __init__(self, units_per_layer: Sequence[int]) -> None:
+        self._layers = units_per_layer
         self._active: dict[str, list[Tensor]] = {}
 
     def add(self, evaluation: SequenceEvaluation) -> None:
         """Take in the traces of a minibatch."""
-        self._add("units/active_", evaluation.trace)
-        self._add("units/critic_active_", evaluation.critic_trace)
+        self._add("units/", evaluation.trace)
+        self._add("units/critic_", evaluation.critic_trace)
 
     def _add(self, prefix: str, trace: CoreTrace | None) -> None:
         if trace is not None and trace.active.shape[-1] > 1:
@@ -383,10 +400,19 @@ class UnitActivity:
     def frequencies(self) -> dict[str, float]:
         """Share of steps in which each unit was active, by the name it has in TensorBoard."""
         return {
-            f"{prefix}{unit}": share
+            f"{prefix}active_{unit}": share
             for prefix, parts in self._active.items()
             for unit, share in enumerate(th.stack(parts).mean(dim=0).tolist())
         }
+
+    def evenness(self, frequencies: Mapping[str, float]) -> dict[str, float]:
+        """The measures of `rimrl.usage` for such frequencies, by the names they have in TensorBoard."""
+        figures = {}
+        for prefix in self._active:
+            shares = [frequencies[f"{prefix}active_{unit}"] for unit in range(sum(self._layers))]
+            figures[f"{prefix}collapse"] = collapse(shares, self._layers)
+            figures[f"{prefix}worst_share"] = worst_share(shares, self._layers)
+        return figures
 
 
 def entropy_loss(evaluation: SequenceEvaluation) -> Tensor:

@@ -156,7 +156,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         clip_range_vf = None if self.clip_range_vf is None else self.clip_range_vf(progress)
 
         metrics: defaultdict[str, list[Tensor]] = defaultdict(list)
-        activity = UnitActivity()
+        activity = UnitActivity(self.policy.core.units_per_layer)
         kl_too_large = False
         for epoch in range(self.n_epochs):
             metrics["approx_kl"].clear()
@@ -192,7 +192,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
-        self._log_update(activity.frequencies())
+        self._log_units(activity)
 
     def _loss(
         self,

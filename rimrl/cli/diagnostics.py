@@ -77,7 +77,7 @@ def inspect_diagnostic(options: argparse.Namespace) -> int:
 
 
 def print_inspection(run: Path, facts: dict[str, Any], noun: str, without_units: str) -> None:
-    """Print how often each unit was active.
+    """Print how often each unit was active, how evenly units were used, and how much that tells of what happens.
 
     Args:
         run: What was inspected.
@@ -85,7 +85,7 @@ def print_inspection(run: Path, facts: dict[str, Any], noun: str, without_units:
         noun: What was played.
         without_units: What pictures show where there are no units.
     """
-    from rimrl.reporting.inspection import percent
+    from rimrl.reporting.inspection import evenness, percent, told
 
     print(f"inspected {run} on {facts['split']}: {len(facts['episodes'])} {noun}, {facts['steps']} steps")
     if facts["units"] == 1:
@@ -93,6 +93,8 @@ def print_inspection(run: Path, facts: dict[str, Any], noun: str, without_units:
         return
     shares = facts["active_frequency"][0]["units"]
     print("active:", ", ".join(f"unit {n} {percent(share)}" for n, share in enumerate(shares)))
+    print(f"used: {evenness(facts)} (0: all units alike)")
+    print("mutual information of units with:", told(facts))
 
 
 def drop(options: argparse.Namespace) -> int:

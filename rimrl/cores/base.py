@@ -61,6 +61,8 @@ class RecurrentCore(nn.Module, ABC):
 
     Attributes:
         output_size: Width of the output; ``hidden_size`` for every core here.
+        units_per_layer: How many units of the trace belong to each layer that selects its own, one layer after the
+            other; ``(num_units,)`` for all cores but BRIMs.
     """
 
     supports_sets: ClassVar[bool] = False
@@ -82,6 +84,7 @@ class RecurrentCore(nn.Module, ABC):
         self.output_size = hidden_size
         self.num_layers = num_layers
         self.num_units = num_units
+        self.units_per_layer: tuple[int, ...] = (num_units,)
         self.num_inputs = num_inputs
         self.initial_h: nn.Parameter | None = None
         self.initial_c: nn.Parameter | None = None

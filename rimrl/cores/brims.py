@@ -185,6 +185,7 @@ class BRIMs(StepwiseCore):
                 raise UsageError(f"layer {index}: {error}" if index else str(error)) from None
         width = layers[0].hidden_size
         super().__init__(input_size, width, num_layers=num_layers, num_units=sum(units), num_inputs=num_inputs)
+        self.units_per_layer = tuple(units)
         self.layers = nn.ModuleList(layers)
         self.above = _layers_above(top_down, num_layers)
         self.top_down = nn.ModuleDict()

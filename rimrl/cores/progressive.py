@@ -76,6 +76,7 @@ class ProgressiveCore(RecurrentCore):
             num_units=column.num_units,
         )
         self.output_size = column.output_size
+        self.units_per_layer = column.units_per_layer
         self.column = column
         self.source = source.requires_grad_(False).eval()
         self.adapt_input = Adapter(source.input_size, column.input_size)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
 from rimrl.experiments.evaluate import DEFAULT_SEED
 from rimrl.experiments.playing import Outcome, playing
@@ -55,6 +56,7 @@ def record(
                 "fresh": step.fresh,
                 "action": step.action,
                 "reward": step.reward,
+                "event": step.event or "",
                 **_of_one_step(step.trace),
             }
             for name, value in row.items():
@@ -62,7 +64,11 @@ def record(
             if step.outcome is not None:
                 outcomes.append(_facts_of(step.outcome, step.task))
     arrays = {name: np.stack(values) for name, values in rows.items()}
+    if (arrays["event"] == "").all():
+        del arrays["event"]
 
+    policy = player.agent.policy
+    assert isinstance(policy, RecurrentCorePolicy)
     facts = {
         "suite": run.config.env.id,
         "split": player.split.name,
@@ -75,9 +81,10 @@ def record(
         "seed": seed,
         "steps": len(arrays["reward"]),
         "units": arrays["active"].shape[1],
+        "units_per_layer": list(policy.core.units_per_layer),
         "action_names": player.action_names,
         "episodes": outcomes,
-        **means_over_steps(arrays, player.action_names),
+        **means_over_steps(arrays, policy.core.units_per_layer, player.action_names),
     }
     return Recording(facts, arrays)
 

@@ -65,6 +65,7 @@ class Step:
         action: For discrete actions the index of its name.
         reward: What came of it.
         outcome: How the episode ended; None before its last step.
+        event: What the environment says of the step in ``info["event"]``, if that is a text or an integer; else None.
     """
 
     episode: int
@@ -76,6 +77,7 @@ class Step:
     action: Any
     reward: float
     outcome: Outcome | None
+    event: str | None
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,8 @@ class Player:
                 score = _score(env) if ended is None else float(ended["r"])
                 if ended is not None:
                     outcome = _outcome(number + 1, score, infos[0])
-                yield Step(
-                    episode, number, fresh, task, picture, trace, action[0] - first_action, score - before, outcome
-                )
+                taken, reward, event = action[0] - first_action, score - before, _event(infos[0])
+                yield Step(episode, number, fresh, task, picture, trace, taken, reward, outcome, event)
                 number += 1
 
     def _picture(self) -> NDArray[np.uint8]:
@@ -225,6 +226,11 @@ def _outcome(length: int, total: float, info: dict[str, Any]) -> Outcome:
     success = info.get("is_success")
     out_of_time = bool(info.get("TimeLimit.truncated", False))
     return Outcome(length, total, None if success is None else bool(success), out_of_time)
+
+
+def _event(info: dict[str, Any]) -> str | None:
+    event = info.get("event")
+    return str(event) if isinstance(event, int | str | np.integer) else None
 
 
 def _task(env: VecEnv) -> str | None:

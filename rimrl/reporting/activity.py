@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rimrl.errors import UsageError
-from rimrl.reporting.inspection import percent, read_inspection
+from rimrl.reporting.inspection import evenness, percent, read_inspection, told
 from rimrl.reporting.results import RunResults
 
 _COLUMNS = 120
@@ -31,6 +32,7 @@ class Strip:
         picture: ``data:`` address of a PNG, [N, K] pixels.
         units: N.
         shares: How often each unit is active, in words: at the end of training, or over all steps.
+        measures: How evenly units are used, and how much they tell of events, in words; empty where that is not known.
         begin: What stands at the left end.
         end: What stands at the right end.
     """
@@ -39,6 +41,7 @@ class Strip:
     picture: str
     units: int
     shares: tuple[str, ...]
+    measures: tuple[str, ...]
     begin: str
     end: str
 
@@ -61,8 +64,9 @@ def over_training(run: RunResults, title: str) -> Strip | None:
         return None
     shares = np.array([row for _, row in known], dtype=np.float64).T  # [N, K]
     words = tuple(percent(share) for share in shares[:, -1].tolist())
+    measured = {name: _last(run.progress.get(f"units/{name}", [])) for name in ("collapse", "worst_share")}
     ends = (f"step {known[0][0]:,.0f}", f"step {known[-1][0]:,.0f}")
-    return Strip(title, _picture(_averaged(shares)), len(shares), words, *ends)
+    return Strip(title, _picture(_averaged(shares)), len(shares), words, _sentences(evenness(measured)), *ends)
 
 
 def of_inspections(run: RunResults, title: str) -> list[Strip]:
@@ -76,15 +80,24 @@ def of_inspections(run: RunResults, title: str) -> list[Strip]:
         if not inspection.has_units:
             continue
         shown = inspection.arrays["active"][inspection.shown].T
-        shares = inspection.facts["active_frequency"][0]["units"]
-        words = tuple(percent(share) for share in shares)
+        facts = inspection.facts
+        words = tuple(percent(share) for share in facts["active_frequency"][0]["units"])
+        measures = _sentences(evenness(facts), told(facts) and f"mutual information with {told(facts)}")
         *_, (begin, end, episode) = inspection.spans()
         last = sum(1 for _ in inspection.spans())
         whole = end - begin == episode["length"]
-        noun = inspection.facts.get("episode_noun", "episode")
+        noun = facts.get("episode_noun", "episode")
         ends = (f"{noun} 1", f"the end of {noun} {last}" if whole else f"step {end} of {noun} {last}")
-        strips.append(Strip(f"{title}, {folder.name}", _picture(shown), len(shown), words, *ends))
+        strips.append(Strip(f"{title}, {folder.name}", _picture(shown), len(shown), words, measures, *ends))
     return strips
+
+
+def _last(column: Sequence[float | None]) -> float | None:
+    return next((value for value in reversed(column) if value is not None), None)
+
+
+def _sentences(*measures: str) -> tuple[str, ...]:
+    return tuple(f"{each[0].upper()}{each[1:]}." for each in measures if each)
 
 
 def _averaged(shares: NDArray[np.float64]) -> NDArray[np.float64]:

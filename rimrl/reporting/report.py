@@ -52,6 +52,7 @@ def page(comparison: Comparison) -> str:
     groups = [summary.group for summary in comparison.summaries]
     runs = [run for group in groups for run in group.runs]
     strips = [(group.label, _strips_of_training(group)) for group in groups]
+    inspected = [strip for group in groups for run in group.runs for strip in _strips_of_inspections(run, group)]
     environment = Environment(
         loader=PackageLoader("rimrl.reporting"),
         autoescape=True,
@@ -75,7 +76,8 @@ def page(comparison: Comparison) -> str:
         gap=gap_chart(comparison),
         profile=profile_chart(findings),
         trained=strips,
-        inspected=[strip for group in groups for run in group.runs for strip in _strips_of_inspections(run, group)],
+        inspected=inspected,
+        measured=any(strip.measures for shown in (inspected, *(each for _, each in strips)) for strip in shown),
         inspect_commands=inspections(
             [group.runs[0] for group, (_, shown) in zip(groups, strips, strict=True) if shown]
         ),

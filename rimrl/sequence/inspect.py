@@ -105,6 +105,7 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
     names = list(story.input_names) if story.input_names else None
     successes = [None] * B if story.successes is None else story.successes.tolist()
     measure = task.metric.replace("_", " ")
+    layers = model.core.units_per_layer
     facts = {
         "suite": f"sequence/{task.name}",
         "split": split.name,
@@ -117,6 +118,7 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
         "seed": seed,
         "steps": T * B,
         "units": arrays["active"].shape[1],
+        "units_per_layer": list(layers),
         "action_names": names,
         "titles": list(story.row_titles),
         "episode_noun": "sequence",
@@ -125,7 +127,7 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
             {"length": T, "return": score, "success": success, "out_of_time": False, "task": None, "measure": measure}
             for score, success in zip(scores, successes, strict=True)
         ],
-        **means_over_steps(arrays, names, story.phase_names, "a sequence", ("answer right", "answer wrong")),
+        **means_over_steps(arrays, layers, names, story.phase_names, "a sequence", ("answer right", "answer wrong")),
     }
     rollouts = _rollouts(task, model, split, seed, sequences) if isinstance(task, BouncingBalls) else None
     return Inspected(Recording(facts, arrays), rollouts)

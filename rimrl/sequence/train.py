@@ -29,6 +29,7 @@ from rimrl.runs.validated import Fields
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.evaluate import evaluating, score
 from rimrl.sequence.run import SequenceRun, device_of, make_model, make_run_task
+from rimrl.usage import collapse, worst_share
 
 # What may change without a word: it decides how long, how often and where from, not what is learned.
 FREE = frozenset(
@@ -200,8 +201,11 @@ class Training:
         logger.record("train/grad_norm", norm)
         logger.record("train/learning_rate", self.optimizer.param_groups[0]["lr"])
         if self._units:
-            for unit, share in enumerate(self._active()):
+            shares, layers = self._active(), self.model.core.units_per_layer
+            for unit, share in enumerate(shares):
                 logger.record(f"units/active_{unit}", share)
+            logger.record("units/collapse", collapse(shares, layers))
+            logger.record("units/worst_share", worst_share(shares, layers))
         if evaluates:
             for split in self.task.splits:
                 scores = score(self.task, self.model, split, _EVALUATION_SEED, settings.eval_sequences)

@@ -168,6 +168,15 @@ def activity(row: dict[str, float], prefix: str = "units/active_") -> list[float
     return [row[f"{prefix}{unit}"] for unit in range(N_UNITS) if f"{prefix}{unit}" in row]
 
 
+def assert_evenness(row: dict[str, float], prefix: str = "units/active_") -> None:
+    """Collapse and worst share are those of the shares that are logged beside them."""
+    shares = [share / NUM_ACTIVE for share in activity(row, prefix)]
+    expected = sum(max(1 / N_UNITS - share, 0) for share in shares) * N_UNITS / (N_UNITS - 1)
+    others = prefix.removesuffix("active_")
+    assert row[f"{others}collapse"] == pytest.approx(expected, abs=1e-5)
+    assert row[f"{others}worst_share"] == pytest.approx(1 - N_UNITS * min(shares), abs=1e-5)
+
+
 @every_algorithm
 def test_unit_activity_sums_to_the_number_of_active_units(algorithm: Any, tmp_path: Path) -> None:
     rows = logged(build(algorithm), tmp_path)
@@ -179,6 +188,8 @@ def test_unit_activity_sums_to_the_number_of_active_units(algorithm: Any, tmp_pa
         assert all(0.0 <= share <= 1.0 for share in shares)
         assert sum(shares) == pytest.approx(NUM_ACTIVE, abs=1e-5)
         assert not activity(row, "units/critic_active_")
+        assert_evenness(row)
+        assert "units/critic_collapse" not in row
         assert f"units/active_{N_UNITS}" not in row
 
 
@@ -191,6 +202,7 @@ def test_a_critic_with_its_own_core_logs_its_own_activity(algorithm: Any, tmp_pa
         for prefix in ("units/active_", "units/critic_active_"):
             assert len(activity(row, prefix)) == N_UNITS
             assert sum(activity(row, prefix)) == pytest.approx(NUM_ACTIVE, abs=1e-5)
+            assert_evenness(row, prefix)
     assert any(activity(row) != activity(row, "units/critic_active_") for row in updates)
 
 
@@ -198,6 +210,21 @@ def test_a_critic_with_its_own_core_logs_its_own_activity(algorithm: Any, tmp_pa
 def test_a_core_without_units_logs_no_activity(core: str, tmp_path: Path) -> None:
     for row in logged(build(rimrl.RecurrentPPO, core), tmp_path):
         assert not [key for key in row if key.startswith("units/")]
+
+
+def test_layers_of_units_are_measured_alone(tmp_path: Path) -> None:
+    """The second layer's units are all active at every step, which says nothing of the first layer's."""
+    kwargs = {"num_units": [4, 2], "num_active": [2, 2], "hidden_size": 8}
+    policy_kwargs = {"core": "brims", "core_kwargs": kwargs}
+    model = rimrl.RecurrentA2C("MlpPolicy", VecMonitor(short_episodes(3)), n_steps=16, policy_kwargs=policy_kwargs)
+    updates = [row for row in logged(model, tmp_path) if "units/active_0" in row]
+    assert len(updates) == 3
+    for row in updates:
+        below = [row[f"units/active_{unit}"] for unit in range(4)]
+        assert [row["units/active_4"], row["units/active_5"]] == [1, 1]
+        expected = sum(max(1 / 4 - share / 2, 0) for share in below) * 4 / 3
+        assert row["units/collapse"] == pytest.approx(expected / 2, abs=1e-5)  # mean with 0 of the second layer
+        assert row["units/worst_share"] == pytest.approx(1 - 2 * min(below), abs=1e-5)  # the larger of the layers'
 
 
 @every_algorithm
@@ -245,7 +272,7 @@ def test_ppo_logs_what_contribs_does_and_the_units(tmp_path: Path) -> None:
     )
     ours = build(rimrl.RecurrentPPO, clip_range_vf=0.2)
     expected, found = logged(contrib, tmp_path / "contrib"), logged(ours, tmp_path / "ours")
-    units = {f"units/active_{unit}" for unit in range(N_UNITS)}
+    units = {f"units/active_{unit}" for unit in range(N_UNITS)} | {"units/collapse", "units/worst_share"}
     assert set().union(*found) == set().union(*expected) | units
     assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/total_timesteps", "train/approx_kl"} <= set().union(
         *found
@@ -255,7 +282,7 @@ def test_ppo_logs_what_contribs_does_and_the_units(tmp_path: Path) -> None:
 def test_a2c_logs_what_stable_baselines_does_and_the_units(tmp_path: Path) -> None:
     sb3 = A2C("MlpPolicy", VecMonitor(short_episodes(3)), n_steps=16, device="cpu")
     expected, found = logged(sb3, tmp_path / "sb3"), logged(build(rimrl.RecurrentA2C), tmp_path / "ours")
-    units = {f"units/active_{unit}" for unit in range(N_UNITS)}
+    units = {f"units/active_{unit}" for unit in range(N_UNITS)} | {"units/collapse", "units/worst_share"}
     assert set().union(*found) == set().union(*expected) | units
 
 

@@ -24,6 +24,10 @@ def test_inspect_leaves_recording_and_pictures(run: Path) -> None:
     assert f"2 episodes, {facts['steps']} steps" in answer.out
     for n, share in enumerate(facts["active_frequency"][0]["units"]):
         assert f"unit {n} {percent(share)}" in answer.out
+    assert f"used: collapse {facts['collapse']:.2f}, worst share {facts['worst_share']:.2f} (0: all" in answer.out
+    bits = [facts["mutual_information"][name] for name in ("action", "reward", "first_step")]
+    told = "action {:.3f} bits, sign of the reward {:.3f} bits, first step {:.3f} bits".format(*bits)
+    assert f"mutual information of units with: {told}\n" in answer.out
     for picture in PICTURES:
         assert str(folder / picture) in answer.out
     assert {name: content for name, content in files(run).items() if not name.startswith("inspection")} == before
@@ -48,6 +52,7 @@ def test_an_inspection_of_another_core_leaves_no_old_picture(tmp_path: Path) -> 
     (output / "communication.png").write_bytes(b"of a core that had units")
     answer = succeed("inspect", run, *QUICK, "--output", tmp_path / "out")
     assert "core 'lstm' has no units to show" in answer.out
+    assert "collapse" not in answer.out
     assert sorted(files(output)) == sorted([*RECORDING_FILES, "raster.png"])
 
 

@@ -39,6 +39,7 @@ def some_starts(num_steps: int = T, batch_size: int = B) -> Tensor:
 def test_shapes_attributes_and_dtype(spec: CoreSpec, dtype: torch.dtype) -> None:
     core = build(spec, dtype=dtype)
     assert core.input_size == INPUT_SIZE
+    assert sum(core.units_per_layer) == core.num_units
     state_shape = (core.num_layers, B, core.hidden_size)
     y, (h, c) = core(sequence(core, T, B))
     assert y.shape == (T, B, core.output_size)

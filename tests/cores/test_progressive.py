@@ -38,6 +38,7 @@ def test_without_lateral_connections_it_is_the_new_column_alone(name: str) -> No
     column, source = columns(name)
     core = ProgressiveCore(column, source)
     cut(core)
+    assert core.units_per_layer == column.units_per_layer
     column.eval()
     core.eval()
     x = th.randn(T, B, 2 * WIDTH)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -113,6 +114,78 @@ def test_frequencies_are_means_of_the_raster(recording: Recording) -> None:
     assert sum(rows["all steps"]["units"]) == pytest.approx(2.0)  # two of the three units work at every step
 
 
+def test_evenness_and_what_units_tell_are_those_of_the_recording(recording: Recording) -> None:
+    arrays, facts = recording.arrays, recording.facts
+    active = arrays["active"]
+    shares = [int(active[:, n].sum()) / int(active.sum()) for n in range(3)]
+    assert facts["units_per_layer"] == [3]
+    assert facts["collapse"] == pytest.approx(3 / 2 * sum(max(1 / 3 - share, 0) for share in shares))
+    assert facts["worst_share"] == pytest.approx(1 - 3 * min(shares))
+    every, later = range(len(active)), [t for t in range(len(active)) if arrays["step"][t] > 0]
+    kinds: dict[str, tuple[Any, Any]] = {
+        "action": (later, arrays["action"]),
+        "reward": (later, [0 if r == 0 else 1 if r > 0 else -1 for r in arrays["reward"]]),
+        "first_step": (every, arrays["step"] == 0),
+    }
+    assert list(facts["mutual_information"]) == list(kinds)
+    for name, (steps, events) in kinds.items():
+        joint: dict[tuple[Any, int], float] = {}
+        for t in steps:
+            for n in np.flatnonzero(active[t]).tolist():
+                joint[events[t], n] = joint.get((events[t], n), 0.0) + 1 / 2 / len(steps)  # two units are active
+        bits = 0.0
+        for (event, unit), p in joint.items():
+            p_event = sum(q for (other, _), q in joint.items() if other == event)
+            p_unit = sum(q for (_, other), q in joint.items() if other == unit)
+            bits += p * np.log2(p / p_event / p_unit)
+        assert facts["mutual_information"][name] == pytest.approx(bits, abs=1e-9), name
+    assert "event" not in arrays  # the environment reports none
+
+
+class _Announcing(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Reports every second step of an episode as an event, and something else that is none."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.count = 0
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        *rest, info = self.env.step(action)
+        self.count += 1
+        event: Any = f"step {self.count}" if self.count % 2 == 0 else [self.count]
+        return *rest, info | {"event": event}
+
+
+def test_events_that_the_environment_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--core.num_units", "3", "--core.num_active", "2")
+    run = small_run(tmp_path / "run", "rim", "CartPole-v1", *words)
+    gymnasium.register("test/Announcing-v0", lambda **kwargs: _Announcing(gymnasium.make("CartPole-v1", **kwargs)))
+    try:
+        config = (run.path / "config.yaml").read_text().replace("CartPole-v1", "test/Announcing-v0")
+        (run.path / "config.yaml").write_text(config)
+        recording = record(Run.open(run.path), episodes=2, progress_bar=False)
+    finally:
+        del gymnasium.registry["test/Announcing-v0"]
+    counts = recording.arrays["step"] + 1
+    assert recording.arrays["event"].tolist() == [f"step {n}" if n % 2 == 0 else "" for n in counts]
+    assert list(recording.facts["mutual_information"]) == ["action", "reward", "first_step", "event"]
+    assert recording.facts["mutual_information"]["event"] > 0
+    recording.save(tmp_path)
+    with np.load(tmp_path / "recording.npz") as saved:  # without unpickling
+        assert saved["event"].tolist() == recording.arrays["event"].tolist()
+
+
+def test_layers_of_brims_are_measured_alone(tmp_path: Path) -> None:
+    words = ("--core.num_units", "[3, 2]", "--core.num_active", "[2, 2]")
+    recording = record(small_run(tmp_path / "run", "brims", "CartPole-v1", *words), episodes=1, progress_bar=False)
+    active, facts = recording.arrays["active"], recording.facts
+    assert facts["units_per_layer"] == [3, 2]
+    shares = active[:, :3].mean(axis=0) / 2
+    assert active[:, 3:].all()
+    assert facts["collapse"] == pytest.approx(3 / 2 * np.maximum(1 / 3 - shares, 0).sum() / 2)
+    assert facts["worst_share"] == pytest.approx(1 - 3 * shares.min())
+
+
 def test_attention_means(recording: Recording) -> None:
     arrays, facts = recording.arrays, recording.facts
     communication = arrays["communication_attention"]
@@ -140,6 +213,8 @@ def test_a_core_without_units_is_one_unit_at_work(tmp_path: Path) -> None:
     assert recording.arrays["active"].shape == (recording.facts["steps"], 1)
     assert recording.arrays["active"].all()
     assert recording.facts["units"] == 1
+    for name in ("collapse", "worst_share", "mutual_information"):
+        assert recording.facts[name] is None
     assert recording.facts["input_attention_mean"] is None
     assert recording.facts["communication_attention_mean"] is None
     assert recording.facts["action_names"] == ["0", "1"]

@@ -30,6 +30,7 @@ def make_runs(
     splits: Sequence[str] = SPLITS,
     scores: dict[str, Sequence[float]] | None = None,
     facts: dict[str, object] | None = None,
+    measured: bool = True,
 ) -> list[Path]:
     """Write runs whose scores are random, or one given score a seed on every split."""
     rng = np.random.default_rng(0)
@@ -58,21 +59,23 @@ def make_runs(
                 seed=1_000_000,
                 n_envs=16,
             )
-            _write_progress(path, rng, updates, units if name == "rim" else 1)
+            _write_progress(path, rng, updates, units if name == "rim" else 1, measured)
             (path / "environment.json").write_text(json.dumps({"python": "3.11", "commit": "abc", **(facts or {})}))
             paths.append(path)
     return paths
 
 
-def _write_progress(path: Path, rng: np.random.Generator, updates: int, units: int) -> None:
+def _write_progress(path: Path, rng: np.random.Generator, updates: int, units: int, measured: bool) -> None:
     with (path / "progress.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         columns = [f"units/active_{n}" for n in range(units)]
-        writer.writerow(["time/total_timesteps", "rollout/ep_rew_mean", "rollout/success_rate", *columns])
+        measures = ["units/collapse", "units/worst_share"] if measured and units > 1 else []
+        writer.writerow(["time/total_timesteps", "rollout/ep_rew_mean", "rollout/success_rate", *columns, *measures])
         for update in range(1, updates + 1):
             success = round(float(rng.random() * update / updates), 3)
             active = rng.random(units).round(3).tolist() if update > 1 else [""] * units
-            writer.writerow([512 * update, success - 0.1, success, *active])
+            even = [update / updates / 10 if update > 1 else "" for _ in measures]
+            writer.writerow([512 * update, success - 0.1, success, *active, *even])
 
 
 def comparison(paths: Sequence[Path]) -> Comparison:

@@ -16,12 +16,14 @@ from rimrl.errors import UsageError
 from rimrl.reporting.inspection import (
     PICTURES,
     communication,
+    evenness,
     frequency,
     input_attention,
     percent,
     raster,
     read_inspection,
     save_pictures,
+    told,
 )
 
 ACTIONS = ["left", "right", "pickup"]
@@ -36,6 +38,7 @@ def write(
     null: bool = True,
     attention: bool = True,
     rewarded: bool = True,
+    measured: bool = True,
 ) -> dict[str, NDArray[Any]]:
     """Write an inspection with random content and return its arrays."""
     rng = np.random.default_rng(0)
@@ -82,6 +85,10 @@ def write(
         "input_attention_mean": arrays["input_attention"].mean(axis=0).tolist() if attention else None,
         "communication_attention_mean": listens if attention else None,
     }
+    if measured:  # inspections of older versions have no such figures
+        bits = {"action": 0.25, "reward": 0.0, "first_step": 0.5} if units > 1 else None
+        facts |= {"collapse": 0.333, "worst_share": 1.0} if units > 1 else {"collapse": None, "worst_share": None}
+        facts["mutual_information"] = bits
     np.savez(folder / "recording.npz", **arrays)  # type: ignore[arg-type]
     (folder / "inspection.json").write_text(json.dumps(facts))
     return arrays
@@ -216,6 +223,17 @@ def test_frequencies_are_drawn_as_written(tmp_path: Path) -> None:
     headings = [label.get_text().replace("\n", " ") for label in grid.get_xticklabels()]
     assert headings[2] == f"later, action left ({int(masks[2].sum())} steps)"
     assert "3 episodes" in figure.get_suptitle()
+    assert bars.get_xlabel() == "collapse 0.33, worst share 1.00"
+
+
+def test_an_inspection_of_an_older_version_is_drawn_without_the_measures(tmp_path: Path) -> None:
+    write(tmp_path, measured=False)
+    inspection = read_inspection(tmp_path)
+    assert (evenness(inspection.facts), told(inspection.facts)) == ("", "")
+    assert save_pictures(tmp_path) == list(PICTURES)
+    figure = frequency(inspection)
+    assert figure is not None
+    assert figure.axes[0].get_xlabel() == ""
 
 
 def test_a_core_without_units_shows_actions_and_rewards(tmp_path: Path) -> None:

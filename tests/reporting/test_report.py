@@ -203,6 +203,29 @@ def test_strips_are_the_recorded_activity(tmp_path: Path) -> None:
     assert "trained without a record of them: lstm" in units.text
 
 
+def test_the_page_says_how_evenly_units_were_used(tmp_path: Path) -> None:
+    paths = make_runs(tmp_path, seeds=1)
+    (paths[0] / "inspection" / "train").mkdir(parents=True)
+    write_inspection(paths[0] / "inspection" / "train")
+    units = parsed(page(comparison(paths))).one(id="units")
+    assert [line.text for line in units.all("p", class_="measures")] == [
+        "Collapse 0.10, worst share 0.10.",
+        "Collapse 0.33, worst share 1.00.",
+        "Mutual information with action 0.250 bits, sign of the reward 0.000 bits, first step 0.500 bits.",
+    ]
+    assert sum("0 where all units are used alike" in line.text for line in units.all("p")) == 1
+
+
+def test_runs_from_before_the_measures_have_none_on_the_page(tmp_path: Path) -> None:
+    paths = make_runs(tmp_path, seeds=1, measured=False)
+    (paths[0] / "inspection" / "train").mkdir(parents=True)
+    write_inspection(paths[0] / "inspection" / "train", measured=False)
+    units = parsed(page(comparison(paths))).one(id="units")
+    assert len(units.all("img")) == 2
+    assert not units.all("p", class_="measures")
+    assert not any("Collapse" in line.text for line in units.all("p"))
+
+
 def test_without_an_inspection_the_page_tells_how_to_get_one(tmp_path: Path) -> None:
     paths = make_runs(tmp_path, seeds=2)
     assert parsed(page(comparison(paths))).one(id="units").one("pre").text == f"rimrl inspect {paths[0]}"

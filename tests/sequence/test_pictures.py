@@ -13,6 +13,7 @@ from rimrl.reporting.inspection import frequency, read_inspection
 from rimrl.reporting.rollouts import chosen_frames
 from rimrl.sequence.balls import nats_a_frame
 from rimrl.sequence.run import SequenceRun, make_run_task
+from rimrl.usage import mutual_information
 from tests.commands import call, files, read_json, succeed
 from tests.sequence.small import BALLS, COPYING
 
@@ -56,6 +57,12 @@ def test_an_inspection_tells_what_the_units_did_in_each_phase(copied: Path) -> N
     assert said["units"] == pytest.approx(blanks)
     outcomes = {row["when"]: row["steps"] for row in inspection.facts["active_frequency"] if row["kind"] == "reward"}
     assert outcomes == {"answer right": int(right.sum()), "answer wrong": int((~right).sum())}
+    bits = inspection.facts["mutual_information"]
+    assert list(bits) == ["action", "reward", "first_step", "phase"]
+    phases = np.repeat([0, 1, 2], [3, 9, 4])
+    assert bits["phase"] == pytest.approx(mutual_information(inspection.arrays["active"], np.tile(phases, 6)))
+    told = f"symbol shown {bits['action']:.3f} bits, digit given back {bits['reward']:.3f} bits, first step"
+    assert f"mutual information of units with: {told}" in answer.out
     figure = frequency(inspection)
     assert figure is not None
     assert figure.get_suptitle().endswith("rim on sequence/copying (9_blanks) after 2 updates, 6 sequences")

@@ -147,6 +147,16 @@ def test_more_updates_are_those_of_a_longer_run(whole: Path, tmp_path: Path) -> 
     assert all(th.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_the_log_says_how_evenly_units_are_used(whole: Path) -> None:
+    rows = progress(whole)
+    assert rows
+    for row in rows:
+        shares = [float(row[f"units/active_{unit}"]) / 2 for unit in range(3)]  # two of three at every step
+        missing = sum(max(1 / 3 - share, 0) for share in shares)
+        assert float(row["units/collapse"]) == pytest.approx(3 / 2 * missing, abs=1e-6)
+        assert float(row["units/worst_share"]) == pytest.approx(1 - 3 * min(shares), abs=1e-6)
+
+
 def test_another_length_of_a_falling_learning_rate_must_be_accepted(tmp_path: Path) -> None:
     run = tmp_path / "run"
     begin(run, "--train.learning_rate_schedule", "linear")
