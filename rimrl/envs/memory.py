@@ -121,7 +121,7 @@ class HallwayEnv(MemoryEnv):
         """
         if not self.action_space.contains(action):
             raise UsageError(f"unknown action {action}; valid: {', '.join(self._names)}")
-        step: tuple[Any, SupportsFloat, bool, bool, dict[str, Any]] = super().step(action)
+        step: tuple[Any, SupportsFloat, bool, bool, dict[str, Any]] = super().step(action)  # type: ignore[no-untyped-call]
         return step
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Generator, Hashable
 from typing import Any
 
 import gymnasium
@@ -31,6 +31,17 @@ def object_in(view: Any) -> int | None:
     return found[0] if found else None
 
 
+def shown_to(env: HallwayEnv, x: int, y: int, facing: int) -> bytes:
+    """What the agent would see from there."""
+    put(env, x, y, facing)
+    seen: dict[str, Any] = env.gen_obs()  # type: ignore[no-untyped-call]
+    return bytes(seen["image"].tobytes())
+
+
+def put(env: HallwayEnv, x: int, y: int, facing: int) -> None:
+    env.agent_pos, env.agent_dir, env.step_count = np.array((x, y)), facing, 0
+
+
 class Remembers:
     """Wins every episode from what is seen: go back to look, go to the junction, compare, go."""
 
@@ -41,7 +52,7 @@ class Remembers:
     def __call__(self, view: Any) -> int:
         return self.plan.send(view)
 
-    def act(self) -> Iterator[int]:
+    def act(self) -> Generator[int, Any, None]:
         view = yield -1
         cue = object_in(view)
         if cue is None:
@@ -125,7 +136,7 @@ class World:
 
     def __init__(self, env: HallwayEnv, cue: str, north: str, *, copies: bool) -> None:
         middle, end = env.height // 2, env.success_pos[0] - 1
-        things = {"key": Key, "ball": Ball}
+        things: dict[str, Any] = {"key": Key, "ball": Ball}
         env.grid.set(1, middle - 1, things[cue]("green"))
         env.grid.set(end + 1, middle - 2, things[north]("green"))
         env.grid.set(end + 1, middle + 2, things["ball" if north == "key" else "key"]("green"))
@@ -138,20 +149,15 @@ class World:
         for x, y, facing, last in self.states:  # grows meanwhile
             after: list[int | bool] = []
             for action in (LEFT, RIGHT, FORWARD):
-                self.put(env, x, y, facing)
+                put(env, x, y, facing)
                 _, reward, ended, _, _ = env.step(action)
                 state = (*map(int, env.agent_pos), int(env.agent_dir), action if copies else -1)
                 if not ended and state not in self.states:
                     self.states.append(state)
                 after.append(float(reward) > 0 if ended else self.states.index(state))
             self.steps.append(after)
-            self.put(env, x, y, facing)
-            self.shown.append((env.gen_obs()["image"].tobytes(), last))
+            self.shown.append((shown_to(env, x, y, facing), last))
         self.starts = range(len(starts))
-
-    @staticmethod
-    def put(env: HallwayEnv, x: int, y: int, facing: int) -> None:
-        env.agent_pos, env.agent_dir, env.step_count = np.array((x, y)), facing, 0
 
     def success(self, policy: dict[Hashable, Any]) -> float:
         """How often a policy that knows nothing but what is shown wins, if it has all the time it wants."""
@@ -202,14 +208,13 @@ def test_the_object_is_out_of_sight_beyond_the_room(split: str) -> None:
         assert len(tiles) == 8 + (end - 3) + 3  # the room without the object, the hallway, the junction and its sides
         assert [tile for tile in tiles if tile[0] == 4] == [(4, middle)], "there is another way out of the room"
         views: dict[type[Any], list[bytes]] = {}
+        thing: Any
         for thing in (Key, Ball):
             env.grid.set(1, middle - 1, thing("green"))
             views[thing] = []
             for x, y in sorted(tiles):
-                for facing in range(4):
-                    if x >= 4:
-                        World.put(env, x, y, facing)
-                        views[thing].append(env.gen_obs()["image"].tobytes())
+                if x >= 4:
+                    views[thing] += [shown_to(env, x, y, facing) for facing in range(4)]
         assert views[Key] == views[Ball]
 
 
