@@ -70,6 +70,9 @@ def _suites() -> Table:
     table = _table("suite", "split", "", "what it is")
     for suite in listed_suites():
         table.add_row(suite.name, "", "", suite.description)
+        if suite.memoryless is not None:
+            note = f"Hardly asks for memory: a feed-forward policy reaches {suite.memoryless:.2f} on train."
+            table.add_row("", "", "", note)
         for split in suite.splits:
             table.add_row("", split.name, "held out" if split.held_out else "trained on", split.description)
     return table

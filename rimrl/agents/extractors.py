@@ -24,7 +24,7 @@ _ALONE = "observation"
 
 
 class MiniGridExtractor(BaseFeaturesExtractor):
-    """Features of a 7x7 egocentric view and an instruction, as `rimrl.envs.minigrid.MiniGridObservation` gives them.
+    """Features of an egocentric view and an instruction, as `rimrl.envs.minigrid.MiniGridObservation` gives them.
 
     Every tile is embedded on its own; the instruction scales and shifts each channel of that embedding (FiLM, Perez et
     al., 2018, as in BabyAI's baseline), so that "is this the object I was told to get?" can be answered tile by tile.

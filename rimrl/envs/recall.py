@@ -147,7 +147,7 @@ class RecallEnv(gymnasium.Env[Observation, np.int64]):
 def _check_shown(shown: Sequence[int], num_distractors: int, probability: float) -> None:
     """Refuse distractors that there are not, or none at all where one is to be shown."""
     valid = range(num_distractors)
-    if isinstance(shown, str) or not isinstance(shown, Sequence):
+    if not isinstance(shown, list | tuple):
         raise UsageError(f"shown_distractors must be a list of numbers; got {shown!r}")
     for symbol in shown:
         if not isinstance(symbol, int) or isinstance(symbol, bool) or symbol not in valid:

@@ -6,10 +6,11 @@ from typing import Any
 
 import gymnasium
 
-from rimrl.envs.suites import DISTRACTORS, LAYOUTS, RECALL, TMAZE
+from rimrl.envs.suites import DISTRACTORS, LAYOUTS, MEMORY, RECALL, TMAZE
 
 _SUITES = (
     (DISTRACTORS, "rimrl.envs.distractors:make_distractors"),
+    (MEMORY, "rimrl.envs.memory:make_memory"),
     (RECALL, "rimrl.envs.recall:RecallEnv"),
     (TMAZE, "rimrl.envs.tmaze:TMazeEnv"),
     (LAYOUTS, "rimrl.envs.layouts:make_layouts"),

@@ -44,11 +44,15 @@ class Suite:
         name: Name used in configurations and on the command line.
         description: One sentence.
         splits: All splits; exactly one of them is not held out.
+        memoryless: Success of the feed-forward control on the training split, for suites in which it came within 0.1 of
+            the best core (docs/results/generalisation.md): they hardly ask for memory. None for all others, those
+            without results among them.
     """
 
     name: str
     description: str
     splits: tuple[Split, ...]
+    memoryless: float | None = None
 
     @property
     def train(self) -> Split:

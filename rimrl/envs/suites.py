@@ -72,6 +72,7 @@ DISTRACTORS = Suite(
             num_distractors=2 * NUM_DISTRACTORS,
         ),
     ),
+    memoryless=0.96,
 )
 
 _NO_MISSION = {"mission": False}  # the same words in every level
@@ -84,18 +85,32 @@ MULTIROOM = Suite(
         Split("n4_s5", "MiniGrid-MultiRoom-N4-S5-v1", True, "Four rooms of side 5 at most.", _NO_MISSION),
         Split("n6", "MiniGrid-MultiRoom-N6-v0", True, "Six rooms of side 10 at most.", _NO_MISSION),
     ),
+    memoryless=1.0,
 )
 
+# Seen through 3x3 tiles, the mazes of sides 7 and 9 are those of side 11 with a shorter hallway.
+MEMORY_SIZE = 11
 MEMORY = Suite(
     name="memory",
-    description="Look at an object, walk down a hallway and choose its like; held-out hallways are longer.",
+    description="Look at an object, walk down a hallway and go to its like; held-out hallways are longer.",
     splits=(
-        Split("train", "MiniGrid-MemoryS7-v0", False, "A maze of side 7.", _NO_MISSION),
-        Split("s9", "MiniGrid-MemoryS9-v0", True, "A maze of side 9.", _NO_MISSION),
-        Split("s11", "MiniGrid-MemoryS11-v0", True, "A maze of side 11.", _NO_MISSION),
-        Split("s13", "MiniGrid-MemoryS13-v0", True, "A maze of side 13.", _NO_MISSION),
-        Split("s13_random", "MiniGrid-MemoryS13Random-v0", True, "Side 13, hallway of random length.", _NO_MISSION),
-        Split("s17_random", "MiniGrid-MemoryS17Random-v0", True, "Side 17, hallway of random length.", _NO_MISSION),
+        Split(
+            "train",
+            "rimrl/Memory-v0",
+            False,
+            f"A maze of side {MEMORY_SIZE}, hallway of random length.",
+            {"size": MEMORY_SIZE, "random_length": True},
+        ),
+        *(
+            Split(
+                f"s{size}",
+                f"rimrl/Memory-S{size}-v0",
+                True,
+                f"A maze of side {size}, hallway as long as it allows.",
+                {"size": size, "random_length": False},
+            )
+            for size in (13, 17, 21, 25)
+        ),
     ),
 )
 

@@ -54,6 +54,19 @@ def test_a_position_sees_its_own_tile_alone() -> None:
     assert moved.nonzero().flatten().tolist() == [2 * 7 + 5]
 
 
+@pytest.mark.parametrize("tiles", ["one_hot", "rgb"])
+def test_a_view_of_three_tiles_is_read_at_its_places(tiles: str) -> None:
+    env = make_vec_env("memory", n_envs=2, seed=0, tiles=tiles)
+    policy = rimrl.RecurrentPPO("MultiInputPolicy", env, n_steps=8, batch_size=16, policy_kwargs=SPATIAL).policy
+    assert (policy.core.num_inputs, policy.core.input_size) == (9, 6)
+    flat = MiniGridExtractor(policy.observation_space)
+    image = th.as_tensor(policy.observation_space["image"].sample()[None]).float()  # type: ignore[index]
+    tile = flat.tiles.kernel_size[0]
+    assert image.shape[1 if tile == 1 else 2] == 3 * tile
+    assert flat.read.in_features == 9 * 32
+    assert flat({"image": image}).shape == (1, 128)
+
+
 def test_the_nature_map_is_what_nature_cnn_flattens() -> None:
     space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
     whole, parts = NatureCNN(space), NatureMap(space)

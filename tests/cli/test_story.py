@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 import rimrl
 from rimrl.cores.registry import CORES
-from rimrl.envs.suites import DISTRACTORS, get_suite
+from rimrl.envs.suites import DISTRACTORS, SUITES, get_suite
 from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from rimrl.sequence.config_files import shipped_presets
 from rimrl.sequence.registry import TASKS
@@ -193,7 +194,7 @@ def test_a2c(tmp_path: Path) -> None:
     succeed("evaluate", run, "--split", "train", "--episodes", "2", "--quiet")
 
 
-@pytest.mark.parametrize("suite", ["recall", "tmaze"])
+@pytest.mark.parametrize("suite", ["memory", "recall", "tmaze"])
 def test_a_suite_with_a_file_of_ones_own(suite: str, tmp_path: Path) -> None:
     file, run = tmp_path / "own.yaml", tmp_path / "run"
     file.write_text(f"env: {{id: {suite}}}\ncore: {{name: rim}}\n")
@@ -295,6 +296,10 @@ def test_list() -> None:
     suites = succeed("list", "suites").out
     assert all(split.name in suites for split in DISTRACTORS.splits)
     assert suites.count("held out") >= len(DISTRACTORS.held_out)
+    noted = [suite.memoryless for suite in SUITES.values() if suite.memoryless is not None]
+    assert [
+        float(score) for score in re.findall(r"feed-forward policy reaches (\d\.\d\d)", " ".join(suites.split()))
+    ] == noted
 
 
 def test_nothing_is_cut_from_a_table_of_many_runs(trained: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from rimrl.envs.suites import get_suite
+
 PAGE = Path(__file__).resolve().parents[2] / "docs/results/generalisation.md"
 FILES = ("distractors", "multiroom", "multiroom_a2c", "memory")
 
@@ -42,6 +44,15 @@ def test_tables_are_those_of_the_files(name: str, table: dict[str, list[str]]) -
         expected += [group["held_out_interquartile_mean"], group["generalisation_gap"]]
         expected.append(group.get("probability_of_improvement"))
         assert cells == [printed(each) for each in expected], core
+
+
+@pytest.mark.parametrize(("name", "memoryless"), [("distractors", 0.96), ("multiroom", 1.0), ("memory", None)])
+def test_suites_that_hardly_ask_for_memory_say_so(name: str, memoryless: float | None) -> None:
+    results: dict[str, Any] = json.loads((PAGE.parent / f"generalisation/{name}.json").read_text(encoding="utf-8"))
+    trained = {core: group["splits"]["train"]["value"] for core, group in results["groups"].items()}
+    assert (trained["feedforward"] > max(trained.values()) - 0.1) == (memoryless is not None)
+    assert get_suite(name).memoryless == memoryless
+    assert memoryless is None or f"{memoryless:.2f}" == f"{trained['feedforward']:.2f}"
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -107,7 +107,11 @@ def test_no_answer_without_memory_beats_chance() -> None:
     env, episodes = seeded("train", max_delay=3), 600
     returns, successes = [], []
     for pair in product(range(A), repeat=K):
-        played = [play(env, lambda seen, pair=pair: pair[seen[-1][A + D :].argmax()]) for _ in range(episodes)]
+
+        def policy(seen: Sequence[Any], pair: Sequence[int] = pair) -> int:
+            return pair[int(seen[-1][A + D :].argmax())]
+
+        played = [play(env, policy) for _ in range(episodes)]
         returns.append(np.mean([total for _, total, _ in played]))
         successes.append(np.mean([success for *_, success in played]))
     # Five standard errors, for the most extreme of sixteen.
@@ -119,7 +123,7 @@ def test_actions_change_nothing_that_is_shown() -> None:
     rng = np.random.default_rng(0)
     one, other = seeded("train", seed=4), seeded("train", seed=4)
     for _ in range(30):
-        np.testing.assert_array_equal(play(one, lambda _: 0)[0], play(other, lambda _: rng.integers(A))[0])
+        np.testing.assert_array_equal(play(one, lambda _: 0)[0], play(other, lambda _: int(rng.integers(A)))[0])
 
 
 @pytest.mark.parametrize("delay", [0, 30])

@@ -41,6 +41,7 @@ def play(venv: Any, steps: int, seed: int) -> list[Any]:
         ("distractors", {}),
         ("distractors", {"efference_copies": True}),
         ("layouts", {}),
+        ("memory", {}),
         ("recall", {}),
         ("tmaze", {}),
         ("CartPole-v1", {}),

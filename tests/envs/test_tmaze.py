@@ -83,9 +83,13 @@ def test_no_policy_without_memory_beats_a_coin() -> None:
         for table in product(range(4), repeat=5):
             env = TMazeEnv(min_length=length, max_length=length)
             env.reset(seed=0)
-            outcomes = {}  # by sign; the rest of an episode is not chance
+
+            def policy(seen: Sequence[Any], table: Sequence[int] = table) -> int:
+                return table[shown.index(seen[-1].tolist())]
+
+            outcomes: dict[float, tuple[bool, float]] = {}  # by sign; the rest of an episode is not chance
             while len(outcomes) < 2:
-                seen, rewards, success = play(env, lambda seen, table=table: table[shown.index(seen[-1].tolist())])
+                seen, rewards, success = play(env, policy)
                 outcomes[seen[0][0]] = (success, sum(rewards))
             assert np.mean([success for success, _ in outcomes.values()]) <= 0.5
             best = max(best, float(np.mean([total for _, total in outcomes.values()])))
@@ -150,7 +154,11 @@ def test_the_turn_decides() -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
         chosen = int(rng.choice([UP, DOWN]))
-        seen, rewards, success = play(env, lambda seen, chosen=chosen: chosen if seen[-1][3] else RIGHT)
+
+        def policy(seen: Sequence[Any], chosen: int = chosen) -> int:
+            return chosen if seen[-1][3] else RIGHT
+
+        seen, rewards, success = play(env, policy)
         assert success == (chosen == turn(seen))
         assert rewards[-1] == success
         outcomes.add(success)
