@@ -120,13 +120,13 @@ def test_the_critic_sends_a_share_of_its_gradient_into_a_shared_core(core: str, 
     """Core and features get the actor's gradient and that share of the critic's; the value head gets all of its own."""
     kwargs = {"hidden_size": 8} if core == "lstm" else SMALL_RIM
 
-    def flow(part: str, **options: float) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+    def flow(part: str, **options: Any) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         policy = agent(core, kwargs, **options).policy
         obs, starts = th.as_tensor(observations(5, 2)), th.zeros(5, 2)
         found = policy.evaluate_sequences(obs, th.ones(5, 2, dtype=th.long), policy.initial_states(2), starts)
         outputs = {"actor": found.log_prob.square().sum(), "critic": found.values.square().sum()}
         outputs["both"] = outputs["actor"] + outputs["critic"]
-        outputs[part].backward()
+        th.autograd.backward(outputs[part])
         return found.values.detach(), gradients(policy)
 
     values, both = flow("both", critic_gradient=share)

@@ -17,12 +17,12 @@ I, N, D, DK = 40, 6, 24, 32  # noqa: E741
 DV, CH, CK, CV = 4 * D, 4, 32, 32
 
 # Parameters of each core by what they belong to, with rows and columns of each matrix for Xavier's scale.
-RIM_GROUPS = {
+RIM_GROUPS: dict[str, dict[str, Any]] = {
     "scores": {"input_read.query": (D, DK), "input_read.key": (I, DK)},
     "values": {"input_read.value": (I, DV)},
     "dynamics": {"dynamics.weight_input": D, "dynamics.weight_hidden": D, "dynamics.bias": D},
 }
-RIGLSTM_GROUPS = {
+RIGLSTM_GROUPS: dict[str, dict[str, Any]] = {
     "scores": {
         "input_selection.query": (D, DK),
         "input_selection.key": (4 * D, DK),
@@ -35,7 +35,7 @@ RIGLSTM_GROUPS = {
     "communication": {"hidden_selection.value": (D, D)},
     "dynamics": {"dynamics.weight_input": 2 * D, "dynamics.weight_hidden": 2 * D, "dynamics.bias": 2 * D},
 }
-BRIMS_GROUPS = {
+BRIMS_GROUPS: dict[str, dict[str, Any]] = {
     "scores": {
         "layers.0.input_read.query": (D, 4 * DK),
         "layers.1.input_read.key": (N * D, 4 * DK),
@@ -96,7 +96,7 @@ def test_every_group_has_its_scale(core: str, initialization: str) -> None:
 def test_communication_has_its_scale(core: str, initialization: str) -> None:
     prefix = "" if core == "rim" else "layers.1."
     found = weights(core, initialization)[f"{prefix}communication.query_key_value"]
-    queries, keys, values = found.split([CH * CK, CH * CK, CH * CV], dim=-1)
+    queries, keys, values = torch.split(found, [CH * CK, CH * CK, CH * CV], dim=-1)
     expected = 0.01 if "communication" in SMALL[initialization] else xavier(D, CH * CK)
     for part in (queries, keys, values):
         assert float(part.std()) == pytest.approx(expected, rel=0.03)
@@ -109,7 +109,7 @@ def test_names_differ_in_scale_alone(core: str) -> None:
     for initialization in STARTS:
         for name, parameter in weights(core, initialization, seed=3).items():
             ratio = parameter / before[name]
-            parts = ratio.split(CH * CK, dim=-1) if name.endswith("query_key_value") else (ratio,)
+            parts = torch.split(ratio, CH * CK, dim=-1) if name.endswith("query_key_value") else (ratio,)
             for part in parts:
                 torch.testing.assert_close(part, part.flatten()[0].expand_as(part), rtol=2e-4, atol=0)
 
