@@ -1,6 +1,7 @@
 """Where agents start: how loud what a core reads is, and how static the choice of active units is, before any update.
 
     python -m benchmarks.starts distractors multiroom recall --cores rim riglstm
+    python -m benchmarks.starts distractors --learn 20000            # and what the first updates change of the choice
     python -m benchmarks.starts --runs runs/study/distractors        # the same of trained agents
 
 Every agent plays its training split for some steps with sampled actions. Columns, means over agents (seeds):
@@ -12,6 +13,8 @@ state      root mean square of the entries of h
 changes    share of the units whose activity differs from that of the step before
 idle       share of the units that are active in less than 1 % of the steps
 collapse   `rimrl.usage.collapse`: 0 is even use
+relearned  share of units whose activity in one and the same sequence of observations is another one after ``--learn``
+           steps than before
 """
 
 from __future__ import annotations
@@ -23,20 +26,23 @@ from pathlib import Path
 
 import numpy as np
 import torch as th
+from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.load import load
 from rimrl.agents.policies import RecurrentCorePolicy
+from rimrl.agents.ppo import RecurrentPPO
 from rimrl.cores.attention import InputAttention
 from rimrl.cores.initialization import STARTS
 from rimrl.cores.rim import RIM
 from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.config_files import load_config
-from rimrl.experiments.making import make_agent
+from rimrl.experiments.making import make_agent, make_train_env
 from rimrl.experiments.run import Run
 from rimrl.usage import collapse
 
-COLUMNS = ("features", "value", "scores", "state", "changes", "idle", "collapse")
+COLUMNS = ("features", "value", "scores", "state", "changes", "idle", "collapse", "relearned")
 N_ENVS = 32
 RARELY = 0.01
 
@@ -79,7 +85,33 @@ def _of_rim(core: RIM, read: InputAttention, features: th.Tensor, h: th.Tensor) 
     return {"value": float(values.square().mean().sqrt()), "scores": float(scores.std(dim=1).mean())}
 
 
-def untrained(suites: Iterable[str], cores: Iterable[str], seeds: int, steps: int) -> Iterator[tuple[str, ...]]:
+def relearned(agent: RecurrentPPO | RecurrentA2C, env: VecEnv, timesteps: int, steps: int = 32) -> float:
+    """The column of that name: learn, and choose again."""
+    policy = agent.policy
+    assert isinstance(policy, RecurrentCorePolicy)
+    seen, begins = [env.reset()], [np.ones(env.num_envs, dtype=bool)]
+    for _ in range(steps - 1):
+        obs, _, starts, _ = env.step(np.array([env.action_space.sample() for _ in range(env.num_envs)]))
+        seen.append(obs)
+        begins.append(starts)
+
+    def choices() -> NDArray[np.bool_]:
+        policy.set_training_mode(False)
+        with th.no_grad():
+            tensors = [policy.obs_to_tensor(obs)[0] for obs in seen]
+            extracted = [policy.extract_features(obs, policy.pi_features_extractor) for obs in tensors]
+            features = th.stack([each for each in extracted if isinstance(each, th.Tensor)])
+            _, _, trace = policy.core(features, None, th.as_tensor(np.stack(begins)), return_trace=True)
+        return trace.active.numpy()
+
+    before = choices()
+    agent.learn(timesteps)
+    return float((choices() != before).mean())
+
+
+def untrained(
+    suites: Iterable[str], cores: Iterable[str], seeds: int, steps: int, learn: int
+) -> Iterator[tuple[str, ...]]:
     """A row for each suite, core and initialisation."""
     for suite in suites:
         for core in cores:
@@ -87,11 +119,15 @@ def untrained(suites: Iterable[str], cores: Iterable[str], seeds: int, steps: in
                 found = []
                 for seed in range(seeds):
                     words = [f"--core.initialization={initialization}", f"--train.seed={seed}"]
-                    config = load_config(f"{suite}/{core}", [*words, f"--env.n_envs={N_ENVS}"])
-                    env = make_vec_env(suite, n_envs=N_ENVS, seed=seed)
-                    agent = make_agent(config, env)
+                    config = load_config(f"{suite}/{core}", words)
+                    agent = make_agent(config, make_train_env(config))
+                    env = make_vec_env(suite, n_envs=N_ENVS, seed=1000 + seed)
+                    env.action_space.seed(seed)
                     assert isinstance(agent.policy, RecurrentCorePolicy)
-                    found.append(measure(agent.policy, env, steps))
+                    figures = measure(agent.policy, env, steps)
+                    if learn:
+                        figures["relearned"] = relearned(agent, env, learn)
+                    found.append(figures)
                 yield (suite, core, initialization, *_means(found))
 
 
@@ -119,6 +155,7 @@ def main() -> None:
     parser.add_argument("--cores", nargs="+", default=["rim", "riglstm"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--learn", type=int, default=0, metavar="STEPS", help="environment steps; default none")
     parser.add_argument(
         "--runs", nargs="+", type=Path, help="folders of runs, whose trained agents are measured instead"
     )

@@ -6,6 +6,7 @@ Notation: R = runs, M = tasks, B = resamples.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -81,6 +82,23 @@ def _bca(value: float, replicates: Floats, left_out: Floats, missed: float) -> t
         corrected.append(normal.cdf(bias + shifted / (1.0 - acceleration * shifted)))
     low, high = np.quantile(replicates, corrected)
     return float(low), float(high)
+
+
+def welch(value: float, variances: Sequence[float], numbers: Sequence[int], missed: float) -> tuple[float, float]:
+    """Bounds of a difference of two estimates from samples of unequal variance (Welch, 1947).
+
+    Args:
+        value: The difference.
+        variances: Squared standard error of each estimate.
+        numbers: Runs of each.
+        missed: Share of truths that intervals may miss.
+    """
+    total = sum(variances)
+    if total == 0.0:
+        return value, value
+    degrees = total**2 / sum(v**2 / (R - 1) for v, R in zip(variances, numbers, strict=True))
+    half = student_t(1.0 - missed / 2, max(1, math.floor(degrees))) * math.sqrt(total)
+    return value - half, value + half
 
 
 def newcombe(value: float, m: int, n: int, missed: float) -> tuple[float, float]:

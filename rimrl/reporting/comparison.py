@@ -16,6 +16,7 @@ from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import (
     Estimate,
     Floats,
+    difference,
     generalisation_gap,
     interquartile_mean,
     interval,
@@ -41,6 +42,9 @@ class Summary:
             either is missing.
         improvement: Probability that a run beats one of the reference on held-out splits, or on all where none is held
             out; None for the reference itself.
+        differences: How much higher its interquartile mean is than the reference's, on each split; of the reference
+            itself none.
+        difference: The same on held-out splits together, or on all where none is held out; None for the reference.
     """
 
     group: Group
@@ -51,6 +55,8 @@ class Summary:
     optimality_gap: Estimate | None
     gap: Estimate | None
     improvement: Estimate | None
+    differences: dict[str, Estimate]
+    difference: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,8 @@ class Comparison:
             "optimality_gap": _to_json(summary.optimality_gap),
             "generalisation_gap": _to_json(summary.gap),
             "probability_of_improvement": _to_json(summary.improvement),
+            "differences": {name: _to_json(estimate) for name, estimate in summary.differences.items()},
+            "held_out_difference": _to_json(summary.difference),
         }
 
 
@@ -187,14 +195,17 @@ def _summary(group: Group, reference: Group, metric: Metric, trained: list[str],
         if trained:
             of_held_out["gap"] = generalisation_gap(sign * group.scores(trained, metric).mean(axis=1), sign * scores)
     compared = held_out or trained
-    improvement = (
-        None
-        if group is reference
-        else probability_of_improvement(
-            sign * group.scores(compared, metric), sign * reference.scores(compared, metric)
-        )
+    improvement: Estimate | None = None
+    against: dict[str, Estimate] = {}
+    together: Estimate | None = None
+    if group is not reference:
+        ours, theirs = group.scores(compared, metric), reference.scores(compared, metric)
+        improvement = probability_of_improvement(sign * ours, sign * theirs)
+        together = difference(ours, theirs)
+        against = {name: difference(group.scores([name], metric), reference.scores([name], metric)) for name in splits}
+    return Summary(
+        group=group, splits=splits, improvement=improvement, differences=against, difference=together, **of_held_out
     )
-    return Summary(group=group, splits=splits, improvement=improvement, **of_held_out)
 
 
 def _possible(estimate: Estimate, metric: Metric) -> Estimate:

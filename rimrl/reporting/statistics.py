@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rimrl.errors import UsageError, unknown_name
-from rimrl.reporting.bootstrap import bounds, draw, newcombe, percentile, resampled
+from rimrl.reporting.bootstrap import bounds, draw, newcombe, percentile, resampled, welch
 
 Floats = NDArray[np.float64]
 Aggregate = Callable[[Floats], Floats]
@@ -347,6 +347,48 @@ def probability_of_improvement(
         resampled(theirs, draw(len(theirs), strata, resamples, seed + 1)),
     )
     return Estimate(value, *percentile(replicates, 1.0 - confidence))
+
+
+def difference(
+    scores: ArrayLike,
+    reference: ArrayLike,
+    aggregate: Aggregate = interquartile_mean,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """How much higher an aggregate is than that of a reference whose runs are others, with an interval.
+
+    Each side has the standard error that `interval` reads from its bootstrap, ``s = sqrt(R / (R - 1)) sd``. The
+    interval is Welch's: Student's t times ``sqrt(s^2 + s'^2)``, with the degrees of freedom of Welch and Satterthwaite,
+    rounded down.
+
+    Args:
+        scores: [R, M].
+        reference: [R', M]: the same tasks.
+        aggregate: As for `interval`.
+        confidence: As for `interval`.
+        resamples: As for `interval`.
+        seed: As for `interval`.
+
+    Returns:
+        The estimate; without an interval if either side has one run only.
+
+    Raises:
+        UsageError: As `interval`, and if the tasks are not as many.
+    """
+    sides = [_checked(scores), _checked(reference)]
+    if sides[0].shape[1] != sides[1].shape[1]:
+        raise UsageError(f"scores of {sides[0].shape[1]} and of {sides[1].shape[1]} tasks do not compare")
+    ours, theirs = (float(aggregate(side)) for side in sides)
+    if min(map(len, sides)) < 2:
+        return Estimate(ours - theirs)
+    variances = []
+    for number, side in enumerate(sides):
+        R = len(side)
+        replicates = aggregate(resampled(side, draw(R, 1, resamples, seed + number)))
+        variances.append(R / (R - 1) * float(replicates.var()))
+    return Estimate(ours - theirs, *welch(ours - theirs, variances, [len(side) for side in sides], 1.0 - confidence))
 
 
 def is_certain(scores: ArrayLike) -> bool:

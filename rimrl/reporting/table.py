@@ -71,9 +71,13 @@ def group_table(comparison: Comparison) -> Table:
         if comparison.trained:
             rows.append(("generalisation gap", lambda summary: summary.gap))
     if len(comparison.summaries) > 1:
+        rows.append(("difference", lambda summary: summary.difference))
         rows.append(("probability of improvement", lambda summary: summary.improvement))
         where = "on held-out splits " if comparison.held_out else ""
-        table.caption = f"Improvement: how likely a run does better {where}than a run of {comparison.reference}."
+        table.caption = (
+            f"Difference: how much higher the interquartile mean is {where}than that of {comparison.reference}. "
+            f"Improvement: how likely a run does better {where}than a run of {comparison.reference}."
+        )
         table.caption_justify = "left"
     for label, of in rows:
         add(label, [_estimate(of(summary), metric) for summary in comparison.summaries])

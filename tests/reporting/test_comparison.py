@@ -19,7 +19,7 @@ from rimrl.reporting.comparison import Comparison, compare
 from rimrl.reporting.group_plots import learning_curves, save_groups
 from rimrl.reporting.groups import METRICS, group_runs
 from rimrl.reporting.results import read_runs
-from rimrl.reporting.statistics import Estimate, interval
+from rimrl.reporting.statistics import Estimate, difference, interval
 from rimrl.reporting.table import group_table
 from tests.commands import read_json
 from tests.reporting.results import split, write_run
@@ -68,6 +68,12 @@ def test_numbers_are_those_of_the_statistics(both: list[Path]) -> None:
     pairs = [(y > x) + (y == x) / 2 for m in (1, 2) for x in RATES[:, m] for y in RATES[:3, m] - 0.25]
     assert lstm.improvement is not None
     assert lstm.improvement.value == pytest.approx(np.mean(pairs))
+    assert (rim.differences, rim.difference) == ({}, None)
+    assert lstm.differences == {
+        name: difference(RATES[:3, [column]] - 0.25, RATES[:, [column]]) for column, name in enumerate(SPLITS)
+    }
+    assert lstm.difference is not None
+    assert lstm.difference.value == pytest.approx(np.mean([0.45, 0.25, 0.25, 0.45]) - rim.held_out.value)
     assert comparison.remarks == []
 
 
@@ -121,6 +127,7 @@ def test_the_table_shows_the_numbers(both: list[Path]) -> None:
     assert shown["new (held out)"] == [cell(rim.splits["new"]), cell(lstm.splits["new"])]
     assert shown["held-out splits together"] == [cell(rim.held_out), cell(lstm.held_out)]
     assert shown["generalisation gap"] == [cell(rim.gap), cell(lstm.gap)]
+    assert shown["difference"] == ["-", cell(lstm.difference)]
     assert shown["probability of improvement"] == ["-", cell(lstm.improvement)]
     assert shown["runs"] == ["4", "3"]
 

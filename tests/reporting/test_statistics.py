@@ -18,6 +18,7 @@ from rimrl.reporting.statistics import (
     Estimate,
     Method,
     curve,
+    difference,
     generalisation_gap,
     improvement,
     interquartile_mean,
@@ -195,6 +196,39 @@ def test_the_gap_covers_95_percent_and_is_paired_within_runs() -> None:
     assert np.mean([gap.low <= 0.3 <= gap.high for gap in gaps]) == pytest.approx(0.95, abs=0.02)
     # Runs differ by about 1, their gaps by 0.1.
     assert np.mean([_width(gap) for gap in gaps]) < 0.3
+
+
+def test_the_difference_of_two_means_is_welchs() -> None:
+    """Welch (1947): Student's problem where the variances differ."""
+    rng = np.random.default_rng(4)
+    ours, theirs = rng.normal(1.0, 1.0, (5, 1)), rng.normal(0.0, 3.0, (8, 1))
+    squared = np.array([ours.var(ddof=1) / 5, theirs.var(ddof=1) / 8])
+    degrees = int(squared.sum() ** 2 / (squared**2 / [4, 7]).sum())
+    half = student_t(0.975, degrees) * math.sqrt(squared.sum())
+    value = float(ours.mean() - theirs.mean())
+    found = difference(ours, theirs, mean, resamples=200_000)
+    assert found.value == pytest.approx(value)
+    assert (found.low, found.high) == pytest.approx((value - half, value + half), abs=0.01 * half)
+    back = difference(theirs, ours, mean, resamples=200_000)
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=0.02 * half)
+
+
+@pytest.mark.parametrize(("R", "other"), [(5, 5), (10, 5), (10, 10)])
+def test_differences_of_interquartile_means_cover_95_percent(R: int, other: int) -> None:
+    rng = np.random.default_rng(5)
+    ours = correlated(rng, 1000, R, 1, 0.0) + 0.5
+    theirs = 2.0 * correlated(rng, 1000, other, 1, 0.0)
+    found = [difference(a, b, resamples=400) for a, b in zip(ours, theirs, strict=True)]
+    assert 0.94 <= np.mean([each.low <= 0.5 <= each.high for each in found]) <= 0.985
+
+
+def test_a_difference_to_one_run_has_no_interval() -> None:
+    found = difference([[0.5], [0.7]], [[0.25]])
+    assert found.value == pytest.approx(0.35)
+    assert not found.has_interval
+    assert difference([[0.5], [0.5]], [[0.25], [0.25]]) == Estimate(0.25, 0.25, 0.25)
+    with pytest.raises(UsageError, match="1 and of 2 tasks"):
+        difference([[0.5]], [[0.5, 0.5]])
 
 
 # -- properties --------------------------------------------------------------------------------------------------------
