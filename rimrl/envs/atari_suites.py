@@ -6,30 +6,14 @@ families imports no environment; a suite of ``modes`` asks ale-py what the game 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
-from types import MappingProxyType
 from typing import Any
 
 from rimrl.envs.atari_games import Game, find_game, flavours
-from rimrl.envs.splits import Split, Suite
+from rimrl.envs.splits import Split, Suite, SuiteFamily
 from rimrl.errors import UsageError
 
 STICKY_PROBABILITY = 0.25
-
-
-@dataclass(frozen=True)
-class SuiteFamily:
-    """Suites that differ in their game alone.
-
-    Attributes:
-        outline: What each of them is, with ``<Game>`` for the game and ``<N>`` for numbers that the game decides.
-        make: Makes the suite of one game.
-    """
-
-    outline: Suite
-    make: Callable[[Game], Suite]
 
 
 def _modes_split(game: Game, name: str, what: str, **env_kwargs: int) -> Split:
@@ -84,39 +68,27 @@ def _sticky(game: str) -> Suite:
 
 _ANY_GAME = Game("<Game>", "")
 
-FAMILIES: Mapping[str, SuiteFamily] = MappingProxyType(
-    {
-        "modes": SuiteFamily(
-            Suite(
-                "modes/<Game>",
-                "An Atari game in the mode and difficulty it starts with; held-out splits change one of them.",
-                (
-                    _modes_split(_ANY_GAME, "train", "The mode and difficulty that the game starts with."),
-                    _modes_split(
-                        _ANY_GAME, "difficulty_<N>", "Each other difficulty, in the mode of training.", difficulty=1
-                    ),
-                    _modes_split(_ANY_GAME, "mode_<N>", "Each other mode, at the difficulty of training.", mode=1),
+FAMILIES = (
+    SuiteFamily(
+        Suite(
+            "modes/<Game>",
+            "An Atari game in the mode and difficulty it starts with; held-out splits change one of them.",
+            (
+                _modes_split(_ANY_GAME, "train", "The mode and difficulty that the game starts with."),
+                _modes_split(
+                    _ANY_GAME, "difficulty_<N>", "Each other difficulty, in the mode of training.", difficulty=1
                 ),
+                _modes_split(_ANY_GAME, "mode_<N>", "Each other mode, at the difficulty of training.", mode=1),
             ),
-            _modes,
         ),
-        "sticky": SuiteFamily(_sticky("<Game>"), lambda game: _sticky(game.name)),
-    }
+        "game",
+        "Pong",
+        lambda name: _modes(find_game(name, where=f"suite 'modes/{name}'")),
+    ),
+    SuiteFamily(
+        _sticky("<Game>"),
+        "game",
+        "Pong",
+        lambda name: _sticky(find_game(name, where=f"suite 'sticky/{name}'").name),
+    ),
 )
-
-
-def is_atari_suite(name: str) -> bool:
-    """Tell whether a name belongs to a family, whatever the game."""
-    return name.partition("/")[0] in FAMILIES
-
-
-def atari_suite(name: str) -> Suite:
-    """Return the suite called `name`, such as ``modes/Pong`` or ``sticky/space_invaders``.
-
-    Raises:
-        UsageError: If there is no such game (names the nearest), no game is named, or the game has nothing to hold out.
-    """
-    family, _, game = name.partition("/")
-    if not game:
-        raise UsageError(f"suite {family!r} needs a game, as in '{family}/Pong'")
-    return FAMILIES[family].make(find_game(game, where=f"suite {name!r}"))

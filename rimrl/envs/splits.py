@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from rimrl.errors import unknown_name
+from rimrl.errors import UsageError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,14 @@ class Suite:
         memoryless: Success of the feed-forward control on the training split, for suites in which it came within 0.1 of
             the best core (docs/results/generalisation.md): they hardly ask for memory. None for all others, those
             without results among them.
+        left_out: Splits that one could expect here, and for each of them why it cannot be one.
     """
 
     name: str
     description: str
     splits: tuple[Split, ...]
     memoryless: float | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def train(self) -> Split:
@@ -69,9 +71,44 @@ class Suite:
         """Return the split called `name`.
 
         Raises:
-            UsageError: If the suite has no such split; names the nearest one.
+            UsageError: If the suite has no such split; says why, or names the nearest one.
         """
         for split in self.splits:
             if split.name == name:
                 return split
+        if name in self.left_out:
+            raise UsageError(f"suite {self.name!r} has no split {name!r}: {self.left_out[name]}")
         raise unknown_name("split", name, [split.name for split in self.splits], where=f"suite {self.name!r}")
+
+
+@dataclass(frozen=True)
+class SuiteFamily:
+    """Suites that differ in one name alone, such as that of the game: ``modes/<Game>``.
+
+    Attributes:
+        outline: What each of them is, with a placeholder for the name.
+        member: What the name is that takes its place, such as ``"game"``.
+        example: One such name.
+        make: Makes the suite of a name, in any spelling.
+    """
+
+    outline: Suite
+    member: str
+    example: str
+    make: Callable[[str], Suite]
+
+    @property
+    def name(self) -> str:
+        """What stands before the ``/``."""
+        return self.outline.name.partition("/")[0]
+
+    def suite(self, member: str) -> Suite:
+        """Return the suite of one name.
+
+        Raises:
+            UsageError: If none is given, there is none of that name (names the nearest), or it has nothing to hold out.
+        """
+        if not member:
+            article = "an" if self.member[0] in "aeiou" else "a"
+            raise UsageError(f"suite {self.name!r} needs {article} {self.member}, as in '{self.name}/{self.example}'")
+        return self.make(member)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rimrl.envs.splits import Split, Suite
+from rimrl.envs import atari_suites, popgym_suites
+from rimrl.envs.splits import Split, Suite, SuiteFamily
 from rimrl.errors import unknown_name
 
 # Every number of the object-picking task, here so that it can be tuned in one place.
@@ -232,28 +233,29 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
     {suite.name: suite for suite in (DISTRACTORS, MULTIROOM, MEMORY, RECALL, TMAZE, GOTO_LOCAL, UNLOCK, LAYOUTS)}
 )
 
+FAMILIES: Mapping[str, SuiteFamily] = MappingProxyType(
+    {family.name: family for family in (*atari_suites.FAMILIES, *popgym_suites.FAMILIES)}
+)
+
 
 def is_suite(name: str) -> bool:
-    """Tell whether `name` means a suite: one of `SUITES`, or one of a family that has a suite for every Atari game."""
-    from rimrl.envs.atari_suites import is_atari_suite  # noqa: PLC0415 (made of suites itself)
-
-    return name in SUITES or is_atari_suite(name)
+    """Tell whether `name` means a suite: one of `SUITES`, or one of a family such as ``modes/<Game>``."""
+    return name in SUITES or name.partition("/")[0] in FAMILIES
 
 
 def get_suite(name: str) -> Suite:
-    """Return the suite called `name`; the only way to those of Atari games.
+    """Return the suite called `name`; the only way to those of families.
 
     Args:
-        name: One of `SUITES`, or ``modes/<Game>`` or ``sticky/<Game>`` (`rimrl.envs.atari_suites`) with a game of
-            ale-py, in any spelling.
+        name: One of `SUITES`; ``modes/<Game>`` or ``sticky/<Game>`` (`rimrl.envs.atari_suites`) with a game of ale-py,
+            or ``popgym/<Env>`` (`rimrl.envs.popgym_suites`), in any spelling.
 
     Raises:
-        UsageError: If there is no such suite or game; names the nearest one.
+        UsageError: If there is no such suite, game or environment; names the nearest one.
     """
-    from rimrl.envs.atari_suites import atari_suite, is_atari_suite  # noqa: PLC0415 (made of suites itself)
-
-    if is_atari_suite(name):
-        return atari_suite(name)
+    family, _, member = name.partition("/")
+    if family in FAMILIES:
+        return FAMILIES[family].suite(member)
     if name not in SUITES:
         raise unknown_name("suite", name, [suite.name for suite in listed_suites()])
     return SUITES[name]
@@ -261,6 +263,4 @@ def get_suite(name: str) -> Suite:
 
 def listed_suites() -> tuple[Suite, ...]:
     """All suites; a family stands once, as an outline named ``modes/<Game>``."""
-    from rimrl.envs.atari_suites import FAMILIES  # noqa: PLC0415 (made of suites itself)
-
     return (*SUITES.values(), *(family.outline for family in FAMILIES.values()))

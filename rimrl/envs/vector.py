@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rimrl.envs.atari_presets import with_preset
 from rimrl.envs.checks import check_at_least
+from rimrl.envs.popgym_suites import is_popgym
 from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import UsageError, unknown_name
 
@@ -42,7 +43,8 @@ def make_env(
 
     MiniGrid and BabyAI environments come with prepared observations (`rimrl.envs.minigrid.MiniGridObservation`);
     `gymnasium.make` gives them as MiniGrid made them. ``ALE/*-v5`` games come as stacked frames
-    (`rimrl.envs.atari.make_atari`), whole and with their true scores.
+    (`rimrl.envs.atari.make_atari`), whole and with their true scores; ``popgym-*`` ids as vectors that hold the
+    previous action (`rimrl.envs.popgym.make_popgym`).
 
     Args:
         id_or_suite: Name of a suite, such as ``"distractors"``, or a gymnasium id, such as ``"CartPole-v1"``.
@@ -51,13 +53,14 @@ def make_env(
             is the environment's own, for ``ALE/*-v5`` games the score; `make_vec_env` shows what it is clipped to.
         **env_kwargs: Arguments for the environment, over those of the split. MiniGrid environments also take those
             of `MiniGridObservation`, ``ALE/*-v5`` games those of `make_atari` and ``preset``
-            (`rimrl.envs.atari_presets`; ``"machado"`` by default).
+            (`rimrl.envs.atari_presets`; ``"machado"`` by default); ``popgym-*`` ids those of `make_popgym` alone.
 
     Returns:
         The environment.
 
     Raises:
-        UsageError: If there is no such suite, id, split, argument or preset; names the nearest one that exists.
+        UsageError: If there is no such suite, id, split, argument or preset; names the nearest one that exists. If
+            POPGym is needed and not installed.
 
     Example:
         >>> env = make_env("distractors", split="novel_shapes", num_distractors=5)
@@ -108,6 +111,8 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
     shows_minigrid = _entry_is_minigrid(spec)
     valid = _argument_names(spec)
     preparation = _preparation_arguments() if shows_minigrid else set()
+    if is_popgym(env_id):
+        valid = _popgym_arguments()
     if _is_atari(env_id) and valid is not None:
         valid = (valid | _ATARI_PREPARATION | {"preset"}) - {"obs_type"}
     if valid is not None:
@@ -118,6 +123,10 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
         from rimrl.envs.atari import make_atari  # noqa: PLC0415 (imports torch)
 
         return make_atari(env_id, **env_kwargs)
+    if is_popgym(env_id):
+        from rimrl.envs.popgym import make_popgym  # noqa: PLC0415 (of an extra)
+
+        return make_popgym(env_id, **env_kwargs)
     kwargs = dict(env_kwargs)
     prepare = {name: kwargs.pop(name) for name in preparation & kwargs.keys()}
     env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **kwargs)
@@ -314,6 +323,10 @@ def _find_spec(env_id: str) -> EnvSpec:
         import ale_py  # noqa: PLC0415 (registers its ids)
 
         gymnasium.register_envs(ale_py)
+    if is_popgym(env_id):
+        from rimrl.envs.popgym import register  # noqa: PLC0415 (of an extra)
+
+        register(env_id)
     if env_id not in gymnasium.registry:
         import minigrid  # noqa: F401, PLC0415 (registers its ids, and is slow to import)
     if env_id not in gymnasium.registry:
@@ -352,6 +365,13 @@ def _argument_names(spec: EnvSpec) -> set[str] | None:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return names - {"self"}
     return None
+
+
+def _popgym_arguments() -> set[str]:
+    """Those of POPGym's own constructors are left out: a difficulty is what its id says."""
+    from rimrl.envs.popgym import make_popgym  # noqa: PLC0415 (of an extra)
+
+    return set(inspect.signature(make_popgym).parameters) - {"env_id"}
 
 
 def _preparation_arguments() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--env.id distractor", ["unknown environment 'distractor'", "'distractors'"]),
         ("--env.id CartPole-v9", ["unknown environment", "'CartPole-v1'"]),
         ("--env.id RepeatPrevious-v0", ["unknown environment", "'rimrl/RepeatPrevious-v0'"]),
+        ("--env.id popgym/RepeatPrevius", ["unknown environment 'RepeatPrevius'", "did you mean 'RepeatPrevious'?"]),
         ("--env.id q", ["unknown environment 'q'", "suites: distractors, ", "rimrl list envs"]),
         ("--core.num_activ 2", ["unknown key 'core.num_activ'", "command line", "'core.num_active'"]),
         ("--agent.nsteps 2", ["unknown key 'agent.nsteps'", "'agent.n_steps'"]),
@@ -182,6 +184,12 @@ def test_overrides(override: str, named: list[str]) -> None:
 @pytest.mark.skipif(th.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there() -> None:
     refuse((*TRAIN, "--train.device", "cuda"), "train.device 'cuda' is not available", "'cpu'")
+
+
+@pytest.mark.parametrize("env_id", ["popgym/RepeatPrevious", "popgym-CountRecallHard-v0"])
+def test_an_extra_that_is_not_installed(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "popgym", None)
+    refuse((*TRAIN, "--env.id", env_id), "needs popgym: pip install 'rimrl[popgym]'")
 
 
 @pytest.mark.parametrize(

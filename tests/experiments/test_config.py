@@ -196,6 +196,8 @@ def test_a_shipped_file_opens_with_its_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(shipped_configs()))
 def test_a_shipped_configuration_trains(name: str, tmp_path: Path) -> None:
+    if name.startswith("popgym/"):
+        pytest.importorskip("popgym", reason="needs POPGym: pip install 'rimrl[popgym]'")
     config = load_config(name)
     few, n_steps = config.env.n_envs // 8, min(config.agent.n_steps, 16)
     steps = 2 * few * n_steps
@@ -210,10 +212,12 @@ def test_a_shipped_configuration_trains(name: str, tmp_path: Path) -> None:
     assert agent._n_updates == updates
 
 
-def test_shipped_configurations_differ_in_their_core_alone() -> None:
-    rim, lstm = load_config("distractors/rim"), load_config("distractors/lstm")
-    assert (rim.env, rim.agent, rim.train) == (lstm.env, lstm.agent, lstm.train)
-    assert rim.core.options["hidden_size"] == lstm.core.options["hidden_size"]
+@pytest.mark.parametrize("suite", ["distractors", "popgym/repeat_previous"])
+def test_shipped_configurations_differ_in_their_core_alone(suite: str) -> None:
+    rim, *others = (load_config(f"{suite}/{core}") for core in ("rim", "lstm", "gru"))
+    for other in others:
+        assert (rim.env, rim.agent, rim.train) == (other.env, other.agent, other.train)
+        assert rim.core.options["hidden_size"] == other.core.options["hidden_size"]
 
 
 def test_every_key_that_is_listed_can_be_set() -> None:
