@@ -44,17 +44,17 @@ class Suite:
         name: Name used in configurations and on the command line.
         description: One sentence.
         splits: All splits; exactly one of them is not held out.
+        left_out: Splits that one could expect here, and for each of them why it cannot be one.
         memoryless: Success of the feed-forward control on the training split, for suites in which it came within 0.1 of
             the best core (docs/results/generalisation.md): they hardly ask for memory. None for all others, those
             without results among them.
-        left_out: Splits that one could expect here, and for each of them why it cannot be one.
     """
 
     name: str
     description: str
     splits: tuple[Split, ...]
-    memoryless: float | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    memoryless: float | None = None
 
     @property
     def train(self) -> Split:
