@@ -145,7 +145,7 @@ class BRIMs(StepwiseCore):
         communication_dropout: float = 0.0,
         communication_top_k: int | None = None,
         learn_initial_state: bool = False,
-        initialization: str = "xavier",
+        initialization: str = "released",
         forget_bias: float | None = None,
         chrono: int | None = None,
     ) -> None:

@@ -109,8 +109,8 @@ class RigLSTM(StepwiseCore):
         hidden_selection: False: every unit's gates see all hidden vectors.
         soft_update: False: an active unit takes its new state as it is.
         learn_initial_state: Learn the state in which episodes start, instead of zeros. Default False.
-        initialization: Where learning starts, a name of `rimrl.cores.initialization.STARTS`. Default ``"xavier"``.
-            ``"released"`` is what the authors of RIM do in theirs.
+        initialization: Where learning starts, a name of `rimrl.cores.initialization.STARTS`. Default ``"released"``: as
+            the authors of RIM let theirs start.
         forget_bias: Bias of the forget gates at the start; None (default) for torch's draw.
         chrono: Draw those biases, and the negative for the input gates, for memories of up to this many steps
             (`rimrl.cores.initialization.GateBiases`). Default None.
@@ -168,7 +168,7 @@ class RigLSTM(StepwiseCore):
         hidden_selection: bool = True,
         soft_update: bool = True,
         learn_initial_state: bool = False,
-        initialization: str = "xavier",
+        initialization: str = "released",
         forget_bias: float | None = None,
         chrono: int | None = None,
     ) -> None:

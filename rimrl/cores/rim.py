@@ -83,9 +83,9 @@ class RIM(StepwiseCore):
         communication_top_k: Each unit and head reads only the k units it scores highest (end of Sec. 2.4). Default
             None: all.
         learn_initial_state: Learn the state in which episodes start, instead of zeros. Default False.
-        initialization: Where learning starts, a name of `rimrl.cores.initialization.STARTS`: ``"xavier"`` (default),
-            ``"small_scores"``, ``"released"`` (the authors' code) and others that differ from ``"xavier"`` in one
-            respect.
+        initialization: Where learning starts, a name of `rimrl.cores.initialization.STARTS`: ``"released"`` (default;
+            the authors' code: attention matrices of standard deviation 0.01), ``"xavier"``, or one of those that differ
+            from ``"xavier"`` in one respect.
         forget_bias: Bias of the forget gates (``dynamics="gru"``: of the update gates) at the start; None (default)
             for torch's draw.
         chrono: Draw those biases for memories of up to this many steps (`rimrl.cores.initialization.GateBiases`).
@@ -146,7 +146,7 @@ class RIM(StepwiseCore):
         communication_dropout: float = 0.0,
         communication_top_k: int | None = None,
         learn_initial_state: bool = False,
-        initialization: str = "xavier",
+        initialization: str = "released",
         forget_bias: float | None = None,
         chrono: int | None = None,
     ) -> None:
