@@ -51,7 +51,8 @@ class RecallEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Termination
 
-    After 2 k + d steps. On the last one ``info["is_success"]`` says whether all answers were right.
+    After 2 k + d steps. On the last one ``info["is_success"]`` says whether all answers were right. On every step
+    ``info["event"]`` says what was acted upon: ``"cue"``, ``"distractor"``, ``"blank"`` or ``"marker"``.
 
     ## Arguments
 
@@ -137,11 +138,21 @@ class RecallEnv(gymnasium.Env[Observation, np.int64]):
         end = len(self._shown) - 1
         asked = self._time - (end - self.num_cues)  # the cue that the marker asks for; negative before the first
         right = asked >= 0 and int(action) == self._cues[asked]
+        info: dict[str, Any] = {"event": self._event()}
         self._num_right += right
         self._time += 1
         ended = self._time == end
-        info = {"is_success": self._num_right == self.num_cues} if ended else {}
+        if ended:
+            info["is_success"] = self._num_right == self.num_cues
         return self._shown[self._time].copy(), right / self.num_cues, ended, False, info
+
+    def _event(self) -> str:
+        """What the observation that is acted upon shows."""
+        if self._time < self.num_cues:
+            return "cue"
+        if self._time >= len(self._shown) - 1 - self.num_cues:
+            return "marker"
+        return "distractor" if self._shown[self._time].any() else "blank"
 
 
 def _check_shown(shown: Sequence[int], num_distractors: int, probability: float) -> None:

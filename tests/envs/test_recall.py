@@ -226,3 +226,19 @@ def test_unknown_action_is_refused() -> None:
     env.reset(seed=0)
     with pytest.raises(UsageError, match="unknown action 4; valid: 0 to 3"):
         env.step(np.int64(4))
+
+
+def test_every_step_says_what_was_acted_upon() -> None:
+    """Read off the observation: which block of channels its one is in."""
+    env = RecallEnv(min_delay=5, max_delay=9)
+    met = set()
+    for seed in range(20):
+        obs, _ = env.reset(seed=seed)
+        ended = False
+        while not ended:
+            blocks = np.split(obs, [A, A + D])
+            shown = [name for name, block in zip(("cue", "distractor", "marker"), blocks, strict=True) if block.any()]
+            obs, _, ended, _, info = env.step(np.int64(0))
+            assert [info["event"]] == (shown or ["blank"])
+            met.add(info["event"])
+    assert met == {"cue", "distractor", "blank", "marker"}
