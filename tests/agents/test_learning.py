@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "communication_heads": 2,
         "communication_key_size": 8,
         "communication_value_size": 8,
+        "initialization": "xavier",
     },
     "riglstm": {
         "num_units": 4,
@@ -39,6 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "num_views": 4,
         "view_size": 32,
         "key_size": 16,
+        "initialization": "xavier",
     },
     "brims": {
         "num_layers": 2,
@@ -51,6 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "communication_heads": 2,
         "communication_key_size": 8,
         "communication_value_size": 8,
+        "initialization": "xavier",
     },
     "grid_lstm": {"num_units": 4, "unit_size": 16},
     "rmc": {"num_slots": 2, "slot_size": 32, "num_heads": 2},
@@ -59,7 +62,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gru": {"hidden_size": 64},
     "feedforward": {"hidden_size": 64},
 }
-"""Small networks, for speed. A core that is missing here learns with its own defaults."""
+"""Small networks, for speed. A core that is missing here learns with its own defaults.
+
+Probes show one number, which values of the default initialisation make so quiet that agents need longer than `Effort`.
+"""
 
 NET_ARCH: dict[str, list[int]] = {"entnet": [64]}
 """Hidden layers after the core. EntNet's slots are normalised and have no output map, unlike every other core's."""
