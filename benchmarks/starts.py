@@ -164,7 +164,7 @@ def main() -> None:
     rows = (
         trained(asked.runs, asked.steps)
         if asked.runs
-        else untrained(asked.suites, asked.cores, asked.seeds, asked.steps)
+        else untrained(asked.suites, asked.cores, asked.seeds, asked.steps, asked.learn)
     )
     print("| suite | core | initialization | " + " | ".join(COLUMNS) + " |")
     print("| --- | --- | --- |" + " ---: |" * len(COLUMNS))
