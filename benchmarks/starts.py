@@ -23,6 +23,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -53,7 +54,8 @@ def measure(policy: RecurrentCorePolicy, env: VecEnv, steps: int) -> dict[str, f
     figures: defaultdict[str, list[float]] = defaultdict(list)
     active, continues = [], []
     policy.set_training_mode(False)
-    obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
+    state, starts = None, np.ones(env.num_envs, dtype=bool)
+    obs: Any = env.reset()
     for _ in range(steps):
         with th.no_grad():
             features = policy.extract_features(policy.obs_to_tensor(obs)[0], policy.pi_features_extractor)
@@ -89,7 +91,8 @@ def relearned(agent: RecurrentPPO | RecurrentA2C, env: VecEnv, timesteps: int, s
     """The column of that name: learn, and choose again."""
     policy = agent.policy
     assert isinstance(policy, RecurrentCorePolicy)
-    seen, begins = [env.reset()], [np.ones(env.num_envs, dtype=bool)]
+    seen: list[Any] = [env.reset()]
+    begins = [np.ones(env.num_envs, dtype=bool)]
     for _ in range(steps - 1):
         obs, _, starts, _ = env.step(np.array([env.action_space.sample() for _ in range(env.num_envs)]))
         seen.append(obs)
@@ -102,7 +105,8 @@ def relearned(agent: RecurrentPPO | RecurrentA2C, env: VecEnv, timesteps: int, s
             extracted = [policy.extract_features(obs, policy.pi_features_extractor) for obs in tensors]
             features = th.stack([each for each in extracted if isinstance(each, th.Tensor)])
             _, _, trace = policy.core(features, None, th.as_tensor(np.stack(begins)), return_trace=True)
-        return trace.active.numpy()
+        active: NDArray[np.bool_] = trace.active.numpy()
+        return active
 
     before = choices()
     agent.learn(timesteps)
