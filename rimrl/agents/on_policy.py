@@ -16,9 +16,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor
 
 from rimrl.agents.distributed import OtherRankError, Ranks
+from rimrl.agents.moves import Moves, moves_of
 from rimrl.agents.policies import RecurrentCorePolicy, SequenceEvaluation
 from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
 from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
@@ -64,6 +66,8 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     policy: RecurrentCorePolicy
     sequence_length: int | None
     autocast: Autocast | None = None
+    # Whose moves the agent has followed, and how many; None before it has played.
+    _seen_moves: tuple[Moves, int] | None = None
     # Of the calls of `learn` that this one continues; they are counted on in the log.
     iterations_before = 0
     ranks: Ranks | None = None
@@ -92,7 +96,14 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if self.env is None:
+            raise UsageError("the agent has no environment to learn in; pass one to `load`, or call `set_env`")
+        moves = moves_of(self.env)
+        if self._seen_moves is not None and self._seen_moves != (moves, moves.count):
+            self._last_obs = None  # someone else has played: SB3 resets the environments then
+        set_up = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._seen_moves = moves, moves.count
+        return set_up
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log; see SB3's `OnPolicyAlgorithm`."""
@@ -203,29 +214,32 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
                     actions_tensor, values, log_probs, next_states = self.policy(obs_tensor, states, episode_starts)
                 actions = actions_tensor.cpu().numpy()
                 clipped_actions = self._to_env_action(actions)
-                new_obs, rewards, dones, infos = env.step(clipped_actions)
-                self.num_timesteps += steps_at_once
-                callback.update_locals(locals())
-                if not callback.on_step() or (self.ranks is not None and self.ranks.called_off()):
-                    return False
-                if episodes is None:
-                    self._update_info_buffer(infos, dones)
-                else:
-                    episodes += _ended(n_steps, infos, dones)
+                new_obs, rewards, dones, infos = self._moved(env, clipped_actions)
+                try:
+                    self.num_timesteps += steps_at_once
+                    callback.update_locals(locals())
+                    if not callback.on_step() or (self.ranks is not None and self.ranks.called_off()):
+                        return False
+                    if episodes is None:
+                        self._update_info_buffer(infos, dones)
+                    else:
+                        episodes += _ended(n_steps, infos, dones)
 
-                cuts += _cut_by_time(n_steps, dones, infos, next_states)
-                rollout_buffer.add(
-                    None,
-                    actions,
-                    rewards,
-                    self._last_episode_starts,  # type: ignore[arg-type]
-                    values,
-                    log_probs,
-                    states,
-                )
-                self._last_obs = new_obs  # type: ignore[assignment]
-                self._last_episode_starts = dones
-                self._last_states = states = next_states
+                    cuts += _cut_by_time(n_steps, dones, infos, next_states)
+                    rollout_buffer.add(
+                        None,
+                        actions,
+                        rewards,
+                        self._last_episode_starts,  # type: ignore[arg-type]
+                        values,
+                        log_probs,
+                        states,
+                    )
+                finally:
+                    # However the rollout ends, the environments are here now.
+                    self._last_obs = new_obs  # type: ignore[assignment]
+                    self._last_episode_starts = dones
+                    self._last_states = states = next_states
 
             self._bootstrap(rollout_buffer, cuts)
             values = self._value_of(obs_as_tensor(new_obs, self.device), states.vf, dones)  # type: ignore[arg-type]
@@ -233,6 +247,34 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._refuse_nan(rollout_buffer)
         callback.update_locals(locals())
         return True
+
+    def _moved(self, env: VecEnv, actions: np.ndarray[Any, Any]) -> VecEnvStepReturn:
+        """Step the environments.
+
+        Raises:
+            UsageError: If someone else has stepped or reset them since the last step.
+        """
+        moves, seen = self._followed(env)
+        if moves.count != seen:
+            self._last_obs = None
+            raise UsageError(
+                "the training environment was stepped or reset by something else during a rollout; give callbacks "
+                "that play an environment of their own"
+            )
+        try:
+            step = env.step(actions)
+        except BaseException:
+            self._last_obs = None  # some environments may have moved: the next `learn` begins new episodes
+            raise
+        self._seen_moves = moves, moves.count
+        return step
+
+    def _followed(self, env: VecEnv) -> tuple[Moves, int]:
+        """The environments' counter, and where it stood when the agent saw them last."""
+        if self._seen_moves is None:
+            moves = moves_of(env)
+            self._seen_moves = moves, moves.count
+        return self._seen_moves
 
     def _refuse_nan(self, rollout_buffer: SequenceRolloutBuffer) -> None:
         """Stop where the policy has answered NaN: learning from it would spread it to every weight.
@@ -288,7 +330,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             return self.policy.predict_values(obs, state, starts)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_states", "ranks", "last_episodes"]
+        return [*super()._excluded_save_params(), "_last_states", "_seen_moves", "ranks", "last_episodes"]
 
     # -- what an update shares with other ranks -----------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,13 +111,18 @@ class SequenceRolloutBuffer(RolloutBuffer):
         Returns:
             The stored copy, on the device: what the policy should read.
         """
-        if self._stored_observations is None:
-            self._stored_observations = self._room_for(obs)
-        stored = self._stored_observations
-        if isinstance(stored, dict):
-            assert isinstance(obs, dict)
-            return {key: room[self.pos].copy_(th.as_tensor(obs[key])) for key, room in stored.items()}
-        return stored[self.pos].copy_(th.as_tensor(obs))
+        if isinstance(obs, dict):
+            assert isinstance(self.observation_space, spaces.Dict)
+            rooms = {} if self._stored_observations is None else self._stored_observations
+            assert isinstance(rooms, dict)
+            for key, value in obs.items():
+                rooms[key] = self._with_room(rooms.get(key), th.as_tensor(value), self.observation_space[key])
+            self._stored_observations = rooms
+            return {key: rooms[key][self.pos].copy_(th.as_tensor(value)) for key, value in obs.items()}
+        assert not isinstance(self._stored_observations, dict)
+        seen = th.as_tensor(obs)
+        room = self._stored_observations = self._with_room(self._stored_observations, seen, self.observation_space)
+        return room[self.pos].copy_(seen)
 
     def add(  # type: ignore[override]
         self,
@@ -166,7 +172,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
 
     @property
     def observations(self) -> Obs:  # type: ignore[override]
-        """``[n_steps, n_envs, ...]`` or a dict of such, in the dtype in which the policy saw them."""
+        """``[n_steps, n_envs, ...]`` or a dict of such, in the space's dtype or one that holds what was seen."""
         stored = self._stored_observations
         assert stored is not None, "the rollout is empty"
         if isinstance(stored, dict):
@@ -179,17 +185,22 @@ class SequenceRolloutBuffer(RolloutBuffer):
         assert self._stored_observations is not None, "the rollout is empty"
         return self._stored_observations
 
-    def _room_for(self, obs: Obs) -> TensorObs:
-        # The dtype is the observation's, not the space's: VecNormalize makes floats of bytes.
-        if isinstance(obs, dict):
-            return {key: self._room_like(th.as_tensor(value)) for key, value in obs.items()}
-        return self._room_like(th.as_tensor(obs))
+    def _with_room(self, room: Tensor | None, obs: Tensor, space: spaces.Space[Any]) -> Tensor:
+        """The storage of one part of the observations, in a dtype that holds ``obs`` as well as all before it."""
+        if room is None:
+            return self._room_like(obs, _storage_dtype(_dtype_of(space, obs), obs.dtype))
+        dtype = room.dtype if obs.dtype == room.dtype else _storage_dtype(room.dtype, obs.dtype)
+        if dtype == room.dtype:
+            return room
+        wider = self._room_like(obs, dtype)
+        wider[: self.pos] = room[: self.pos]
+        return wider
 
-    def _room_like(self, obs: Tensor) -> Tensor:
+    def _room_like(self, obs: Tensor, dtype: th.dtype) -> Tensor:
         """Room for all steps; on the CPU laid out in memory as the observation is, which makes every copy plain."""
         order = _memory_order(obs[0], offset=1) if self.device.type == "cpu" else list(range(1, obs.dim()))
         shape = (self.buffer_size, obs.shape[0], *(obs.shape[axis] for axis in order))
-        room = th.empty(shape, dtype=obs.dtype, device=self.device)
+        room = th.empty(shape, dtype=dtype, device=self.device)
         return room.permute(0, 1, *(2 + order.index(axis) for axis in range(1, obs.dim())))
 
     @property
@@ -262,6 +273,23 @@ def _concatenate(states: list[RNNStates]) -> RNNStates:
         return th.cat([state[part][of] for state in states], dim=1)
 
     return RNNStates((joined(0, 0), joined(0, 1)), (joined(1, 0), joined(1, 1)))
+
+
+def _dtype_of(space: spaces.Space[Any], obs: Tensor) -> th.dtype:
+    return obs.dtype if space.dtype is None else th.as_tensor(np.zeros(0, space.dtype)).dtype
+
+
+@cache
+def _storage_dtype(room: th.dtype, obs: th.dtype) -> th.dtype:
+    """What holds both without loss for the network, which reads float32.
+
+    A space does not bind its environment: `VecNormalize` makes floats of bytes, `SubprocVecEnv` passes on what a
+    step returned, and the first observation may be of another dtype than the second.
+    """
+    both = np.result_type(*(th.zeros(0, dtype=dtype).numpy().dtype for dtype in (room, obs)))
+    if both == np.float64 and room != th.float64:
+        return th.float32
+    return th.as_tensor(np.zeros(0, both)).dtype
 
 
 def _memory_order(x: Tensor, offset: int = 0) -> list[int]:

@@ -210,7 +210,7 @@ def _seen(agent: Agent, tensors: Mapping[str, Tensor], layout: Fields) -> tuple[
         if stored is None or sorted(order) != list(range(len(shape))) or stored.dim() != len(shape):
             raise DamagedError(f"the last observation {name} does not fit")
         array = stored.numpy().transpose(np.argsort(order))
-        if array.shape != shape or not np.can_cast(array.dtype, part.dtype or array.dtype, "same_kind"):
+        if array.shape != shape or array.dtype.kind not in "biuf":
             raise DamagedError(f"the last observation {name} is {array.dtype} {array.shape}, and should be {shape}")
         observation[name] = array
     starts = fitting(tensors, "episode_starts", th.zeros(agent.n_envs, dtype=th.bool)).numpy().copy()

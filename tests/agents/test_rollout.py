@@ -198,6 +198,23 @@ def test_observations_keep_their_dtype(dtype: type[Any]) -> None:
         np.testing.assert_array_equal(batch.observations[..., 1, 2], marks_of(batch))
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.uint8, np.int64])
+def test_no_observation_is_cut_to_the_dtype_of_the_first(dtype: type[Any], nested: bool) -> None:
+    """A reset that returns whole numbers, then floats, then more than a byte holds."""
+    seen = [np.array([[1, 2]]), np.array([[0.25, 0.5]]), np.array([[3, 70_000]]), np.array([[4, 5]], dtype=np.uint8)]
+    box = spaces.Box(0, 200, (2,), dtype)
+    buffer = SequenceRolloutBuffer(len(seen), spaces.Dict({"x": box}) if nested else box, DISCRETE, "cpu", n_envs=1)
+    for obs in seen:
+        read = buffer.observe({"x": obs} if nested else obs)
+        np.testing.assert_array_equal(read["x"] if isinstance(read, dict) else read, obs)
+        zero = np.zeros(1)
+        buffer.add(None, zero.astype(np.int64), zero, zero, th.zeros(1, 1), th.zeros(1), states_of(0))
+    (batch,) = buffer.get()
+    kept = batch.observations["x"] if isinstance(batch.observations, dict) else batch.observations
+    np.testing.assert_array_equal(kept, np.stack(seen))
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_dict_observations(length: int) -> None:
     space = spaces.Dict(

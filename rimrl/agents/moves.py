@@ -1,0 +1,57 @@
+"""Counts what happens to an agent's environments, so that play by someone else does not go unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+_ATTRIBUTE = "_rimrl_moves"
+
+
+class Moves:
+    """How often the environments of a vector were stepped or reset, whoever did it.
+
+    Attributes:
+        count: Calls so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class _Counted:
+    """A method that counts its calls; a class, so that a copied environment gets a copy bound to itself."""
+
+    def __init__(self, moves: Moves, method: Callable[..., Any]) -> None:
+        self.moves = moves
+        self.method = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.moves.count += 1
+        return self.method(*args, **kwargs)
+
+
+def moves_of(env: VecEnv) -> Moves:
+    """The counter of a vector's environments; it is attached at the first call.
+
+    In a `DummyVecEnv` each environment is counted, because its owner may hold it without the vector. Anything else is
+    counted as a whole. Environments that take no attributes are not counted.
+
+    Args:
+        env: The vector, wrapped or not.
+    """
+    innermost = env.unwrapped
+    known = getattr(innermost, _ATTRIBUTE, None)
+    if isinstance(known, Moves):
+        return known
+    moves = Moves()
+    movers = [each.unwrapped for each in innermost.envs] if isinstance(innermost, DummyVecEnv) else [innermost]
+    for mover in movers:
+        for name in ("reset", "step" if isinstance(innermost, DummyVecEnv) else "step_async"):
+            with suppress(AttributeError, TypeError):
+                setattr(mover, name, _Counted(moves, getattr(mover, name)))
+    setattr(innermost, _ATTRIBUTE, moves)
+    return moves
