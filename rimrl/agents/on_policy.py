@@ -25,6 +25,7 @@ from rimrl.agents.policies import RecurrentCorePolicy, SequenceEvaluation
 from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
 from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
 from rimrl.cores.base import CoreTrace
+from rimrl.cores.options import plain
 from rimrl.errors import UsageError
 from rimrl.usage import collapse, worst_share
 
@@ -74,6 +75,9 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     last_episodes: Sequence[dict[str, Any]] = ()
 
     def _setup_model(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic) or name == "policy_kwargs":
+                setattr(self, name, plain(value))
         self._checked_sequence_length()
         if not issubclass(self.policy_class, RecurrentCorePolicy):
             raise UsageError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
@@ -206,6 +208,16 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             for module in self._frozen_modules():
                 module.requires_grad_(False)
             self.train(self.training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RecurrentCorePolicy:
+        """Copy the policy; its last distribution, which may still hang in the graph of a loss, is copied detached."""
+        for tensor in _tensors_in(self.action_dist):
+            if tensor.grad_fn is not None:
+                memo[id(tensor)] = tensor.detach().clone()
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(deepcopy(self.__dict__, memo))
+        return twin
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Make an extractor; for a progressive trunk, one of two columns."""
@@ -591,3 +603,13 @@ def _to_sequences(batch: Tensor, n_seq: int) -> Tensor:
 def _to_batch(sequences: Tensor) -> Tensor:
     """The inverse of `_to_sequences`."""
     return sequences.transpose(0, 1).flatten(0, 1)
+
+
+def _tensors_in(distribution: object) -> Iterator[Tensor]:
+    """Tensors that one of SB3's distributions holds, also in torch's distributions within it."""
+    for value in vars(distribution).values():
+        if isinstance(value, Tensor):
+            yield value
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Distribution | th.distributions.Distribution):
+                yield from _tensors_in(part)

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from rimrl.cores.base import require_positive
 from rimrl.errors import UsageError
+
+
+def plain(value: Any) -> Any:
+    """Python's numbers for NumPy's, in lists, tuples and dictionaries, too: what tuners hand over is often NumPy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return value
 
 
 def require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

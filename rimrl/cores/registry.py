@@ -132,6 +132,8 @@ def make_core(core: str | type[RecurrentCore], input_size: int, **options: Any) 
         >>> make_core("rim", input_size=32, num_units=4, num_active=2, unit_size=16).hidden_size
         64
     """
+    from rimrl.cores.options import plain  # noqa: PLC0415 (imports torch)
+
     cls = core_class(core) if isinstance(core, str) else core
     known = core_options(cls)
     label = core if isinstance(core, str) else cls.__name__
@@ -139,6 +141,6 @@ def make_core(core: str | type[RecurrentCore], input_size: int, **options: Any) 
         if option not in known:
             raise unknown_name(f"option of core {label!r}", option, known)
     try:
-        return cls(input_size, **options)
+        return cls(plain(input_size), **plain(options))
     except UsageError as error:
         raise UsageError(f"core {label!r}: {error}") from None

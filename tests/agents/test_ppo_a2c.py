@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 import rimrl
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.rollout import SequenceRolloutBuffer
+from rimrl.errors import UsageError
 from tests.sb3.helpers import ACTION_SPACES, SMALL_RIM, assert_close, randomize, short_episodes
 
 N_STEPS, N_ENVS = 8, 3
@@ -386,3 +389,58 @@ def test_truncated_episodes_add_the_discounted_value_of_what_came_last() -> None
     model.learn(2 * ROLLOUT)
     assert len(bootstraps) > 2
     assert len({round(bootstrap, 6) for bootstrap in bootstraps}) > 2
+
+
+@pytest.mark.parametrize("algorithm", [rimrl.RecurrentPPO, rimrl.RecurrentA2C], ids=["ppo", "a2c"])
+@pytest.mark.parametrize(
+    ("actions", "options"), [("discrete", {}), ("multi_discrete", {}), ("box", {}), ("box", {"use_sde": True})]
+)
+def test_a_policy_that_has_learned_can_be_copied(algorithm: Any, actions: str, options: dict[str, Any]) -> None:
+    model = build(algorithm, actions=actions, **options)
+    model.learn(ROLLOUT)
+    twin = deepcopy(model.policy)
+    obs = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    expected, state = model.policy.predict(obs, deterministic=True)
+    found, state_of_twin = twin.predict(obs, deterministic=True)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(state_of_twin, state)
+    for parameter in twin.parameters():
+        parameter.data.zero_()
+    np.testing.assert_array_equal(model.policy.predict(obs, deterministic=True)[0], expected)
+
+
+def test_numbers_of_numpy_do_what_numbers_of_python_do() -> None:
+    def learned(kind: Any, real: Any) -> dict[str, Tensor]:
+        model = rimrl.RecurrentPPO(
+            "MlpPolicy",
+            short_episodes(2),
+            learning_rate=real(1e-2),
+            n_steps=kind(8),
+            batch_size=kind(8),
+            n_epochs=kind(2),
+            gamma=real(0.9),
+            clip_range=real(0.1),
+            sequence_length=kind(4),
+            policy_kwargs={
+                "core": "lstm",
+                "core_kwargs": {"hidden_size": kind(6), "forget_bias": real(1.0)},
+                "net_arch": [kind(5)],
+                "critic_gradient": real(0.5),
+            },
+            seed=kind(0),
+            device="cpu",
+        )
+        model.get_env().seed(0)
+        model.learn(16)
+        return dict(model.policy.state_dict())
+
+    expected = learned(int, float)
+    for name, weights in learned(np.int64, np.float64).items():
+        assert th.equal(weights, expected[name]), name
+
+
+def test_a_loaded_agent_without_an_environment_does_not_learn(tmp_path: Path) -> None:
+    model = build(rimrl.RecurrentPPO)
+    model.save(tmp_path / "model.zip")
+    with pytest.raises(UsageError, match="set_env"):
+        rimrl.load(tmp_path / "model.zip").learn(ROLLOUT)
