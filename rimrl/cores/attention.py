@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.initialization import Start
 from rimrl.cores.scan.messages import MessagePlan
 from rimrl.cores.units import normal_parameter, unit_linear
@@ -60,7 +61,7 @@ class InputRead(NamedTuple):
     attention: Tensor
 
 
-class InputAttention(nn.Module):
+class InputAttention(FixedOptions):
     """Top-down attention of N units over M input elements (RIM paper, Sec. 2.2, Eq. 1-3).
 
     ``competition="null"`` (paper, released copying code): every unit spreads its attention over a null element and the
@@ -74,6 +75,8 @@ class InputAttention(nn.Module):
         key: ``[M, I, H * dk]``, one matrix per input position, shared by the units (We).
         value: ``[M, I, H * dv]`` (Wv).
     """
+
+    fixed = frozenset({"heads", "competition"})
 
     def __init__(
         self,
@@ -117,13 +120,15 @@ class InputAttention(nn.Module):
         return InputRead(read.transpose(1, 2).flatten(2), priority, attention.transpose(1, 2))
 
 
-class FurtherElements(nn.Module):
+class FurtherElements(FixedOptions):
     """Input elements beside those of an `InputAttention`, of a width of their own, which the same units attend to.
 
     Attributes:
         key: ``[M, I, H * dk]``, one matrix per element.
         value: ``[M, I, H * dv]``.
     """
+
+    fixed = frozenset({"heads"})
 
     def __init__(
         self, num_inputs: int, input_size: int, *, heads: int, key_size: int, value_size: int, start: Start
@@ -169,7 +174,7 @@ def join_elements(encoded: tuple[Tensor, ...], further: tuple[Tensor, ...]) -> t
     return torch.cat([encoded[0], further[0]], dim=-1), torch.cat([encoded[1], further[1]], dim=-2)
 
 
-class UnitCommunication(nn.Module):
+class UnitCommunication(FixedOptions):
     """Units read each other's states by multi-head attention (RIM paper, Sec. 2.4, App. C.1).
 
     ``kind="gated"`` (released code): ``sigmoid(Wg o + bg) * tanh(dropout(Wf o + bf))``; ``kind="residual"`` (paper,
@@ -180,6 +185,8 @@ class UnitCommunication(nn.Module):
         project: ``H * dv`` to D (Wf, bf), shared by the units.
         gate: ``H * dv`` to D (Wg, bg), shared by the units; only for ``kind="gated"``.
     """
+
+    fixed = frozenset({"heads", "key_size", "sizes", "top_k", "gate"})
 
     def __init__(
         self,

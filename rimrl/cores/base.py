@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rimrl.cores.checks import as_flags, require_finite_output, require_like, require_tensor
+from rimrl.cores.fixed import FixedOptions
 from rimrl.errors import UsageError
 
 State: TypeAlias = tuple[Tensor, Tensor]
@@ -45,7 +46,7 @@ class CoreTrace:
     communication_attention: Tensor | None = None
 
 
-class RecurrentCore(nn.Module, ABC):
+class RecurrentCore(FixedOptions, ABC):
     """A recurrent network over ``[T, B, I]`` that can stand wherever `torch.nn.LSTM` stands.
 
     A new core subclasses this, or `rimrl.cores.stepwise.StepwiseCore` if it is written as one step after the other,
@@ -64,6 +65,8 @@ class RecurrentCore(nn.Module, ABC):
         units_per_layer: How many units of the trace belong to each layer that selects its own, one layer after the
             other; ``(num_units,)`` for all cores but BRIMs.
     """
+
+    fixed = frozenset({"input_size", "hidden_size", "num_layers", "num_units", "num_inputs"})
 
     supports_sets: ClassVar[bool] = False
     """Whether the core reads a set of input elements, ``[T, B, M, I]``."""

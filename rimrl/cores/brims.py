@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rimrl.cores.attention import Communication, Competition, FurtherElements, InputProjection, join_elements
 from rimrl.cores.base import State, require_positive
 from rimrl.cores.initialization import resolve_start
-from rimrl.cores.options import require_choice
+from rimrl.cores.options import plain, require_choice
 from rimrl.cores.rim import RIM, CommunicationReads, Dynamics
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.errors import UsageError
@@ -199,6 +199,26 @@ class BRIMs(StepwiseCore):
                 if input_attention
                 else InputProjection(1, width, value_size, start)
             )
+
+    @property
+    def num_active(self) -> list[int]:
+        """Active units of each layer; may be set, to one number for all or a list, for an ablation of a trained core.
+
+        Raises:
+            UsageError: For numbers that do not suit the layers.
+        """
+        return [layer.num_active for layer in self._rims()]
+
+    @num_active.setter
+    def num_active(self, value: int | list[int]) -> None:
+        before, active = self.num_active, _per_layer("num_active", plain(value), self.num_layers)
+        try:
+            for layer, k in zip(self._rims(), active, strict=True):
+                layer.num_active = k
+        except UsageError:
+            for layer, k in zip(self._rims(), before, strict=True):
+                layer.num_active = k
+            raise
 
     def initial_state(self, batch_size: int) -> State:
         """Zeros, or what each layer has learned; see `RecurrentCore.initial_state`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from rimrl.cores import scan
 from rimrl.cores.attention import top_k_mask, top_k_softmax
-from rimrl.cores.base import CoreTrace, State, require_positive
+from rimrl.cores.base import CoreTrace, RecurrentCore, State, require_positive
+from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.initialization import GateBiases, Start, resolve_start
 from rimrl.cores.options import (
+    plain,
     require_at_most,
     require_choice,
     require_switch,
@@ -149,6 +152,17 @@ class RigLSTM(StepwiseCore):
           ties.
     """
 
+    fixed = RecurrentCore.fixed | {
+        "unit_size",
+        "num_views",
+        "input_top_k",
+        "cell_selection",
+        "cell_selection_shared",
+        "input_selection",
+        "hidden_selection",
+        "soft_update",
+    }
+
     def __init__(
         self,
         input_size: int,
@@ -187,28 +201,28 @@ class RigLSTM(StepwiseCore):
         require_positive(num_views=num_views, view_size=view_size, key_size=key_size, hidden_value_size=value_size)
         self.unit_size = unit_size
         self.num_views = num_views
-        self.num_active = resolve_num_active(
+        active = resolve_num_active(
             num_units, num_active, default_share=5 / 6, selecting=cell_selection, needs="cell_selection"
         )
 
         start, biases = resolve_start(initialization), GateBiases(forget_bias, chrono)
         self.views = normal_parameter(num_views, input_size, view_size, start.values)
-        self.cell_selection: ViewScores | None = None
         self.cell_selection_shared = cell_selection and input_selection and cell_selection_weights == "shared"
-        if cell_selection and not self.cell_selection_shared:
-            self.cell_selection = ViewScores(num_units, unit_size, view_size, key_size, start)
 
-        self.input_selection: ViewScores | None = None
-        self.input_top_k = _resolve_top_k("input", input_top_k, self.num_active, "num_views", num_views)
-        if input_selection:
-            self.input_selection = ViewScores(num_units, unit_size, view_size, key_size, start)
+        def view_scores(used: bool) -> ViewScores | None:
+            return ViewScores(num_units, unit_size, view_size, key_size, start) if used else None
 
-        self.hidden_selection: HiddenSelection | None = None
+        self.cell_selection = view_scores(cell_selection and not self.cell_selection_shared)
+        self.input_top_k = _resolve_top_k("input", input_top_k, active, "num_views", num_views)
+        self.input_selection = view_scores(input_selection)
+        if hidden_selection and num_units == 1:
+            raise UsageError("hidden_selection needs other units to select, but num_units is 1; switch it off")
+        top_k = None
         if hidden_selection:
-            if num_units == 1:
-                raise UsageError("hidden_selection needs other units to select, but num_units is 1; switch it off")
-            top_k = _resolve_top_k("hidden", hidden_top_k, self.num_active, "the number of other units", num_units - 1)
-            self.hidden_selection = HiddenSelection(num_units, unit_size, key_size, value_size, top_k, start)
+            top_k = _resolve_top_k("hidden", hidden_top_k, active, "the number of other units", num_units - 1)
+        self.hidden_selection = (
+            None if top_k is None else HiddenSelection(num_units, unit_size, key_size, value_size, top_k, start)
+        )
 
         self.dynamics = UnitLSTMCell(
             num_units,
@@ -221,14 +235,31 @@ class RigLSTM(StepwiseCore):
         self.soft_update = SoftUpdate(input_size, unit_size, key_size, start) if soft_update else None
         selection = "shared" if self.cell_selection_shared else "own" if cell_selection else None
         self._plan = RigLSTMPlan(
-            num_active=self.num_active,
+            num_active=active,
             input_top_k=None if self.input_selection is None else self.input_top_k,
-            hidden_top_k=None if self.hidden_selection is None else self.hidden_selection.top_k,
+            hidden_top_k=top_k,
             cell_selection=selection,
             soft_update=soft_update,
         )
         if learn_initial_state:
             self._learn_initial_state(cell_memory=True)
+
+    @property
+    def num_active(self) -> int:
+        """Active units Ka; may be set, for an ablation of a trained core. How many views and units are read stays.
+
+        Raises:
+            UsageError: For a number that is not from 1 to N, or smaller than N without cell selection.
+        """
+        return self._plan.num_active
+
+    @num_active.setter
+    def num_active(self, value: int) -> None:
+        selecting = self._plan.cell_selection is not None
+        active = resolve_num_active(
+            self.num_units, plain(value), default_share=5 / 6, selecting=selecting, needs="cell_selection"
+        )
+        self._plan = replace(self._plan, num_active=active)
 
     def _scan(
         self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
@@ -346,7 +377,7 @@ class ViewScores(nn.Module):
         return unit_linear(h, self.query) @ keys
 
 
-class HiddenSelection(nn.Module):
+class HiddenSelection(FixedOptions):
     """Every unit reads the k other units whose hidden vectors suit it best.
 
     Attributes:
@@ -354,6 +385,8 @@ class HiddenSelection(nn.Module):
         key: ``[D, dk]``, shared by the units (Wk").
         value: ``[D, dv]``, shared by the units (Wv).
     """
+
+    fixed = frozenset({"top_k"})
 
     def __init__(
         self, num_units: int, unit_size: int, key_size: int, value_size: int, top_k: int, start: Start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
@@ -18,9 +19,10 @@ from rimrl.cores.attention import (
     split_heads,
     top_k_mask,
 )
-from rimrl.cores.base import CoreTrace, State, require_positive
+from rimrl.cores.base import CoreTrace, RecurrentCore, State, require_positive
 from rimrl.cores.initialization import GateBiases, resolve_start
 from rimrl.cores.options import (
+    plain,
     require_at_most,
     require_choice,
     require_divisible,
@@ -121,6 +123,7 @@ class RIM(StepwiseCore):
         * ``input_dropout`` acts on the weights that read the values, not on those that decide the competition.
     """
 
+    fixed = RecurrentCore.fixed | {"unit_size", "communication_reads", "communication"}
     supports_sets: ClassVar[bool] = True
 
     def __init__(
@@ -168,7 +171,7 @@ class RIM(StepwiseCore):
             require_at_most("communication_top_k", communication_top_k, "num_units", num_units)
         start, biases = resolve_start(initialization), GateBiases(forget_bias, chrono)
         self.unit_size = unit_size
-        self.num_active = resolve_num_active(
+        active = resolve_num_active(
             num_units, num_active, default_share=2 / 3, selecting=input_attention, needs="input attention"
         )
         self.communication_reads = communication_reads
@@ -196,9 +199,10 @@ class RIM(StepwiseCore):
         bound_width = self.hidden_size if start.whole_width else unit_size
         self.dynamics = cell(num_units, value_size, unit_size, bound_width=bound_width, biases=biases)
 
-        self.communication: UnitCommunication | None = None
-        if communication is not None:
-            self.communication = UnitCommunication(
+        self.communication = (
+            None
+            if communication is None
+            else UnitCommunication(
                 num_units,
                 unit_size,
                 kind=communication,
@@ -209,10 +213,11 @@ class RIM(StepwiseCore):
                 dropout=communication_dropout,
                 start=start,
             )
+        )
 
         self._dropout = max(input_dropout, communication_dropout)
         self._plan = RIMPlan(
-            num_active=self.num_active,
+            num_active=active,
             lstm=dynamics == "lstm",
             competes=input_attention,
             over_units=competition == "units",
@@ -221,6 +226,23 @@ class RIM(StepwiseCore):
         )
         if learn_initial_state:
             self._learn_initial_state(cell_memory=dynamics == "lstm")
+
+    @property
+    def num_active(self) -> int:
+        """Active units K; may be set, for an ablation of a trained core.
+
+        Raises:
+            UsageError: For a K that is not from 1 to N, or smaller than N without input attention.
+        """
+        return self._plan.num_active
+
+    @num_active.setter
+    def num_active(self, value: int) -> None:
+        selecting = isinstance(self.input_read, InputAttention)
+        active = resolve_num_active(
+            self.num_units, plain(value), default_share=2 / 3, selecting=selecting, needs="input attention"
+        )
+        self._plan = replace(self._plan, num_active=active)
 
     def _scan(
         self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
