@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from rimrl.cores.tracing import is_traced
 from rimrl.errors import UsageError
 
 _AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
@@ -123,4 +124,6 @@ def require_finite_output(
 
 
 def _may_look_at(sequence: Tensor) -> bool:
+    if is_traced():  # a graph would keep the answer for one input
+        return False
     return sequence.device.type == "cpu" or (sequence.device.type != "meta" and len(sequence) > 1)

@@ -16,6 +16,7 @@ from rimrl.cores.scan import loop
 from rimrl.cores.scan.library import kernels
 from rimrl.cores.scan.native import NativeLSTM
 from rimrl.cores.scan.rim import RIMCell, RIMPlan
+from rimrl.cores.tracing import is_traced
 
 ONE_GRU = RIMPlan(num_active=1, lstm=False, competes=False, over_units=False, messages=None, reads_candidates=True)
 
@@ -59,6 +60,8 @@ class _TorchRNN(RecurrentCore):
         trace = None
         if return_trace:
             trace = CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
+        if episode_starts is not None and is_traced():
+            return *self._traceable(x, state, episode_starts), trace
         if episode_starts is not None:
             state = self.reset(state, episode_starts[0])
         if episode_starts is None or not bool(episode_starts[1:].any()):
@@ -81,6 +84,15 @@ class _TorchRNN(RecurrentCore):
         output = y.data[cut.order.argsort()].view(*x.shape[:2], -1).to(state[0].dtype)
         last = (piece_state[0][:, cut.last_piece], piece_state[1][:, cut.last_piece])
         return output, _cast(last, state), trace
+
+    def _traceable(self, x: Tensor, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
+        """Step after step, which holds wherever episodes start."""
+        outputs = []
+        for x_t, starts in zip(x.split(1), episode_starts.unbind(0), strict=True):
+            y, state = self._call(x_t, self.reset(state, starts))
+            assert isinstance(y, Tensor)
+            outputs.append(y)
+        return torch.cat(outputs), state
 
     def _scan_layers(self, x: Tensor, state: State, episode_starts: Tensor) -> tuple[Tensor, State] | None:
         initial, after = self.initial_state(1), []

@@ -26,13 +26,14 @@ from torch.autograd.function import once_differentiable
 
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
+from rimrl.cores.tracing import is_traced
 
 _enabled: ContextVar[bool] = ContextVar("scan_enabled", default=True)
 
 
 def enabled() -> bool:
-    """Tell whether cores may use their whole-sequence path."""
-    return _enabled.get()
+    """Tell whether cores may use their whole-sequence path, which `torch.jit.trace` and ONNX cannot see into."""
+    return _enabled.get() and not is_traced()
 
 
 @contextmanager
@@ -248,6 +249,8 @@ def rows_to_reset(episode_starts: Tensor | None, num_steps: int) -> list[Tensor 
     """Per step the rows that start an episode, or None where no row does."""
     if episode_starts is None:
         return [None] * num_steps
+    if is_traced():  # what is traced is to hold for other starts, too
+        return list(episode_starts.unbind(0))
     any_start: list[bool] = episode_starts.any(dim=1).tolist()
     return [episode_starts[t] if starts else None for t, starts in enumerate(any_start)]
 
