@@ -8,7 +8,31 @@ environment's id, then ``atari`` for Atari, then ``default``.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
+
+
+def sampler(policy_kwargs: Mapping[str, Any]) -> Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]:
+    """A sampler for the zoo's ``-optimize`` that searches settings for one core.
+
+    The zoo's own sampler replaces the ``policy_kwargs`` of a configuration by those it draws, and a policy without a
+    core gets the default RIM, whatever the configuration says. This one adds them to what is drawn.
+
+    Args:
+        policy_kwargs: What every trial has, such as ``dict(core="gru", core_kwargs=dict(hidden_size=24))``. It comes
+            before what the zoo draws: ``net_arch`` and ``activation_fn``.
+
+    Returns:
+        What belongs into ``rl_zoo3.hyperparams_opt.HYPERPARAMS_SAMPLER["ppo_lstm"]``.
+    """
+
+    def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+        of_zoo = import_module("rl_zoo3.hyperparams_opt").sample_ppo_lstm_params
+        drawn: dict[str, Any] = of_zoo(trial, n_actions, n_envs, additional_args)
+        return {**drawn, "policy_kwargs": {**drawn.get("policy_kwargs", {}), **policy_kwargs}}
+
+    return sample
 
 
 def _experiment(policy: str, **changes: Any) -> dict[str, Any]:
