@@ -16,6 +16,10 @@ class UsageError(ValueError):
     """Bad input from the user: says what is wrong, where, and what would be valid."""
 
 
+class EnvironmentFaultError(UsageError):
+    """An environment returned what none may return: other settings do not help."""
+
+
 class RunFailedError(RuntimeError):
     """Something broke that is nobody's input: says what happened and what to do.
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
 from rimrl.agents.saved.archive import load_archive, read_bytes
-from rimrl.agents.saved.build import ALGORITHMS
+from rimrl.agents.saved.build import ALGORITHMS, require_finite
 from rimrl.agents.saved.exported import load_exported
 from rimrl.agents.saved.hub import PREFIX, pull
 from rimrl.agents.saved.inert import NotPlainError
@@ -73,7 +73,11 @@ def _unpickle(content: bytes, file: Path, env: GymEnv | None, device: th.device 
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             data = json.loads(archive.read("data"))
         algorithm = ALGORITHMS["RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"]
-        return algorithm.load(io.BytesIO(content), env=env, device=device)
+        agent = algorithm.load(io.BytesIO(content), env=env, device=device)
+        require_finite(agent.policy.state_dict(), str(file))
+        return agent
+    except UsageError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{file} was not saved by rimrl, or does not fit ({reason})") from error

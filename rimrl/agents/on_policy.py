@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
 from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.options import plain
-from rimrl.errors import UsageError
+from rimrl.errors import EnvironmentFaultError, UsageError
 from rimrl.usage import collapse, worst_share
 
 
@@ -214,7 +215,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
                     self.policy.reset_noise(env.num_envs)
                 obs_tensor = rollout_buffer.observe(self._last_obs)  # type: ignore[arg-type]
                 episode_starts = th.as_tensor(self._last_episode_starts, device=self.device)
-                with th.no_grad():
+                with _blaming(obs_tensor, range(env.num_envs)), th.no_grad():
                     actions_tensor, values, log_probs, next_states = self.policy(obs_tensor, states, episode_starts)
                 actions = actions_tensor.cpu().numpy()
                 clipped_actions = self._to_env_action(actions)
@@ -245,8 +246,12 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
                     self._last_episode_starts = dones
                     self._last_states = states = next_states
 
+            if not np.isfinite(rollout_buffer.rewards).all():
+                giver = int((~np.isfinite(rollout_buffer.rewards)).any(axis=0).argmax())
+                raise EnvironmentFaultError(f"environment {giver} gave a reward that is NaN or infinite")
             self._bootstrap(rollout_buffer, cuts)
-            values = self._value_of(obs_as_tensor(new_obs, self.device), states.vf, dones)  # type: ignore[arg-type]
+            with _blaming(new_obs, range(env.num_envs)):
+                values = self._value_of(obs_as_tensor(new_obs, self.device), states.vf, dones)  # type: ignore[arg-type]
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
         self._refuse_nan(rollout_buffer)
         callback.update_locals(locals())
@@ -289,15 +294,14 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         bad = ~(np.isfinite(rollout_buffer.values) & np.isfinite(rollout_buffer.log_probs))
         if not bad.any():
             if not np.isfinite(rollout_buffer.returns).all():
-                raise UsageError(
-                    "a reward or the observation after a last step is NaN or infinite; check the environment"
-                )
+                _refuse_not_finite(self._last_obs, range(self.n_envs))
+                raise UsageError("advantages are NaN or infinite; check the size of rewards")
             return
         first = int(bad.any(axis=1).argmax())
         seen = rollout_buffer.observations
-        for part in seen.values() if isinstance(seen, dict) else [seen]:
-            if not np.isfinite(part[: first + 1]).all():
-                raise UsageError("an observation holds NaN or infinity; check the environment")
+        for step in range(first + 1):
+            shown = {key: part[step] for key, part in seen.items()} if isinstance(seen, dict) else seen[step]
+            _refuse_not_finite(shown, range(self.n_envs))
         raise UsageError(
             f"the policy answers NaN or infinity after {self._n_updates} updates; lower learning_rate or "
             "max_grad_norm, and check the size of rewards and observations"
@@ -324,7 +328,10 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         steps = np.concatenate([np.full(len(cut.envs), cut.step) for cut in cuts])
         envs = np.concatenate([cut.envs for cut in cuts])
         obs, _ = self.policy.obs_to_tensor(last)
-        values = self._value_of(obs, state, np.zeros(len(envs)))
+        with _blaming(last, envs):
+            values = self._value_of(obs, state, np.zeros(len(envs)))
+        if not bool(values.isfinite().all()):
+            _refuse_not_finite(last, envs)
         rollout_buffer.rewards[steps, envs] += self.gamma * values.flatten().cpu().numpy()
 
     def _value_of(self, obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: np.ndarray[Any, Any]) -> Tensor:
@@ -414,6 +421,34 @@ def _ended(step: int, infos: list[dict[str, Any]], dones: np.ndarray[Any, Any]) 
         if counted is not None or success is not None:
             ended.append(_Episode(step, counted, success))
     return ended
+
+
+def _refuse_not_finite(obs: Any, envs: Sequence[int] | np.ndarray[Any, Any]) -> None:
+    """Say which environment showed what no network can read.
+
+    Args:
+        obs: Observations, ``[len(envs), ...]`` or a dict of such.
+        envs: Whose they are.
+
+    Raises:
+        EnvironmentFaultError: If a number is NaN or infinite.
+    """
+    for key, part in obs.items() if isinstance(obs, dict) else [(None, obs)]:
+        bad = ~th.as_tensor(part).reshape(len(envs), -1).isfinite().all(dim=1)
+        if bool(bad.any()):
+            where = "" if key is None else f" in {key!r}"
+            shower = int(envs[int(bad.int().argmax())])
+            raise EnvironmentFaultError(f"environment {shower} showed an observation{where} that is NaN or infinite")
+
+
+@contextmanager
+def _blaming(obs: Any, envs: Sequence[int] | np.ndarray[Any, Any]) -> Iterator[None]:
+    """Where the policy refuses observations, see first whether an environment is to blame; as `_refuse_not_finite`."""
+    try:
+        yield
+    except ValueError:
+        _refuse_not_finite(obs, envs)
+        raise
 
 
 def _joined(join: Callable[[list[Any]], np.ndarray[Any, Any]], observations: list[Any]) -> Obs:

@@ -193,7 +193,8 @@ def _summary(group: Group, reference: Group, metric: Metric, trained: list[str],
         if metric.higher_is_better and metric.high is not None:
             of_held_out["optimality_gap"] = interval(scores, optimality_gap).within(0.0, metric.high)
         if trained:
-            of_held_out["gap"] = generalisation_gap(sign * group.scores(trained, metric).mean(axis=1), sign * scores)
+            gap = generalisation_gap(sign * group.scores(trained, metric).mean(axis=1), sign * scores)
+            of_held_out["gap"] = _possible_difference(gap, metric)
     compared = held_out or trained
     improvement: Estimate | None = None
     against: dict[str, Estimate] = {}
@@ -201,8 +202,13 @@ def _summary(group: Group, reference: Group, metric: Metric, trained: list[str],
     if group is not reference:
         ours, theirs = group.scores(compared, metric), reference.scores(compared, metric)
         improvement = probability_of_improvement(sign * ours, sign * theirs)
-        together = difference(ours, theirs)
-        against = {name: difference(group.scores([name], metric), reference.scores([name], metric)) for name in splits}
+        together = _possible_difference(difference(ours, theirs), metric)
+        against = {
+            name: _possible_difference(
+                difference(group.scores([name], metric), reference.scores([name], metric)), metric
+            )
+            for name in splits
+        }
     return Summary(
         group=group, splits=splits, improvement=improvement, differences=against, difference=together, **of_held_out
     )
@@ -213,6 +219,13 @@ def _possible(estimate: Estimate, metric: Metric) -> Estimate:
     low = -float("inf") if metric.low is None else metric.low
     high = float("inf") if metric.high is None else metric.high
     return estimate.within(low, high)
+
+
+def _possible_difference(estimate: Estimate, metric: Metric) -> Estimate:
+    """Bounds no further than two values of the metric can be apart."""
+    if metric.low is None or metric.high is None:
+        return estimate
+    return estimate.within(metric.low - metric.high, metric.high - metric.low)
 
 
 def _to_json(estimate: Estimate | None) -> dict[str, float | None] | None:

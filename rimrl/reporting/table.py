@@ -70,15 +70,19 @@ def group_table(comparison: Comparison) -> Table:
         rows.append(("mean of these", lambda summary: summary.held_out_mean))
         if comparison.trained:
             rows.append(("generalisation gap", lambda summary: summary.gap))
+    notes = []
+    if comparison.held_out and comparison.trained:
+        notes.append("Generalisation gap: training split minus the mean of the held-out splits, a mean over runs.")
     if len(comparison.summaries) > 1:
         rows.append(("difference", lambda summary: summary.difference))
         rows.append(("probability of improvement", lambda summary: summary.improvement))
         where = "on held-out splits " if comparison.held_out else ""
-        table.caption = (
+        notes.append(
             f"Difference: how much higher the interquartile mean is {where}than that of {comparison.reference}. "
             f"Improvement: how likely a run does better {where}than a run of {comparison.reference}."
         )
-        table.caption_justify = "left"
+    if notes:
+        table.caption, table.caption_justify = " ".join(notes), "left"
     for label, of in rows:
         add(label, [_estimate(of(summary), metric) for summary in comparison.summaries])
     add("runs", [str(len(summary.group.runs)) for summary in comparison.summaries])

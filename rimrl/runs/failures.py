@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError
 from rimrl.runs.checkpoint_files import found
 
 TRACEBACK = "traceback.txt"
@@ -24,18 +24,20 @@ class Failure:
     Attributes:
         what: In words.
         usage: Whether it was a `UsageError`.
+        settings: Whether other settings may help.
         traceback: Where it came from.
     """
 
     what: str
     usage: bool
     traceback: str
+    settings: bool = True
 
 
 def described(error: Exception) -> Failure:
     """An error as what it did to a training."""
     if isinstance(error, UsageError):
-        return Failure(str(error), True, "")
+        return Failure(str(error), True, "", settings=not isinstance(error, EnvironmentFaultError))
     return Failure(_what_happened(error), False, "".join(traceback.format_exception(error)))
 
 
@@ -65,10 +67,11 @@ def explained(
     if failure.usage:
         if not checkpoints:
             return UsageError(f"{failure.what} (at step {num_timesteps}; no checkpoint was written before)")
-        return UsageError(
-            f"{failure.what} (at step {num_timesteps}; to go on from step {int(checkpoints[0].name)} with other "
-            f"settings: {command} --resume {run} --{rate} … --accept-changes)"
-        )
+        step = int(checkpoints[0].name)
+        how = f"step {step}: {command} --resume {run}"
+        if failure.settings:
+            how = f"step {step} with other settings: {command} --resume {run} --{rate} … --accept-changes"
+        return UsageError(f"{failure.what} (at step {num_timesteps}; to go on from {how})")
     file = run / TRACEBACK
     details = f" (details: {file})" if failure.traceback else ""
     try:

@@ -336,3 +336,17 @@ def test_a_file_of_contribs_own_lstm_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "stranger.zip"
     ContribRecurrentPPO("MlpLstmPolicy", "CartPole-v1", device="cpu").save(file)
     refuse(file)
+
+
+@every_algorithm
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    algorithm: Algorithm, trust: bool, value: float, tmp_path: Path
+) -> None:
+    model = algorithm("MlpPolicy", short_episodes(1), policy_kwargs={"core_kwargs": SMALL_RIM}, device="cpu")
+    with th.no_grad():
+        model.policy.value_net.bias.fill_(value)
+    model.save(tmp_path / "model.zip")
+    with pytest.raises(UsageError, match=r"value_net\.bias"):
+        rimrl.load(tmp_path / "model.zip", trust=trust)

@@ -107,6 +107,16 @@ def test_intervals_stay_within_what_the_metric_can_be(tmp_path: Path) -> None:
     assert all(0 <= each.low <= each.value <= each.high <= 1 for each in rim.splits.values())
 
 
+def test_differences_stay_within_what_two_rates_can_be_apart(tmp_path: Path) -> None:
+    """Two runs of each, which differ as much as they can: Student's and Welch's intervals reach far beyond."""
+    extreme = write(tmp_path, "rim", np.array([[1.0, 0.0], [0.0, 1.0]]))
+    other = write(tmp_path, "lstm", np.array([[0.0, 1.0], [0.0, 0.0]]))
+    rim, lstm = compared(*extreme, *other, reference="rim").summaries
+    for estimate in (rim.gap, lstm.gap, lstm.difference, *lstm.differences.values()):
+        assert estimate is not None
+        assert -1 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
 def rows(comparison: Comparison) -> dict[str, list[str]]:
     out = StringIO()
     Console(file=out, width=300).print(group_table(comparison))

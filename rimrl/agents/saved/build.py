@@ -138,9 +138,23 @@ def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
             )
         if tensor.dtype != found[name].dtype:
             raise UsageError(f"{where}: the weights {name!r} are {found[name].dtype}, not {tensor.dtype}")
+    require_finite(found, where)
     for name in found:
         if name not in expected:
             raise UsageError(f"{where} holds weights {str(name)[:80]!r} that the policy it describes does not have")
+
+
+def require_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights of a training that diverged.
+
+    Raises:
+        UsageError: If one is NaN or infinite.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise UsageError(
+                f"{where}: the weights {name!r} are NaN or infinite; the training that saved them diverged"
+            )
 
 
 class _Budget(TorchFunctionMode):
