@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rimrl.agents.distributed import Moments, combined, moments
 from rimrl.agents.extractors import COPIES
-from rimrl.agents.spaces import in_words
+from rimrl.spaces import in_words
 from rimrl.errors import UsageError
 
 EPSILON = 1e-8

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -13,17 +15,24 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from rimrl.agents.actions import in_space
 from rimrl.agents.distributed import OtherRankError, Ranks
+from rimrl.agents.extractor_checks import check_images
 from rimrl.agents.policies import RecurrentCorePolicy, SequenceEvaluation
 from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
 from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
+from rimrl.agents.saved.options import POLICIES, as_builtin, check_options
+from rimrl.agents.saved.settings import SCHEDULES, check_rollout, check_settings
+from rimrl.agents.saved.spaces import of_gymnasium
+from rimrl.agents.schedules import unread
 from rimrl.cores.base import CoreTrace
 from rimrl.errors import UsageError
+from rimrl.spaces import check_spaces
 from rimrl.usage import collapse, worst_share
 
 
@@ -69,6 +78,14 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     ranks: Ranks | None = None
     last_episodes: Sequence[dict[str, Any]] = ()
 
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        # SB3 fails in many ways over spaces that it does not know, most of them before there is a policy.
+        if isinstance(env, VecEnv | gymnasium.Env):
+            check_spaces(env.observation_space, env.action_space, "the environment")
+            check_images(env.observation_space)
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
     def _setup_model(self) -> None:
         self._checked_sequence_length()
         if not issubclass(self.policy_class, RecurrentCorePolicy):
@@ -78,10 +95,27 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
         self.rollout_buffer_class = SequenceRolloutBuffer
         self.rollout_buffer_kwargs = {"sequence_length": self.sequence_length}
+        self._check_loadable()
         OnPolicyAlgorithm._setup_model(self)
+        if self.policy_class in POLICIES.values():
+            check_options(self.policy_kwargs, self.policy.state_dict())
         self.policy.use_autocast(self.autocast)
         with th.no_grad():
             self._last_states = self.policy.initial_states(self.n_envs)
+
+    def _check_loadable(self) -> None:
+        """Refuse what could be trained and saved, and then not be loaded.
+
+        Raises:
+            UsageError: Names the setting.
+        """
+        if isinstance(self.tensorboard_log, Path):
+            self.tensorboard_log = str(self.tensorboard_log)
+        check_settings(vars(self))
+        check_rollout(self.observation_space, self.n_steps, self.n_envs, "the agent")
+        self.policy_kwargs = as_builtin(self.policy_kwargs)
+        self.observation_space = of_gymnasium(self.observation_space)
+        self.action_space = of_gymnasium(self.action_space)
 
     def _setup_learn(
         self,
@@ -91,6 +125,13 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        for name in SCHEDULES:
+            if (schedule := unread(getattr(self, name, None))) is not None:
+                raise UsageError(
+                    f"{name} of this agent is a schedule of its author's own ({schedule.what}), which was not loaded, "
+                    "because that would run code from the file; to learn on, load it with trust=True if you trust "
+                    "its author"
+                )
         check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
@@ -258,12 +299,11 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         )
 
     def _to_env_action(self, actions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        if not isinstance(self.action_space, spaces.Box):
-            return actions
-        if self.policy.squash_output:
-            return self.policy.unscale_action(actions)
-        clipped: np.ndarray[Any, Any] = np.clip(actions, self.action_space.low, self.action_space.high)
-        return clipped
+        space = self.action_space
+        if isinstance(space, spaces.Box):
+            squashed = self.policy.squash_output
+            actions = self.policy.unscale_action(actions) if squashed else np.clip(actions, space.low, space.high)
+        return in_space(actions, space)
 
     def _bootstrap(self, rollout_buffer: SequenceRolloutBuffer, cuts: list[_Cut]) -> None:
         """Add the discounted value of the last observation where an episode was cut by time, not by its end.

@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
@@ -21,7 +21,10 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from rimrl.agents.categorical import QuickCategorical
+from rimrl.agents.actions import in_space, stretched
+from rimrl.agents.batches import batch_size, check_sequences, check_step, without_padding
+from rimrl.agents.categorical import in_numbers_of
+from rimrl.agents.extractor_checks import check_extractor
 from rimrl.agents.extractors import TwoColumnExtractor
 from rimrl.agents.normalization import ObservationStatistics
 from rimrl.agents.precision import Autocast, autocasting, check_autocast
@@ -30,6 +33,7 @@ from rimrl.cores.base import CoreTrace, RecurrentCore, State
 from rimrl.cores.progressive import ProgressiveCore
 from rimrl.cores.registry import core_options, make_core
 from rimrl.errors import UsageError
+from rimrl.spaces import check_spaces
 
 CoreSharing: TypeAlias = Literal["shared", "separate", "actor_only"]
 Trunk: TypeAlias = Literal["learned", "frozen", "progressive"]
@@ -105,9 +109,10 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             (`rimrl.agents.normalization`). rimrl's algorithms learn both from what the agent sees. Default False.
 
     Raises:
-        UsageError: For an unknown core, option, sharing or trunk, a shared core over separate extractors, observations
-            with nothing to normalise, a progressive trunk with ``core_sharing="actor_only"``, or a ``critic_gradient``
-            that is not from 0 to 1 or has no shared core to flow into.
+        UsageError: For spaces that no agent learns with (`rimrl.spaces`) or the extractor does not read, an unknown
+            core, option, sharing or trunk, a shared core over separate extractors, observations with nothing to
+            normalise, a progressive trunk with ``core_sharing="actor_only"``, or a ``critic_gradient`` that is not from
+            0 to 1 or has no shared core to flow into.
     """
 
     def __init__(
@@ -136,6 +141,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         trunk: Trunk = "learned",
         normalize_observations: bool = False,
     ) -> None:
+        check_spaces(observation_space, action_space, "the environment")
         if core_sharing not in get_args(CoreSharing):
             raise UsageError(f"core_sharing must be one of {', '.join(get_args(CoreSharing))}, got {core_sharing!r}")
         if core_sharing == "shared" and not share_features_extractor:
@@ -187,8 +193,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             optimizer_class,
             optimizer_kwargs,
         )
-        if type(self.action_dist) is CategoricalDistribution:
-            self.action_dist = QuickCategorical(self.action_dist.action_dim)
+        self.action_dist = in_numbers_of(self.action_space, self.action_dist)
         self.observation_statistics = ObservationStatistics(observation_space) if normalize_observations else None
         self._prepare = Preparation(self.observation_space, self.normalize_images, self.observation_statistics)
         extractors = (
@@ -209,6 +214,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Make an extractor; for a progressive trunk, one of two columns."""
+        check_extractor(self.features_extractor_class, self.observation_space, self.features_extractor_kwargs)
         extractor = super().make_features_extractor()
         if self.trunk != "progressive":
             return extractor
@@ -399,7 +405,11 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
         Returns:
             Actions, values ``[n_envs, 1]``, log-probabilities ``[n_envs]`` and the new states.
+
+        Raises:
+            UsageError: If observations, states and episode starts are not of the same number of environments.
         """
+        check_step(obs, lstm_states.pi, episode_starts)
         n_seq = lstm_states.pi[0].shape[1]
         pi_features, vf_features = self._features(obs)
         latents = self._run_cores(
@@ -422,6 +432,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         Returns:
             Values ``[batch, 1]``, log-probabilities ``[batch]`` and entropies ``[batch]`` or None.
         """
+        obs, actions = without_padding(obs, self.observation_space), without_padding(actions, self.action_space)
+        check_sequences(obs, lstm_states.pi, episode_starts)
         n_seq = lstm_states.pi[0].shape[1]
         pi_features, vf_features = self._features(obs)
         latents = self._run_cores(
@@ -437,6 +449,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> tuple[Distribution, State]:
         """The action distribution and the actor's new state."""
+        check_sequences(obs, lstm_states, episode_starts)
         n_seq = lstm_states[0].shape[1]
         features = self._extract(self._prepare(obs), self.pi_features_extractor)
         latent, state = self.core(
@@ -448,6 +461,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> Tensor:
         """Values ``[batch, 1]``, given the critic's state (the actor's where the core is shared)."""
+        check_sequences(obs, lstm_states, episode_starts)
         n_seq = lstm_states[0].shape[1]
         features = self._extract(self._prepare(obs), self.vf_features_extractor)
         if self.critic is not None:
@@ -475,16 +489,35 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             deterministic: Take the mode instead of a sample.
 
         Returns:
-            The actions and the state to pass to the next call.
+            The actions, each of which the action space contains, and the state to pass to the next call.
+
+        Raises:
+            UsageError: If the state or the episode starts are of another number of environments.
         """
         if state is None:
             # contrib would start from zeros, which is not where a core with a learned initial state starts.
             batch, _ = self.obs_to_tensor(observation)
-            n_envs = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
             with th.no_grad():
-                h, c = self.core.initial_state(n_envs)
+                h, c = self.core.initial_state(batch_size(batch))
             state = (h.cpu().numpy(), c.cpu().numpy())
-        return super().predict(observation, state, episode_start, deterministic)
+        actions, state = super().predict(observation, state, episode_start, deterministic)
+        return in_space(actions, self.action_space), state
+
+    def _predict(  # type: ignore[override]
+        self,
+        observation: PyTorchObs,
+        lstm_states: tuple[Tensor, ...],
+        episode_starts: Tensor,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        starts = episode_starts.reshape(1) if episode_starts.dim() == 0 else episode_starts
+        check_step(observation, lstm_states, starts)
+        return super()._predict(observation, lstm_states, starts, deterministic)
+
+    def unscale_action(self, scaled_action: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Stretch actions from -1 to 1 to the bounds of the action space; see SB3's `BasePolicy`."""
+        assert isinstance(self.action_space, spaces.Box)
+        return stretched(scaled_action, self.action_space)
 
     def trace(
         self,
@@ -501,14 +534,19 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
         Returns:
             The trace of that one step, T = 1.
+
+        Raises:
+            UsageError: If the state or the episode starts are of another number of environments.
         """
         self.set_training_mode(False)
         obs, _ = self.obs_to_tensor(observation)
+        states = () if state is None else tuple(th.as_tensor(s, device=self.device) for s in state)
+        flags = np.zeros(batch_size(obs), dtype=bool) if episode_start is None else episode_start
+        starts = th.as_tensor(flags, device=self.device)
+        check_step(obs, states, starts)
         with th.no_grad():
             features = self._extract(self._prepare(obs), self.pi_features_extractor)
-            states = None if state is None else tuple(th.as_tensor(s, device=self.device) for s in state)
-            starts = None if episode_start is None else th.as_tensor(episode_start, device=self.device).unsqueeze(0)
-            _, _, trace = _run(self.core, features.unsqueeze(0), states, starts, return_trace=True)
+            _, _, trace = _run(self.core, features.unsqueeze(0), states or None, starts[None], return_trace=True)
         assert trace is not None
         return trace
 

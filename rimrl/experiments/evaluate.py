@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rimrl.agents.load import load
-from rimrl.agents.spaces import in_words
+from rimrl.spaces import in_words
 from rimrl.envs.splits import Split
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env, resolve

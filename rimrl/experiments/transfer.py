@@ -26,7 +26,7 @@ import yaml
 from gymnasium import spaces
 from tqdm import tqdm
 
-from rimrl.agents.spaces import in_words
+from rimrl.spaces import in_words
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.checkpoints import flat
