@@ -131,8 +131,8 @@ class Witness(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        if seed is not None:
-            self.observation_space.seed(seed)
+        # The generator of a space is none of the environment's, which are what a checkpoint brings back.
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
         self._left = 5
         return self.observation_space.sample(), {}
 

@@ -409,7 +409,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         Raises:
             UsageError: If observations, states and episode starts are not of the same number of environments.
         """
-        check_step(obs, lstm_states.pi, episode_starts)
+        for state in lstm_states:
+            check_step(obs, state, episode_starts)
         n_seq = lstm_states.pi[0].shape[1]
         pi_features, vf_features = self._features(obs)
         latents = self._run_cores(
