@@ -21,7 +21,13 @@ MOST_AXES = 8
 """Axes of a Box or MultiBinary."""
 MOST_BOUNDS = 2**18
 """Elements of Boxes whose bounds differ from element to element: each bound is written to a file."""
-DTYPES = ("bool", *(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)), "float16", "float32", "float64")
+DTYPES = (
+    "bool",
+    *(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)),
+    "float16",
+    "float32",
+    "float64",
+)
 
 _LONGEST = 200
 _OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these"
@@ -67,8 +73,9 @@ def _problem_of_observations(space: spaces.Space[Any]) -> str | None:
     if not 0 < len(space.spaces) <= MOST_PARTS:
         return f"a Dict must have from 1 to {MOST_PARTS} parts, this one has {len(space.spaces)}"
     for key, part in space.spaces.items():
-        if not isinstance(key, str):
-            return f"the names of its parts must be text, got {key!r}"
+        name: object = key
+        if not isinstance(name, str):
+            return f"the names of its parts must be text, got {name!r}"
         problem = _problem(part, "parts that are Box, Discrete, MultiDiscrete or MultiBinary")
         if problem is not None:
             return f"in its part {key!r}, {problem}"

@@ -38,7 +38,7 @@ ELSEWHERE: dict[str, Row] = {
     "Sequence": Row(spaces.Sequence(spaces.Discrete(3)), "Sequence"),
     "Graph": Row(spaces.Graph(box(2), spaces.Discrete(3)), "Graph"),
     "OneOf": Row(spaces.OneOf([box(2), spaces.Discrete(3)]), "OneOf"),
-    "MultiDiscrete of two axes": Row(spaces.MultiDiscrete([[2, 3], [2, 2]]), "one axis"),
+    "MultiDiscrete of two axes": Row(spaces.MultiDiscrete(np.array([[2, 3], [2, 2]])), "one axis"),
     "MultiDiscrete whose sum overflows": Row(spaces.MultiDiscrete([100, 100], dtype=np.int8), "more than int8 holds"),
     "empty Box": Row(box(0), "0 elements"),
     "Box of nine axes": Row(box(*[1] * 9), "9 axes"),
@@ -120,9 +120,9 @@ WORKING_ACTIONS = [name for name, row in ACTIONS.items() if row.refusal is None]
 
 
 class Witness(gymnasium.Env[Any, Any]):
-    """Random observations, episodes of five steps; keeps every action it gets, and refuses one that is not in its space.
+    """Random observations, episodes of five steps, a reward that depends on the action.
 
-    The reward depends on the action.
+    It keeps every action that it gets, and refuses those that are not in its space.
     """
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:

@@ -27,8 +27,9 @@ def in_space(actions: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
 def stretched(actions: NDArray[Any], space: spaces.Box) -> NDArray[Any]:
     """Actions ``[B, *action shape]`` from -1 to 1 as numbers between the bounds of their space.
 
-    SB3's ``unscale_action`` subtracts the bounds in the dtype of the space, which overflows for small integers.
+    SB3's ``unscale_action`` does so in the dtype of the space, where bounds of small integers overflow and the result
+    may be rounded to beyond a bound.
     """
-    dtype = space.dtype if space.dtype.kind == "f" else np.float64
+    dtype = space.dtype if space.dtype in (np.float32, np.float64) else np.float64
     low, high = space.low.astype(dtype), space.high.astype(dtype)
-    return low + 0.5 * (actions + 1.0) * (high - low)
+    return np.clip(low + 0.5 * (actions + 1.0) * (high - low), low, high)

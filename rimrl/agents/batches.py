@@ -1,4 +1,4 @@
-"""Whether observations, recurrent states and episode starts are of the same environments.
+"""Flat batches of sequences, and whether observations, states and episode starts are of the same environments.
 
 Contrib's interface lays sequences one after the other in a flat batch and reads their number off the state. A state of
 fewer environments would therefore make time steps of what are environments.
@@ -55,6 +55,16 @@ def check_step(obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: Tenso
                 "state that the last call returned for the same environments, or None where episodes begin"
             )
     _check_starts(episode_starts, observations)
+
+
+def to_sequences(batch: Tensor, n_seq: int) -> Tensor:
+    """Contrib's flat ``[n_seq * T, ...]``, sequence after sequence, as ``[T, n_seq, ...]``."""
+    return batch.reshape(n_seq, -1, *batch.shape[1:]).transpose(0, 1)
+
+
+def to_batch(sequences: Tensor) -> Tensor:
+    """The inverse of `to_sequences`."""
+    return sequences.transpose(0, 1).flatten(0, 1)
 
 
 def without_padding(values: Any, space: spaces.Space[Any]) -> Any:

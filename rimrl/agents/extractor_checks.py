@@ -88,7 +88,9 @@ def check_images(space: spaces.Space[Any]) -> None:
     if not isinstance(space, spaces.Dict):
         return
     images = {key: part for key, part in space.spaces.items() if is_image_space(part)}
-    first = [key for key, part in images.items() if isinstance(part, spaces.Box) and is_image_space_channels_first(part)]
+    first = [
+        key for key, part in images.items() if isinstance(part, spaces.Box) and is_image_space_channels_first(part)
+    ]
     last = [key for key in images if key not in first]
     if first and last:
         raise UsageError(

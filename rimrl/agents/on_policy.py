@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -20,16 +18,13 @@ from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from rimrl.agents import loadable
 from rimrl.agents.actions import in_space
 from rimrl.agents.distributed import OtherRankError, Ranks
 from rimrl.agents.extractor_checks import check_images
 from rimrl.agents.policies import RecurrentCorePolicy, SequenceEvaluation
 from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
 from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
-from rimrl.agents.saved.options import POLICIES, as_builtin, check_options
-from rimrl.agents.saved.settings import SCHEDULES, check_rollout, check_settings
-from rimrl.agents.saved.spaces import of_gymnasium
-from rimrl.agents.schedules import unread
 from rimrl.cores.base import CoreTrace
 from rimrl.errors import UsageError
 from rimrl.spaces import check_spaces
@@ -80,8 +75,10 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        # SB3 fails in many ways over spaces that it does not know, most of them before there is a policy.
-        if isinstance(env, VecEnv | gymnasium.Env):
+        # SB3 fails in many ways over spaces that it does not know, most of them before there is a policy. Environments
+        # of gym, which it wraps, have spaces of another kind.
+        given: Any = env
+        if isinstance(given.observation_space, spaces.Space):
             check_spaces(env.observation_space, env.action_space, "the environment")
             check_images(env.observation_space)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
@@ -95,27 +92,12 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
         self.rollout_buffer_class = SequenceRolloutBuffer
         self.rollout_buffer_kwargs = {"sequence_length": self.sequence_length}
-        self._check_loadable()
+        loadable.prepare(self)
         OnPolicyAlgorithm._setup_model(self)
-        if self.policy_class in POLICIES.values():
-            check_options(self.policy_kwargs, self.policy.state_dict())
+        loadable.check_policy(self)
         self.policy.use_autocast(self.autocast)
         with th.no_grad():
             self._last_states = self.policy.initial_states(self.n_envs)
-
-    def _check_loadable(self) -> None:
-        """Refuse what could be trained and saved, and then not be loaded.
-
-        Raises:
-            UsageError: Names the setting.
-        """
-        if isinstance(self.tensorboard_log, Path):
-            self.tensorboard_log = str(self.tensorboard_log)
-        check_settings(vars(self))
-        check_rollout(self.observation_space, self.n_steps, self.n_envs, "the agent")
-        self.policy_kwargs = as_builtin(self.policy_kwargs)
-        self.observation_space = of_gymnasium(self.observation_space)
-        self.action_space = of_gymnasium(self.action_space)
 
     def _setup_learn(
         self,
@@ -125,13 +107,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        for name in SCHEDULES:
-            if (schedule := unread(getattr(self, name, None))) is not None:
-                raise UsageError(
-                    f"{name} of this agent is a schedule of its author's own ({schedule.what}), which was not loaded, "
-                    "because that would run code from the file; to learn on, load it with trust=True if you trust "
-                    "its author"
-                )
+        loadable.check_schedules(self)
         check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 

@@ -22,16 +22,16 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from rimrl.agents.actions import in_space, stretched
-from rimrl.agents.batches import batch_size, check_sequences, check_step, without_padding
+from rimrl.agents.batches import batch_size, check_sequences, check_step, to_batch, to_sequences, without_padding
 from rimrl.agents.categorical import in_numbers_of
 from rimrl.agents.extractor_checks import check_extractor
 from rimrl.agents.extractors import TwoColumnExtractor
 from rimrl.agents.normalization import ObservationStatistics
+from rimrl.agents.positions import core_for, elements
 from rimrl.agents.precision import Autocast, autocasting, check_autocast
 from rimrl.agents.preparation import Preparation
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
 from rimrl.cores.progressive import ProgressiveCore
-from rimrl.cores.registry import core_options, make_core
 from rimrl.errors import UsageError
 from rimrl.spaces import check_spaces
 
@@ -239,7 +239,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         def column(extractor: BaseFeaturesExtractor) -> RecurrentCore:
             positions = getattr(extractor, "num_positions", 1)
-            return _core_for(self._core_spec, extractor.features_dim, positions, self.core_kwargs)
+            return core_for(self._core_spec, extractor.features_dim, positions, self.core_kwargs)
 
         def build() -> RecurrentCore:
             extractor = self.features_extractor
@@ -414,12 +414,12 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         n_seq = lstm_states.pi[0].shape[1]
         pi_features, vf_features = self._features(obs)
         latents = self._run_cores(
-            _to_sequences(pi_features, n_seq),
-            _to_sequences(vf_features, n_seq),
+            to_sequences(pi_features, n_seq),
+            to_sequences(vf_features, n_seq),
             lstm_states,
-            _to_sequences(episode_starts, n_seq),
+            to_sequences(episode_starts, n_seq),
         )
-        values, distribution = self._heads(_to_batch(latents.pi), _to_batch(latents.vf))
+        values, distribution = self._heads(to_batch(latents.pi), to_batch(latents.vf))
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
         assert self.action_space.shape is not None
@@ -438,12 +438,12 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         n_seq = lstm_states.pi[0].shape[1]
         pi_features, vf_features = self._features(obs)
         latents = self._run_cores(
-            _to_sequences(pi_features, n_seq),
-            _to_sequences(vf_features, n_seq),
+            to_sequences(pi_features, n_seq),
+            to_sequences(vf_features, n_seq),
             lstm_states,
-            _to_sequences(episode_starts, n_seq),
+            to_sequences(episode_starts, n_seq),
         )
-        values, distribution = self._heads(_to_batch(latents.pi), _to_batch(latents.vf))
+        values, distribution = self._heads(to_batch(latents.pi), to_batch(latents.vf))
         return values, distribution.log_prob(actions), distribution.entropy()
 
     def get_distribution(  # type: ignore[override]
@@ -454,9 +454,9 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         n_seq = lstm_states[0].shape[1]
         features = self._extract(self._prepare(obs), self.pi_features_extractor)
         latent, state = self.core(
-            _elements(self.core, _to_sequences(features, n_seq)), lstm_states, _to_sequences(episode_starts, n_seq)
+            elements(self.core, to_sequences(features, n_seq)), lstm_states, to_sequences(episode_starts, n_seq)
         )
-        return self._distribution(_to_batch(latent)), state
+        return self._distribution(to_batch(latent)), state
 
     def predict_values(  # type: ignore[override]
         self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
@@ -469,9 +469,9 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             latent_vf = self.critic(features)
         else:
             core = self.core if self.critic_core is None else self.critic_core
-            sequences = _elements(core, _to_sequences(features, n_seq))
-            latent, _ = core(sequences, lstm_states, _to_sequences(episode_starts, n_seq))
-            latent_vf = _to_batch(latent)
+            sequences = elements(core, to_sequences(features, n_seq))
+            latent, _ = core(sequences, lstm_states, to_sequences(episode_starts, n_seq))
+            latent_vf = to_batch(latent)
         return self._values(latent_vf)
 
     def predict(
@@ -513,7 +513,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         starts = episode_starts.reshape(1) if episode_starts.dim() == 0 else episode_starts
         check_step(observation, lstm_states, starts)
-        return super()._predict(observation, lstm_states, starts, deterministic)
+        actions, state = super()._predict(observation, lstm_states, starts, deterministic)  # type: ignore[arg-type]
+        return actions, state
 
     def unscale_action(self, scaled_action: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Stretch actions from -1 to 1 to the bounds of the action space; see SB3's `BasePolicy`."""
@@ -578,34 +579,6 @@ class MultiInputRecurrentCorePolicy(RecurrentCorePolicy):
         super().__init__(*args, **{"features_extractor_class": CombinedExtractor, **kwargs})
 
 
-def _core_for(
-    core: str | type[RecurrentCore], features_dim: int, num_positions: int, core_kwargs: dict[str, Any]
-) -> RecurrentCore:
-    """The core that reads features which are one vector, or a set of positions (RIM paper, Eq. 3)."""
-    label = core if isinstance(core, str) else core.__name__
-    options = dict(core_kwargs)
-    if num_positions > 1:
-        if "num_inputs" not in core_options(core):
-            raise UsageError(
-                f"core {label!r} takes flat input and cannot read {num_positions} positions; use features without "
-                "positions, or a core with num_inputs such as 'rim'"
-            )
-        if options.get("num_inputs", 1) == 1:
-            options["num_inputs"] = num_positions
-    asked = options.get("num_inputs", 1)
-    if asked != num_positions:
-        raise UsageError(
-            f"num_inputs {asked} of core {label!r} does not fit features with {num_positions} position(s); leave it "
-            "out, and choose features that are a set of positions to read more than one"
-        )
-    return make_core(core, features_dim // num_positions, **options)
-
-
-def _elements(core: RecurrentCore, features: Tensor) -> Tensor:
-    """Flat features ``[T, B, M * I]`` as what the core reads: the same, or ``[T, B, M, I]``."""
-    return features if core.num_inputs == 1 else features.reshape(*features.shape[:-1], core.num_inputs, -1)
-
-
 def _run(
     core: RecurrentCore,
     features: Tensor,
@@ -614,19 +587,9 @@ def _run(
     return_trace: bool,
 ) -> tuple[Tensor, State, CoreTrace | None]:
     trace = None
-    features = _elements(core, features)
+    features = elements(core, features)
     if return_trace:
         latent, new_state, trace = core(features, state, episode_starts, return_trace=True)
     else:
         latent, new_state = core(features, state, episode_starts)
     return latent, new_state, trace
-
-
-def _to_sequences(batch: Tensor, n_seq: int) -> Tensor:
-    """Contrib's flat ``[n_seq * T, ...]``, sequence after sequence, as ``[T, n_seq, ...]``."""
-    return batch.reshape(n_seq, -1, *batch.shape[1:]).transpose(0, 1)
-
-
-def _to_batch(sequences: Tensor) -> Tensor:
-    """The inverse of `_to_sequences`."""
-    return sequences.transpose(0, 1).flatten(0, 1)

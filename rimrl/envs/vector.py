@@ -205,14 +205,7 @@ def make_vec_env(
         info_keywords = ("is_success",) if backend == "envpool" else ()
     else:
         make: Callable[[], gymnasium.Env[Any, Any]] = partial(_make, env_id, kwargs)
-        # A wrong argument is reported from here: from a worker process it would arrive as a broken pipe.
-        first = make()
-        try:
-            # SB3's vectors fail in many ways over spaces that they cannot hold.
-            check_spaces(first.observation_space, first.action_space, env_id)
-            info_keywords = tuple(first.metadata.get("info_keywords", ()))
-        finally:
-            first.close()
+        info_keywords = _info_keywords(make, env_id)
         if replayable:
             make = partial(_make_replayable, make)
         if backend == "subproc":
@@ -236,6 +229,21 @@ def make_vec_env(
 
         venv = VecEfferenceCopies(venv)
     return venv
+
+
+def _info_keywords(make: Callable[[], gymnasium.Env[Any, Any]], env_id: str) -> tuple[str, ...]:
+    """What an environment reports of episodes; a first one that is made for this is looked at before all others are.
+
+    Raises:
+        UsageError: For a wrong argument, which from a worker process would arrive as a broken pipe, and for spaces that
+            SB3's vectors cannot hold.
+    """
+    first = make()
+    try:
+        check_spaces(first.observation_space, first.action_space, env_id)
+        return tuple(first.metadata.get("info_keywords", ()))
+    finally:
+        first.close()
 
 
 def _check_copies(venv: VecEnv) -> None:

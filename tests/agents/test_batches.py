@@ -77,7 +77,9 @@ def test_a_state_of_other_environments_is_refused(
 
 
 @every_agent
-@pytest.mark.parametrize("starts", [np.ones(1), np.ones(3, bool), np.ones((4, 1)), np.ones((1, 4)), np.array(True)], ids=str)
+@pytest.mark.parametrize(
+    "starts", [np.ones(1), np.ones(3, bool), np.ones((4, 1)), np.ones((1, 4)), np.array(True)], ids=str
+)
 def test_episode_starts_of_other_environments_are_refused(agent: str, starts: Any, tmp_path: Path) -> None:
     played = AGENTS[agent](tmp_path)
     _, state = played.predict(seen(4))

@@ -92,10 +92,7 @@ def raw_part(name: str) -> Any:
 
 
 REFUSED: dict[str, Any] = {
-    **{
-        f"data: {key}": in_data(key)
-        for key in ("policy_class", "policy_kwargs", "observation_space", "action_space")
-    },
+    **{f"data: {key}": in_data(key) for key in ("policy_class", "policy_kwargs", "observation_space", "action_space")},
     "data: within policy_kwargs": in_data("policy_kwargs", lambda payload: {"net_arch": payload}),
     "data: as a key": in_data("policy_kwargs", lambda payload: {payload: 1}),
     "data: deep within": in_data("policy_kwargs", lambda payload: {"core_kwargs": {"a": [(payload,)]}}),

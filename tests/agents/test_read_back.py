@@ -131,9 +131,12 @@ def test_settings_come_back(options: dict[str, Any], tmp_path: Path) -> None:
         assert getattr(loaded, name) == getattr(agent, name)
     for remaining in (1.0, 0.6, 0.2):
         assert loaded.lr_schedule(remaining) == agent.lr_schedule(remaining)
+        assert isinstance(loaded, rimrl.RecurrentPPO)
         assert loaded.clip_range(remaining) == agent.clip_range(remaining)
     assert loaded.policy.core_kwargs == agent.policy.core_kwargs
-    for found, known in zip(play(loaded, agent.observation_space, 2), play(agent, agent.observation_space, 2), strict=True):
+    for found, known in zip(
+        play(loaded, agent.observation_space, 2), play(agent, agent.observation_space, 2), strict=True
+    ):
         np.testing.assert_array_equal(found, known)
     loaded.learn(16)
 

@@ -40,7 +40,11 @@ PAIRS = list(zip_longest(WORKING_OBSERVATIONS, WORKING_ACTIONS, fillvalue="Box")
 @pytest.mark.parametrize(("observations", "actions"), PAIRS)
 def test_spaces_work_in_every_verb(observations: str, actions: str, configured: Configure, tmp_path: Path) -> None:
     """`Witness` breaks the run where it gets an action that is none of its own."""
-    config, run, folder = configured(OBSERVATIONS[observations].space, ACTIONS[actions].space), tmp_path / "run", tmp_path / "out"
+    config, run, folder = (
+        configured(OBSERVATIONS[observations].space, ACTIONS[actions].space),
+        tmp_path / "run",
+        tmp_path / "out",
+    )
     succeed("train", config, *WORDS, "--train.resume_freq", "16", "--run-dir", run)
     resumed = succeed("train", "--resume", run, "--total-timesteps", "64", "--quiet")
     assert "begin anew" not in resumed.err  # episodes are played back, actions and all

@@ -42,7 +42,8 @@ class Inert:
 
     def __call__(self, *args: Any, **_kwargs: Any) -> Inert:
         """Note that what a call returned was called in turn."""
-        return type("Inert", (Inert,), {"origin": f"{self.origin}()"})(*args)
+        record: Inert = type("Inert", (Inert,), {"origin": f"{self.origin}()"})(*args)
+        return record
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
