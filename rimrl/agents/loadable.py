@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from rimrl.agents.saved.options import POLICIES, as_builtin, check_options
-from rimrl.agents.saved.settings import SCHEDULES, check_rollout, check_settings
+from rimrl.agents.saved.options import POLICIES, as_builtin, check_options, holds_code
+from rimrl.agents.saved.settings import SCHEDULES, SETTINGS, check_rollout, check_settings
 from rimrl.agents.saved.spaces import of_gymnasium
 from rimrl.agents.schedules import unread
 from rimrl.errors import UsageError
@@ -22,9 +23,13 @@ def prepare(agent: OnPolicyAlgorithm) -> None:
     log: object = agent.tensorboard_log
     if isinstance(log, Path):
         agent.tensorboard_log = str(log)
+    for key in SETTINGS:
+        if isinstance(value := getattr(agent, key, None), np.generic):
+            setattr(agent, key, value.item())
     check_settings(vars(agent))
     check_rollout(agent.observation_space, agent.n_steps, agent.n_envs, "the agent")
-    agent.policy_kwargs = as_builtin(agent.policy_kwargs)
+    if not holds_code(agent.policy_kwargs):
+        agent.policy_kwargs = as_builtin(agent.policy_kwargs)
     agent.observation_space = of_gymnasium(agent.observation_space)
     agent.action_space = of_gymnasium(agent.action_space)
 
@@ -35,7 +40,7 @@ def check_policy(agent: OnPolicyAlgorithm) -> None:
     Raises:
         UsageError: Names the argument with which a saved agent could not be loaded.
     """
-    if agent.policy_class in POLICIES.values():
+    if agent.policy_class in POLICIES.values() and not holds_code(agent.policy_kwargs):
         check_options(agent.policy_kwargs, agent.policy.state_dict())
 
 

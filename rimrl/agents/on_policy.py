@@ -90,9 +90,9 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
                 f"{type(self).__name__} needs a RecurrentCorePolicy, got {self.policy_class.__name__}; "
                 f"pass {self._policy_names()} or a subclass"
             )
+        loadable.prepare(self)
         self.rollout_buffer_class = SequenceRolloutBuffer
         self.rollout_buffer_kwargs = {"sequence_length": self.sequence_length}
-        loadable.prepare(self)
         OnPolicyAlgorithm._setup_model(self)
         loadable.check_policy(self)
         self.policy.use_autocast(self.autocast)

@@ -82,25 +82,29 @@ def as_builtin(value: Any) -> Any:
 def check_options(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """Refuse arguments of a policy with which a saved agent could not be loaded.
 
-    Classes and functions of the user's own are let through: a file with them is loaded by who trusts its author.
-
     Args:
-        options: The arguments.
+        options: The arguments, without code.
         weights: The weights of the policy that was made with them.
 
     Raises:
         UsageError: Names the argument that does not fit.
     """
-    if not _holds_code(options, "policy_kwargs"):
-        options_from_json(options_to_json(options), "policy_kwargs", largest_size(weights))
+    options_from_json(options_to_json(options), "policy_kwargs", largest_size(weights))
 
 
-def _holds_code(value: Any, key: str) -> bool:
-    """Whether there is a class or function in a value that `options_to_json` does not know."""
+def holds_code(value: Any, key: str = "") -> bool:
+    """Whether arguments hold a class or function that is on none of the lists.
+
+    A file with one is loaded by who trusts its author.
+
+    Args:
+        value: The arguments, or one of them.
+        key: Its name.
+    """
     if isinstance(value, Mapping):
-        return any(_holds_code(each, str(inner)) for inner, each in value.items())
+        return any(holds_code(each, str(inner)) for inner, each in value.items())
     if isinstance(value, list | tuple):
-        return any(_holds_code(each, key) for each in value)
+        return any(holds_code(each, key) for each in value)
     if not isinstance(value, type):
         return callable(value)
     known = map(core_class, CORES) if key == "core" else _LISTS.get(key, ("", {}))[1].values()

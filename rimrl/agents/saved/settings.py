@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.utils import LinearSchedule
 
@@ -70,9 +69,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         UsageError: Names the setting that does not fit.
     """
     for key in SETTINGS:
-        value = settings.get(key)
-        if key in settings and not (key in SCHEDULES and callable(value)):
-            checked_setting(key, value.item() if isinstance(value, np.generic) else value, key)
+        if key in settings and not (key in SCHEDULES and callable(settings[key])):
+            checked_setting(key, settings[key], key)
 
 
 def check_rollout(space: spaces.Space[Any], n_steps: int, n_envs: int, where: str) -> None:
