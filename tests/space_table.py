@@ -52,6 +52,7 @@ CHOICES: dict[str, Row] = {
     "MultiDiscrete": Row(spaces.MultiDiscrete([2, 3])),
     "MultiDiscrete from elsewhere": Row(spaces.MultiDiscrete([2, 3], start=[4, -1])),
     "MultiDiscrete of int32": Row(spaces.MultiDiscrete([3, 2], start=[-7, 0], dtype=np.int32)),
+    "MultiDiscrete of uint64": Row(spaces.MultiDiscrete([3, 2], start=[2**40, 0], dtype=np.uint64)),
     "MultiBinary": Row(spaces.MultiBinary(3)),
 }
 BOXES: dict[str, Row] = {
@@ -144,3 +145,17 @@ class Witness(gymnasium.Env[Any, Any]):
         self.received.append(kept)
         self._left -= 1
         return self.observation_space.sample(), float(kept.mean()), self._left == 0, False, {}
+
+
+def encoded(space: spaces.Space[Any], value: Any) -> NDArray[Any]:
+    """An observation as a vector; `gymnasium.spaces.flatten` does the same, but not for choices of uint64."""
+    if isinstance(space, spaces.Dict):
+        return np.concatenate([encoded(part, value[key]) for key, part in space.spaces.items()])
+    if isinstance(space, spaces.Discrete):
+        one_hot: NDArray[Any] = np.eye(int(space.n))[int(value) - int(space.start)]
+        return one_hot
+    if isinstance(space, spaces.MultiDiscrete):
+        each = zip(space.nvec.tolist(), value.tolist(), space.start.tolist(), strict=True)
+        return np.concatenate([np.eye(count)[one - first] for count, one, first in each])
+    vector: NDArray[Any] = np.asarray(value).astype(np.float32).ravel()
+    return vector

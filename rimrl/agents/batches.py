@@ -80,7 +80,8 @@ def without_padding(values: Any, space: spaces.Space[Any]) -> Any:
         counts = space.n if isinstance(space, spaces.Discrete) else space.nvec
         first = th.as_tensor(np.asarray(space.start, dtype=np.int64), device=values.device)
         last = first + th.as_tensor(np.asarray(counts, dtype=np.int64), device=values.device) - 1
-        return values.long().clamp(first, last)
+        values = values.long()
+        return th.where((values == 0) & ((first > 0) | (last < 0)), first, values)
     return values
 
 

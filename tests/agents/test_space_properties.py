@@ -17,7 +17,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from hypothesis.strategies import SearchStrategy
-from numpy.typing import NDArray
 
 from rimrl.agents.actions import in_space, stretched
 from rimrl.agents.preparation import Preparation
@@ -28,6 +27,7 @@ from rimrl.errors import UsageError
 from rimrl.spaces import DTYPES, check_spaces
 from tests.agents.test_space_table import answers, assert_comes_back, assert_in_space, batch, make, stacked
 from tests.sb3.helpers import check_rollouts
+from tests.space_table import encoded
 
 # The same examples every time: a test that fails now and then tells nobody anything.
 quick = settings(derandomize=True, database=None, deadline=None, max_examples=150)
@@ -105,20 +105,6 @@ EVERYTHING = st.recursive(
 def seeded(space: spaces.Space[Any]) -> spaces.Space[Any]:
     space.seed(0)
     return space
-
-
-def encoded(space: spaces.Space[Any], value: Any) -> NDArray[Any]:
-    """An observation as a vector; `gymnasium.spaces.flatten` does the same, but not for choices of uint64."""
-    if isinstance(space, spaces.Dict):
-        return np.concatenate([encoded(part, value[key]) for key, part in space.spaces.items()])
-    if isinstance(space, spaces.Discrete):
-        one_hot: NDArray[Any] = np.eye(int(space.n))[int(value) - int(space.start)]
-        return one_hot
-    if isinstance(space, spaces.MultiDiscrete):
-        each = zip(space.nvec.tolist(), value.tolist(), space.start.tolist(), strict=True)
-        return np.concatenate([np.eye(count)[one - first] for count, one, first in each])
-    vector: NDArray[Any] = np.asarray(value).astype(np.float32).ravel()
-    return vector
 
 
 def refusal(observations: spaces.Space[Any], actions: spaces.Space[Any]) -> str | None:

@@ -19,7 +19,7 @@ from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCor
 from rimrl.agents.saved.exported import write_exported
 from rimrl.errors import UsageError
 from tests.sb3.helpers import SMALL_RIM, assert_close, check_rollouts, randomize
-from tests.space_table import ACTIONS, OBSERVATIONS, WORKING_ACTIONS, WORKING_OBSERVATIONS, Witness, box
+from tests.space_table import ACTIONS, OBSERVATIONS, WORKING_ACTIONS, WORKING_OBSERVATIONS, Witness, box, encoded
 
 PLAIN_OBSERVATIONS, PLAIN_ACTIONS = box(3), spaces.Discrete(3)
 POLICIES: dict[str, type[RecurrentCorePolicy]] = {
@@ -127,7 +127,7 @@ def test_observations_work(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WORKING_OBSERVATIONS)
-def test_observations_are_read_as_gymnasium_flattens_them(name: str) -> None:
+def test_observations_are_read_as_their_space_says(name: str) -> None:
     """Choices one-hot from their start, parts in the order of the Dict, numbers as they are."""
     agent, _ = make(OBSERVATIONS[name].space, PLAIN_ACTIONS)
     space = agent.observation_space
@@ -139,7 +139,7 @@ def test_observations_are_read_as_gymnasium_flattens_them(name: str) -> None:
     obs, _ = agent.policy.obs_to_tensor(together)
     features = agent.policy.extract_features(obs)
     assert isinstance(features, th.Tensor)
-    expected = np.stack([np.asarray(spaces.flatten(space, each)) for each in drawn]).astype(np.float32)
+    expected = np.stack([encoded(space, each) for each in drawn]).astype(np.float32)
     np.testing.assert_array_equal(features.numpy(), expected)
 
 

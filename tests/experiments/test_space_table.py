@@ -55,9 +55,19 @@ def test_spaces_work_in_every_verb(observations: str, actions: str, configured: 
     assert of_export["episode_returns"] == of_run["episode_returns"]
 
 
-@pytest.mark.parametrize("observations", ["Discrete from 5", "Dict", "Box of one number", "Box"])
-def test_spaces_work_with_efference_copies(observations: str, configured: Configure, tmp_path: Path) -> None:
-    config = configured(OBSERVATIONS[observations].space, ACTIONS["MultiDiscrete from elsewhere"].space)
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        ("Discrete from 5", "MultiDiscrete from elsewhere"),
+        ("Dict", "MultiDiscrete of uint64"),
+        ("Box of one number", "Discrete of int8"),
+        ("Box", "Box of bool"),
+    ],
+)
+def test_spaces_work_with_efference_copies(
+    observations: str, actions: str, configured: Configure, tmp_path: Path
+) -> None:
+    config = configured(OBSERVATIONS[observations].space, ACTIONS[actions].space)
     succeed("train", config, *WORDS, "--env.efference_copies", "true", "--run-dir", tmp_path / "run")
     succeed("evaluate", tmp_path / "run", *PLAY)
 

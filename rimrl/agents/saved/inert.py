@@ -42,8 +42,7 @@ class Inert:
 
     def __call__(self, *args: Any, **_kwargs: Any) -> Inert:
         """Note that what a call returned was called in turn."""
-        record: Inert = type("Inert", (Inert,), {"origin": f"{self.origin}()"})(*args)
-        return record
+        return _Returned(*args)
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -56,6 +55,10 @@ class Inert:
 
     def extend(self, values: Any) -> None:
         """Take in nothing."""
+
+
+class _Returned(Inert):
+    origin = "what a call returned"
 
 
 class NotPlainError(UsageError):

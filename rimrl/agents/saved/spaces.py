@@ -108,7 +108,10 @@ def space_from_json(content: Any, where: str) -> spaces.Space[Any]:
     n = found["n"]
     if not isinstance(n, list):
         return spaces.MultiBinary(integer(n, f"{where}.n", 1, LARGEST))
-    return spaces.MultiBinary(_shape(n, f"{where}.n"))
+    shape = _shape(n, f"{where}.n")
+    if not shape or not all(shape):
+        raise UsageError(f"{where}.n must hold positive numbers, got {n}")
+    return spaces.MultiBinary(shape)
 
 
 def _choices(kind: str, found: dict[str, Any], where: str) -> spaces.Space[Any]:
