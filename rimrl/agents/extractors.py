@@ -16,6 +16,7 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
+from rimrl.agents.extractor_checks import check_extractor
 from rimrl.errors import UsageError
 
 # The keys that `rimrl.envs.efference` adds, and where it puts an observation that is no Dict.
@@ -165,7 +166,9 @@ class EfferenceExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim=1)
         space = without_copies(observation_space)
         self._key = None if isinstance(space, spaces.Dict) else _ALONE
-        self.extractor = (extractor_class or _default_extractor(space))(space, **(extractor_kwargs or {}))
+        extractor_class = extractor_class or _default_extractor(space)
+        check_extractor(extractor_class, space, extractor_kwargs)
+        self.extractor = extractor_class(space, **(extractor_kwargs or {}))
         width = sum(spaces.flatdim(observation_space[key]) for key in COPIES)
         positions: int = getattr(self.extractor, "num_positions", 1)
         self.element: nn.Linear | None = None

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from rimrl.agents.distributed import Moments, combined, moments
 from rimrl.agents.extractors import COPIES
-from rimrl.agents.spaces import in_words
 from rimrl.errors import UsageError
+from rimrl.spaces import in_words
 
 EPSILON = 1e-8
 CLIP = 10.0

@@ -14,13 +14,16 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor
 
+from rimrl.agents import loadable
+from rimrl.agents.actions import in_space
 from rimrl.agents.distributed import OtherRankError, Ranks
+from rimrl.agents.extractor_checks import check_images
 from rimrl.agents.moves import Moves, moves_of
 from rimrl.agents.policies import RecurrentCorePolicy, SequenceEvaluation
 from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
@@ -28,6 +31,7 @@ from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.options import plain
 from rimrl.errors import EnvironmentFaultError, UsageError
+from rimrl.spaces import check_spaces
 from rimrl.usage import collapse, worst_share
 
 
@@ -75,6 +79,16 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     ranks: Ranks | None = None
     last_episodes: Sequence[dict[str, Any]] = ()
 
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        # SB3 fails in many ways over spaces that it does not know, most of them before there is a policy. Environments
+        # of gym, which it wraps, have spaces of another kind.
+        given: Any = env
+        if isinstance(given.observation_space, spaces.Space):
+            check_spaces(env.observation_space, env.action_space, "the environment")
+            check_images(env.observation_space)
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
     def _setup_model(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, np.generic) or name == "policy_kwargs":
@@ -85,9 +99,11 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
                 f"{type(self).__name__} needs a RecurrentCorePolicy, got {self.policy_class.__name__}; "
                 f"pass {self._policy_names()} or a subclass"
             )
+        loadable.prepare(self)
         self.rollout_buffer_class = SequenceRolloutBuffer
         self.rollout_buffer_kwargs = {"sequence_length": self.sequence_length}
         OnPolicyAlgorithm._setup_model(self)
+        loadable.check_policy(self)
         self.policy.use_autocast(self.autocast)
         with th.no_grad():
             self._last_states = self.policy.initial_states(self.n_envs)
@@ -100,6 +116,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        loadable.check_schedules(self)
         check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
         if self.env is None:
             raise UsageError("the agent has no environment to learn in; pass one to `load`, or call `set_env`")
@@ -308,12 +325,11 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         )
 
     def _to_env_action(self, actions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        if not isinstance(self.action_space, spaces.Box):
-            return actions
-        if self.policy.squash_output:
-            return self.policy.unscale_action(actions)
-        clipped: np.ndarray[Any, Any] = np.clip(actions, self.action_space.low, self.action_space.high)
-        return clipped
+        space = self.action_space
+        if isinstance(space, spaces.Box):
+            squashed = self.policy.squash_output
+            actions = self.policy.unscale_action(actions) if squashed else np.clip(actions, space.low, space.high)
+        return in_space(actions, space)
 
     def _bootstrap(self, rollout_buffer: SequenceRolloutBuffer, cuts: list[_Cut]) -> None:
         """Add the discounted value of the last observation where an episode was cut by time, not by its end.

@@ -11,7 +11,7 @@ import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
@@ -23,15 +23,19 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from rimrl.agents.categorical import QuickCategorical
+from rimrl.agents.actions import in_space, stretched
+from rimrl.agents.batches import batch_size, check_sequences, check_step, to_batch, to_sequences, without_padding
+from rimrl.agents.categorical import in_numbers_of
+from rimrl.agents.extractor_checks import check_extractor
 from rimrl.agents.extractors import TwoColumnExtractor
 from rimrl.agents.normalization import ObservationStatistics
+from rimrl.agents.positions import core_for, elements
 from rimrl.agents.precision import Autocast, autocasting, check_autocast
 from rimrl.agents.preparation import Preparation
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
 from rimrl.cores.progressive import ProgressiveCore
-from rimrl.cores.registry import core_options, make_core
 from rimrl.errors import UsageError
+from rimrl.spaces import check_spaces
 
 CoreSharing: TypeAlias = Literal["shared", "separate", "actor_only"]
 Trunk: TypeAlias = Literal["learned", "frozen", "progressive"]
@@ -107,9 +111,10 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             (`rimrl.agents.normalization`). rimrl's algorithms learn both from what the agent sees. Default False.
 
     Raises:
-        UsageError: For an unknown core, option, sharing or trunk, a shared core over separate extractors, observations
-            with nothing to normalise, a progressive trunk with ``core_sharing="actor_only"``, or a ``critic_gradient``
-            that is not from 0 to 1 or has no shared core to flow into.
+        UsageError: For spaces that no agent learns with (`rimrl.spaces`) or the extractor does not read, an unknown
+            core, option, sharing or trunk, a shared core over separate extractors, observations with nothing to
+            normalise, a progressive trunk with ``core_sharing="actor_only"``, or a ``critic_gradient`` that is not from
+            0 to 1 or has no shared core to flow into.
     """
 
     def __init__(
@@ -138,6 +143,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         trunk: Trunk = "learned",
         normalize_observations: bool = False,
     ) -> None:
+        check_spaces(observation_space, action_space, "the environment")
         if core_sharing not in get_args(CoreSharing):
             raise UsageError(f"core_sharing must be one of {', '.join(get_args(CoreSharing))}, got {core_sharing!r}")
         if core_sharing == "shared" and not share_features_extractor:
@@ -189,8 +195,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             optimizer_class,
             optimizer_kwargs,
         )
-        if type(self.action_dist) is CategoricalDistribution:
-            self.action_dist = QuickCategorical(self.action_dist.action_dim)
+        self.action_dist = in_numbers_of(self.action_space, self.action_dist)
         self.observation_statistics = ObservationStatistics(observation_space) if normalize_observations else None
         self._prepare = Preparation(self.observation_space, self.normalize_images, self.observation_statistics)
         extractors = (
@@ -221,6 +226,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Make an extractor; for a progressive trunk, one of two columns."""
+        check_extractor(self.features_extractor_class, self.observation_space, self.features_extractor_kwargs)
         extractor = super().make_features_extractor()
         if self.trunk != "progressive":
             return extractor
@@ -245,7 +251,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         def column(extractor: BaseFeaturesExtractor) -> RecurrentCore:
             positions = getattr(extractor, "num_positions", 1)
-            return _core_for(self._core_spec, extractor.features_dim, positions, self.core_kwargs)
+            return core_for(self._core_spec, extractor.features_dim, positions, self.core_kwargs)
 
         def build() -> RecurrentCore:
             extractor = self.features_extractor
@@ -411,16 +417,21 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
         Returns:
             Actions, values ``[n_envs, 1]``, log-probabilities ``[n_envs]`` and the new states.
+
+        Raises:
+            UsageError: If observations, states and episode starts are not of the same number of environments.
         """
+        for state in lstm_states:
+            check_step(obs, state, episode_starts)
         n_seq = lstm_states.pi[0].shape[1]
         pi_features, vf_features = self._features(obs)
         latents = self._run_cores(
-            _to_sequences(pi_features, n_seq),
-            _to_sequences(vf_features, n_seq),
+            to_sequences(pi_features, n_seq),
+            to_sequences(vf_features, n_seq),
             lstm_states,
-            _to_sequences(episode_starts, n_seq),
+            to_sequences(episode_starts, n_seq),
         )
-        values, distribution = self._heads(_to_batch(latents.pi), _to_batch(latents.vf))
+        values, distribution = self._heads(to_batch(latents.pi), to_batch(latents.vf))
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
         assert self.action_space.shape is not None
@@ -434,41 +445,45 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         Returns:
             Values ``[batch, 1]``, log-probabilities ``[batch]`` and entropies ``[batch]`` or None.
         """
+        obs, actions = without_padding(obs, self.observation_space), without_padding(actions, self.action_space)
+        check_sequences(obs, lstm_states.pi, episode_starts)
         n_seq = lstm_states.pi[0].shape[1]
         pi_features, vf_features = self._features(obs)
         latents = self._run_cores(
-            _to_sequences(pi_features, n_seq),
-            _to_sequences(vf_features, n_seq),
+            to_sequences(pi_features, n_seq),
+            to_sequences(vf_features, n_seq),
             lstm_states,
-            _to_sequences(episode_starts, n_seq),
+            to_sequences(episode_starts, n_seq),
         )
-        values, distribution = self._heads(_to_batch(latents.pi), _to_batch(latents.vf))
+        values, distribution = self._heads(to_batch(latents.pi), to_batch(latents.vf))
         return values, distribution.log_prob(actions), distribution.entropy()
 
     def get_distribution(  # type: ignore[override]
         self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> tuple[Distribution, State]:
         """The action distribution and the actor's new state."""
+        check_sequences(obs, lstm_states, episode_starts)
         n_seq = lstm_states[0].shape[1]
         features = self._extract(self._prepare(obs), self.pi_features_extractor)
         latent, state = self.core(
-            _elements(self.core, _to_sequences(features, n_seq)), lstm_states, _to_sequences(episode_starts, n_seq)
+            elements(self.core, to_sequences(features, n_seq)), lstm_states, to_sequences(episode_starts, n_seq)
         )
-        return self._distribution(_to_batch(latent)), state
+        return self._distribution(to_batch(latent)), state
 
     def predict_values(  # type: ignore[override]
         self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> Tensor:
         """Values ``[batch, 1]``, given the critic's state (the actor's where the core is shared)."""
+        check_sequences(obs, lstm_states, episode_starts)
         n_seq = lstm_states[0].shape[1]
         features = self._extract(self._prepare(obs), self.vf_features_extractor)
         if self.critic is not None:
             latent_vf = self.critic(features)
         else:
             core = self.core if self.critic_core is None else self.critic_core
-            sequences = _elements(core, _to_sequences(features, n_seq))
-            latent, _ = core(sequences, lstm_states, _to_sequences(episode_starts, n_seq))
-            latent_vf = _to_batch(latent)
+            sequences = elements(core, to_sequences(features, n_seq))
+            latent, _ = core(sequences, lstm_states, to_sequences(episode_starts, n_seq))
+            latent_vf = to_batch(latent)
         return self._values(latent_vf)
 
     def predict(
@@ -487,16 +502,36 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             deterministic: Take the mode instead of a sample.
 
         Returns:
-            The actions and the state to pass to the next call.
+            The actions, each of which the action space contains, and the state to pass to the next call.
+
+        Raises:
+            UsageError: If the state or the episode starts are of another number of environments.
         """
         if state is None:
             # contrib would start from zeros, which is not where a core with a learned initial state starts.
             batch, _ = self.obs_to_tensor(observation)
-            n_envs = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
             with th.no_grad():
-                h, c = self.core.initial_state(n_envs)
+                h, c = self.core.initial_state(batch_size(batch))
             state = (h.cpu().numpy(), c.cpu().numpy())
-        return super().predict(observation, state, episode_start, deterministic)
+        actions, state = super().predict(observation, state, episode_start, deterministic)
+        return in_space(actions, self.action_space), state
+
+    def _predict(  # type: ignore[override]
+        self,
+        observation: PyTorchObs,
+        lstm_states: tuple[Tensor, ...],
+        episode_starts: Tensor,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        starts = episode_starts.reshape(1) if episode_starts.dim() == 0 else episode_starts
+        check_step(observation, lstm_states, starts)
+        actions, state = super()._predict(observation, lstm_states, starts, deterministic)  # type: ignore[arg-type]
+        return actions, state
+
+    def unscale_action(self, scaled_action: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Stretch actions from -1 to 1 to the bounds of the action space; see SB3's `BasePolicy`."""
+        assert isinstance(self.action_space, spaces.Box)
+        return stretched(scaled_action, self.action_space)
 
     def trace(
         self,
@@ -513,14 +548,19 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
         Returns:
             The trace of that one step, T = 1.
+
+        Raises:
+            UsageError: If the state or the episode starts are of another number of environments.
         """
         self.set_training_mode(False)
         obs, _ = self.obs_to_tensor(observation)
+        states = () if state is None else tuple(th.as_tensor(s, device=self.device) for s in state)
+        flags = np.zeros(batch_size(obs), dtype=bool) if episode_start is None else episode_start
+        starts = th.as_tensor(flags, device=self.device)
+        check_step(obs, states, starts)
         with th.no_grad():
             features = self._extract(self._prepare(obs), self.pi_features_extractor)
-            states = None if state is None else tuple(th.as_tensor(s, device=self.device) for s in state)
-            starts = None if episode_start is None else th.as_tensor(episode_start, device=self.device).unsqueeze(0)
-            _, _, trace = _run(self.core, features.unsqueeze(0), states, starts, return_trace=True)
+            _, _, trace = _run(self.core, features.unsqueeze(0), states or None, starts[None], return_trace=True)
         assert trace is not None
         return trace
 
@@ -551,34 +591,6 @@ class MultiInputRecurrentCorePolicy(RecurrentCorePolicy):
         super().__init__(*args, **{"features_extractor_class": CombinedExtractor, **kwargs})
 
 
-def _core_for(
-    core: str | type[RecurrentCore], features_dim: int, num_positions: int, core_kwargs: dict[str, Any]
-) -> RecurrentCore:
-    """The core that reads features which are one vector, or a set of positions (RIM paper, Eq. 3)."""
-    label = core if isinstance(core, str) else core.__name__
-    options = dict(core_kwargs)
-    if num_positions > 1:
-        if "num_inputs" not in core_options(core):
-            raise UsageError(
-                f"core {label!r} takes flat input and cannot read {num_positions} positions; use features without "
-                "positions, or a core with num_inputs such as 'rim'"
-            )
-        if options.get("num_inputs", 1) == 1:
-            options["num_inputs"] = num_positions
-    asked = options.get("num_inputs", 1)
-    if asked != num_positions:
-        raise UsageError(
-            f"num_inputs {asked} of core {label!r} does not fit features with {num_positions} position(s); leave it "
-            "out, and choose features that are a set of positions to read more than one"
-        )
-    return make_core(core, features_dim // num_positions, **options)
-
-
-def _elements(core: RecurrentCore, features: Tensor) -> Tensor:
-    """Flat features ``[T, B, M * I]`` as what the core reads: the same, or ``[T, B, M, I]``."""
-    return features if core.num_inputs == 1 else features.reshape(*features.shape[:-1], core.num_inputs, -1)
-
-
 def _run(
     core: RecurrentCore,
     features: Tensor,
@@ -587,22 +599,12 @@ def _run(
     return_trace: bool,
 ) -> tuple[Tensor, State, CoreTrace | None]:
     trace = None
-    features = _elements(core, features)
+    features = elements(core, features)
     if return_trace:
         latent, new_state, trace = core(features, state, episode_starts, return_trace=True)
     else:
         latent, new_state = core(features, state, episode_starts)
     return latent, new_state, trace
-
-
-def _to_sequences(batch: Tensor, n_seq: int) -> Tensor:
-    """Contrib's flat ``[n_seq * T, ...]``, sequence after sequence, as ``[T, n_seq, ...]``."""
-    return batch.reshape(n_seq, -1, *batch.shape[1:]).transpose(0, 1)
-
-
-def _to_batch(sequences: Tensor) -> Tensor:
-    """The inverse of `_to_sequences`."""
-    return sequences.transpose(0, 1).flatten(0, 1)
 
 
 def _tensors_in(distribution: object) -> Iterator[Tensor]:

@@ -1,9 +1,10 @@
-"""Observations as the numbers that extractors take: SB3's ``preprocess_obs`` in fewer passes over images."""
+"""Observations as the numbers that extractors take: SB3's ``preprocess_obs`` in fewer passes, for more spaces."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
@@ -17,7 +18,8 @@ class Preparation:
     """Prepares batches of one observation space, with the same result as SB3's ``preprocess_obs``.
 
     An image of bytes becomes floats, and in one go channels-last where convolutions want it so; it is then divided by
-    255 in place.
+    255 in place. Two kinds of space that SB3 does not read are read, too: choices that count from another number than
+    0, and a Box that is a single number, which becomes a vector ``[B, 1]``.
 
     Args:
         space: Observation space.
@@ -50,10 +52,17 @@ class Preparation:
 
     def _prepared(self, obs: Tensor, key: str | None, space: spaces.Space[Any]) -> Tensor:
         if self._statistics is not None and (normalized := self._statistics.normalized(key, obs)) is not None:
-            return normalized
+            return _at_least_vectors(normalized)
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start):
+            obs = obs.long() - th.as_tensor(np.asarray(space.start, dtype=np.int64), device=obs.device)
         if key not in self._images or obs.dtype != th.uint8:
             prepared = preprocess_obs(obs, space, normalize_images=self.normalize_images)
             assert isinstance(prepared, Tensor)
-            return prepared
+            return _at_least_vectors(prepared)
         layout = th.channels_last if self.channels_last and obs.dim() == 4 else th.preserve_format
         return obs.to(self.image_dtype, memory_format=layout).div_(255.0)
+
+
+def _at_least_vectors(prepared: Tensor) -> Tensor:
+    """Single numbers ``[B]`` as ``[B, 1]``; everything else as it is."""
+    return prepared.unsqueeze(1) if prepared.dim() == 1 else prepared

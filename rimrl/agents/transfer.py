@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.agents.spaces import in_words
 from rimrl.errors import UsageError
+from rimrl.spaces import in_words
 
 _TRUNK = ("features_extractor.", "pi_features_extractor.", "vf_features_extractor.", "lstm_actor.", "lstm_critic.")
 _STATISTICS = "observation_statistics."

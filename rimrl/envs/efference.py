@@ -50,8 +50,11 @@ class ActionEncoding:
         low: Any = 0.0
         high: Any = 1.0
         if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-            counts = np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec).ravel()
-            starts = np.broadcast_to(np.asarray(space.start).ravel(), counts.shape)
+            # Their own dtype may be one that numpy does not count in, or too small for the sums.
+            counts = (
+                np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec).ravel().astype(np.int64)
+            )
+            starts = np.broadcast_to(np.asarray(space.start, dtype=np.int64).ravel(), counts.shape)
             self._owner = np.repeat(np.arange(len(counts)), counts)  # which of the choices each entry belongs to
             self._choices = np.concatenate([start + np.arange(n) for start, n in zip(starts, counts, strict=True)])
             width = int(counts.sum())

@@ -19,6 +19,7 @@ from rimrl.envs.checks import check_at_least
 from rimrl.envs.popgym_suites import is_popgym
 from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import UsageError, unknown_name
+from rimrl.spaces import check_spaces
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -178,8 +179,8 @@ def make_vec_env(
         `LearningSignal`; efference copies are outermost.
 
     Raises:
-        UsageError: As `make_env`, and if `n_envs` is not positive, there is no such backend, or the backend does not
-            have that environment or argument.
+        UsageError: As `make_env`, and if `n_envs` is not positive, there is no such backend, the backend does not
+            have that environment or argument, or no agent learns with the spaces of the environment (`rimrl.spaces`).
     """
     from stable_baselines3.common.vec_env import (  # noqa: PLC0415 (imports torch)
         DummyVecEnv,
@@ -204,10 +205,7 @@ def make_vec_env(
         info_keywords = ("is_success",) if backend == "envpool" else ()
     else:
         make: Callable[[], gymnasium.Env[Any, Any]] = partial(_make, env_id, kwargs)
-        # A wrong argument is reported from here: from a worker process it would arrive as a broken pipe.
-        first = make()
-        info_keywords = tuple(first.metadata.get("info_keywords", ()))
-        first.close()
+        info_keywords = _info_keywords(make, env_id)
         if replayable:
             make = partial(_make_replayable, make)
         if backend == "subproc":
@@ -231,6 +229,21 @@ def make_vec_env(
 
         venv = VecEfferenceCopies(venv)
     return venv
+
+
+def _info_keywords(make: Callable[[], gymnasium.Env[Any, Any]], env_id: str) -> tuple[str, ...]:
+    """What an environment reports of episodes; a first one that is made for this is looked at before all others are.
+
+    Raises:
+        UsageError: For a wrong argument, which from a worker process would arrive as a broken pipe, and for spaces that
+            SB3's vectors cannot hold.
+    """
+    first = make()
+    try:
+        check_spaces(first.observation_space, first.action_space, env_id)
+        return tuple(first.metadata.get("info_keywords", ()))
+    finally:
+        first.close()
 
 
 def _check_copies(venv: VecEnv) -> None:

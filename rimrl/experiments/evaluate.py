@@ -21,13 +21,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rimrl.agents.load import load
-from rimrl.agents.spaces import in_words
 from rimrl.envs.splits import Split
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env, resolve
 from rimrl.errors import UsageError
 from rimrl.experiments.run import Run
 from rimrl.runs.evaluations import splits_of_same, to_json
+from rimrl.spaces import in_words
 
 # Episodes that no training, whose seeds are small, has met.
 DEFAULT_SEED = 1_000_000

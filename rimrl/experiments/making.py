@@ -18,6 +18,9 @@ from rimrl.agents.transfer import start_from
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.config import A2CConfig, ExperimentConfig, PPOConfig
+from rimrl.spaces import check_spaces
+
+_MOST_TOKENS = 2**16
 
 
 def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, append_monitor: bool = False) -> VecEnv:
@@ -45,9 +48,7 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, ap
 def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | RecurrentA2C:
     """The agent of a configuration, untrained."""
     settings = config.agent
-    for kind, space in (("observation", env.observation_space), ("action", env.action_space)):
-        if isinstance(space, spaces.Tuple | spaces.Text | spaces.Sequence | spaces.Graph):
-            raise UsageError(f"{config.env.id} has the {kind} space {space}, which Stable-Baselines3 cannot learn with")
+    check_spaces(env.observation_space, env.action_space, config.env.id)
     tile_pixels = config.env.kwargs.get("tile_size") if config.env.kwargs.get("tiles") == "rgb" else None
     policy, policy_kwargs = _policy_for(env.observation_space, settings.features_dim, settings.spatial, tile_pixels)
     rate = settings.learning_rate
@@ -129,11 +130,19 @@ def _policy_for(
 
 def _shows_tiles(space: spaces.Dict, tile_pixels: int | None) -> bool:
     """Whether observations are tiles and perhaps a mission, as `rimrl.envs.minigrid` shows them."""
-    image = space.spaces.get("image")
-    if image is None or not space.spaces.keys() <= {"image", "mission"}:
+    image, mission = space.spaces.get("image"), space.spaces.get("mission")
+    if not space.spaces.keys() <= {"image", "mission"} or not (mission is None or _holds_tokens(mission)):
+        return False
+    if not isinstance(image, spaces.Box) or len(image.shape) != 3:
         return False
     if not is_image_space(image):
         return True
-    assert image.shape is not None
     _, *sides = sorted(image.shape)  # without the channels, whether they come first or last
     return max(sides) < 24 or all(side % (tile_pixels or 8) == 0 for side in sides)
+
+
+def _holds_tokens(space: spaces.Space[Any]) -> bool:
+    """Whether a part is a sequence of token ids."""
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or space.dtype.kind not in "iu":
+        return False
+    return bool(space.low.min() >= 0) and bool(space.high.max() < _MOST_TOKENS)

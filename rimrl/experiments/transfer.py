@@ -26,7 +26,6 @@ import yaml
 from gymnasium import spaces
 from tqdm import tqdm
 
-from rimrl.agents.spaces import in_words
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.checkpoints import flat
@@ -40,6 +39,7 @@ from rimrl.experiments.transfer_config import METHODS, Task, TransferConfig
 from rimrl.files import replacing_file
 from rimrl.runs import checkpoint_files
 from rimrl.runs.folder import run_status
+from rimrl.spaces import in_words
 
 
 @dataclass(frozen=True)

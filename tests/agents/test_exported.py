@@ -225,6 +225,8 @@ def put(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 HUGE = 10**9
 KWARGS = ("agent", "policy_kwargs")
+CHOICES_OF_INT8 = {"type": "MultiDiscrete", "nvec": [2, 300], "dtype": "int8"}
+ENDLESS = {"type": "Box", "shape": [2], "dtype": "float32", "low": "-inf", "high": "inf"}
 BAD_CARDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no format": (put("format", value=...), "does not say format"),
     "other format": (put("format", value="pickle"), "does not say format"),
@@ -267,6 +269,19 @@ BAD_CARDS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "other actions": (put("agent", "action_space", "nvec", value=[2, 4]), "have shape"),
     "huge actions": (put("agent", "action_space", "nvec", value=[HUGE]), "nvec must be"),
     "no actions": (put("agent", "action_space", "nvec", value=[]), "must hold sizes"),
+    "a start too few": (put("agent", "action_space", "start", value=[1]), "must hold 2 numbers"),
+    "a start beyond": (put("agent", "action_space", "start", value=[1, 2**63]), "start must be an integer from"),
+    "choices of floats": (put("agent", "action_space", "dtype", value="float32"), "dtype must be one of uint8"),
+    "more choices than int8": (put("agent", "action_space", value=CHOICES_OF_INT8), "is no MultiDiscrete"),
+    "bits of no axis": (put("agent", "action_space", value={"type": "MultiBinary", "n": []}), "positive numbers"),
+    "bits of nothing": (put("agent", "action_space", value={"type": "MultiBinary", "n": [0]}), "positive numbers"),
+    "bits of two axes": (put("agent", "action_space", value={"type": "MultiBinary", "n": [2, 2]}), "one axis"),
+    "endless actions": (put("agent", "action_space", value=ENDLESS), "finite bounds"),
+    "bounds of bits as numbers": (
+        put("agent", "observation_space", "dtype", value="bool"),
+        "low must be a number of bool",
+    ),
+    "a million units": (put(*KWARGS, "core_kwargs", "num_units", value=2**20), "far more weights than"),
     "exploration as text": (put("agent", "use_sde", value="yes"), "must be true or false"),
     "negative steps": (put("agent", "num_timesteps", value=-1), "must be an integer from 0"),
     "strange arithmetic": (put("agent", "autocast", value="fp4"), "unknown autocast"),

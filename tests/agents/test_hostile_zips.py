@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch as th
 from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
 import rimrl
 from rimrl.agents.extractors import MiniGridExtractor
@@ -37,6 +37,10 @@ class Payload:
 
     def __reduce__(self) -> Any:
         return Path.touch, (self.marker,)
+
+    def __call__(self, remaining: float) -> float:
+        """Pass for a schedule."""
+        return remaining
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +92,7 @@ def raw_part(name: str) -> Any:
 
 
 REFUSED: dict[str, Any] = {
-    **{
-        f"data: {key}": in_data(key)
-        for key in ("policy_class", "policy_kwargs", "observation_space", "action_space", "learning_rate", "clip_range")
-    },
+    **{f"data: {key}": in_data(key) for key in ("policy_class", "policy_kwargs", "observation_space", "action_space")},
     "data: within policy_kwargs": in_data("policy_kwargs", lambda payload: {"net_arch": payload}),
     "data: as a key": in_data("policy_kwargs", lambda payload: {payload: 1}),
     "data: deep within": in_data("policy_kwargs", lambda payload: {"core_kwargs": {"a": [(payload,)]}}),
@@ -111,6 +112,9 @@ IGNORED: dict[str, Any] = {
     "data: a method": in_data("predict"),
     "data: the storage": in_data("rollout_buffer_class"),
     "data: a schedule that follows from others": in_data("lr_schedule"),
+    "data: learning_rate": in_data("learning_rate"),
+    "data: clip_range": in_data("clip_range"),
+    "data: within clip_range": in_data("clip_range", FloatSchedule),
     "pytorch_variables.pth": in_part("pytorch_variables.pth"),
     "pytorch_variables.pth: raw pickle": raw_part("pytorch_variables.pth"),
     "tensors.pth": in_part("tensors.pth"),
@@ -220,6 +224,8 @@ def test_plain_contrib_still_loads_what_rimrl_saves(parts: dict[str, bytes], tmp
         ("observation_space", {":serialized:": "%%%"}, "damaged"),
         ("observation_space", {":serialized:": 3}, "damaged"),
         ("observation_space", {":serialized:": ""}, "damaged"),
+        ("learning_rate", {":serialized:": ""}, "damaged"),
+        ("learning_rate", [1], "learning_rate must be a finite number"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(

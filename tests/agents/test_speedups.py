@@ -305,7 +305,7 @@ def test_nan_is_reported_and_not_learned_from(broken: str) -> None:
         with th.no_grad():
             agent.policy.value_net.bias.fill_(th.nan)
     before = [p.clone() for p in agent.policy.parameters()]
-    with pytest.raises(UsageError, match="environment 0|after 1 up") as error:
+    with pytest.raises(UsageError, match=r"environment 0|after 1 up") as error:
         agent.learn(16, reset_num_timesteps=False)
     assert isinstance(error.value, EnvironmentFaultError) == (broken == "environment")
     th.testing.assert_close(before, list(agent.policy.parameters()), rtol=0, atol=0, equal_nan=True)

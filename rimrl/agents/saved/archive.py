@@ -17,35 +17,30 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import LinearSchedule, get_device
+from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
 from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
-from rimrl.agents.saved.build import AgentSpec, build, largest_size
-from rimrl.agents.saved.fields import choice, integer, number, switch
+from rimrl.agents.saved.build import AgentSpec, build
+from rimrl.agents.saved.fields import choice
 from rimrl.agents.saved.inert import NotPlainError, read_inert, to_plain
 from rimrl.agents.saved.options import (
     ACTIVATIONS,
     EXTRACTORS,
     OPTIMIZERS,
     POLICIES,
+    largest_size,
     options_from_json,
 )
+from rimrl.agents.saved.settings import SCHEDULES, SETTINGS, check_rollout, checked_setting
 from rimrl.agents.saved.spaces import space_from_json
+from rimrl.agents.schedules import UnreadSchedule
 from rimrl.cores.registry import CORES, core_class
 from rimrl.errors import UsageError
 
-_INTEGERS = ("n_steps", "batch_size", "n_epochs", "sequence_length", "seed", "verbose", "sde_sample_freq")
-_COUNTERS = ("n_envs", "num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_episode_num")
-_NUMBERS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm", "target_kl", "_current_progress_remaining")
-_SWITCHES = ("use_sde", "normalize_advantage")
-_SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
-_WORDS = ("tensorboard_log", "autocast")
-_LARGEST_ROLLOUT = 2**36
 _LARGEST_ENTRY = 2**26
 
 
@@ -62,7 +57,7 @@ def load_archive(
 
     Returns:
         The agent, optimiser included, as SB3's own ``load`` would give it; statistics of recent episodes are not
-        taken over.
+        taken over, and a schedule of the user's own is an `UnreadSchedule`.
 
     Raises:
         UsageError: If the file is damaged or holds no such agent.
@@ -70,7 +65,7 @@ def load_archive(
     """
     data, weights, optimizer = _read(content, where)
     algorithm = "RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"
-    settings = {key: _setting(key, _plain(data[key]), where) for key in _SETTINGS if key in data}
+    settings = {key: _setting(key, data[key], optimizer, where) for key in SETTINGS if key in data}
     if "sequence_length" not in data and settings.get("batch_size"):
         # Contrib cuts its minibatches anywhere; whole sequences of this length fill the same ones.
         settings["sequence_length"] = math.gcd(settings["batch_size"], settings.get("n_steps", 1))
@@ -84,7 +79,7 @@ def load_archive(
         space_from_json(_plain(data.get("action_space")), f"{where}: action_space"),
         settings,
     )
-    _check_rollout(spec, where)
+    check_rollout(spec.observation_space, settings.get("n_steps", 1), settings.get("n_envs", 1), where)
 
     def fill(agent: RecurrentPPO | RecurrentA2C) -> None:
         agent.policy.load_state_dict(weights)
@@ -140,47 +135,42 @@ def _class_names() -> dict[str, str]:
 
 
 def _plain(item: Any) -> Any:
-    if not isinstance(item, dict) or ":serialized:" not in item:
+    return to_plain(_record(item), _class_names()) if _is_pickled(item) else item
+
+
+def _is_pickled(item: Any) -> bool:
+    return isinstance(item, dict) and ":serialized:" in item
+
+
+def _record(item: Any) -> Any:
+    """What an entry holds, with records of what was not done."""
+    if not _is_pickled(item):
         return item
     try:
         content = base64.b64decode(item[":serialized:"], validate=True)
     except (TypeError, ValueError, binascii.Error):
         raise NotPlainError("a damaged entry") from None
-    return to_plain(read_inert(content), _class_names())
+    return read_inert(content)
 
 
-def _setting(key: str, value: Any, where: str) -> Any:
-    place = f"{where}: {key}"
-    if value is None and key in _MAY_BE_NONE:
-        return None
-    if key in _WORDS and not isinstance(value, str):
-        raise UsageError(f"{place} must be text, got {str(value)[:40]!r}")
-    found: Any = value
-    if key in _INTEGERS:
-        found = integer(value, place, -1, 2**32)
-    elif key in _COUNTERS:
-        found = integer(value, place, 0, 2**53)
-    elif key in _SWITCHES:
-        found = switch(value, place)
-    elif isinstance(value, dict) and value.get("schedule") == "linear":
-        found = LinearSchedule(*(number(value[end], place) for end in ("start", "end", "end_fraction")))
-    elif key in _NUMBERS or key in _SCHEDULES:
-        found = number(value, place)
-    return found
+def _setting(key: str, item: Any, optimizer: dict[str, Any], where: str) -> Any:
+    if key not in SCHEDULES:
+        return checked_setting(key, _plain(item), f"{where}: {key}")
+    record = _record(item)
+    try:
+        value = to_plain(record, _class_names())
+    except NotPlainError as error:
+        # A function of the user's own. It is only needed to learn on, so that who just plays is not asked for trust.
+        what = "a function" if str(error).startswith("cloudpickle.") else str(error)
+        return UnreadSchedule(what, _rate_in(optimizer) if key == "learning_rate" else 0.0)
+    return checked_setting(key, value, f"{where}: {key}")
 
 
-_SETTINGS = (*_INTEGERS, *_COUNTERS, *_NUMBERS, *_SWITCHES, *_SCHEDULES, *_WORDS)
-_MAY_BE_NONE = {"batch_size", "sequence_length", "seed", "target_kl", "clip_range_vf", "tensorboard_log", "autocast"}
-
-
-def _check_rollout(spec: AgentSpec, where: str) -> None:
-    """Refuse a rollout storage that no machine could hold."""
-    space = spec.observation_space
-    parts = getattr(space, "spaces", {None: space}).values()
-    width = sum(int(np.prod(part.shape or (1,))) * (part.dtype.itemsize if part.dtype else 8) for part in parts)
-    steps = spec.settings.get("n_steps", 1) * max(1, spec.settings.get("n_envs", 1))
-    if steps * (width + 64) > _LARGEST_ROLLOUT:
-        raise UsageError(f"{where} asks for rollouts of {steps} steps, more than {_LARGEST_ROLLOUT // 2**30} GiB")
+def _rate_in(optimizer: dict[str, Any]) -> float:
+    """The learning rate that the optimiser had when it was saved."""
+    groups = optimizer.get("param_groups")
+    rate = groups[0].get("lr") if isinstance(groups, list) and groups and isinstance(groups[0], dict) else None
+    return float(rate) if isinstance(rate, float | int) and math.isfinite(rate) and rate >= 0 else 0.0
 
 
 def _check_optimizer(agent: RecurrentPPO | RecurrentA2C, found: dict[str, Any], where: str) -> None:

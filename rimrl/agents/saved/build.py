@@ -109,11 +109,6 @@ def build(
     return agent
 
 
-def largest_size(weights: Mapping[str, Tensor]) -> int:
-    """The largest width or number of anything that a policy with these weights can have been given."""
-    return max(2**16, sum(tensor.numel() for tensor in weights.values()))
-
-
 def own_tensors(module: th.nn.Module) -> dict[str, Tensor]:
     """The state of a module by name, without second names of the same tensor: SB3 names shared extractors thrice."""
     seen: set[Any] = set()

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
-from rimrl.agents.saved.build import ALGORITHMS, AgentSpec, build, largest_size, own_tensors
+from rimrl.agents.saved.build import ALGORITHMS, AgentSpec, build, own_tensors
 from rimrl.agents.saved.card import FORMAT, FORMAT_VERSION, read_card
 from rimrl.agents.saved.fields import choice, fields_of, integer, switch
 from rimrl.agents.saved.names import CARD, WEIGHTS
-from rimrl.agents.saved.options import POLICIES, options_from_json, options_to_json
+from rimrl.agents.saved.options import POLICIES, largest_size, options_from_json, options_to_json
 from rimrl.agents.saved.spaces import space_from_json, space_to_json
 from rimrl.errors import UsageError
 

@@ -9,11 +9,11 @@ from typing import Any
 from rimrl.errors import UsageError, unknown_name
 
 
-def fields_of(content: Any, names: Sequence[str], where: str) -> dict[str, Any]:
-    """A mapping that holds exactly these names.
+def fields_of(content: Any, names: Sequence[str], where: str, optional: Sequence[str] = ()) -> dict[str, Any]:
+    """A mapping that holds exactly these names, and perhaps some of the optional ones.
 
     Raises:
-        UsageError: If it is no mapping, lacks one, or holds another.
+        UsageError: If it is no mapping, lacks a name, or holds another.
     """
     if not isinstance(content, dict):
         raise UsageError(f"{where} must be a mapping, got {_short(content)}")
@@ -21,8 +21,8 @@ def fields_of(content: Any, names: Sequence[str], where: str) -> dict[str, Any]:
         if name not in content:
             raise UsageError(f"{where} lacks {name!r}")
     for name in content:
-        if name not in names:
-            raise unknown_name("field", str(name)[:60], names, where)
+        if name not in names and name not in optional:
+            raise unknown_name("field", str(name)[:60], [*names, *optional], where)
     return content
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rimrl.agents.saved.spaces import bound_to_json
+from rimrl.agents.schedules import UnreadSchedule
 from rimrl.errors import UsageError
 
 
@@ -39,6 +40,10 @@ class Inert:
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         pass
 
+    def __call__(self, *args: Any, **_kwargs: Any) -> Inert:
+        """Note that what a call returned was called in turn."""
+        return _Returned(*args)
+
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
@@ -50,6 +55,10 @@ class Inert:
 
     def extend(self, values: Any) -> None:
         """Take in nothing."""
+
+
+class _Returned(Inert):
+    origin = "what a call returned"
 
 
 class NotPlainError(UsageError):
@@ -140,6 +149,8 @@ def _object(record: Inert, class_names: dict[str, str], depth: int) -> Any:
                 return {"schedule": "linear", **ends}
     except (KeyError, AttributeError, TypeError, ValueError):
         raise NotPlainError(f"a damaged {name}") from None
+    if record.origin == f"{UnreadSchedule.__module__}.{UnreadSchedule.__name__}":
+        raise NotPlainError(str(state.get("what"))[:80])
     raise NotPlainError(record.origin)
 
 
@@ -156,12 +167,14 @@ def _space(name: str, state: dict[str, Any], class_names: dict[str, str], depth:
     if name == "Box":
         bounds = {side: bound_to_json(_array(state[side])) for side in ("low", "high")}
         return {"type": name, "shape": plain("_shape"), "dtype": str(_dtype(state["dtype"])), **bounds}
-    if name == "Discrete":
-        return {"type": name, "n": plain("n"), "start": plain("start")}
-    if name == "MultiDiscrete":
-        if "start" in state and np.any(_array(state["start"])):
-            raise NotPlainError("a MultiDiscrete that does not start at 0")
-        return {"type": name, "nvec": _array(state["nvec"]).tolist()}
+    if name in ("Discrete", "MultiDiscrete"):
+        found: dict[str, Any] = {"type": name}
+        if name == "Discrete":
+            found |= {"n": plain("n"), "start": plain("start")}
+        else:
+            found |= {"nvec": _array(state["nvec"]).tolist()}
+            found |= {"start": _array(state["start"]).tolist()} if "start" in state else {}
+        return found | ({"dtype": str(_dtype(state["dtype"]))} if state.get("dtype") is not None else {})
     return {"type": name, "n": plain("n")}
 
 

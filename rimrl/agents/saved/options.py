@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any, get_args
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
-from torch import nn
+from torch import Tensor, nn
 
 from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap
 from rimrl.agents.policies import (
@@ -32,11 +34,18 @@ EXTRACTORS: dict[str, type[nn.Module]] = {
 }
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
-    for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Sigmoid, nn.Softplus, nn.Identity)
+    for cls in (
+        *(nn.Tanh, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.Sigmoid, nn.Softplus, nn.Identity),
+        *(nn.CELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LogSigmoid, nn.Mish, nn.PReLU),
+        *(nn.ReLU6, nn.RReLU, nn.SELU, nn.Softshrink, nn.Softsign, nn.Tanhshrink),
+    )
 }
 OPTIMIZERS: dict[str, type[th.optim.Optimizer]] = {
     cls.__name__: cls
-    for cls in (th.optim.Adam, th.optim.AdamW, th.optim.RMSprop, th.optim.SGD, th.optim.RAdam, RMSpropTFLike)
+    for cls in (
+        *(th.optim.Adam, th.optim.AdamW, th.optim.RMSprop, th.optim.SGD, th.optim.RAdam, RMSpropTFLike),
+        *(th.optim.Adadelta, th.optim.Adagrad, th.optim.Adamax, th.optim.ASGD, th.optim.NAdam, th.optim.Rprop),
+    )
 }
 
 _LISTS: dict[str, tuple[str, Mapping[str, type]]] = {
@@ -46,6 +55,60 @@ _LISTS: dict[str, tuple[str, Mapping[str, type]]] = {
     "optimizer_class": ("optimiser", OPTIMIZERS),
 }
 _LONGEST = 64
+# An integer may be this large even if there are fewer weights: lengths of episodes, for instance.
+_LARGEST_INTEGER = 2**20
+
+
+def largest_size(weights: Mapping[str, Tensor]) -> int:
+    """The largest width or number of anything that a policy with these weights can have been given."""
+    return max(_LARGEST_INTEGER, sum(tensor.numel() for tensor in weights.values()))
+
+
+def as_builtin(value: Any) -> Any:
+    """Arguments of a policy with builtin types for subclasses of them: a file that names those cannot be read."""
+    if isinstance(value, Mapping):
+        return {as_builtin(key): as_builtin(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [as_builtin(each) for each in value]
+    if isinstance(value, tuple):
+        return tuple(as_builtin(each) for each in value)
+    if isinstance(value, Enum):
+        return as_builtin(value.value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, str) else value
+
+
+def check_options(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuse arguments of a policy with which a saved agent could not be loaded.
+
+    Args:
+        options: The arguments, without code.
+        weights: The weights of the policy that was made with them.
+
+    Raises:
+        UsageError: Names the argument that does not fit.
+    """
+    options_from_json(options_to_json(options), "policy_kwargs", largest_size(weights))
+
+
+def holds_code(value: Any, key: str = "") -> bool:
+    """Whether arguments hold a class or function that is on none of the lists.
+
+    A file with one is loaded by who trusts its author.
+
+    Args:
+        value: The arguments, or one of them.
+        key: Its name.
+    """
+    if isinstance(value, Mapping):
+        return any(holds_code(each, str(inner)) for inner, each in value.items())
+    if isinstance(value, list | tuple):
+        return any(holds_code(each, key) for each in value)
+    if not isinstance(value, type):
+        return callable(value)
+    known = map(core_class, CORES) if key == "core" else _LISTS.get(key, ("", {}))[1].values()
+    return all(cls is not value for cls in known)
 
 
 def options_to_json(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +138,7 @@ def _to_json(value: Any, key: str) -> Any:
         return [_to_json(each, key) for each in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise UsageError(f"{key} holds a {type(value).__name__}, which cannot be exported; use plain values")
+    raise UsageError(f"{key} holds a {type(value).__name__}, which cannot be saved as plain data; use plain values")
 
 
 def _core_name(core: type) -> str:

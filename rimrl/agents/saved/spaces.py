@@ -10,10 +10,9 @@ from gymnasium import spaces
 
 from rimrl.agents.saved.fields import fields_of, integer, integers
 from rimrl.errors import UsageError, unknown_name
+from rimrl.spaces import DTYPES, LARGEST, MOST_AXES, MOST_PARTS
 
-_LARGEST = 2**24
-_MOST_PARTS = 64
-_DTYPES = ("float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+_INTEGERS = tuple(name for name in DTYPES if "int" in name)
 _FIELDS = {
     "Box": ("shape", "dtype", "low", "high"),
     "Discrete": ("n", "start"),
@@ -21,6 +20,9 @@ _FIELDS = {
     "MultiBinary": ("n",),
     "Dict": ("spaces",),
 }
+# They are left out where they are gymnasium's defaults.
+_OPTIONAL = {"Discrete": ("dtype",), "MultiDiscrete": ("start", "dtype")}
+_DEFAULT_DTYPE = "int64"
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -37,12 +39,28 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
         bounds = {"low": bound_to_json(space.low), "high": bound_to_json(space.high)}
         return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not np.any(space.start):
-        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), **_dtype_to_json(space)}
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        start = {"start": space.start.tolist()} if np.any(space.start) else {}
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), **start, **_dtype_to_json(space)}
     if isinstance(space, spaces.MultiBinary):
-        return {"type": "MultiBinary", "n": list(space.shape) if len(space.shape) > 1 else int(space.shape[0])}
+        return {"type": "MultiBinary", "n": int(space.n) if isinstance(space.n, int) else list(space.shape)}
     raise UsageError(f"a space like {space} cannot be exported; valid: {', '.join(_FIELDS)}")
+
+
+def of_gymnasium(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The space itself, or where its class is none of gymnasium's, one of gymnasium's that is equal to it.
+
+    A file that names a class of the user's own cannot be read without running code.
+    """
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else ()
+    if all(type(each).__module__.startswith("gymnasium.spaces.") for each in (space, *parts)):
+        return space
+    return space_from_json(space_to_json(space), "the space")
+
+
+def _dtype_to_json(space: spaces.Space[Any]) -> dict[str, str]:
+    return {} if space.dtype == _DEFAULT_DTYPE else {"dtype": str(space.dtype)}
 
 
 def bound_to_json(bound: np.ndarray[Any, Any]) -> Any:
@@ -67,34 +85,60 @@ def space_from_json(content: Any, where: str) -> spaces.Space[Any]:
         raise UsageError(f"{where} must be a mapping with a type ({', '.join(_FIELDS)}), got {str(content)[:60]!r}")
     if kind not in _FIELDS:
         raise unknown_name("space", kind, _FIELDS, where)
-    found = fields_of(content, ("type", *_FIELDS[kind]), where)
+    found = fields_of(content, ("type", *_FIELDS[kind]), where, _OPTIONAL.get(kind, ()))
     if kind == "Dict":
         parts = found["spaces"]
         if not isinstance(parts, dict) or not parts:
             raise UsageError(f"{where}.spaces must be a mapping of names to spaces")
         if any(isinstance(part, dict) and part.get("type") == "Dict" for part in parts.values()):
             raise UsageError(f"{where} is a Dict in a Dict, which Stable-Baselines3 cannot read")
-        if len(parts) > _MOST_PARTS or sum(map(_elements, parts.values())) > _LARGEST:
-            raise UsageError(f"{where} has more than {_MOST_PARTS} parts, or more than {_LARGEST} elements together")
-        return spaces.Dict({key: space_from_json(part, f"{where}.spaces.{key}") for key, part in parts.items()})
+        if len(parts) > MOST_PARTS or sum(map(_elements, parts.values())) > LARGEST:
+            raise UsageError(f"{where} has more than {MOST_PARTS} parts, or more than {LARGEST} elements together")
+        # Pairs keep their order, which is that of the features; a mapping would be sorted.
+        return spaces.Dict([(key, space_from_json(part, f"{where}.spaces.{key}")) for key, part in parts.items()])
     if kind == "Box":
         return _box(found, where)
-    if kind == "Discrete":
-        start = integer(found["start"], f"{where}.start", -_LARGEST, _LARGEST)
-        return spaces.Discrete(integer(found["n"], f"{where}.n", 1, _LARGEST), start=start)
-    if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(_sizes(found["nvec"], f"{where}.nvec"))
+    if kind in ("Discrete", "MultiDiscrete"):
+        try:
+            return _choices(kind, found, where)
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"{where} is no {kind} ({' '.join(str(error).split())[:80]})") from None
     n = found["n"]
-    return spaces.MultiBinary(_sizes(n, f"{where}.n") if isinstance(n, list) else integer(n, f"{where}.n", 1, _LARGEST))
+    if not isinstance(n, list):
+        return spaces.MultiBinary(integer(n, f"{where}.n", 1, LARGEST))
+    shape = _shape(n, f"{where}.n")
+    if not shape or not all(shape):
+        raise UsageError(f"{where}.n must hold positive numbers, got {n}")
+    return spaces.MultiBinary(shape)
+
+
+def _choices(kind: str, found: dict[str, Any], where: str) -> spaces.Space[Any]:
+    name = found.get("dtype", _DEFAULT_DTYPE)
+    if name not in _INTEGERS:
+        raise UsageError(f"{where}.dtype must be one of {', '.join(_INTEGERS)}, got {str(name)[:40]!r}")
+    dtype: dict[str, Any] = {} if name == _DEFAULT_DTYPE else {"dtype": np.dtype(name).type}
+    limits = np.iinfo(name)
+    lowest, highest = int(limits.min), int(limits.max)
+    if kind == "Discrete":
+        start = integer(found["start"], f"{where}.start", lowest, highest)
+        n = integer(found["n"], f"{where}.n", 1, min(LARGEST, highest))
+        return spaces.Discrete(n, start=start, **dtype)
+    nvec = _sizes(found["nvec"], f"{where}.nvec")
+    starts = None
+    if "start" in found:
+        starts = integers(found["start"], f"{where}.start", lowest, highest)
+        if len(starts) != len(nvec):
+            raise UsageError(f"{where}.start must hold {len(nvec)} numbers, one for each choice, got {len(starts)}")
+    return spaces.MultiDiscrete(nvec, start=starts, **dtype)
 
 
 def _box(found: dict[str, Any], where: str) -> spaces.Box:
-    shape = tuple(integers(found["shape"], f"{where}.shape", 0, _LARGEST))
-    if math.prod(shape) > _LARGEST or len(shape) > 8:
-        raise UsageError(f"{where}.shape {list(shape)} is larger than {_LARGEST} elements")
+    shape = _shape(found["shape"], f"{where}.shape")
     name = found["dtype"]
-    if name not in _DTYPES:
-        raise UsageError(f"{where}.dtype must be one of {', '.join(_DTYPES)}, got {str(name)[:40]!r}")
+    if name not in DTYPES:
+        raise UsageError(f"{where}.dtype must be one of {', '.join(DTYPES)}, got {str(name)[:40]!r}")
     dtype = np.dtype(name)
     low, high = (_bound(found[side], shape, dtype, f"{where}.{side}") for side in ("low", "high"))
     if (low > high).any():
@@ -102,14 +146,17 @@ def _box(found: dict[str, Any], where: str) -> spaces.Box:
     return spaces.Box(low, high, shape, dtype.type)
 
 
+_KINDS: dict[str, tuple[type, ...]] = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}
+
+
 def _bound(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> np.ndarray[Any, Any]:
     problem = UsageError(f"{where} must be a number of {dtype}, or such numbers in the shape {list(shape)}")
-    kinds: tuple[type, ...] = (int,) if dtype.kind in "iu" else (int, float)
+    kinds = _KINDS[dtype.kind]
 
     def number(each: Any) -> Any:
         if each in ("inf", "-inf") and dtype.kind == "f":
             return float(each)
-        if isinstance(each, bool) or not isinstance(each, kinds):
+        if isinstance(each, bool) != (dtype.kind == "b") or not isinstance(each, kinds):
             raise problem
         return each
 
@@ -122,10 +169,17 @@ def _bound(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str)
     return np.broadcast_to(array, shape).copy()
 
 
+def _shape(value: Any, where: str) -> tuple[int, ...]:
+    shape = tuple(integers(value, where, 0, LARGEST))
+    if math.prod(shape) > LARGEST or len(shape) > MOST_AXES:
+        raise UsageError(f"{where} {list(shape)[:20]} is larger than {LARGEST} elements or {MOST_AXES} axes")
+    return shape
+
+
 def _sizes(value: Any, where: str) -> list[int]:
-    sizes = integers(value, where, 1, _LARGEST)
-    if not sizes or sum(sizes) > _LARGEST:
-        raise UsageError(f"{where} must hold sizes that add up to at most {_LARGEST}")
+    sizes = integers(value, where, 1, LARGEST)
+    if not sizes or sum(sizes) > LARGEST:
+        raise UsageError(f"{where} must hold sizes that add up to at most {LARGEST}")
     return sizes
 
 
