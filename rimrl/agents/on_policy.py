@@ -29,7 +29,6 @@ from rimrl.agents.policies import RecurrentCorePolicy, SequenceEvaluation
 from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
 from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
 from rimrl.cores.base import CoreTrace
-from rimrl.cores.options import plain
 from rimrl.errors import EnvironmentFaultError, UsageError
 from rimrl.spaces import check_spaces
 from rimrl.usage import collapse, worst_share
@@ -90,9 +89,6 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, np.generic) or name == "policy_kwargs":
-                setattr(self, name, plain(value))
         self._checked_sequence_length()
         if not issubclass(self.policy_class, RecurrentCorePolicy):
             raise UsageError(
