@@ -221,7 +221,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
                 memo[id(tensor)] = tensor.detach().clone()
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
-        twin.__setstate__(deepcopy(self.__dict__, memo))
+        twin.__setstate__(deepcopy(self.__dict__, memo))  # type: ignore[no-untyped-call]
         return twin
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:

@@ -88,8 +88,8 @@ class _TorchRNN(RecurrentCore):
     def _traceable(self, x: Tensor, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
         """Step after step, which holds wherever episodes start."""
         outputs = []
-        for x_t, starts in zip(x.split(1), episode_starts.unbind(0), strict=True):
-            y, state = self._call(x_t, self.reset(state, starts))
+        for x_t, starts in zip(x.unbind(0), episode_starts.unbind(0), strict=True):
+            y, state = self._call(x_t.unsqueeze(0), self.reset(state, starts))
             assert isinstance(y, Tensor)
             outputs.append(y)
         return torch.cat(outputs), state

@@ -11,4 +11,5 @@ def is_traced() -> bool:
     What they record is to hold for other values, too: nothing may then depend on the values of a tensor, or leave
     torch's operations.
     """
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_exporting()
