@@ -16,15 +16,16 @@ from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
 from rimrl.runs import checkpoint_files
-from rimrl.runs.checkpoint_files import Contents, DamagedError
+from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.folder import train_command
-from rimrl.runs.logs import cut_back_logs, event_sizes, progress_until
+from rimrl.runs.logs import cut_back_logs, event_sizes, keep_beginning, progress_until
 from rimrl.runs.resuming import digest, restore_last
-from rimrl.runs.validated import Fields
+from rimrl.runs.validated import DamagedError, Fields
 
 _T = TypeVar("_T")
 _SHARED = ("policy.", "optimizer.")
 _OTHERS = "other_ranks"
+_LONGEST_LINE = 2**16
 # Keys that checkpoints may be older than; at these values they change nothing.
 _ADDED: Mapping[str, object] = {
     "agent.normalize_observations": False,
@@ -302,7 +303,7 @@ def cut_back(run: Path, contents: Contents) -> None:
     fields = Fields(contents.state, "state")
     cut_back_logs(run, contents)
     try:
-        _cut_lines(run / "monitor.csv", 2 + _episode_count(fields))
+        _cut_lines(run, 2 + _episode_count(fields))
     except OSError as error:
         raise UsageError(f"cannot cut back the logs of {run}: {error.strerror or error}") from None
 
@@ -312,12 +313,14 @@ def _episode_count(fields: Fields) -> int:
     return sum(rank.nested("training").integer("episode_count") for rank in ranks)
 
 
-def _cut_lines(file: Path, count: int) -> None:
-    """Keep the first lines of a file."""
+def _cut_lines(run: Path, count: int) -> None:
+    """Keep the first lines of ``monitor.csv``."""
+    file = run / "monitor.csv"
     if not file.exists():
         return
-    with file.open("r+b") as stream:
+    with file.open("rb") as stream:
         for _ in range(count):
-            if not stream.readline().endswith(b"\n"):
+            if not stream.readline(_LONGEST_LINE).endswith(b"\n"):
                 break
-        stream.truncate(stream.tell())
+        size = stream.tell()
+    keep_beginning(file, size, run)

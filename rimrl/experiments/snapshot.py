@@ -27,9 +27,8 @@ from rimrl.agents.ppo import RecurrentPPO
 from rimrl.envs.replay import EpisodeRecord, ReplayError
 from rimrl.envs.vector_state import VectorMark, is_replayable, mark, marked_episodes, restore
 from rimrl.runs.chance import put_back_random, random_state
-from rimrl.runs.checkpoint_files import DamagedError
 from rimrl.runs.tensors import fitting, optimizer_state, put_back_optimizer
-from rimrl.runs.validated import Fields
+from rimrl.runs.validated import DamagedError, Fields
 
 Agent = RecurrentPPO | RecurrentA2C
 _PLAIN = (str, int, float, bool, type(None))

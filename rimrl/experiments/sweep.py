@@ -38,7 +38,7 @@ from rimrl.experiments.sweep_config import FILE, SweepConfig, check_same, merged
 from rimrl.experiments.sweep_grid import Cell, check_cells, make_cells
 from rimrl.experiments.sweep_workers import Workers
 from rimrl.files import check_writable, locked, replacing_file
-from rimrl.runs.folder import run_status
+from rimrl.runs.environment import run_status
 from rimrl.runs.settings import read_yaml
 
 # Between looks at what cells of a cluster say of themselves.

@@ -33,7 +33,7 @@ from rimrl.experiments.run import Run
 from rimrl.experiments.sweep_config import FILE
 from rimrl.experiments.train import train
 from rimrl.files import locked, replacing_file
-from rimrl.runs.folder import run_status
+from rimrl.runs.environment import run_status
 from rimrl.runs.settings import read_yaml
 
 LOGS = "logs"

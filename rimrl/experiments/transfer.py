@@ -39,7 +39,7 @@ from rimrl.experiments.train import train
 from rimrl.experiments.transfer_config import METHODS, Task, TransferConfig
 from rimrl.files import replacing_file
 from rimrl.runs import checkpoint_files
-from rimrl.runs.folder import run_status
+from rimrl.runs.environment import run_status
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,12 @@ from pathlib import Path
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure, make_output_format
 
 from rimrl.errors import UsageError
+from rimrl.files import replacing_file, write_text
+from rimrl.reading import MissingError, read_rows
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.validated import Fields
+
+_PART = 2**20
 
 
 class AppendedCSV(CSVOutputFormat):
@@ -49,13 +53,14 @@ def event_sizes(run: Path) -> dict[str, int]:
 
 def progress_until(file: Path, num_timesteps: int) -> str:
     """The rows of ``progress.csv`` up to a step; evaluations within a rollout add some after its start."""
-    if not file.exists():
+    try:
+        rows = read_rows(file, follow=False)
+    except MissingError:
         return ""
-    rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
     if not rows or "time/total_timesteps" not in rows[0]:
         return ""
     column = rows[0].index("time/total_timesteps")
-    kept = [row for row in rows[1:] if len(row) > column and re.fullmatch(r"\d+", row[column])]
+    kept = [row for row in rows[1:] if len(row) > column and re.fullmatch(r"\d{1,18}", row[column])]
     kept = [row for row in kept if int(row[column]) <= num_timesteps]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([rows[0], *kept])
@@ -74,16 +79,27 @@ def cut_back_logs(run: Path, contents: Contents) -> None:
     """
     sizes = logged_sizes(Fields(contents.state, "state"))
     try:
-        (run / ".progress.csv.partial").write_text(contents.progress, encoding="utf-8")
-        (run / ".progress.csv.partial").replace(run / "progress.csv")
+        write_text(run / "progress.csv", contents.progress, run)
         for file in run.glob("events.out.tfevents.*"):
             if file.name not in sizes:
                 file.unlink()
             elif file.stat().st_size > sizes[file.name]:
-                with file.open("r+b") as stream:
-                    stream.truncate(sizes[file.name])
+                keep_beginning(file, sizes[file.name], run)
     except OSError as error:
         raise UsageError(f"cannot cut back the logs of {run}: {error.strerror or error}") from None
+
+
+def keep_beginning(file: Path, size: int, run: Path) -> None:
+    """Cut a log to its first bytes, as a new file: one of the same content elsewhere (a hard link) stays as it is.
+
+    Raises:
+        UsageError: If it cannot be written.
+        OSError: If it cannot be read.
+    """
+    with file.open("rb") as old, replacing_file(file, run) as partial, partial.open("wb") as new:
+        while size and (part := old.read(min(size, _PART))):
+            new.write(part)
+            size -= len(part)
 
 
 def logged_sizes(fields: Fields) -> dict[str, int]:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 import math
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
 from rimrl.agents.saved.build import AgentSpec, build, largest_size
 from rimrl.agents.saved.fields import choice, integer, number, switch
-from rimrl.agents.saved.inert import NotPlainError, read_inert, to_plain
+from rimrl.agents.saved.inert import NotPlainError, check_stream, read_inert, to_plain
 from rimrl.agents.saved.options import (
     ACTIVATIONS,
     EXTRACTORS,
@@ -37,7 +35,8 @@ from rimrl.agents.saved.options import (
 )
 from rimrl.agents.saved.spaces import space_from_json
 from rimrl.cores.registry import CORES, core_class
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
+from rimrl.reading import parse_json
 
 _INTEGERS = ("n_steps", "batch_size", "n_epochs", "sequence_length", "seed", "verbose", "sde_sample_freq")
 _COUNTERS = ("n_envs", "num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_episode_num")
@@ -45,8 +44,11 @@ _NUMBERS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm", "targ
 _SWITCHES = ("use_sde", "normalize_advantage")
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
 _WORDS = ("tensorboard_log", "autocast")
+LARGEST = 2**32
+"""Bytes that a file of an agent may have."""
 _LARGEST_ROLLOUT = 2**36
 _LARGEST_ENTRY = 2**26
+_MOST_ENTRIES = 100_000
 
 
 def load_archive(
@@ -97,11 +99,9 @@ def load_archive(
 def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for entry in archive.infolist():
-                if entry.compress_type != zipfile.ZIP_STORED and entry.file_size > _LARGEST_ENTRY:
-                    raise ValueError(f"{entry.filename!r} unpacks to {entry.file_size} bytes")
+            _check_sizes(archive, len(content))
             damaged = archive.testzip()
-            data = json.loads(archive.read("data"))
+            data = parse_json(archive.read("data"), f"{where}: data")
             if not isinstance(data, dict) or "policy_class" not in data:
                 raise ValueError("it holds no policy")
             parts = [archive.read(name) for name in ("policy.pth", "policy.optimizer.pth")]
@@ -111,6 +111,8 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
         raise _damaged(where, error) from None
     if damaged is not None:
         raise UsageError(f"{where} is damaged at {damaged!r}; restore it or train again")
+    for part in parts:
+        _check_tensors(part, where)
     try:
         weights, optimizer = (th.load(io.BytesIO(part), map_location="cpu", weights_only=True) for part in parts)
     except Exception as error:
@@ -120,6 +122,39 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
     if not plain or not isinstance(optimizer, dict):
         raise UsageError(f"{where} holds no weights of a policy")
     return data, dict(weights), optimizer
+
+
+def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse a ``.zip`` that unpacks to far more than it is.
+
+    Raises:
+        ValueError: Names the entry that does.
+    """
+    left = size + 4 * _LARGEST_ENTRY
+    if len(archive.infolist()) > _MOST_ENTRIES:
+        raise ValueError(f"it has more than {_MOST_ENTRIES} entries")
+    for entry in archive.infolist():
+        packed = entry.compress_type != zipfile.ZIP_STORED or entry.filename == "data"
+        left -= entry.file_size
+        if (packed and entry.file_size > _LARGEST_ENTRY) or left < 0:
+            raise ValueError(f"{shorten(entry.filename)} unpacks to {entry.file_size} bytes")
+
+
+def _check_tensors(part: bytes, where: str) -> None:
+    """Refuse a file of ``torch.save`` whose pickle torch would read for hours."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(part)) as archive:
+            _check_sizes(archive, len(part))
+            for entry in archive.infolist():
+                if entry.filename.endswith(".pkl"):
+                    if entry.file_size > _LARGEST_ENTRY:
+                        raise ValueError(f"{shorten(entry.filename)} has {entry.file_size} bytes")
+                    check_stream(archive.read(entry))
+    except NotPlainError as error:
+        raise UsageError(f"{where} holds weights that are no plain tensors ({error})") from None
+    except Exception as error:  # a damaged archive fails in every way
+        reason = " ".join(str(error).split())[:160]
+        raise UsageError(f"{where} holds weights that are damaged or no plain tensors ({reason})") from None
 
 
 def _damaged(where: str, error: Exception) -> UsageError:
@@ -199,15 +234,3 @@ def _check_optimizer(agent: RecurrentPPO | RecurrentA2C, found: dict[str, Any], 
         for entry in entries.values():
             if isinstance(entry, Tensor) and entry.dim() and entry.shape != parameters[number_].shape:
                 raise problem
-
-
-def read_bytes(file: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UsageError: If it cannot be read.
-    """
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
