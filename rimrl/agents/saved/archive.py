@@ -121,7 +121,15 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
     plain = isinstance(weights, dict) and all(isinstance(each, Tensor) for each in weights.values())
     if not plain or not isinstance(optimizer, dict):
         raise UsageError(f"{where} holds no weights of a policy")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or tensor.layout != th.strided or tensor.numel() > _stored(tensor):
+            raise UsageError(f"{where} holds weights {shorten(name)} that are no plain tensors")
     return data, dict(weights), optimizer
+
+
+def _stored(tensor: Tensor) -> int:
+    """How many numbers a tensor has in the file; one that repeats them can have any shape."""
+    return tensor.untyped_storage().nbytes() // tensor.element_size()
 
 
 def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
