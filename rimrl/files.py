@@ -64,7 +64,7 @@ def placing_file(file: Path) -> Iterator[Path]:
         if partial is not None:
             with suppress(OSError):
                 partial.unlink()
-        _remove_empty(missing)
+        remove_empty(missing)
 
 
 def write_text(file: Path, content: str, inside: Path | None = None) -> None:
@@ -148,7 +148,7 @@ def replacing(folder: Path, names: Sequence[str], inside: Path | None = None) ->
         folder.mkdir(parents=True, exist_ok=True)
         partial = temporary_folder(folder)
     except OSError as error:
-        _remove_empty(missing)
+        remove_empty(missing)
         raise UsageError(f"cannot write the folder {folder}: {error.strerror}") from None
     try:
         yield partial
@@ -161,7 +161,7 @@ def replacing(folder: Path, names: Sequence[str], inside: Path | None = None) ->
         raise UsageError(f"cannot write the folder {folder}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        _remove_empty(missing)
+        remove_empty(missing)
 
 
 def temporary_folder(folder: Path, prefix: str = TEMPORARY) -> Path:
@@ -209,7 +209,7 @@ def appending(file: Path, inside: Path | None = None) -> BinaryIO:
         descriptor = _opened(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
-    return open(descriptor, "ab")
+    return os.fdopen(descriptor, "ab")
 
 
 @contextmanager
@@ -278,7 +278,8 @@ def _missing(folder: Path) -> list[Path]:
     return [parent for parent in (folder, *folder.parents) if not parent.exists()]
 
 
-def _remove_empty(folders: Sequence[Path]) -> None:
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of some folders that are empty, the first first."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

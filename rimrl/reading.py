@@ -52,9 +52,10 @@ def read_bytes(file: Path, most: int, follow: bool = True) -> bytes:
         # Before it is opened, which a device may act on.
         _check_regular(file, file.stat() if follow else file.lstat(), most)
         descriptor = os.open(file, flags)
-        with open(descriptor, "rb") as stream:
-            _check_regular(file, os.fstat(descriptor), most)
-            content = stream.read(most + 1)
+        with os.fdopen(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            _check_regular(file, status, most)
+            content = stream.read(status.st_size)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError(f"no {file}") from None
     except OSError as error:
@@ -65,8 +66,6 @@ def read_bytes(file: Path, most: int, follow: bool = True) -> bytes:
         raise
     except ValueError:  # a null byte in its name
         raise UnreadableError(f"cannot read {shorten(str(file))}: no file has such a name") from None
-    if len(content) > most:
-        raise _is_large(file, most)
     return content
 
 
@@ -129,12 +128,11 @@ def parse_json(text: str | bytes, where: str, strict: bool = False) -> Any:
     Raises:
         UnreadableError: If it is something else.
     """
-    openings = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
-    if sum(text.count(opening) for opening in openings) > _MOST_CONTAINERS:  # type: ignore[arg-type]
+    openings = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if openings > _MOST_CONTAINERS:
         raise UnreadableError(f"{where} is not valid JSON (it holds more than {_MOST_CONTAINERS} lists and objects)")
-    refused = {"parse_constant": _refuse_constant} if strict else {}
     try:
-        value = json.loads(text, parse_int=parse_integer, **refused)
+        value = json.loads(text, parse_int=parse_integer, parse_constant=_refuse_constant if strict else None)
         _check_depth(value)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:120]

@@ -23,8 +23,8 @@ from rimrl.experiments.ranks import SharedMonitor, at_once, check_same, common_f
 from rimrl.experiments.run import Run
 from rimrl.files import placing_file
 from rimrl.runs.device import check_device
-from rimrl.runs.failures import described, explained
 from rimrl.runs.environment import Status
+from rimrl.runs.failures import described, explained
 from rimrl.runs.folder import default_run_dir, train_command
 from rimrl.runs.logs import new_logger
 from rimrl.runs.stopping import graceful_stop

@@ -25,8 +25,8 @@ from rimrl.reporting.groups import Group, settings
 from rimrl.reporting.report_charts import gap_chart, learning_curves, profile_chart, split_charts
 from rimrl.reporting.results import RunResults, is_diagnostic
 from rimrl.reporting.statistics import Estimate
-from rimrl.runs.environment import run_facts
 from rimrl.reporting.verdict import Findings, number, shortened
+from rimrl.runs.environment import run_facts
 
 
 def save_report(comparison: Comparison, file: Path) -> None:

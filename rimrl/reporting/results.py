@@ -143,7 +143,7 @@ def _read(path: Path, suite: str | None) -> RunResults:
     try:
         evaluation = read_evaluation(file)
     except UnreadableError as error:
-        raise UsageError(f"{error}; run again: {command}") from None
+        raise UsageError(f"{file} is damaged ({error}); run again: {command}") from None
     label = evaluation["config"].rsplit("/", maxsplit=1)[-1]
     for split, result in evaluation["splits"].items():
         for figure in FIGURES & result.keys():
@@ -196,7 +196,9 @@ def _read_progress(file: Path) -> dict[str, list[float | None]]:
         header, *rows = read_rows(file, follow=False) or [[]]
         if len(header) > _MOST_COLUMNS:
             raise UsageError(f"{file} is not valid CSV (it has {len(header)} columns)")
-        columns = {name: [float(row[i]) if len(row) > i and row[i] else None for row in rows] for i, name in enumerate(header)}
+        columns = {
+            name: [float(row[i]) if len(row) > i and row[i] else None for row in rows] for i, name in enumerate(header)
+        }
     except MissingError:
         return {}
     except ValueError as error:

@@ -317,9 +317,7 @@ def _read_plan(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
             run.integer("seed")
             run.integer("total_timesteps", 1)
     except (UsageError, DamagedError) as error:
-        raise UsageError(
-            f"{file} is missing or damaged ({error}); run rimrl transfer again to write it anew"
-        ) from None
+        raise UsageError(f"{file} is missing or damaged ({error}); run rimrl transfer again to write it anew") from None
     assert isinstance(plan, dict)
     return plan, random
 

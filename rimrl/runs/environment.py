@@ -59,7 +59,7 @@ def run_status(run: Path) -> Status | None:
 
 def run_processes(run: Path) -> int:
     """How many processes train, or trained, in a run folder; 1 where that is not known."""
-    return max(1, run_facts(run).get("processes", 1))
+    return max(1, int(run_facts(run).get("processes", 1)))
 
 
 def _is_short(value: object) -> bool:

@@ -24,8 +24,8 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     """Content of an ``evaluation.json``.
 
     Returns:
-        ``suite`` and ``config`` are texts, ``splits`` holds at least one split, each with ``held_out``, ``episodes`` and
-        one of `FIGURES`; whatever else is there that reports read has its kind, and may be missing.
+        ``suite`` and ``config`` are texts, ``splits`` holds at least one split, each with ``held_out``, ``episodes``
+        and one of `FIGURES`; whatever else reports read has its kind, or is missing.
 
     Raises:
         UnreadableError: If it cannot be read, is no JSON, or an entry is of another kind; names the entry.

@@ -100,19 +100,32 @@ def _check_recording(facts: Fields, arrays: Mapping[str, NDArray[Any]]) -> None:
     Raises:
         DamagedError: Says what is wrong.
     """
-    for name in ("suite", "split", "core"):
-        facts.text(name, _LONGEST_TEXT)
     S, N = facts.integer("steps", 1, 2**31), facts.integer("units", 1, _MOST_UNITS)
     facts.integer("num_timesteps", 0, 2**53)
     names = facts.texts("action_names") if "action_names" in facts else None
-    lengths = [_check_episode(episode) for episode in facts.objects("episodes")]
-    if sum(lengths) != S:
+    if sum(_check_episode(episode) for episode in facts.objects("episodes")) != S:
         raise DamagedError("its episodes and its steps do not belong together")
-    if "titles" in facts:
-        facts.texts("titles", 2)
+    _check_words(facts)
+    _check_measures(facts, S, N)
+    _check_arrays(arrays, S, N, names)
+    for name in ("input_attention", "communication_attention"):
+        if name in arrays:
+            for row in facts.items(f"{name}_mean", N):
+                if row is not None or name == "input_attention":  # a unit that was never active listened to nobody
+                    Fields({"row": row}, f"inspection.{name}_mean").numbers("row", arrays[name].shape[2])
+
+
+def _check_words(facts: Fields) -> None:
+    for name in ("suite", "split", "core"):
+        facts.text(name, _LONGEST_TEXT)
     for name in ("episode_noun", "timestep_noun"):
         if name in facts:
             facts.text(name, _LONGEST_TEXT)
+    if "titles" in facts:
+        facts.texts("titles", 2)
+
+
+def _check_measures(facts: Fields, S: int, N: int) -> None:
     for name in ("collapse", "worst_share"):
         if name in facts:
             facts.number(name)
@@ -128,13 +141,6 @@ def _check_recording(facts: Fields, arrays: Mapping[str, NDArray[Any]]) -> None:
             occasion.numbers("units", N)
     if not occasions or occasions[0].integer("steps", 0, S) != S:
         raise DamagedError("inspection.active_frequency does not begin with all steps")
-    _check_arrays(arrays, S, N, names)
-    for name in ("input_attention", "communication_attention"):
-        if name in arrays:
-            rows = [row for row in facts.items(f"{name}_mean", N) if row is not None]
-            width = arrays[name].shape[2]
-            for row in rows if name.startswith("communication") else facts.items(f"{name}_mean"):
-                Fields({"row": row}, f"inspection.{name}_mean").numbers("row", width)
 
 
 def _check_episode(episode: Fields) -> int:

@@ -63,7 +63,7 @@ class Fields:
         """A whole number."""
         return self._integer(name, self.raw(name), least, most)
 
-    def integers(self, name: str, length: int, least: int = 0, most: int = 2**62) -> list[int]:
+    def integers(self, name: str, length: int | None = None, least: int = 0, most: int = 2**62) -> list[int]:
         """A list of whole numbers."""
         return [self._integer(name, item, least, most) for item in self.items(name, length)]
 

@@ -94,7 +94,7 @@ class _Bounded(yaml.SafeLoader):
 
     def _check_depth(self) -> None:
         if self._depth > _DEEPEST:
-            raise _problem(f"values are nested more than {_DEEPEST} deep", self.peek_event())
+            raise _problem(f"values are nested more than {_DEEPEST} deep", self.peek_event())  # type: ignore[no-untyped-call]
 
 
 def _number(loader: _Bounded, node: yaml.ScalarNode) -> Any:

@@ -23,7 +23,7 @@ from rimrl.cores.registry import make_core
 from rimrl.errors import UsageError
 from rimrl.files import placing_file
 from rimrl.runs.folder import RunFolder
-from rimrl.runs.settings import read_yaml
+from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.base import Task
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.config_files import load_sequence

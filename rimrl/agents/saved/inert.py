@@ -90,7 +90,7 @@ def check_stream(content: bytes) -> None:
     try:
         for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
             tuples += operation.name.startswith("TUPLE")
-            too_far = operation.name in _MEMO and int(argument) > _MOST_OPERATIONS
+            too_far = operation.name in _MEMO and int(argument or 0) > _MOST_OPERATIONS
             if number >= _MOST_OPERATIONS or tuples > _MOST_TUPLES or too_far:
                 raise NotPlainError(f"an entry of more than {_MOST_OPERATIONS} steps")
     except NotPlainError:
@@ -169,7 +169,9 @@ def _object(record: Inert, class_names: dict[str, str], depth: int, left: list[i
             if name == "ConstantSchedule":
                 return to_plain(state["val"], class_names, depth + 1, left)
             if name == "LinearSchedule":
-                ends = {key: to_plain(state[key], class_names, depth + 1, left) for key in ("start", "end", "end_fraction")}
+                ends = {
+                    key: to_plain(state[key], class_names, depth + 1, left) for key in ("start", "end", "end_fraction")
+                }
                 return {"schedule": "linear", **ends}
     except (KeyError, AttributeError, TypeError, ValueError):
         raise NotPlainError(f"a damaged {name}") from None
