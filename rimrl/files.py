@@ -95,12 +95,7 @@ def check_writable(file: Path, inside: Path | None = None) -> None:
     try:
         if inside is not None:
             refuse_links(file.parent, inside)
-        if file.is_dir():
-            raise UsageError(f"cannot write {file}: it is a folder")
-        if file.exists() and not file.is_file():
-            raise UsageError(f"cannot write {file}: it is a pipe or a device, not a file")
-        if len(os.fsencode(file.name)) > 255:
-            raise UsageError(f"cannot write {file}: File name too long")
+        _check_place(file)
         above = next((folder for folder in file.parents if folder.exists()), Path())
         if not above.is_dir():
             raise UsageError(f"cannot write {file}: {above} is a file, not a folder")
@@ -108,6 +103,15 @@ def check_writable(file: Path, inside: Path | None = None) -> None:
             raise UsageError(f"cannot write {file}: the folder {above} is read-only")
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
+
+
+def _check_place(file: Path) -> None:
+    if file.is_dir():
+        raise UsageError(f"cannot write {file}: it is a folder")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"cannot write {file}: it is a pipe or a device, not a file")
+    if len(os.fsencode(file.name)) > 255:
+        raise UsageError(f"cannot write {file}: File name too long")
 
 
 def refuse_links(folder: Path, inside: Path) -> None:
@@ -141,15 +145,16 @@ def replacing(folder: Path, names: Sequence[str], inside: Path | None = None) ->
     """
     if inside is not None:
         refuse_links(folder, inside)
-    for name in names:
-        check_writable(folder / name)
-    missing = _missing(folder)
+    missing: list[Path] = []
     try:
+        for name in names:
+            _check_place(folder / name)
+        missing = _missing(folder)
         folder.mkdir(parents=True, exist_ok=True)
         partial = temporary_folder(folder)
     except OSError as error:
         remove_empty(missing)
-        raise UsageError(f"cannot write the folder {folder}: {error.strerror}") from None
+        raise UsageError(f"cannot write the folder {folder}: {error.strerror or error}") from None
     try:
         yield partial
         for name in names:
@@ -191,6 +196,21 @@ def remove_leftovers(folder: Path, prefix: str = TEMPORARY, age: float = 0.0) ->
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink()
+
+
+def separate(file: Path) -> None:
+    """Give a file that has other names, too (hard links), a copy of its own, so that they keep their content.
+
+    Raises:
+        UsageError: If it cannot be written.
+    """
+    try:
+        status = file.lstat()
+    except OSError:
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        with replacing_file(file) as partial:
+            shutil.copyfile(file, partial)
 
 
 def appending(file: Path, inside: Path | None = None) -> BinaryIO:

@@ -18,7 +18,7 @@ from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, t
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.folder import train_command
-from rimrl.runs.logs import cut_back_logs, event_sizes, keep_beginning, progress_until
+from rimrl.runs.logs import cut_back_logs, event_sizes, progress_until
 from rimrl.runs.resuming import digest, restore_last
 from rimrl.runs.validated import DamagedError, Fields
 
@@ -303,7 +303,7 @@ def cut_back(run: Path, contents: Contents) -> None:
     fields = Fields(contents.state, "state")
     cut_back_logs(run, contents)
     try:
-        _cut_lines(run, 2 + _episode_count(fields))
+        _cut_lines(run / "monitor.csv", 2 + _episode_count(fields))
     except OSError as error:
         raise UsageError(f"cannot cut back the logs of {run}: {error.strerror or error}") from None
 
@@ -313,14 +313,12 @@ def _episode_count(fields: Fields) -> int:
     return sum(rank.nested("training").integer("episode_count") for rank in ranks)
 
 
-def _cut_lines(run: Path, count: int) -> None:
-    """Keep the first lines of ``monitor.csv``."""
-    file = run / "monitor.csv"
+def _cut_lines(file: Path, count: int) -> None:
+    """Keep the first lines of a file."""
     if not file.exists():
         return
-    with file.open("rb") as stream:
+    with file.open("r+b") as stream:
         for _ in range(count):
             if not stream.readline(_LONGEST_LINE).endswith(b"\n"):
                 break
-        size = stream.tell()
-    keep_beginning(file, size, run)
+        stream.truncate(stream.tell())

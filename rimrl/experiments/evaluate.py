@@ -123,13 +123,12 @@ def evaluate(
     agent = load(model_file, device=config.train.device, trust=trust)
     if suite != own:
         _check_spaces(run, suite, splits[0].name)
-    check_plays(agent, _spaces(run, suite, splits[0].name), model_file, suite)
 
     results: dict[str, Any] = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
 
         def make() -> VecEnv:
-            return make_vec_env(
+            env = make_vec_env(
                 suite,
                 split=current.name,  # noqa: B023
                 n_envs=min(n_envs, episodes),
@@ -139,6 +138,12 @@ def evaluate(
                 efference_copies=config.env.efference_copies,
                 **config.env.kwargs,
             )
+            try:
+                check_plays(agent, env, model_file, suite)
+            except UsageError:
+                env.close()
+                raise
+            return env
 
         env_id, env_kwargs = resolve(suite, current.name, **config.env.kwargs)
         outcome = play(agent, make, episodes, deterministic, seed)
@@ -180,23 +185,27 @@ def check_episodes(episodes: int, seed: int) -> None:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {shorten(seed)}")
 
 
-def check_plays(agent: BaseAlgorithm, shown: Mapping[str, spaces.Space[Any]], file: Path, suite: str) -> None:
+def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> None:
     """Refuse an agent that was trained on something else than its configuration says.
 
     Args:
         agent: Who is to play.
-        shown: ``observations`` and ``actions`` of the environment.
+        env: What it is to play.
         file: The agent's file, for the refusal.
-        suite: What is to be played, for the refusal.
+        suite: Name of the environment, for the refusal.
 
     Raises:
         UsageError: If the agent's spaces are of other kinds, shapes or numbers.
     """
-    for what, known in (("observations", agent.observation_space), ("actions", agent.action_space)):
-        if not _alike(known, shown[what]):
+    both = {
+        "observations": (agent.observation_space, env.observation_space),
+        "actions": (agent.action_space, env.action_space),
+    }
+    for what, (known, shown) in both.items():
+        if not _alike(known, shown):
             raise UsageError(
                 f"{file} does not suit {suite!r}: its {what} are {in_words(known)}, those of the environment "
-                f"{in_words(shown[what])}; restore the file, or the configuration beside it"
+                f"{in_words(shown)}; restore the file, or the configuration beside it"
             )
 
 

@@ -201,8 +201,7 @@ def playing(
         **kwargs,
     )
     try:
-        shown = {"observations": env.observation_space, "actions": env.action_space}
-        check_plays(agent, shown, model_file, config.env.id)
+        check_plays(agent, env, model_file, config.env.id)
         yield Player(run, played, episodes, model_file, agent, env, _action_names(env), deterministic, seed)
     finally:
         env.close()

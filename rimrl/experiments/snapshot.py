@@ -254,7 +254,9 @@ def _put_back_log(agent: Agent, log: Fields) -> None:
         pending.clear()
     for name in values.names():
         value = values.raw(name)
-        logger.name_to_value[name] = value if isinstance(value, str) else values.number(name, finite=False)  # type: ignore[assignment]
+        # An integer stays one, or progress.csv would have 48.0 where it had 48.
+        of_log = value if isinstance(value, str | int) else values.number(name, finite=False)
+        logger.name_to_value[name] = of_log  # type: ignore[assignment]
     for name in counts.names():
         logger.name_to_count[name] = counts.integer(name)
     for name in excluded.names():

@@ -50,7 +50,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
         for name in names:
             _check_split(splits.nested(name))
     except DamagedError as error:
-        raise UnreadableError(f"{file} is damaged ({error})") from None
+        raise UnreadableError(f"{file}: {error}") from None
     return _without_nulls(found, ("core", "model", "deterministic", *_INTEGERS)) | {
         "splits": {name: _without_nulls(found["splits"][name], ("env_kwargs",)) for name in names}
     }

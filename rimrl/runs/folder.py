@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from rimrl.errors import UsageError
-from rimrl.files import check_writable, locked, remove_leftovers, temporary_folder, write_text
+from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text
 from rimrl.runs.environment import Status, run_facts, run_status
 
 _WRITTEN_FILES = (
@@ -125,6 +125,8 @@ class RunFolder(ABC, Generic[C]):
         with locked(self.path, f"{self.path} is being trained by another process; wait for it or stop it"):
             remove_leftovers(self.path, _BEFORE)
             remove_leftovers(self.path, age=_LONGEST_WRITE)
+            for file in self._written_files():
+                separate(file)
             yield
 
     def check_own_files(self) -> None:
@@ -133,10 +135,8 @@ class RunFolder(ABC, Generic[C]):
         Raises:
             UsageError: Names the link, or what is neither a file nor a folder of the run.
         """
-        places = [self.path / name for name in (*_WRITTEN_FILES, *_WRITTEN_FOLDERS)]
-        places += self.path.glob("events.out.tfevents.*")
-        places += [path for name in _WRITTEN_FOLDERS for path in (self.path / name).glob("*")]
-        for place in places:
+        folders = [self.path / name for name in _WRITTEN_FOLDERS]
+        for place in (*folders, *self._written_files()):
             try:
                 kind = stat.S_IFMT(place.lstat().st_mode)
             except OSError:
@@ -147,6 +147,13 @@ class RunFolder(ABC, Generic[C]):
                     f"{place} is {what}, and training would write to it; replace it by a copy, or train anew with "
                     "another --run-dir"
                 )
+
+    def _written_files(self) -> Iterator[Path]:
+        """What training writes to, whether or not it is there; of folders what is in them."""
+        yield from (self.path / name for name in _WRITTEN_FILES)
+        yield from self.path.glob("events.out.tfevents.*")
+        for name in _WRITTEN_FOLDERS:
+            yield from (self.path / name).glob("*")
 
     @property
     @abstractmethod

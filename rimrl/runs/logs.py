@@ -10,12 +10,10 @@ from pathlib import Path
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure, make_output_format
 
 from rimrl.errors import UsageError
-from rimrl.files import replacing_file, write_text
+from rimrl.files import write_text
 from rimrl.reading import MissingError, read_rows
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.validated import Fields
-
-_PART = 2**20
 
 
 class AppendedCSV(CSVOutputFormat):
@@ -84,22 +82,10 @@ def cut_back_logs(run: Path, contents: Contents) -> None:
             if file.name not in sizes:
                 file.unlink()
             elif file.stat().st_size > sizes[file.name]:
-                keep_beginning(file, sizes[file.name], run)
+                with file.open("r+b") as stream:
+                    stream.truncate(sizes[file.name])
     except OSError as error:
         raise UsageError(f"cannot cut back the logs of {run}: {error.strerror or error}") from None
-
-
-def keep_beginning(file: Path, size: int, run: Path) -> None:
-    """Cut a log to its first bytes, as a new file: one of the same content elsewhere (a hard link) stays as it is.
-
-    Raises:
-        UsageError: If it cannot be written.
-        OSError: If it cannot be read.
-    """
-    with file.open("rb") as old, replacing_file(file, run) as partial, partial.open("wb") as new:
-        while size and (part := old.read(min(size, _PART))):
-            new.write(part)
-            size -= len(part)
 
 
 def logged_sizes(fields: Fields) -> dict[str, int]:

@@ -68,7 +68,7 @@ def read_recording(folder: Path, largest: int = LARGEST_ARRAYS) -> Recording:
     try:
         _check_recording(Fields(facts, "inspection"), arrays)
     except DamagedError as error:
-        raise UnreadableError(f"{folder / 'inspection.json'} is damaged ({error})") from None
+        raise UnreadableError(f"{folder / 'inspection.json'}: {error}") from None
     return Recording(facts, arrays)
 
 
