@@ -15,6 +15,7 @@ from rimrl.runs.validated import DamagedError, Fields
 FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
 """What a split is scored by: at least one of them is there."""
 _NUMBERS = (*FIGURES, *(f"random_{name}" for name in FIGURES), "return_std", "length_mean")
+_MAY_BE_NULL = ("success_rate", *(f"random_{name}" for name in FIGURES))
 _INTEGERS = {"num_timesteps": 2**53, "seed": 2**32 - 1, "n_envs": 2**32}
 _LONGEST_NAME = 500
 _MOST_SPLITS = 1000
@@ -65,8 +66,9 @@ def _check_split(split: Fields) -> None:
     split.integer("episodes", 1, 2**53)
     if FIGURES.isdisjoint(split.names()):
         raise DamagedError(f"{split.where} holds none of {', '.join(sorted(FIGURES))}")
+    present = set(split.names())
     for name in _NUMBERS:
-        if name in split:
+        if name in present and (name not in _MAY_BE_NULL or split.raw(name) is not None):
             split.number(name, finite=False)
     if "env_kwargs" in split:
         split.nested("env_kwargs")
