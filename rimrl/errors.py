@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 _LISTED_AT_MOST = 20
 _LONGEST = 4000
+_LONGEST_NAME = 200
 
 
 class UsageError(ValueError):
@@ -72,6 +73,7 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", ot
         ``core.units`` only what is in the group ``core`` counts, if there is such a group.
     """
     names = sorted(valid)
+    whole, name = name, name[:_LONGEST_NAME]  # the nearest of a very long one takes minutes to find
     group = name[: name.rfind(".") + 1]
     inside = [each for each in names if group and each.startswith(group)]
     names = inside or names
@@ -86,4 +88,4 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", ot
     else:
         hint = f"nearest of {len(names)}: {', '.join(get_close_matches(name, names, n=3, cutoff=0.0))}"
     place = f" in {where}" if where else ""
-    return UsageError(f"unknown {kind} {name!r}{place}; {hint}")
+    return UsageError(f"unknown {kind} {shorten(whole, _LONGEST_NAME)}{place}; {hint}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rimrl.cores.base import require_positive
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 
 
 def require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
@@ -15,7 +15,7 @@ def require_choice(name: str, value: object, choices: tuple[object, ...]) -> Non
         UsageError: If it is not.
     """
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
-        raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shorten(value)}")
 
 
 def require_switch(**values: object) -> None:
@@ -36,7 +36,7 @@ def require_probability(**values: object) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, float | int) or not 0.0 <= value < 1.0:
-            raise UsageError(f"{name} must be a number at least 0 and below 1, got {value!r}")
+            raise UsageError(f"{name} must be a number at least 0 and below 1, got {shorten(value)}")
 
 
 def require_at_most(name: str, value: int, of: str, available: int) -> None:
@@ -71,7 +71,7 @@ def require_finite(**values: object) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, float | int) or not math.isfinite(value):
-            raise UsageError(f"{name} must be a finite number, got {value!r}")
+            raise UsageError(f"{name} must be a finite number, got {shorten(value)}")
 
 
 def resolve_unit_size(

@@ -26,4 +26,4 @@ def check_probability(name: str, value: float) -> None:
         UsageError: With the argument's name and what was given.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise UsageError(f"{name} must be a number from 0 to 1; got {value!r}")
+        raise UsageError(f"{name} must be a number from 0 to 1; got {shorten(value)}")

@@ -20,7 +20,7 @@ from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
-from rimrl.runs.settings import DIAGNOSTICS, Ranges, check_ranges, parsed, shipped_files, split_overrides
+from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 
 _GROUPS = ("env", "core", "agent", "train")
@@ -189,8 +189,9 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
     for group, settings in content.items():
         if group == "name":
-            if not isinstance(settings, str):
-                raise UsageError(f"name in {file} must be text, got {shorten(settings)}")
+            if not isinstance(settings, str) or len(settings) > LONGEST_NAME:
+                what = f"text of at most {LONGEST_NAME} letters"
+                raise UsageError(f"name in {file} must be {what}, got {shorten(settings)}")
             continue
         if group not in _GROUPS:
             raise unknown_name("group", str(group), _GROUPS, where=str(file))

@@ -15,6 +15,8 @@ from rimrl.runs.yaml_files import read_yaml
 
 DIAGNOSTICS = "sequence/"
 """How the names of configurations of ``rimrl sequence`` begin."""
+LONGEST_NAME = 400
+"""Letters that the name of a configuration may have."""
 
 
 def shipped_files() -> dict[str, Path]:

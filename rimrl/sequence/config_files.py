@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.runs.settings import DIAGNOSTICS, Ranges, check_ranges, parsed, shipped_files, split_overrides
+from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.ablations import find_ablation
 from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, TrainConfig
@@ -170,8 +170,9 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no diagnostic; it needs the group 'task' with a name: {', '.join(TASKS)}")
     for group, settings in content.items():
         if group == "name":
-            if not isinstance(settings, str):
-                raise UsageError(f"name in {file} must be text, got {shorten(settings)}")
+            if not isinstance(settings, str) or len(settings) > LONGEST_NAME:
+                what = f"text of at most {LONGEST_NAME} letters"
+                raise UsageError(f"name in {file} must be {what}, got {shorten(settings)}")
             continue
         if group not in (*_GROUPS, "cores"):
             raise unknown_name("group", str(group), (*_GROUPS, "cores"), where=str(file))
