@@ -103,8 +103,8 @@ def read(folder: Path) -> SweepConfig:
             {key: over.texts(key) for key in over.names()},
             {key: overrides.text(key, _LONGEST_TEXT) for key in overrides.names()},
         )
-        if not all(found.over.values()):
-            raise DamagedError("sweep.over holds a key without values")
+        if not all(1 <= len(set(values)) == len(values) for values in found.over.values()):
+            raise DamagedError("sweep.over holds a key without values, or one of them twice")
     except DamagedError as error:
         raise UsageError(f"{folder / FILE} is damaged ({error}); restore it, or choose another --run-dir") from None
     return found

@@ -11,7 +11,7 @@ from rimrl.errors import UsageError, shorten
 from rimrl.reading import MEGABYTE, MOST_DIGITS, read_text
 
 _DEEPEST = 32
-_MOST_VALUES = 100_000
+_MOST_VALUES = 20_000
 _NOT_PLAIN = {f"tag:yaml.org,2002:{tag}" for tag in ("binary", "omap", "pairs", "set")}
 
 
