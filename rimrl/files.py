@@ -12,8 +12,8 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,6 +80,25 @@ def write_text(file: Path, content: str, inside: Path | None = None) -> None:
     """
     with replacing_file(file, inside) as partial:
         partial.write_text(content, encoding="utf-8")
+
+
+def write_together(contents: Mapping[Path, str], inside: Path | None = None) -> None:
+    """Write several files, none of them before there was room for all.
+
+    Args:
+        contents: Their texts.
+        inside: As for `replacing_file`.
+
+    Raises:
+        UsageError: As `replacing_file`; what was there stays then.
+    """
+    with ExitStack() as stack:
+        for file, content in contents.items():
+            partial = stack.enter_context(replacing_file(file, inside))
+            try:
+                partial.write_text(content, encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
 
 
 def check_writable(file: Path, inside: Path | None = None) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from rimrl.errors import UsageError
-from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text
+from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
 from rimrl.runs.environment import Status, run_facts, run_status
 
 _WRITTEN_FILES = (
@@ -165,12 +165,25 @@ class RunFolder(ABC, Generic[C]):
         """How the run ended, or ``"running"``; None if that cannot be read."""
         return run_status(self.path)
 
-    def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str]) -> None:
-        """Note in ``environment.json`` that the run goes on, beside earlier times."""
+    def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str], progress: str) -> None:
+        """Note in ``environment.json`` that the run goes on, beside earlier times.
+
+        Args:
+            num_timesteps: From where.
+            exact: Whether as if it had not been stopped.
+            changes: What changed of the configuration, which is written if anything did.
+            progress: ``progress.csv`` up to there.
+
+        Raises:
+            UsageError: If one of these files cannot be written; all of them are as they were then.
+        """
         self._resumed = run_facts(self.path).get("resumed", [])
         now = datetime.now(UTC).isoformat("T", "seconds")
         self._resumed.append({"time": now, "num_timesteps": num_timesteps, "exact": exact, "changes": changes})
-        self.set_status("running", num_timesteps)
+        contents = {"environment.json": self._environment("running", num_timesteps), "progress.csv": progress}
+        if changes:
+            contents["config.yaml"] = self.config.to_yaml()
+        write_together({self.path / name: content for name, content in contents.items()}, self.path)
 
     @contextmanager
     def restarting(self, config: C) -> Iterator[None]:
@@ -229,12 +242,15 @@ class RunFolder(ABC, Generic[C]):
 
     def set_status(self, status: Status, num_timesteps: int) -> None:
         """Note how far the run is, beside the versions and the machine it runs on."""
+        self.write("environment.json", self._environment(status, num_timesteps))
+
+    def _environment(self, status: Status, num_timesteps: int) -> str:
         now = datetime.now(UTC).isoformat("T", "seconds")
         facts: dict[str, Any] = {"status": status, "num_timesteps": num_timesteps, "time": now}
         if self.processes > 1:
             facts["processes"] = self.processes
         resumed = {"resumed": self._resumed} if self._resumed else {}
-        self.write("environment.json", json.dumps(facts | resumed | machine_facts(), indent=2) + "\n")
+        return json.dumps(facts | resumed | machine_facts(), indent=2) + "\n"
 
 
 def default_run_dir(config: Configuration) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure, make_output_format
 
 from rimrl.errors import UsageError
-from rimrl.files import write_text
 from rimrl.reading import MissingError, read_rows
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.validated import Fields
@@ -35,13 +34,27 @@ class AppendedCSV(CSVOutputFormat):
 
 
 def new_logger(run: Path) -> Logger:
-    """The logger of a run that begins: ``progress.csv`` and TensorBoard."""
-    return configure(str(run), ["csv", "tensorboard"])
+    """The logger of a run that begins: ``progress.csv`` and TensorBoard.
+
+    Raises:
+        UsageError: If the logs cannot be written.
+    """
+    try:
+        return configure(str(run), ["csv", "tensorboard"])
+    except OSError as error:
+        raise UsageError(f"cannot write the logs of {run}: {error.strerror or error}") from None
 
 
 def appending_logger(run: Path) -> Logger:
-    """The logger of a run that goes on."""
-    return Logger(str(run), [AppendedCSV(str(run / "progress.csv")), make_output_format("tensorboard", str(run))])
+    """The logger of a run that goes on.
+
+    Raises:
+        UsageError: As `new_logger`.
+    """
+    try:
+        return Logger(str(run), [AppendedCSV(str(run / "progress.csv")), make_output_format("tensorboard", str(run))])
+    except OSError as error:
+        raise UsageError(f"cannot write the logs of {run}: {error.strerror or error}") from None
 
 
 def event_sizes(run: Path) -> dict[str, int]:
@@ -66,7 +79,7 @@ def progress_until(file: Path, num_timesteps: int) -> str:
 
 
 def cut_back_logs(run: Path, contents: Contents) -> None:
-    """Take out of ``progress.csv`` and TensorBoard's files what came after a checkpoint: it will come again.
+    """Take out of TensorBoard's files what came after a checkpoint: it will come again.
 
     Args:
         run: The run folder.
@@ -77,7 +90,6 @@ def cut_back_logs(run: Path, contents: Contents) -> None:
     """
     sizes = logged_sizes(Fields(contents.state, "state"))
     try:
-        write_text(run / "progress.csv", contents.progress, run)
         for file in run.glob("events.out.tfevents.*"):
             if file.name not in sizes:
                 file.unlink()
