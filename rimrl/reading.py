@@ -171,7 +171,7 @@ def parse_integer(digits: str) -> int:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         inner: list[Any] = []
         for each in level:
             if isinstance(each, dict):
