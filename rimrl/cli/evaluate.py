@@ -40,13 +40,13 @@ def _evaluate(options: argparse.Namespace) -> int:
         evaluate_diagnostics(options.runs, options)
         print_comparison(read_comparison(options.runs))
         return 0
-    from rimrl.experiments.evaluate import DEFAULT_EPISODES, DEFAULT_SEED, evaluate, splits_to_play
+    from rimrl.experiments.evaluate import DEFAULT_EPISODES, DEFAULT_SEED, check_suite, evaluate
     from rimrl.experiments.run import Run
 
     runs = [Run.open(path) for path in options.runs]
     for run in runs:  # what is missing is said before anything is played
         run.agent_file(options.best)
-        splits_to_play(run.config.env.id if options.suite is None else options.suite, options.split)
+        check_suite(run, options.suite, options.split)
     for run in runs:
         evaluate(
             run,

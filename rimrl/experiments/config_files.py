@@ -271,7 +271,11 @@ _RANGES: Ranges = {
         ),
     ),
     "positive and finite": (lambda value: 0 < value < math.inf, ("agent.learning_rate", "agent.rms_prop_eps")),
-    "finite": (math.isfinite, ("agent.ent_coef", "agent.vf_coef")),
+    "between -1e30 and 1e30": (lambda value: abs(value) <= 1e30, ("agent.ent_coef", "agent.vf_coef")),
+    "at most 1e30": (
+        lambda value: value <= 1e30,
+        ("agent.clip_range", "agent.clip_range_vf", "agent.learning_rate", "agent.rms_prop_eps"),
+    ),
     f"at most {_LARGEST}": (
         lambda value: value <= _LARGEST,
         (

@@ -115,14 +115,12 @@ def evaluate(
         raise UsageError(f"n_envs must be from 1 to {MOST_ENVS}, got {n_envs}")
     config = run.config
     own, suite = suite_name(config.env.id), suite_name(config.env.id if suite is None else suite)
-    splits = splits_to_play(suite, split)
+    splits = check_suite(run, suite, split)
     model_file = run.agent_file(best)
     file = evaluation_file(suite, own)
     run.check_writable(file)
     th.set_num_threads(config.train.num_threads)
     agent = load(model_file, device=config.train.device, trust=trust)
-    if suite != own:
-        _check_spaces(run, suite, splits[0].name)
 
     results: dict[str, Any] = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
@@ -171,6 +169,28 @@ def evaluate(
     evaluation["splits"] = results
     run.write(file, to_json(evaluation))
     return evaluation
+
+
+def check_suite(run: Run, suite: str | None, split: str | None) -> tuple[Split, ...]:
+    """Refuse what a run's agent cannot play.
+
+    Args:
+        run: A run that has been trained.
+        suite: As for `evaluate`.
+        split: As for `evaluate`.
+
+    Returns:
+        The splits to be played.
+
+    Raises:
+        UsageError: For an unknown suite or split, or other observations or actions than the agent's.
+    """
+    own = suite_name(run.config.env.id)
+    suite = own if suite is None else suite_name(suite)
+    splits = splits_to_play(suite, split)
+    if suite != own:
+        _check_spaces(run, suite, splits[0].name)
+    return splits
 
 
 def check_episodes(episodes: int, seed: int) -> None:

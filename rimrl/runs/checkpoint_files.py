@@ -32,8 +32,7 @@ _FORMAT = 1
 _TENSORS, _STATE, _PROGRESS, _MANIFEST = "tensors.safetensors", "state.json", "progress.csv", "manifest.json"
 _DAMAGED = ".damaged"
 _NAME = re.compile(r"[0-9]{1,18}")
-_MOST_JSON = 256 * MEGABYTE
-_MOST_TENSORS = 64 * 1024 * MEGABYTE
+_LARGEST = {_TENSORS: 2**36, _STATE: 2**28, _PROGRESS: 2**31}
 
 
 @dataclass(slots=True)
@@ -141,7 +140,7 @@ def _checked(file: Path, manifest: Mapping[str, Any]) -> bytes:
     size, expected = listed["size"], listed["sha256"]
     if not file.is_file() or file.stat().st_size != size:
         raise DamagedError(f"{file.name} is missing or has another size than was written")
-    content = read_bytes(file, _MOST_TENSORS if file.name == _TENSORS else _MOST_JSON, follow=False)
+    content = read_bytes(file, _LARGEST[file.name], follow=False)
     if hashlib.sha256(content).hexdigest() != expected:
         raise DamagedError(f"{file.name} is not what was written")
     return content

@@ -14,6 +14,8 @@ from rimrl.reading import MissingError, read_rows
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.validated import Fields
 
+_LARGEST_PROGRESS = 2**31
+
 
 class AppendedCSV(CSVOutputFormat):
     """``progress.csv`` with the rows it has; SB3's own class empties the file.
@@ -65,7 +67,7 @@ def event_sizes(run: Path) -> dict[str, int]:
 def progress_until(file: Path, num_timesteps: int) -> str:
     """The rows of ``progress.csv`` up to a step; evaluations within a rollout add some after its start."""
     try:
-        rows = read_rows(file, follow=False)
+        rows = read_rows(file, _LARGEST_PROGRESS, follow=False)
     except MissingError:
         return ""
     if not rows or "time/total_timesteps" not in rows[0]:

@@ -39,6 +39,7 @@ _RANGES: Ranges = {
         lambda value: 1 <= value <= MOST_SEQUENCES,
         ("train.batch_size", "train.eval_sequences", "train.test_sequences"),
     ),
+    "at most 1e30": (lambda value: value <= 1e30, ("train.learning_rate",)),
     "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
     "at most 2**53": (
         lambda value: value <= 2**53,
