@@ -10,10 +10,19 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _LISTED_AT_MOST = 20
+_LONGEST = 4000
+_LONGEST_NAME = 200
 
 
 class UsageError(ValueError):
-    """Bad input from the user: says what is wrong, where, and what would be valid."""
+    """Bad input from the user: says what is wrong, where, and what would be valid.
+
+    Args:
+        message: One sentence; the middle of a very long one is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_cut(message))
 
 
 class EnvironmentFaultError(UsageError):
@@ -24,7 +33,33 @@ class RunFailedError(RuntimeError):
     """Something broke that is nobody's input: says what happened and what to do.
 
     The command line prints its text as a single line and exits with code 1.
+
+    Args:
+        message: As for `UsageError`.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_cut(message))
+
+
+def shorten(value: object, longest: int = 60) -> str:
+    """A value as an error message shows it: on one line, and cut where it is long.
+
+    Args:
+        value: Whatever was found; a text is shown with quotes.
+        longest: Letters at most.
+    """
+    try:
+        text = repr(value[: longest + 1] if isinstance(value, str | bytes | list | tuple) else value)
+    except (RecursionError, ValueError):  # nested too deeply, or an integer of thousands of digits
+        text = f"a {type(value).__name__} that is too large to show"
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _cut(message: str) -> str:
+    half = _LONGEST // 2
+    return message if len(message) <= _LONGEST else f"{message[:half]} … {message[-half:]}"
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", otherwise: str = "") -> UsageError:
@@ -42,6 +77,7 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", ot
         ``core.units`` only what is in the group ``core`` counts, if there is such a group.
     """
     names = sorted(valid)
+    whole, name = name, name[:_LONGEST_NAME]  # the nearest of a very long one takes minutes to find
     group = name[: name.rfind(".") + 1]
     inside = [each for each in names if group and each.startswith(group)]
     names = inside or names
@@ -56,4 +92,4 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", ot
     else:
         hint = f"nearest of {len(names)}: {', '.join(get_close_matches(name, names, n=3, cutoff=0.0))}"
     place = f" in {where}" if where else ""
-    return UsageError(f"unknown {kind} {name!r}{place}; {hint}")
+    return UsageError(f"unknown {kind} {shorten(whole, _LONGEST_NAME)}{place}; {hint}")

@@ -12,13 +12,14 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
-from rimrl.agents.saved.archive import load_archive, read_bytes
+from rimrl.agents.saved.archive import LARGEST, load_archive
 from rimrl.agents.saved.build import ALGORITHMS, require_finite
 from rimrl.agents.saved.exported import load_exported
 from rimrl.agents.saved.hub import PREFIX, pull
 from rimrl.agents.saved.inert import NotPlainError
 from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
+from rimrl.reading import read_bytes
 
 
 def load(
@@ -57,7 +58,7 @@ def load(
         raise UsageError(
             f"no saved agent at {file}; give a run folder that holds model.zip, an exported folder, or a .zip file"
         )
-    content = read_bytes(file)
+    content = read_bytes(file, LARGEST)
     if trust:
         return _unpickle(content, file, env, device)
     try:
@@ -80,5 +81,5 @@ def _unpickle(content: bytes, file: Path, env: GymEnv | None, device: th.device 
     except UsageError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UsageError(f"{file} was not saved by rimrl, or does not fit ({reason})") from error

@@ -14,7 +14,8 @@ from rimrl.cli import compare, evaluate, inspect, listing, report, sequence, sha
 from rimrl.cli.codes import BAD_INPUT, FAILED, INTERRUPTED
 from rimrl.cli.parser import Parser
 from rimrl.cli.processes import complain, one_of_several
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import RunFailedError, UsageError, shorten
+from rimrl.runs.stopping import interruptible
 
 _VERBS = (train, evaluate, compare, inspect, report, watch, transfer, sweep, sequence, sharing, listing)
 
@@ -29,19 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 when a run broke, 2 for bad input, 130 when interrupted.
     """
     try:
-        options, rest = parser().parse_known_args(arguments)
-        if rest and not options.takes_overrides:
-            raise UsageError(f"unexpected argument {rest[0]!r}; see rimrl {options.name} --help")
-        if one_of_several() and options.name != "train":
-            raise UsageError(f"processes share a training and nothing else; run rimrl {options.name} without torchrun")
-        options.overrides = rest
-        code: int = options.verb(options)
+        with interruptible():
+            return _run(arguments)
     except UsageError as error:
         complain(error)
         return BAD_INPUT
     except RunFailedError as error:
         complain(error)
         return FAILED
+    except OSError as error:
+        if error.filename is None:  # of no file: the process of an environment, or a mistake of ours
+            raise
+        complain(UsageError(f"cannot read or write {shorten(str(error.filename), 200)}: {error.strerror}"))
+        return BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
@@ -50,6 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rimrl: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options, rest = parser().parse_known_args(arguments)
+    if rest and not options.takes_overrides:
+        raise UsageError(f"unexpected argument {shorten(rest[0])}; see rimrl {options.name} --help")
+    if one_of_several() and options.name != "train":
+        raise UsageError(f"processes share a training and nothing else; run rimrl {options.name} without torchrun")
+    options.overrides = rest
+    code: int = options.verb(options)
     return code
 
 

@@ -64,7 +64,7 @@ def inspect_diagnostic(options: argparse.Namespace) -> int:
     run = SequenceRun.open(options.run)
     split = find_split(run, None if options.split == "train" else options.split)
     folder = (options.output or run.path / "inspection") / split.name
-    with replacing(folder, [*RECORDING_FILES, *PICTURES, ROLLOUTS, PICTURE]) as partial:
+    with replacing(folder, [*RECORDING_FILES, *PICTURES, ROLLOUTS, PICTURE], options.output or run.path) as partial:
         seed = DEFAULT_SEED if options.seed is None else options.seed
         inspected = record(run, split, options.episodes, seed)
         inspected.save(partial)
@@ -120,7 +120,7 @@ def drop(options: argparse.Namespace) -> int:
     check_writable(picture)
     found = [drop_units(run, blocks=BLOCKS if options.blocks is None else options.blocks) for run in runs]
     for run, each in zip(runs, found, strict=True):
-        with replacing(run.path, FILES) as partial:
+        with replacing(run.path, FILES, run.path) as partial:
             each.save(partial)
         facts = each.facts
         print(

@@ -40,12 +40,13 @@ def _evaluate(options: argparse.Namespace) -> int:
         evaluate_diagnostics(options.runs, options)
         print_comparison(read_comparison(options.runs))
         return 0
-    from rimrl.experiments.evaluate import DEFAULT_EPISODES, DEFAULT_SEED, evaluate
+    from rimrl.experiments.evaluate import DEFAULT_EPISODES, DEFAULT_SEED, check_suite, evaluate
     from rimrl.experiments.run import Run
 
     runs = [Run.open(path) for path in options.runs]
-    for run in runs:
-        run.agent_file(options.best)  # what is missing is said before anything is played
+    for run in runs:  # what is missing is said before anything is played
+        run.agent_file(options.best)
+        check_suite(run, options.suite, options.split)
     for run in runs:
         evaluate(
             run,
@@ -74,5 +75,5 @@ def _by_suite(runs: list[Run], suite: str | None) -> list[list[Path]]:
     """Folders of runs that were asked the same questions."""
     together: dict[str, list[Path]] = {}
     for run in runs:
-        together.setdefault(suite or run.config.env.id, []).append(run.path)
+        together.setdefault(run.config.env.id if suite is None else suite, []).append(run.path)
     return list(together.values())

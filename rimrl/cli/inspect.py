@@ -39,7 +39,7 @@ def _inspect(options: argparse.Namespace) -> int:
     run = Run.open(options.run)
     (split,) = splits_to_play(run.config.env.id, options.split)
     folder = (options.output or run.path / "inspection") / split.name
-    with replacing(folder, [*RECORDING_FILES, *PICTURES]) as partial:
+    with replacing(folder, [*RECORDING_FILES, *PICTURES], options.output or run.path) as partial:
         recording = record(
             run,
             episodes=options.episodes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise the message as bad input."""
+        message = re.sub(r"\S{100,}", lambda word: f"{word[0][:60]}…", message)  # argparse quotes whole words
         raise UsageError(f"{message}; see {self.prog} --help")
 
 

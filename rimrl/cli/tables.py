@@ -59,4 +59,4 @@ def console() -> Console:
     """Where tables go: as wide as the terminal, or wide enough for a file."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, markup=False, emoji=False)

@@ -37,7 +37,7 @@ def _watch(options: argparse.Namespace) -> int:
     file: Path = options.output or run.path / "watch" / f"{split.name}.gif"
     check_format(file, options.fps)
     with (
-        replacing_file(file) as partial,
+        replacing_file(file, None if options.output else run.path) as partial,
         showing(
             run,
             episodes=options.episodes,

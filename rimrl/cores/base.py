@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from rimrl.cores.checks import as_flags, require_finite_output, require_like, require_tensor
 from rimrl.cores.fixed import FixedOptions
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
+
+_LARGEST_SIZE = 2**31 - 1
 
 State: TypeAlias = tuple[Tensor, Tensor]
 """Recurrent state ``(h, c)``, each ``[num_layers, B, hidden_size]``: the shape that `torch.nn.LSTM` uses."""
@@ -248,4 +250,6 @@ def require_positive(**values: object) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise UsageError(f"{name} must be a positive integer, got {value!r}")
+            raise UsageError(f"{name} must be a positive integer, got {shorten(value)}")
+        if int(value) > _LARGEST_SIZE:
+            raise UsageError(f"{name} must be at most {_LARGEST_SIZE}, got {shorten(value)}")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from rimrl.cores.base import require_positive
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 
 
 def plain(value: Any) -> Any:
     """Python's numbers for NumPy's, in lists, tuples and dictionaries, too: what tuners hand over is often NumPy's."""
-    if isinstance(value, np.generic):
+    if type(value).__module__ == "numpy" and value.ndim == 0:
         return value.item()
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
@@ -29,7 +27,7 @@ def require_choice(name: str, value: object, choices: tuple[object, ...]) -> Non
         UsageError: If it is not.
     """
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
-        raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shorten(value)}")
 
 
 def require_switch(**values: object) -> None:
@@ -50,7 +48,7 @@ def require_probability(**values: object) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, float | int) or not 0.0 <= value < 1.0:
-            raise UsageError(f"{name} must be a number at least 0 and below 1, got {value!r}")
+            raise UsageError(f"{name} must be a number at least 0 and below 1, got {shorten(value)}")
 
 
 def require_at_most(name: str, value: int, of: str, available: int) -> None:
@@ -85,7 +83,7 @@ def require_finite(**values: object) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, float | int) or not math.isfinite(value):
-            raise UsageError(f"{name} must be a finite number, got {value!r}")
+            raise UsageError(f"{name} must be a finite number, got {shorten(value)}")
 
 
 def resolve_unit_size(

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from rimrl.envs.atari_games import check_flavour, find_game
 from rimrl.envs.checks import check_at_least
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 
 SCREEN_SIZE = 84
 
@@ -39,7 +39,7 @@ def check_preparation(frameskip: int, noop_max: int, frame_stack: int, repeat_ac
     check_at_least("noop_max", noop_max, 0)
     check_at_least("frame_stack", frame_stack, 1)
     if not 0 <= repeat_action_probability <= 1:
-        raise UsageError(f"repeat_action_probability must be between 0 and 1; got {repeat_action_probability!r}")
+        raise UsageError(f"repeat_action_probability must be between 0 and 1; got {shorten(repeat_action_probability)}")
 
 
 def make_atari(
@@ -107,7 +107,7 @@ class LearningSignal(VecEnvWrapper):
         options = {"terminal_on_life_loss": terminal_on_life_loss, "clip_rewards": clip_rewards}
         for name, value in options.items():
             if not isinstance(value, bool):
-                raise UsageError(f"{name} must be true or false; got {value!r}")
+                raise UsageError(f"{name} must be true or false; got {shorten(value)}")
         super().__init__(venv)
         self._terminal_on_life_loss = terminal_on_life_loss
         self._clip_rewards = clip_rewards

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
+
+_LARGEST = 2**31 - 1
 
 
 def check_at_least(name: str, value: int, minimum: int) -> None:
-    """Refuse anything but an integer of at least `minimum`.
+    """Refuse anything but an integer of at least `minimum`, and of a size that arrays can have.
 
     Raises:
         UsageError: With the argument's name and what was given.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise UsageError(f"{name} must be an integer of at least {minimum}; got {value!r}")
+        raise UsageError(f"{name} must be an integer of at least {minimum}; got {shorten(value)}")
+    if value > _LARGEST:
+        raise UsageError(f"{name} must be at most {_LARGEST}; got {shorten(value)}")
 
 
 def check_probability(name: str, value: float) -> None:
@@ -22,4 +26,4 @@ def check_probability(name: str, value: float) -> None:
         UsageError: With the argument's name and what was given.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise UsageError(f"{name} must be a number from 0 to 1; got {value!r}")
+        raise UsageError(f"{name} must be a number from 0 to 1; got {shorten(value)}")

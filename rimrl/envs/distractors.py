@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.minigrid import CELL_OF_CODE, MiniGridObservation, code_of
 from rimrl.envs.suites import KNOWN_COLORS, KNOWN_TYPES, MAX_STEPS, NUM_DISTRACTORS, ROOM_SIZE
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, shorten, unknown_name
 
 PICKABLE = {"ball": Ball, "box": Box, "key": Key}
 
@@ -274,7 +274,7 @@ def _kinds(role: str, types: Sequence[str], colors: Sequence[str]) -> list[tuple
     """Check shapes and colours and pair each with each, as (shape, colour)."""
     for name, values, valid in ((f"{role}_types", types, PICKABLE), (f"{role}_colors", colors, COLOR_TO_IDX)):
         if isinstance(values, str) or not values:
-            raise UsageError(f"{name} must list at least one name; got {values!r}")
+            raise UsageError(f"{name} must list at least one name; got {shorten(values)}")
         for value in values:
             if value not in valid:
                 raise unknown_name("name", value, valid, where=name)

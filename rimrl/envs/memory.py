@@ -19,7 +19,7 @@ from minigrid.envs.memory import MemoryEnv
 
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.minigrid import MiniGridObservation
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 
 
 class HallwayEnv(MemoryEnv):
@@ -99,7 +99,7 @@ class HallwayEnv(MemoryEnv):
                 raise UsageError(f"{name} must be odd; got {value}")
         for name, flag in (("random_length", random_length), ("all_actions", all_actions)):
             if not isinstance(flag, bool):
-                raise UsageError(f"{name} must be true or false; got {flag!r}")
+                raise UsageError(f"{name} must be true or false; got {shorten(flag)}")
         if max_steps is not None:
             check_at_least("max_steps", max_steps, 1)
         super().__init__(

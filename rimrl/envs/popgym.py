@@ -21,7 +21,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 
 _MAZES = "popgym-Labyrinth"
 
@@ -84,7 +84,7 @@ class PopgymObservation(gymnasium.Wrapper[NDArray[np.float32], Any, Any, Any], R
     def __init__(self, env: gymnasium.Env[Any, Any], previous_action: bool = True, episode_start: bool = True) -> None:
         for name, value in (("previous_action", previous_action), ("episode_start", episode_start)):
             if not isinstance(value, bool):
-                raise UsageError(f"{name} must be true or false; got {value!r}")
+                raise UsageError(f"{name} must be true or false; got {shorten(value)}")
         RecordConstructorArgs.__init__(self, previous_action=previous_action, episode_start=episode_start)
         super().__init__(env)
         self._shown = (True, previous_action, episode_start)

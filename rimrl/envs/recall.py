@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least, check_probability
 from rimrl.envs.suites import MAX_DELAY, NUM_CUES, NUM_DISTRACTOR_SYMBOLS, NUM_SYMBOLS, SEEN_DISTRACTORS
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 
 Observation = NDArray[np.float32]
 
@@ -159,7 +159,7 @@ def _check_shown(shown: Sequence[int], num_distractors: int, probability: float)
     """Refuse distractors that there are not, or none at all where one is to be shown."""
     valid = range(num_distractors)
     if not isinstance(shown, list | tuple):
-        raise UsageError(f"shown_distractors must be a list of numbers; got {shown!r}")
+        raise UsageError(f"shown_distractors must be a list of numbers; got {shorten(shown)}")
     for symbol in shown:
         if not isinstance(symbol, int) or isinstance(symbol, bool) or symbol not in valid:
             numbers = f"0 to {num_distractors - 1}" if num_distractors else "none"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import signal
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from rimrl.envs.checks import check_at_least
 from rimrl.envs.popgym_suites import is_popgym
 from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import UsageError, unknown_name
+from rimrl.reading import check_regular, parse_json
 from rimrl.spaces import check_spaces
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Backend = Literal["dummy", "subproc", "native", "envpool"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
+_LONGEST_LINE = 2**16
 _ATARI_ID = re.compile(r"ALE/\w+-v5")
 # Arguments of `rimrl.envs.atari`: what the games show, and what an agent learns from.
 _ATARI_PREPARATION = {"frameskip", "noop_max", "frame_stack"}
@@ -292,6 +293,7 @@ def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any
     from rimrl.envs.replay import LastWords  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return LastWords(make())
 
 
@@ -307,12 +309,23 @@ def _write_monitor(monitor: VecMonitor, path: Path, env_id: str, append: bool) -
 
     append = append and path.exists()
     if append:
-        with path.open() as file:
-            monitor.t_start = json.loads(file.readline().removeprefix("#"))["t_start"]
+        monitor.t_start = _started(path)
     header: dict[str, float | str] = {"t_start": monitor.t_start, "env_id": env_id}
     monitor.results_writer = ResultsWriter(
         str(path), header, extra_keys=monitor.info_keywords, override_existing=not append
     )
+
+
+def _started(path: Path) -> float:
+    """When the training of a ``monitor.csv`` began, from its first line."""
+    check_regular(path)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        line = file.readline(_LONGEST_LINE)
+    header = parse_json(line.removeprefix("#"), str(path))
+    started = header.get("t_start") if isinstance(header, dict) else None
+    if not isinstance(started, int | float) or isinstance(started, bool):
+        raise UsageError(f"{path} is damaged: its first line does not say when training began; restore it from a copy")
+    return float(started)
 
 
 def _find_split(id_or_suite: str, split: str) -> tuple[str, dict[str, Any]]:

@@ -16,15 +16,16 @@ from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
 from rimrl.runs import checkpoint_files
-from rimrl.runs.checkpoint_files import Contents, DamagedError
+from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.folder import train_command
 from rimrl.runs.logs import cut_back_logs, event_sizes, progress_until
 from rimrl.runs.resuming import digest, restore_last
-from rimrl.runs.validated import Fields
+from rimrl.runs.validated import DamagedError, Fields
 
 _T = TypeVar("_T")
 _SHARED = ("policy.", "optimizer.")
 _OTHERS = "other_ranks"
+_LONGEST_LINE = 2**16
 # Keys that checkpoints may be older than; at these values they change nothing.
 _ADDED: Mapping[str, object] = {
     "agent.normalize_observations": False,
@@ -318,6 +319,6 @@ def _cut_lines(file: Path, count: int) -> None:
         return
     with file.open("r+b") as stream:
         for _ in range(count):
-            if not stream.readline().endswith(b"\n"):
+            if not stream.readline(_LONGEST_LINE).endswith(b"\n"):
                 break
         stream.truncate(stream.tell())

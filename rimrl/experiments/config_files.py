@@ -18,14 +18,16 @@ from rimrl.cores.registry import CORES, core_class, core_options, with_later_opt
 from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
-from rimrl.runs.settings import DIAGNOSTICS, Ranges, check_ranges, parsed, read_yaml, shipped_files, split_overrides
+from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
+from rimrl.runs.yaml_files import read_yaml
 
 _GROUPS = ("env", "core", "agent", "train")
 # The game in the names and files of the shipped Atari configurations.
 _ATARI_GAME = Game("Pong", "pong")
 _TRANSFERS = "transfer/"
+_LARGEST = 2**31 - 1
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -187,13 +189,14 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
     for group, settings in content.items():
         if group == "name":
-            if not isinstance(settings, str):
-                raise UsageError(f"name in {file} must be text, got {settings!r}")
+            if not isinstance(settings, str) or len(settings) > LONGEST_NAME:
+                what = f"text of at most {LONGEST_NAME} letters"
+                raise UsageError(f"name in {file} must be {what}, got {shorten(settings)}")
             continue
         if group not in _GROUPS:
             raise unknown_name("group", str(group), _GROUPS, where=str(file))
         if not isinstance(settings, dict):
-            raise UsageError(f"group {group!r} in {file} must hold keys, got {settings!r}")
+            raise UsageError(f"group {group!r} in {file} must hold keys, got {shorten(settings)}")
     return content
 
 
@@ -261,14 +264,35 @@ _RANGES: Ranges = {
             "agent.clip_range",
             "agent.clip_range_vf",
             "agent.target_kl",
-            "agent.rms_prop_eps",
             "agent.net_arch",
             "agent.features_dim",
             "train.total_timesteps",
             "train.eval_episodes",
         ),
     ),
-    "positive and finite": (lambda value: 0 < value < math.inf, ("agent.learning_rate",)),
+    "positive and finite": (lambda value: 0 < value < math.inf, ("agent.learning_rate", "agent.rms_prop_eps")),
+    "between -1e30 and 1e30": (lambda value: abs(value) <= 1e30, ("agent.ent_coef", "agent.vf_coef")),
+    "at most 1e30": (
+        lambda value: value <= 1e30,
+        ("agent.clip_range", "agent.clip_range_vf", "agent.learning_rate", "agent.rms_prop_eps"),
+    ),
+    f"at most {_LARGEST}": (
+        lambda value: value <= _LARGEST,
+        (
+            "env.n_envs",
+            "agent.n_steps",
+            "agent.sequence_length",
+            "agent.batch_size",
+            "agent.n_epochs",
+            "agent.net_arch",
+            "agent.features_dim",
+            "train.eval_episodes",
+        ),
+    ),
+    "at most 2**53": (
+        lambda value: value <= 2**53,
+        ("train.total_timesteps", "train.eval_freq", "train.checkpoint_freq", "train.resume_freq"),
+    ),
     "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
     "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq", "train.resume_freq")),
     "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda", "agent.critic_gradient")),

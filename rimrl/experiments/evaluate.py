@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import set_random_seed
@@ -24,7 +26,7 @@ from rimrl.agents.load import load
 from rimrl.envs.splits import Split
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env, resolve
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 from rimrl.experiments.run import Run
 from rimrl.runs.evaluations import splits_of_same, to_json
 from rimrl.spaces import in_words
@@ -32,6 +34,8 @@ from rimrl.spaces import in_words
 # Episodes that no training, whose seeds are small, has met.
 DEFAULT_SEED = 1_000_000
 DEFAULT_EPISODES = 100
+MOST_EPISODES = 100_000
+MOST_ENVS = 4096
 
 
 @dataclass
@@ -106,27 +110,23 @@ def evaluate(
         UsageError: For no episodes, an unknown suite or split, a suite of other observations or actions, or a model
             that is missing or damaged.
     """
-    if episodes < 1 or n_envs < 1:
-        name, value = ("episodes", episodes) if episodes < 1 else ("n_envs", n_envs)
-        raise UsageError(f"{name} must be at least 1, got {value}")
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
+    check_episodes(episodes, seed)
+    if not 1 <= n_envs <= MOST_ENVS:
+        raise UsageError(f"n_envs must be from 1 to {MOST_ENVS}, got {n_envs}")
     config = run.config
-    own, suite = suite_name(config.env.id), suite_name(suite or config.env.id)
-    splits = splits_to_play(suite, split)
+    own, suite = suite_name(config.env.id), suite_name(config.env.id if suite is None else suite)
+    splits = check_suite(run, suite, split)
     model_file = run.agent_file(best)
     file = evaluation_file(suite, own)
     run.check_writable(file)
     th.set_num_threads(config.train.num_threads)
     agent = load(model_file, device=config.train.device, trust=trust)
-    if suite != own:
-        _check_spaces(run, suite, splits[0].name)
 
     results: dict[str, Any] = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
 
         def make() -> VecEnv:
-            return make_vec_env(
+            env = make_vec_env(
                 suite,
                 split=current.name,  # noqa: B023
                 n_envs=min(n_envs, episodes),
@@ -136,6 +136,12 @@ def evaluate(
                 efference_copies=config.env.efference_copies,
                 **config.env.kwargs,
             )
+            try:
+                check_plays(agent, env, model_file, suite)
+            except UsageError:
+                env.close()
+                raise
+            return env
 
         env_id, env_kwargs = resolve(suite, current.name, **config.env.kwargs)
         outcome = play(agent, make, episodes, deterministic, seed)
@@ -163,6 +169,75 @@ def evaluate(
     evaluation["splits"] = results
     run.write(file, to_json(evaluation))
     return evaluation
+
+
+def check_suite(run: Run, suite: str | None, split: str | None) -> tuple[Split, ...]:
+    """Refuse what a run's agent cannot play.
+
+    Args:
+        run: A run that has been trained.
+        suite: As for `evaluate`.
+        split: As for `evaluate`.
+
+    Returns:
+        The splits to be played.
+
+    Raises:
+        UsageError: For an unknown suite or split, or other observations or actions than the agent's.
+    """
+    own = suite_name(run.config.env.id)
+    suite = own if suite is None else suite_name(suite)
+    splits = splits_to_play(suite, split)
+    if suite != own:
+        _check_spaces(run, suite, splits[0].name)
+    return splits
+
+
+def check_episodes(episodes: int, seed: int) -> None:
+    """Refuse numbers of episodes and seeds that cannot be played.
+
+    Raises:
+        UsageError: Gives the bounds.
+    """
+    if not 1 <= episodes <= MOST_EPISODES:
+        raise UsageError(f"episodes must be at least 1 and at most {MOST_EPISODES}, got {shorten(episodes)}")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {shorten(seed)}")
+
+
+def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> None:
+    """Refuse an agent that was trained on something else than its configuration says.
+
+    Args:
+        agent: Who is to play.
+        env: What it is to play.
+        file: The agent's file, for the refusal.
+        suite: Name of the environment, for the refusal.
+
+    Raises:
+        UsageError: If the agent's spaces are of other kinds, shapes or numbers.
+    """
+    both = {
+        "observations": (agent.observation_space, env.observation_space),
+        "actions": (agent.action_space, env.action_space),
+    }
+    for what, (known, shown) in both.items():
+        if not _alike(known, shown):
+            raise UsageError(
+                f"{file} does not suit {suite!r}: its {what} are {in_words(known)}, those of the environment "
+                f"{in_words(shown)}; restore the file, or the configuration beside it"
+            )
+
+
+def _alike(known: spaces.Space[Any], shown: spaces.Space[Any]) -> bool:
+    """Whether an agent of one space can play in another, whose bounds may differ."""
+    if isinstance(known, spaces.Dict) and isinstance(shown, spaces.Dict):
+        same = known.spaces.keys() == shown.spaces.keys()
+        return same and all(_alike(known[name], shown[name]) for name in known.spaces)
+    if isinstance(known, spaces.Box) and isinstance(shown, spaces.Box):
+        turned = (*shown.shape[-1:], *shown.shape[:-1])  # images of agents have their channels first
+        return known.shape == shown.shape or (len(shown.shape) == 3 and known.shape == turned)
+    return known == shown
 
 
 def suite_name(name: str) -> str:

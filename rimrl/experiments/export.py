@@ -7,7 +7,6 @@ README.md          the same for people, with the front matter of the Hugging Fac
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
 from rimrl.experiments.run import Run
 from rimrl.files import check_writable, replacing
+from rimrl.reading import MissingError
+from rimrl.runs.environment import run_facts
+from rimrl.runs.evaluations import read_evaluation
 
 README = "README.md"
 # Evaluations of another agent must not stay beside a new one.
@@ -142,25 +144,27 @@ def _refuse_taken(folder: Path) -> None:
 
 def _evaluation(run: Run, model: str) -> dict[str, Any] | None:
     """The scores of this very agent on its own suite, without the log of every episode."""
+    file = run.path / "evaluation.json"
     try:
-        found = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
+        found = read_evaluation(file)
         if found["model"] != model:
             return None
         splits = {
             name: {key: result[key] for key in _SCORES if key in result} for name, result in found["splits"].items()
         }
+        for result in splits.values():
+            if not all(isinstance(result[key], int | float) for key in ("return_mean", "return_std")):
+                raise TypeError
         return {key: found[key] for key in ("suite", "num_timesteps", "deterministic", "seed")} | {"splits": splits}
-    except FileNotFoundError:
+    except MissingError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"{run.path / 'evaluation.json'} is damaged; run again: rimrl evaluate {run.path}") from None
+    except (UsageError, KeyError, TypeError) as error:
+        why = f"{error}" if isinstance(error, UsageError) else f"{file} is damaged"
+        raise UsageError(f"{why}; run again: rimrl evaluate {run.path}") from None
 
 
 def _training(run: Run) -> dict[str, Any]:
     """How the training ended, and with which versions."""
-    try:
-        found = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    found = run_facts(run.path)
     wanted = ("status", "num_timesteps", "time", "versions", "python", "commit")
-    return {key: found[key] for key in wanted if key in found} if isinstance(found, dict) else {}
+    return {key: found[key] for key in wanted if key in found}

@@ -95,9 +95,7 @@ def _comparable(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else plain(value) for name, value in options.items()}
 
 
-def _check_described(
-    agent: RecurrentPPO | RecurrentA2C, file: Path, config: ExperimentConfig, where: Path
-) -> None:
+def _check_described(agent: RecurrentPPO | RecurrentA2C, file: Path, config: ExperimentConfig, where: Path) -> None:
     """Refuse an agent that was trained otherwise than the configuration says: results would bear the wrong label.
 
     Raises:

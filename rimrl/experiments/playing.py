@@ -29,7 +29,7 @@ from rimrl.cores.base import CoreTrace
 from rimrl.envs.splits import Split
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
-from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play
+from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays, splits_to_play
 from rimrl.experiments.run import Run
 
 
@@ -181,8 +181,7 @@ def playing(
         UsageError: For no episodes, an unknown split, a model that is missing or damaged, or an environment that cannot
             draw itself.
     """
-    if episodes < 1:
-        raise UsageError(f"episodes must be at least 1, got {episodes}")
+    check_episodes(episodes, seed)
     config = run.config
     (played,) = splits_to_play(config.env.id, split)
     model_file = run.agent_file(best)
@@ -202,6 +201,7 @@ def playing(
         **kwargs,
     )
     try:
+        check_plays(agent, env, model_file, config.env.id)
         yield Player(run, played, episodes, model_file, agent, env, _action_names(env), deterministic, seed)
     finally:
         env.close()

@@ -67,11 +67,9 @@ def resume(
             run.config = config
             with at_once(ranks):
                 if writes(ranks):
+                    run.note_resumption(reached, inexact is None, changes, contents.progress)
                     cut_back(run.path, contents)
                     _append_logs(training, run)
-                    if changes:
-                        run.write("config.yaml", config.to_yaml())
-                    run.note_resumption(reached, inexact is None, changes)
         except BaseException:
             training.close()
             raise

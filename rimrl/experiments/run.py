@@ -18,7 +18,9 @@ from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
-from rimrl.runs.folder import RunFolder, run_processes, train_command
+from rimrl.reading import check_regular
+from rimrl.runs.environment import run_processes
+from rimrl.runs.folder import RunFolder, train_command
 from rimrl.runs.settings import holds_diagnostic
 
 
@@ -72,6 +74,7 @@ class Run(RunFolder[ExperimentConfig]):
             return cls(path, load_config(str(path / CARD)))
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
+        check_regular(path / "config.yaml", follow=False)
         if holds_diagnostic(path):
             raise UsageError(
                 f"{path} is a run of rimrl sequence and holds no agent; rimrl evaluate, inspect, compare and report "

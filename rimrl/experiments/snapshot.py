@@ -27,9 +27,8 @@ from rimrl.agents.ppo import RecurrentPPO
 from rimrl.envs.replay import EpisodeRecord, ReplayError
 from rimrl.envs.vector_state import VectorMark, is_replayable, mark, marked_episodes, restore
 from rimrl.runs.chance import put_back_random, random_state
-from rimrl.runs.checkpoint_files import DamagedError
 from rimrl.runs.tensors import fitting, optimizer_state, put_back_optimizer
-from rimrl.runs.validated import Fields
+from rimrl.runs.validated import DamagedError, Fields
 
 Agent = RecurrentPPO | RecurrentA2C
 _PLAIN = (str, int, float, bool, type(None))
@@ -255,7 +254,9 @@ def _put_back_log(agent: Agent, log: Fields) -> None:
         pending.clear()
     for name in values.names():
         value = values.raw(name)
-        logger.name_to_value[name] = value if isinstance(value, str) else values.number(name, finite=False)  # type: ignore[assignment]
+        # An integer stays one, or progress.csv would have 48.0 where it had 48.
+        of_log = value if isinstance(value, str | int) else values.number(name, finite=False)
+        logger.name_to_value[name] = of_log  # type: ignore[assignment]
     for name in counts.names():
         logger.name_to_count[name] = counts.integer(name)
     for name in excluded.names():

@@ -32,14 +32,16 @@ from tqdm import tqdm
 from rimrl.errors import RunFailedError, UsageError
 from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config_files import config_from
+from rimrl.experiments.evaluate import MOST_EPISODES
 from rimrl.experiments.run import Run
 from rimrl.experiments.sweep_cell import LOGS, Outcome, Record, is_done, work_on
-from rimrl.experiments.sweep_config import FILE, SweepConfig, check_same, merged, read
+from rimrl.experiments.sweep_config import FILE, LARGEST, MOST_VALUES, SweepConfig, check_same, merged, read
 from rimrl.experiments.sweep_grid import Cell, check_cells, make_cells
 from rimrl.experiments.sweep_workers import Workers
-from rimrl.files import check_writable, locked, replacing_file
-from rimrl.runs.folder import run_status
-from rimrl.runs.settings import read_yaml
+from rimrl.files import check_writable, locked, refuse_links, remove_empty, write_text
+from rimrl.reading import read_json, read_text
+from rimrl.runs.environment import run_status
+from rimrl.runs.yaml_files import read_yaml
 
 # Between looks at what cells of a cluster say of themselves.
 _SECONDS = 5.0
@@ -170,8 +172,7 @@ class Sweep:
                 "states": dict(states),
                 "cells": cells,
             }
-            with replacing_file(self.folder / "sweep.json") as partial:
-                partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_text(self.folder / "sweep.json", json.dumps(content, indent=1) + "\n", self.folder)
 
     def _work(self, queue: deque[Cell], workers: Workers, retries: int, signals: list[int], bar: Any) -> None:
         tried: Counter[str] = Counter()
@@ -212,19 +213,27 @@ class Sweep:
             experiments.setdefault(cell.experiment, yaml.safe_load(cell.config.to_yaml()))
         content = yaml.safe_dump(self.config.to_dict() | {"experiments": experiments}, sort_keys=False)
         file, logs = self.folder / FILE, self.folder / LOGS
+        refuse_links(logs, self.folder)
+        missing = [folder for folder in (logs, *logs.parents) if not folder.exists()]
         try:
             logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot write the folder {logs}: {error.strerror}") from None
-        with locked(logs / ".saving", f"{logs / '.saving'} is locked by another process", patience=60):
-            if not file.is_file() or file.read_text(encoding="utf-8") != content:
-                with replacing_file(file) as partial:
-                    partial.write_text(content, encoding="utf-8")
+        lock = logs / ".saving"
+        try:
+            with locked(lock, f"{lock} is locked by another process", patience=60):
+                if not file.is_file() or read_text(file, LARGEST, follow=False) != content:
+                    write_text(file, content, self.folder)
+        except UsageError:
+            if logs in missing:  # nothing of this sweep stays on a disk that is full
+                lock.unlink(missing_ok=True)
+                remove_empty(missing)
+            raise
         yield
 
     def _check_experiments(self) -> None:
         """Refuse cells that are not what they were: a configuration file, or a default, has changed."""
-        found = read_yaml(self.folder / FILE).get("experiments")
+        found = read_yaml(self.folder / FILE, False, LARGEST, MOST_VALUES).get("experiments")
         checked: set[str] = set()
         for cell in self.cells:
             if cell.experiment not in checked and isinstance(found, dict) and cell.experiment in found:
@@ -232,6 +241,7 @@ class Sweep:
                 before = config_from(found[cell.experiment], self.folder / FILE)
                 before = replace(before, train=replace(before.train, seed=cell.seed))
                 check_same(self.folder, cell.experiment, flat(before), flat(cell.config))
+            refuse_links(self.folder / cell.name, self.folder)
             if (self.folder / cell.name / "config.yaml").is_file():
                 run = Run.open(self.folder / cell.name)
                 check_same(self.folder, cell.name, flat(run.config), flat(cell.config))
@@ -259,10 +269,12 @@ class Sweep:
 def episodes_before(folder: Path) -> int | None:
     """With how many episodes the sweep in a folder was last to be evaluated; None if it was not."""
     try:
-        episodes = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["episodes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json(folder / "sweep.json", follow=False)
+    except UsageError:
         return None
-    return episodes if isinstance(episodes, int) and episodes > 0 else None
+    episodes = found.get("episodes") if isinstance(found, dict) else None
+    well = isinstance(episodes, int) and not isinstance(episodes, bool) and 0 < episodes <= MOST_EPISODES
+    return episodes if well else None
 
 
 def default_folder(config: str) -> Path:

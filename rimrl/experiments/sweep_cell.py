@@ -16,13 +16,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from rimrl.errors import RunFailedError, UsageError
 from rimrl.experiments.config import ExperimentConfig
@@ -30,11 +28,14 @@ from rimrl.experiments.config_files import config_from
 from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate, splits_to_play
 from rimrl.experiments.resuming import resume
 from rimrl.experiments.run import Run
-from rimrl.experiments.sweep_config import FILE
+from rimrl.experiments.sweep_config import FILE, LARGEST, MOST_VALUES
 from rimrl.experiments.train import train
-from rimrl.files import locked, replacing_file
-from rimrl.runs.folder import run_status
-from rimrl.runs.settings import read_yaml
+from rimrl.files import appending, locked, refuse_links, write_text
+from rimrl.reading import MEGABYTE, read_json
+from rimrl.runs.environment import run_status
+from rimrl.runs.evaluations import read_evaluation
+from rimrl.runs.stopping import interruptible
+from rimrl.runs.yaml_files import read_yaml
 
 LOGS = "logs"
 State = Literal["running", "finished", "failed", "interrupted"]
@@ -42,6 +43,7 @@ State = Literal["running", "finished", "failed", "interrupted"]
 CODES = {"finished": 0, "failed": 1, "refused": 2, "interrupted": 130}
 # How long a worker whose sweep was killed may take to write its checkpoint and go.
 _PATIENCE = 60.0
+_MOST_ATTEMPTS = 1000
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, cell: str) -> None:
+        self._folder = folder
         self.log = folder / LOGS / f"{cell}.log"
         self._file = folder / LOGS / f"{cell}.json"
 
@@ -73,10 +76,11 @@ class Record:
     def attempts(self) -> list[dict[str, Any]]:
         """Every attempt: state, times, machine, process and message."""
         try:
-            attempts = json.loads(self._file.read_text(encoding="utf-8"))["attempts"]
-            return [attempt for attempt in attempts if isinstance(attempt["state"], str)]
-        except (OSError, ValueError, KeyError, TypeError):
+            found = read_json(self._file, MEGABYTE, follow=False)
+        except UsageError:
             return []
+        attempts = found.get("attempts") if isinstance(found, dict) else None
+        return [each for each in attempts if _is_attempt(each)] if isinstance(attempts, list) else []
 
     def begin(self) -> None:
         """Note that an attempt begins."""
@@ -107,8 +111,14 @@ class Record:
                 self.end("failed", (datetime.now(UTC) - begun).total_seconds(), message)
 
     def _write(self, attempts: list[dict[str, Any]]) -> None:
-        with replacing_file(self._file) as partial:
-            partial.write_text(json.dumps({"attempts": attempts}, indent=1) + "\n", encoding="utf-8")
+        content = json.dumps({"attempts": attempts[-_MOST_ATTEMPTS:]}, indent=1) + "\n"
+        write_text(self._file, content, self._folder)
+
+
+def _is_attempt(value: object) -> bool:
+    """Whether an entry of a record is what `Record.begin` and `Record.end` write."""
+    kinds = {"state": str, "started": str, "seconds": int | float | None, "message": str | None, "pid": int | None}
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
 def is_done(run: Path, config: ExperimentConfig, episodes: int | None) -> bool:
@@ -119,11 +129,11 @@ def is_done(run: Path, config: ExperimentConfig, episodes: int | None) -> bool:
 def is_evaluated(run: Path, config: ExperimentConfig, episodes: int) -> bool:
     """Whether the agent at the end of training has played so many episodes, or more, on every split of its suite."""
     try:
-        found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-        played = {name: split["episodes"] for name, split in found["splits"].items()}
-        how = (found["model"], found["deterministic"], found["seed"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = read_evaluation(run / "evaluation.json")
+    except UsageError:
         return False
+    played = {name: split["episodes"] for name, split in found["splits"].items()}
+    how = tuple(found.get(key) for key in ("model", "deterministic", "seed"))
     wanted = {split.name: episodes for split in splits_to_play(config.env.id, None)}
     enough = played.keys() == wanted.keys() and all(played[name] >= wanted[name] for name in wanted)
     return how == ("model.zip", False, DEFAULT_SEED) and enough
@@ -147,7 +157,8 @@ def work_on(folder: Path, cell: str, episodes: int | None = None, progress_bar: 
     record = Record(folder, cell)
     try:
         config = _config(folder, cell)
-        record.log.parent.mkdir(parents=True, exist_ok=True)
+        appending(record.log, folder).close()
+        refuse_links(folder / cell, folder)
         busy = f"{cell} is being trained by another process"
         with locked(record.log, busy, patience=_PATIENCE):
             if is_done(folder / cell, config, episodes):
@@ -166,7 +177,7 @@ def work_on(folder: Path, cell: str, episodes: int | None = None, progress_bar: 
 
 def _outcome(path: Path, config: ExperimentConfig, episodes: int | None, progress_bar: bool) -> Outcome:
     try:
-        with _stoppable():
+        with interruptible():
             if run_status(path) != "finished" and not _train(path, config, progress_bar):
                 return Outcome("interrupted", "stopped; goes on from its last checkpoint")
             if episodes is not None and not is_evaluated(path, config, episodes):
@@ -197,26 +208,12 @@ def _config(folder: Path, cell: str) -> ExperimentConfig:
             f"{folder} is not a sweep's folder on {platform.node()}; --run-dir must be on a disk that all nodes share"
         )
     experiment, _, seed = cell.rpartition("seed_")
-    config = config_from(read_yaml(folder / FILE)["experiments"][experiment.removesuffix("/")], folder / FILE)
+    content = read_yaml(folder / FILE, False, LARGEST, MOST_VALUES)
+    experiments = content.get("experiments") if isinstance(content, dict) else None
+    if not isinstance(experiments, dict) or experiment.removesuffix("/") not in experiments:
+        raise UsageError(f"{folder / FILE} is damaged: it does not hold the experiment of {cell}")
+    config = config_from(experiments[experiment.removesuffix("/")], folder / FILE)
     return replace(config, train=replace(config.train, seed=int(seed)))
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn SIGTERM into what Ctrl-C is; a training catches both itself."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _now() -> str:
@@ -237,7 +234,7 @@ def _stop_with_parent() -> None:
 def main(folder: str, cell: str, episodes: str) -> int:
     """Work on a cell as a process of its own."""
     _stop_with_parent()
-    with _stoppable():
+    with interruptible():
         try:
             outcome = work_on(Path(folder), cell, int(episodes) or None)
         except KeyboardInterrupt:

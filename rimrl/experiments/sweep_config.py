@@ -8,14 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config_files import load_config
-from rimrl.runs.settings import read_yaml
+from rimrl.reading import MEGABYTE
+from rimrl.runs.validated import DamagedError, Fields
+from rimrl.runs.yaml_files import read_yaml
 
 FILE = "sweep.yaml"
 SHORTHANDS: Mapping[str, str] = {"core": "core.name", "env": "env.id"}
+LARGEST = 64 * MEGABYTE
+"""Bytes that ``sweep.yaml``, which holds every experiment, may have; and values."""
+MOST_VALUES = 2_000_000
 _SEEDS_AT_MOST = 10_000
+_LONGEST_TEXT = 4096
 _LARGEST_SEED = 2**32 - 1
 
 
@@ -84,19 +90,23 @@ def read(folder: Path) -> SweepConfig:
     Raises:
         UsageError: If ``sweep.yaml`` is damaged.
     """
-    content = read_yaml(folder / FILE)
+    content = read_yaml(folder / FILE, False, LARGEST, MOST_VALUES)
     try:
-        found = SweepConfig(*(content[key] for key in ("config", "seeds", "over", "overrides")))
-        well = (
-            isinstance(found.config, str)
-            and all(isinstance(seed, int) for seed in found.seeds)
-            and all(isinstance(value, str) for values in found.over.values() for value in values)
-            and all(isinstance(value, str) for value in found.overrides.values())
+        fields = Fields(content, "sweep")
+        seeds = fields.integers("seeds", None, 0, _LARGEST_SEED)
+        if not 1 <= len(set(seeds)) == len(seeds) <= _SEEDS_AT_MOST:
+            raise DamagedError(f"sweep.seeds is not from 1 to {_SEEDS_AT_MOST} different seeds")
+        over, overrides = fields.nested("over"), fields.nested("overrides")
+        found = SweepConfig(
+            fields.text("config", _LONGEST_TEXT),
+            seeds,
+            {key: over.texts(key) for key in over.names()},
+            {key: overrides.text(key, _LONGEST_TEXT) for key in overrides.names()},
         )
-    except (TypeError, KeyError, AttributeError):
-        well = False
-    if not well:
-        raise UsageError(f"{folder / FILE} is damaged; restore it, or choose another --run-dir")
+        if not all(1 <= len(set(values)) == len(values) for values in found.over.values()):
+            raise DamagedError("sweep.over holds a key without values, or one of them twice")
+    except DamagedError as error:
+        raise UsageError(f"{folder / FILE} is damaged ({error}); restore it, or choose another --run-dir") from None
     return found
 
 
@@ -137,16 +147,18 @@ def parse_seeds(text: str) -> list[int]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:\s*\.\.\s*(\d+))?\s*", part, re.ASCII)
+        found = re.fullmatch(r"\s*(\d{1,20})(?:\s*\.\.\s*(\d{1,20}))?\s*", part, re.ASCII)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if not first <= last <= _LARGEST_SEED:
-            raise UsageError(f"--seeds {text!r}: {part!r} is no seed and no range; write 0..4, or 0,1,5, or 3")
-        if last - first >= _SEEDS_AT_MOST:
-            raise UsageError(f"--seeds {text!r}: more than {_SEEDS_AT_MOST} seeds")
+            raise UsageError(
+                f"--seeds {shorten(text)}: {shorten(part)} is no seed and no range; write 0..4, or 0,1,5, or 3"
+            )
+        if last - first + len(seeds) >= _SEEDS_AT_MOST:
+            raise UsageError(f"--seeds {shorten(text)}: more than {_SEEDS_AT_MOST} seeds")
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)
-        raise UsageError(f"--seeds {text!r}: seed {twice} is given twice")
+        raise UsageError(f"--seeds {shorten(text)}: seed {twice} is given twice")
     return seeds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import is_shipped, load_config, shipped_configs
 from rimrl.experiments.making import make_agent, make_train_env
 from rimrl.experiments.sweep_config import SweepConfig
+
+_MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ def make_cells(sweep: SweepConfig) -> list[Cell]:
     """
     experiments: dict[str, tuple[dict[str, str], ExperimentConfig]] = {}
     known: dict[str, str] = {}
+    number = math.prod([len(sweep.seeds), *map(len, sweep.over.values())])
+    if number > _MOST_CELLS:
+        raise UsageError(f"{number} runs are more than the {_MOST_CELLS} that a sweep has at most; sweep fewer values")
     for values in itertools.product(*sweep.over.values()):
         settings = dict(zip(sweep.over, values, strict=True))
         label = "/".join(f"{key}={_as_folder(value)}" for key, value in settings.items())

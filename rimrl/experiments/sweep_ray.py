@@ -17,6 +17,7 @@ from typing import Any
 from rimrl.errors import RunFailedError, UsageError
 from rimrl.experiments.sweep_cell import Outcome, Record, work_on
 from rimrl.experiments.sweep_grid import Cell
+from rimrl.files import appending
 
 # Ray itself tries for minutes, and then ends the process.
 _CONNECT_SECONDS = 5.0
@@ -129,17 +130,16 @@ class RayWorkers:
 
 def _work_on(folder: str, cell: str, episodes: int | None) -> Outcome:
     """The task: what it says goes to the cell's log."""
-    with _into(Record(Path(folder), cell).log):
+    with _into(Record(Path(folder), cell).log, Path(folder)):
         return work_on(Path(folder), cell, episodes)
 
 
 @contextmanager
-def _into(log: Path) -> Iterator[None]:
+def _into(log: Path, folder: Path) -> Iterator[None]:
     """Send standard output and standard error to a file, those of libraries included."""
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        stream = log.open("ab")
-    except OSError:  # work_on says what is wrong with the folder
+        stream = appending(log, folder)
+    except UsageError:  # work_on says what is wrong with the folder
         yield
         return
     with stream:

@@ -12,9 +12,11 @@ from typing import Protocol
 
 from rimrl.experiments.sweep_cell import CODES, Outcome, Record
 from rimrl.experiments.sweep_grid import Cell
+from rimrl.files import appending
 
 # Libraries under numpy and torch that would each take all cores.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_LAST_BYTES = 2**16
 _ENDS = {code: end for end, code in CODES.items()}
 
 
@@ -73,11 +75,10 @@ class LocalWorkers:
     def start(self, cell: Cell) -> None:
         """Begin to work on a cell; what the process says goes to the cell's log."""
         log = Record(self._folder, cell.name).log
-        log.parent.mkdir(parents=True, exist_ok=True)
         module = "rimrl.experiments.sweep_cell"
         words = [sys.executable, "-m", module, str(self._folder), cell.name, str(self._episodes or 0)]
         threads = dict.fromkeys(_THREADS, str(cell.config.train.num_threads))
-        with log.open("ab") as stream:
+        with appending(log, self._folder) as stream:
             self._processes[cell.name] = subprocess.Popen(
                 words,
                 # Held open for as long as this process lives: the cell stops when it ends.
@@ -145,7 +146,10 @@ def _signal(number: int) -> str:
 def _last_words(record: Record) -> str:
     """The last line of a log."""
     try:
-        lines = record.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        with record.log.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _LAST_BYTES))
+            lines = stream.read().decode("utf-8", errors="replace").split("\n")
     except OSError:
         lines = []
     said = [line.strip().removeprefix("rimrl: ") for line in lines if line.strip()]

@@ -21,9 +21,11 @@ from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.making import make_agent, make_train_env
 from rimrl.experiments.ranks import SharedMonitor, at_once, check_same, common_failure, share_of, written_before
 from rimrl.experiments.run import Run
+from rimrl.files import placing_file
 from rimrl.runs.device import check_device
+from rimrl.runs.environment import Status
 from rimrl.runs.failures import described, explained
-from rimrl.runs.folder import Status, default_run_dir, train_command
+from rimrl.runs.folder import default_run_dir, train_command
 from rimrl.runs.logs import new_logger
 from rimrl.runs.stopping import graceful_stop
 
@@ -218,9 +220,5 @@ class Training:
 
 
 def _save(agent: RecurrentPPO | RecurrentA2C, file: Path) -> None:
-    temporary = file.with_name(".model.partial.zip")
-    try:
-        agent.save(temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with placing_file(file) as partial:
+        agent.save(partial)

@@ -14,6 +14,7 @@ Runs that have finished are never trained again; what stopped on the way goes on
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -36,9 +37,10 @@ from rimrl.experiments.resuming import resume
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import train
 from rimrl.experiments.transfer_config import METHODS, Task, TransferConfig
-from rimrl.files import replacing_file
+from rimrl.files import refuse_links, write_text
+from rimrl.reading import read_json
 from rimrl.runs import checkpoint_files
-from rimrl.runs.folder import run_status
+from rimrl.runs.environment import run_status
 from rimrl.spaces import in_words
 
 
@@ -87,6 +89,8 @@ class Transfer:
         self._experiments: dict[tuple[str, str, str], ExperimentConfig] = {}
         self.cells = list(self._plan())
         for cell in self.cells:
+            if not cell.given:
+                refuse_links(cell.path, folder)
             self._check_same(cell)
         self._check_observations()
         self.failures: dict[Path, str] = {}
@@ -239,8 +243,7 @@ class Transfer:
     # -- the folder ---------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        with replacing_file(self.folder / "transfer.yaml") as partial_file:
-            partial_file.write_text(self.config.to_yaml(), encoding="utf-8")
+        write_text(self.folder / "transfer.yaml", self.config.to_yaml(), self.folder)
 
     def _train(self, cell: Cell, progress_bar: bool) -> bool:
         """Train a cell.
@@ -267,14 +270,16 @@ class Transfer:
         """What random actions earn on each target, played once for all runs."""
         episodes = self.config.random_episodes
         try:
-            earlier = json.loads((self.folder / "transfer.json").read_text(encoding="utf-8"))["random"]
-        except (OSError, ValueError, KeyError, TypeError):
-            earlier = {}
+            plan = read_json(self.folder / "transfer.json", follow=False)
+        except UsageError:
+            plan = None
+        earlier = plan.get("random") if isinstance(plan, dict) else None
+        earlier = earlier if isinstance(earlier, dict) else {}
         found = {}
         targets = {cell.target: cell.config.env for cell in reversed(self.cells) if cell.target is not None}
         for name, env in tqdm(targets.items(), desc="random actions", unit="target", disable=not progress_bar):
             kept = earlier.get(name)
-            if isinstance(kept, dict) and (kept.get("env_id"), kept.get("episodes")) == (env.id, episodes):
+            if isinstance(kept, dict) and _is_result(kept, env.id, episodes):
                 found[name] = kept
                 continue
             make = partial(
@@ -304,8 +309,7 @@ class Transfer:
             for cell in self.cells
         ]
         content = {"config": yaml.safe_load(self.config.to_yaml()), "random": random, "runs": runs}
-        with replacing_file(self.folder / "transfer.json") as partial_file:
-            partial_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(self.folder / "transfer.json", json.dumps(content, indent=1) + "\n", self.folder)
 
 
 def _goes_on(cell: Cell) -> bool:
@@ -316,6 +320,13 @@ def _goes_on(cell: Cell) -> bool:
         return flat(Run.open(cell.path).config) == flat(cell.config)
     except UsageError:
         return False
+
+
+def _is_result(kept: dict[str, Any], env_id: str, episodes: int) -> bool:
+    """Whether an entry of ``transfer.json`` says what random actions earn in so many episodes."""
+    mean = kept.get("return_mean")
+    same = (kept.get("env_id"), kept.get("episodes")) == (env_id, episodes)
+    return same and isinstance(mean, float) and math.isfinite(mean)
 
 
 def default_folder(config: TransferConfig) -> Path:

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from rimrl.envs.suites import get_suite, is_suite
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
-from rimrl.runs.settings import read_yaml
+from rimrl.runs.yaml_files import read_yaml
 
 
 class Method(NamedTuple):
@@ -135,17 +135,18 @@ def _check(content: Mapping[str, Any], file: Path) -> None:
             raise UsageError(f"{file} lacks {key!r}")
     for key, (kind, fits) in _KINDS.items():
         if key in content and not fits(content[key]):
-            raise UsageError(f"{key} in {file} must be {kind}, got {content[key]!r}")
+            raise UsageError(f"{key} in {file} must be {kind}, got {shorten(content[key])}")
     for method in content.get("methods", []):
         if method not in METHODS:
             raise unknown_name("method", method, METHODS, where=str(file))
 
 
+_MOST_SEEDS = 10_000
 _NEEDED = ("cores", "sources", "targets", "seeds", "source_timesteps", "target_timesteps")
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 2**53
 
 
 def _is_texts(value: object) -> bool:
@@ -157,7 +158,7 @@ def _is_seeds(value: object) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**32 for each in value)
-        and len(set(value)) == len(value)
+        and len(set(value)) == len(value) <= _MOST_SEEDS
     )
 
 
@@ -187,14 +188,14 @@ def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]
     if isinstance(entry, str):
         entry = {"env": entry}
     if not _is_named(entry) or not isinstance(entry.get("env"), str):
-        raise UsageError(f"{where} must be environments, or mappings with 'env', got {entry!r}")
+        raise UsageError(f"{where} must be environments, or mappings with 'env', got {shorten(entry)}")
     known = {each.name for each in fields(Task)}
     for key in entry:
         if key not in known:
             raise unknown_name("key", key, known, where=where)
     env, kwargs = entry["env"], entry.get("kwargs", {})
     if not _is_named(kwargs):
-        raise UsageError(f"kwargs of {env} in {where} must be a mapping, got {kwargs!r}")
+        raise UsageError(f"kwargs of {env} in {where} must be a mapping, got {shorten(kwargs)}")
     if env in shipped_configs() or env.endswith((".yaml", ".yml")):
         experiment = load_config(env).env
         env, kwargs = experiment.id, experiment.kwargs | kwargs
@@ -202,13 +203,13 @@ def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]
         env = get_suite(env).name
     name = entry.get("name", env)
     if not isinstance(name, str) or not name:
-        raise UsageError(f"name of {env} in {where} must be text, got {name!r}")
+        raise UsageError(f"name of {env} in {where} must be text, got {shorten(name)}")
     return Task(env, name, kwargs, _runs(entry.get("runs", {}), name, where, cores, seeds))
 
 
 def _runs(runs: Any, name: str, where: str, cores: Mapping[str, str], seeds: Sequence[int]) -> dict[str, list[str]]:
     if not _is_named(runs):
-        raise UsageError(f"runs of {name} in {where} must be a mapping from cores to run folders, got {runs!r}")
+        raise UsageError(f"runs of {name} in {where} must be a mapping from cores to run folders, got {shorten(runs)}")
     found = {}
     for core, folders in runs.items():
         if core not in cores:

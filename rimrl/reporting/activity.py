@@ -20,6 +20,8 @@ from rimrl.reporting.inspection import evenness, percent, read_inspection, told
 from rimrl.reporting.results import RunResults
 
 _COLUMNS = 120
+_LARGEST = 2**30
+_MOST_SPLITS = 100
 _ACTIVE = (0, 114, 178)
 
 
@@ -72,9 +74,9 @@ def over_training(run: RunResults, title: str) -> Strip | None:
 def of_inspections(run: RunResults, title: str) -> list[Strip]:
     """Which unit was active when, for each split that ``rimrl inspect`` has recorded."""
     strips = []
-    for folder in sorted(path for path in (run.path / "inspection").glob("*") if path.is_dir()):
+    for folder in sorted(path for path in (run.path / "inspection").glob("*") if path.is_dir())[:_MOST_SPLITS]:
         try:
-            inspection = read_inspection(folder)
+            inspection = read_inspection(folder, _LARGEST)
         except UsageError:  # half an inspection is none; the page tells how to get a whole one
             continue
         if not inspection.has_units:

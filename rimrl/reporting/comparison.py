@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.errors import UsageError
-from rimrl.files import replacing_file
+from rimrl.files import write_text
 from rimrl.reporting.comparability import check_alike, remarks
 from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group
 from rimrl.reporting.results import RunResults
@@ -101,8 +101,7 @@ class Comparison:
         Raises:
             UsageError: If it cannot be written.
         """
-        with replacing_file(file) as partial:
-            partial.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(self.to_json(), indent=2) + "\n")
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain data; an interval that there is not is null."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 
 from rimrl.errors import UsageError
 from rimrl.files import replacing_file
+from rimrl.reading import read_json
 from rimrl.reporting.rollouts import chosen_frames, read_arrays
+from rimrl.runs.validated import DamagedError, Fields
 
 PICTURE = "dropping.png"
 _FRAMES = 10
@@ -58,9 +59,17 @@ def save_dropping(runs: Sequence[Path], picture: Path) -> None:
 def _facts(run: Path) -> dict[str, Any]:
     file = run / "dropping.json"
     try:
-        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        facts = read_json(file, follow=False)
+        fields = Fields(facts, "dropping")
+        for name in ("config", "parts"):
+            fields.text(name)
+        for name in ("seed", "warm_up"):
+            fields.integer(name)
+        for unit in (fields, *fields.objects("units")):
+            unit.number("cross_entropy")
+    except (UsageError, DamagedError) as error:
         raise UsageError(f"{file} is missing or damaged ({error}); run rimrl sequence dropping again") from None
+    assert isinstance(facts, dict)
     return facts
 
 

@@ -5,10 +5,8 @@ Letters: S steps of all episodes together, N units, M input elements.
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from rimrl.errors import UsageError
+from rimrl.runs.recording import LARGEST_ARRAYS, RECORDING_FILES, read_recording
 
 PICTURES = ("raster.png", "frequency.png", "input_attention.png", "communication.png")
 
@@ -80,26 +79,24 @@ class Inspection:
             begin += episode["length"]
 
 
-def read_inspection(folder: Path) -> Inspection:
+def read_inspection(folder: Path, largest: int = LARGEST_ARRAYS) -> Inspection:
     """Read what ``rimrl inspect`` recorded.
+
+    Args:
+        folder: Holds the files.
+        largest: Bytes that their arrays may have together.
 
     Raises:
         UsageError: If the files are not there or damaged.
     """
-    facts_file, arrays_file = folder / "inspection.json", folder / "recording.npz"
-    for file in (facts_file, arrays_file):
-        if not file.is_file():
-            raise UsageError(f"{folder} holds no {file.name}; record it with: rimrl inspect RUN")
+    for name in RECORDING_FILES:
+        if not (folder / name).is_file():
+            raise UsageError(f"{folder} holds no {name}; record it with: rimrl inspect RUN")
     try:
-        facts = json.loads(facts_file.read_text(encoding="utf-8"))
-        with np.load(arrays_file) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        fits = facts["steps"] == len(arrays["reward"]) == sum(episode["length"] for episode in facts["episodes"])
-        if not fits or arrays["active"].shape != (facts["steps"], facts["units"]):
-            raise ValueError("the files do not belong together")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        recording = read_recording(folder, largest)
+    except UsageError as error:
         raise UsageError(f"the inspection in {folder} is damaged ({error}); record it again") from None
-    return Inspection(facts, arrays)
+    return Inspection(recording.facts, recording.arrays)
 
 
 def save_pictures(folder: Path) -> list[str]:

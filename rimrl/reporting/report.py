@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rimrl import __version__
-from rimrl.files import replacing_file
+from rimrl.files import check_writable, write_text
+from rimrl.reading import read_text
 from rimrl.reporting import activity
 from rimrl.reporting.charts import SQUARE
 from rimrl.reporting.commands import commands, inspections
@@ -26,6 +26,7 @@ from rimrl.reporting.report_charts import gap_chart, learning_curves, profile_ch
 from rimrl.reporting.results import RunResults, is_diagnostic
 from rimrl.reporting.statistics import Estimate
 from rimrl.reporting.verdict import Findings, number, shortened
+from rimrl.runs.environment import run_facts
 
 
 def save_report(comparison: Comparison, file: Path) -> None:
@@ -38,8 +39,8 @@ def save_report(comparison: Comparison, file: Path) -> None:
     Raises:
         UsageError: If the file cannot be written.
     """
-    with replacing_file(file) as partial:
-        partial.write_text(page(comparison), encoding="utf-8")
+    check_writable(file)
+    write_text(file, page(comparison))
 
 
 def page(comparison: Comparison) -> str:
@@ -188,7 +189,7 @@ def _written(value: object) -> str:
 
 def _configuration(run: RunResults) -> str | None:
     file = run.path / "config.yaml"
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+    return read_text(file, follow=False) if file.is_file() else None
 
 
 def _machines(runs: Sequence[RunResults]) -> list[tuple[str, str]]:
@@ -206,14 +207,8 @@ def _machines(runs: Sequence[RunResults]) -> list[tuple[str, str]]:
 
 
 def _facts(run: RunResults) -> dict[str, str]:
-    try:
-        facts: Any = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(facts, Mapping):
-        return {}
-    versions = facts.get("versions")
-    listed = {"python": facts.get("python"), **(versions if isinstance(versions, Mapping) else {})}
+    facts = run_facts(run.path)
+    listed = {"python": facts.get("python"), **facts.get("versions", {})}
     listed |= {name: facts.get(name) for name in ("commit", "system", "processor", "cpu_count", "status")}
     return {str(name).replace("_", " "): str(value) for name, value in listed.items() if value is not None}
 

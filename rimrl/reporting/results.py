@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rimrl.errors import UsageError, shorten
+from rimrl.reading import MissingError, UnreadableError, read_rows
+from rimrl.runs.evaluations import FIGURES, read_evaluation
+from rimrl.runs.yaml_files import read_yaml
 
-from rimrl.errors import UsageError
-
-_FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
 # An option that the cores which always started from Xavier's matrices, and no others, had before that was an option.
+_DEEPEST = 32
+_MOST_COLUMNS = 10_000
 _OF_OLDER_CORES = "learn_initial_state"
 
 
@@ -44,7 +44,7 @@ class RunResults:
     def seed(self) -> int | None:
         """Seed of the training, where the configuration says it."""
         seed = self.config.get("train", {}).get("seed")
-        return seed if isinstance(seed, int) else None
+        return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
     @property
     def splits(self) -> dict[str, dict[str, Any]]:
@@ -121,12 +121,15 @@ def _is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file() or (path / "evaluation.json").is_file()
 
 
-def _runs_below(path: Path) -> Iterator[Path]:
+def _runs_below(path: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    above |= {path.resolve()}
+    if len(above) > _DEEPEST:
+        return
     for folder in sorted(child for child in path.iterdir() if child.is_dir()):
         if _is_run(folder):
             yield folder
-        else:
-            yield from _runs_below(folder)
+        elif folder.resolve() not in above:  # links may lead in circles
+            yield from _runs_below(folder, above)
 
 
 def _read(path: Path, suite: str | None) -> RunResults:
@@ -138,14 +141,12 @@ def _read(path: Path, suite: str | None) -> RunResults:
         where = f" on {suite}" if suite else ""
         raise UsageError(f"{path} has not been evaluated{where}; run: {command}")
     try:
-        evaluation = json.loads(file.read_text(encoding="utf-8"))
-        label = str(evaluation["config"]).rsplit("/", maxsplit=1)[-1]
-        if not isinstance(evaluation["suite"], str) or not _are_splits(evaluation["splits"]):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"{file} is damaged; run again: {command}") from None
+        evaluation = read_evaluation(file)
+    except UnreadableError as error:
+        raise UsageError(f"{file} is damaged ({error}); run again: {command}") from None
+    label = evaluation["config"].rsplit("/", maxsplit=1)[-1]
     for split, result in evaluation["splits"].items():
-        for figure in _FIGURES & result.keys():
+        for figure in FIGURES & result.keys():
             if isinstance(result[figure], float) and not math.isfinite(result[figure]):
                 raise UsageError(f"{file}: {figure} on {split} is not finite, so that nothing compares with it")
     config, older = _as_today(_read_config(path))
@@ -154,22 +155,28 @@ def _read(path: Path, suite: str | None) -> RunResults:
 
 def _suite(file: Path) -> object:
     try:
-        evaluation = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_evaluation(file)["suite"]
+    except UsageError:
         return None
-    return evaluation.get("suite") if isinstance(evaluation, dict) else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     file = path / "config.yaml"
     if not file.is_file():
         return {}
+    advice = "restore it from the command that trained the run"
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        config = None
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise UsageError(f"{file} is damaged; restore it from the command that trained the run")
+        config = read_yaml(file, follow=False)
+    except UsageError as error:
+        raise UsageError(f"{file} is damaged ({error}); {advice}") from None
+    if not isinstance(config, dict):
+        raise UsageError(f"{file} is damaged: it holds no groups of keys; {advice}")
+    for key, group in config.items():
+        if not isinstance(key, str) or not isinstance(group, str if key == "name" else dict):
+            kind = "text" if key == "name" else "keys"
+            raise UsageError(f"{file} is damaged: {shorten(key)} must hold {kind}, got {shorten(group)}; {advice}")
+        if isinstance(group, dict) and not all(isinstance(name, str) for name in group):
+            raise UsageError(f"{file} is damaged: the names in {key!r} must be text; {advice}")
     return config
 
 
@@ -184,24 +191,17 @@ def _as_today(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return config, older
 
 
-def _are_splits(splits: object) -> bool:
-    return (
-        isinstance(splits, dict)
-        and bool(splits)
-        and all(
-            isinstance(result, dict) and {"held_out", "episodes"} <= result.keys() and not _FIGURES.isdisjoint(result)
-            for result in splits.values()
-        )
-    )
-
-
 def _read_progress(file: Path) -> dict[str, list[float | None]]:
-    if not file.is_file():
-        return {}
     try:
-        with file.open(encoding="utf-8", newline="") as opened:
-            rows = list(csv.DictReader(opened))
-        columns = rows[0] if rows else {}
-        return {name: [float(row[name]) if row[name] else None for row in rows] for name in columns}
-    except (OSError, ValueError, TypeError):
-        raise UsageError(f"{file} is damaged; restore it, or remove it to go without the learning curve") from None
+        header, *rows = read_rows(file, follow=False) or [[]]
+        if len(header) > _MOST_COLUMNS:
+            raise UsageError(f"{file} is not valid CSV (it has {len(header)} columns)")
+        columns = {
+            name: [float(row[i]) if len(row) > i and row[i] else None for row in rows] for i, name in enumerate(header)
+        }
+    except MissingError:
+        return {}
+    except ValueError as error:
+        why = str(error) if isinstance(error, UsageError) else f"{file} is damaged"
+        raise UsageError(f"{why}; restore it, or remove it to go without the learning curve") from None
+    return columns if rows else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rimrl.errors import UsageError
+from rimrl.runs.recording import read_npz
 
 PICTURE = "rollouts.png"
 _BEFORE, _COLUMNS = 4, 12
@@ -24,9 +24,9 @@ def read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         UsageError: If it is not there or damaged.
     """
     try:
-        with np.load(file) as archive:
-            return {name: archive[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(file)
+        return {name: arrays[name] for name in names}
+    except (UsageError, KeyError) as error:
         raise UsageError(f"{file} is missing or damaged ({error}); record it again") from None
 
 

@@ -14,7 +14,6 @@ A score needs a positive area of ``scratch`` below the line, and is left out (nu
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,12 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimrl.errors import UsageError
-from rimrl.files import replacing_file
+from rimrl.files import write_text
+from rimrl.reading import read_json, read_rows
 from rimrl.reporting.bootstrap import draw, resampled
 from rimrl.reporting.statistics import RESAMPLES, Estimate, interval
+from rimrl.runs.validated import DamagedError, Fields
 
 Floats = NDArray[np.float64]
 BINS = 20
+_LARGEST_MONITOR = 2**31
+_LONGEST_NAME = 4096
 SCRATCH = "scratch"
 KINDS = ("raw", "offset")
 
@@ -130,14 +133,16 @@ def learning_curve(monitor: Path, total_timesteps: int, bins: int = BINS) -> tup
         UsageError: If the file cannot be read.
     """
     try:
-        with monitor.open(encoding="utf-8", newline="") as opened:
-            opened.readline()  # SB3's header line
-            rows = [(float(row["r"]), float(row["l"])) for row in csv.DictReader(opened)]
-    except (OSError, ValueError, TypeError, KeyError):
+        _, header, *episodes = read_rows(monitor, _LARGEST_MONITOR, follow=False)  # SB3's own line comes first
+        columns = header.index("r"), header.index("l")
+        rows = np.array([[float(row[column]) for column in columns] for row in episodes]).reshape(-1, 2)
+        if not np.isfinite(rows).all() or (rows[:, 1] < 1).any():
+            raise ValueError
+    except (ValueError, IndexError):
         raise UsageError(f"{monitor} is missing or damaged; remove the run folder and train it again") from None
-    if not rows:
+    if not len(rows):
         return ()
-    returns, lengths = np.array(rows).T
+    returns, lengths = rows.T
     place = np.minimum((np.cumsum(lengths) * bins / total_timesteps).astype(int), bins - 1)
     filled = np.unique(place)
     means = [returns[place == each].mean() for each in filled]
@@ -280,14 +285,8 @@ def score_folder(folder: Path) -> dict[str, Any]:
         UsageError: If there is no such file, or it or a finished run is damaged.
     """
     file = folder / "transfer.json"
-    try:
-        plan = json.loads(file.read_text(encoding="utf-8"))
-        random = {target: result["return_mean"] for target, result in plan["random"].items()}
-        areas = read_areas(folder, plan)
-    except UsageError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"{file} is missing or damaged; run rimrl transfer again to write it anew") from None
+    plan, random = _read_plan(file)
+    areas = read_areas(folder, plan)
     by_name = {(each.core, each.method, each.source, each.target, each.seed): each for each in areas}
     for run in plan["runs"]:
         area = by_name.get((run["core"], run["method"], run["source"], run["target"], run["seed"]))
@@ -300,6 +299,27 @@ def score_folder(folder: Path) -> dict[str, Any]:
         "counts": [asdict(count) for count in counts(found)],
     }
     return scored
+
+
+def _read_plan(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """Content of a ``transfer.json``, and what random actions earn on each target."""
+    try:
+        plan = read_json(file, follow=False)
+        fields = Fields(plan, "transfer")
+        played = fields.nested("random")
+        random = {target: played.nested(target).number("return_mean") for target in played.names()}
+        for run in fields.objects("runs"):
+            for name in ("core", "path", "status"):
+                run.text(name, _LONGEST_NAME)
+            for name in ("method", "source", "target"):
+                if run.raw(name) is not None:
+                    run.text(name, _LONGEST_NAME)
+            run.integer("seed")
+            run.integer("total_timesteps", 1)
+    except (UsageError, DamagedError) as error:
+        raise UsageError(f"{file} is missing or damaged ({error}); run rimrl transfer again to write it anew") from None
+    assert isinstance(plan, dict)
+    return plan, random
 
 
 def save_scores(folder: Path) -> dict[str, Any]:
@@ -315,8 +335,7 @@ def save_scores(folder: Path) -> dict[str, Any]:
         UsageError: As `score_folder`, and if the file cannot be written.
     """
     result = score_folder(folder)
-    with replacing_file(folder / "transfer.json") as partial_file:
-        partial_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "transfer.json", json.dumps(result, indent=1) + "\n", folder)
     return result
 
 

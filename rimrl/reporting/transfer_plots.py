@@ -79,7 +79,7 @@ def save_matrices(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """
     pictures = []
     for kind, name in (("offset", "matrix.png"), ("raw", "matrix_raw.png")):
-        with replacing_file(folder / name) as partial_file:
+        with replacing_file(folder / name, folder) as partial_file:
             save_matrix(result, partial_file, kind)
         pictures.append(folder / name)
     return pictures

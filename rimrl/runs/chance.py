@@ -10,8 +10,7 @@ import numpy as np
 import torch as th
 from torch import Tensor
 
-from rimrl.runs.checkpoint_files import DamagedError
-from rimrl.runs.validated import Fields
+from rimrl.runs.validated import DamagedError, Fields
 
 
 def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,16 +22,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from rimrl.files import refuse_links, remove_leftovers, temporary_folder
+from rimrl.reading import MEGABYTE, parse_json, read_bytes
+from rimrl.runs.validated import DamagedError
+
 FOLDER = "resume"
 KEPT = 2
 _FORMAT = 1
 _TENSORS, _STATE, _PROGRESS, _MANIFEST = "tensors.safetensors", "state.json", "progress.csv", "manifest.json"
 _DAMAGED = ".damaged"
-_PARTIAL = ".partial"
-
-
-class DamagedError(ValueError):
-    """A checkpoint is damaged or does not fit; says how."""
+_NAME = re.compile(r"[0-9]{1,18}")
+_LARGEST = {_TENSORS: 2**36, _STATE: 2**28, _PROGRESS: 2**31}
 
 
 @dataclass(slots=True)
@@ -63,11 +65,11 @@ def write(run: Path, num_timesteps: int, contents: Contents) -> Path:
         OSError: If it cannot be written; what was there stays.
     """
     folder, final = run / FOLDER, place(run, num_timesteps)
-    partial = folder / f"{_PARTIAL}-{final.name}"
+    refuse_links(folder, run)
     folder.mkdir(exist_ok=True)
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_leftovers(folder)
+    partial = temporary_folder(folder)
     try:
-        partial.mkdir()
         files = {
             _TENSORS: save(contents.tensors),
             _STATE: json.dumps(contents.state).encode(),
@@ -82,15 +84,13 @@ def write(run: Path, num_timesteps: int, contents: Contents) -> Path:
             _write_synced(partial / name, content)
         _sync_folder(partial)
         if final.exists():  # of the same step: where a run was resumed
-            replaced = folder / f"{_PARTIAL}-replaced"
-            shutil.rmtree(replaced, ignore_errors=True)
-            final.replace(replaced)
+            final.replace(temporary_folder(folder) / final.name)
         partial.replace(final)
         _sync_folder(folder)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    shutil.rmtree(folder / f"{_PARTIAL}-replaced", ignore_errors=True)
+    remove_leftovers(folder)
     for old in found(run)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -99,9 +99,9 @@ def write(run: Path, num_timesteps: int, contents: Contents) -> Path:
 def found(run: Path) -> list[Path]:
     """Folders of a run's checkpoints, good or not, the latest first."""
     folder = run / FOLDER
-    if not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
 
 def read(checkpoint: Path) -> Contents:
@@ -111,16 +111,13 @@ def read(checkpoint: Path) -> Contents:
         DamagedError: If a file is missing, has changed or is not what its name says.
     """
     try:
-        manifest = _json((checkpoint / _MANIFEST).read_bytes())
+        manifest = _json(read_bytes(checkpoint / _MANIFEST, MEGABYTE, follow=False), _MANIFEST)
         if manifest.get("format") != _FORMAT:
             raise DamagedError(f"{_MANIFEST} is of a format that this version of rimrl does not know")
         contents = {name: _checked(checkpoint / name, manifest) for name in (_TENSORS, _STATE, _PROGRESS)}
-        return Contents(load(contents[_TENSORS]), _json(contents[_STATE]), contents[_PROGRESS].decode())
+        return Contents(load(contents[_TENSORS]), _json(contents[_STATE], _STATE), contents[_PROGRESS].decode())
     except DamagedError:
         raise
-    except OSError as error:
-        name = Path(error.filename).name if error.filename else checkpoint.name
-        raise DamagedError(f"{name}: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, RecursionError, SafetensorError, OverflowError) as error:
         raise DamagedError(_one_line(error)) from None
 
@@ -143,21 +140,21 @@ def _checked(file: Path, manifest: Mapping[str, Any]) -> bytes:
     size, expected = listed["size"], listed["sha256"]
     if not file.is_file() or file.stat().st_size != size:
         raise DamagedError(f"{file.name} is missing or has another size than was written")
-    content = file.read_bytes()
+    content = read_bytes(file, _LARGEST[file.name], follow=False)
     if hashlib.sha256(content).hexdigest() != expected:
         raise DamagedError(f"{file.name} is not what was written")
     return content
 
 
-def _json(content: bytes) -> dict[str, Any]:
-    value = json.loads(content)
+def _json(content: bytes, name: str) -> dict[str, Any]:
+    value = parse_json(content, name)
     if not isinstance(value, dict):
         raise DamagedError("it holds JSON of another kind than was written")
     return value
 
 
 def _write_synced(file: Path, content: bytes) -> None:
-    with file.open("wb") as stream:
+    with file.open("xb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())

@@ -1,20 +1,84 @@
-"""Writing ``evaluation.json``, which has one form for agents and diagnostics."""
+"""``evaluation.json``, which has one form for agents and diagnostics: reading it checked, and writing it."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from rimrl.errors import UsageError
+from rimrl.reading import UnreadableError, read_json
+from rimrl.runs.validated import DamagedError, Fields
+
+FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
+"""What a split is scored by: at least one of them is there."""
+_NUMBERS = (*FIGURES, *(f"random_{name}" for name in FIGURES), "return_std", "length_mean")
+_MAY_BE_NULL = ("success_rate", *(f"random_{name}" for name in FIGURES))
+_INTEGERS = {"num_timesteps": 2**53, "seed": 2**32 - 1, "n_envs": 2**32}
+_LONGEST_NAME = 500
+_MOST_SPLITS = 1000
+
+
+def read_evaluation(file: Path) -> dict[str, Any]:
+    """Content of an ``evaluation.json``.
+
+    Returns:
+        ``suite`` and ``config`` are texts, ``splits`` holds at least one split, each with ``held_out``, ``episodes``
+        and one of `FIGURES`; whatever else reports read has its kind, or is missing.
+
+    Raises:
+        UnreadableError: If it cannot be read, is no JSON, or an entry is of another kind; names the entry.
+    """
+    found = read_json(file, follow=False)
+    try:
+        evaluation = Fields(found, "evaluation")
+        for name in ("suite", "config"):
+            evaluation.text(name, _LONGEST_NAME)
+        for name in ("core", "model"):
+            if name in evaluation:
+                evaluation.text(name, _LONGEST_NAME)
+        for name, most in _INTEGERS.items():
+            if name in evaluation:
+                evaluation.integer(name, 0, most)
+        if "deterministic" in evaluation:
+            evaluation.switch("deterministic")
+        splits = evaluation.nested("splits")
+        names = list(splits.names())
+        if not 1 <= len(names) <= _MOST_SPLITS or any(len(name) > _LONGEST_NAME for name in names):
+            raise DamagedError(f"evaluation.splits does not hold from 1 to {_MOST_SPLITS} names")
+        for name in names:
+            _check_split(splits.nested(name))
+    except DamagedError as error:
+        raise UnreadableError(f"{file}: {error}") from None
+    return _without_nulls(found, ("core", "model", "deterministic", *_INTEGERS)) | {
+        "splits": {name: _without_nulls(found["splits"][name], ("env_kwargs",)) for name in names}
+    }
+
+
+def _without_nulls(content: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if value is not None or name not in names}
+
+
+def _check_split(split: Fields) -> None:
+    split.switch("held_out")
+    split.integer("episodes", 1, 2**53)
+    if FIGURES.isdisjoint(split.names()):
+        raise DamagedError(f"{split.where} holds none of {', '.join(sorted(FIGURES))}")
+    present = set(split.names())
+    for name in _NUMBERS:
+        if name in present and (name not in _MAY_BE_NULL or split.raw(name) is not None):
+            split.number(name, finite=False)
+    if "env_kwargs" in split:
+        split.nested("env_kwargs")
 
 
 def splits_of_same(file: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
     """Splits that an earlier evaluation of the same model in the same way has filled already."""
     try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(earlier, dict) or not isinstance(earlier.get("splits"), dict):
+        earlier = read_evaluation(file)
+    except UsageError:
         return {}
     same = all(earlier.get(key) == value for key, value in evaluation.items())
     return dict(earlier["splits"]) if same else {}

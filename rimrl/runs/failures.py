@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError
+from rimrl.files import write_text
 from rimrl.runs.checkpoint_files import found
 
 TRACEBACK = "traceback.txt"
@@ -76,8 +77,8 @@ def explained(
     details = f" (details: {file})" if failure.traceback else ""
     try:
         if failure.traceback and writes:
-            file.write_text(failure.traceback, encoding="utf-8")
-    except OSError:
+            write_text(file, failure.traceback, run)
+    except UsageError:  # such as on a full disk
         details = ""
         with suppress(OSError):
             file.unlink()

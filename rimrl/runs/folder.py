@@ -12,22 +12,35 @@ import json
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from rimrl.errors import UsageError
-from rimrl.files import locked
+from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
+from rimrl.runs.environment import Status, run_facts, run_status
 
+_WRITTEN_FILES = (
+    "config.yaml",
+    "environment.json",
+    "model.zip",
+    "model.safetensors",
+    "best_model.zip",
+    "monitor.csv",
+    "progress.csv",
+    "traceback.txt",
+)
+_WRITTEN_FOLDERS = ("resume", "checkpoints")
+_BEFORE = ".before-"
+_LONGEST_WRITE = 3600.0  # seconds; an evaluation may be writing beside a training
 _LONGEST_NAME = 250  # bytes; a folder's name may have 255, with a number behind it
-Status = Literal["running", "interrupted", "failed", "finished"]
 _PACKAGES = (
     "rimrl",
     "torch",
@@ -103,11 +116,44 @@ class RunFolder(ABC, Generic[C]):
     def locked(self) -> Iterator[None]:
         """Keep other processes from training in this folder; the lock goes with the process, however it ends.
 
+        What a process that was killed has left behind is removed.
+
         Raises:
-            UsageError: If one does already.
+            UsageError: If one does already, or the folder holds links where training writes.
         """
+        self.check_own_files()
         with locked(self.path, f"{self.path} is being trained by another process; wait for it or stop it"):
+            remove_leftovers(self.path, _BEFORE)
+            remove_leftovers(self.path, age=_LONGEST_WRITE)
+            for file in self._written_files():
+                separate(file)
             yield
+
+    def check_own_files(self) -> None:
+        """Refuse a folder in which training, whose writers are SB3's and torch's, would write to another place.
+
+        Raises:
+            UsageError: Names the link, or what is neither a file nor a folder of the run.
+        """
+        folders = [self.path / name for name in _WRITTEN_FOLDERS]
+        for place in (*folders, *self._written_files()):
+            try:
+                kind = stat.S_IFMT(place.lstat().st_mode)
+            except OSError:
+                continue
+            if kind not in (stat.S_IFREG, stat.S_IFDIR) or (place.name in _WRITTEN_FOLDERS and kind != stat.S_IFDIR):
+                what = "a link" if kind == stat.S_IFLNK else "no folder" if kind == stat.S_IFREG else "a pipe or device"
+                raise UsageError(
+                    f"{place} is {what}, and training would write to it; replace it by a copy, or train anew with "
+                    "another --run-dir"
+                )
+
+    def _written_files(self) -> Iterator[Path]:
+        """What training writes to, whether or not it is there; of folders what is in them."""
+        yield from (self.path / name for name in _WRITTEN_FILES)
+        yield from self.path.glob("events.out.tfevents.*")
+        for name in _WRITTEN_FOLDERS:
+            yield from (self.path / name).glob("*")
 
     @property
     @abstractmethod
@@ -115,18 +161,29 @@ class RunFolder(ABC, Generic[C]):
         """What was learned, at the end of training or where it was interrupted."""
 
     @property
-    def status(self) -> str | None:
+    def status(self) -> Status | None:
         """How the run ended, or ``"running"``; None if that cannot be read."""
         return run_status(self.path)
 
-    def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str]) -> None:
-        """Note in ``environment.json`` that the run goes on, beside earlier times."""
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            earlier = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["resumed"]
-            self._resumed = [note for note in earlier if isinstance(note, dict)]
+    def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str], progress: str) -> None:
+        """Note in ``environment.json`` that the run goes on, beside earlier times.
+
+        Args:
+            num_timesteps: From where.
+            exact: Whether as if it had not been stopped.
+            changes: What changed of the configuration, which is written if anything did.
+            progress: ``progress.csv`` up to there.
+
+        Raises:
+            UsageError: If one of these files cannot be written; all of them are as they were then.
+        """
+        self._resumed = run_facts(self.path).get("resumed", [])
         now = datetime.now(UTC).isoformat("T", "seconds")
         self._resumed.append({"time": now, "num_timesteps": num_timesteps, "exact": exact, "changes": changes})
-        self.set_status("running", num_timesteps)
+        contents = {"environment.json": self._environment("running", num_timesteps), "progress.csv": progress}
+        if changes:
+            contents["config.yaml"] = self.config.to_yaml()
+        write_together({self.path / name: content for name, content in contents.items()}, self.path)
 
     @contextmanager
     def restarting(self, config: C) -> Iterator[None]:
@@ -143,7 +200,7 @@ class RunFolder(ABC, Generic[C]):
                 "another --run-dir"
             )
         try:
-            before = Path(tempfile.mkdtemp(prefix=".before-", dir=self.path))
+            before = temporary_folder(self.path, _BEFORE)
         except OSError as error:
             raise UsageError(f"cannot write the run folder {self.path}: {error.strerror}") from None
         for file in self._logs():
@@ -173,14 +230,7 @@ class RunFolder(ABC, Generic[C]):
         Raises:
             UsageError: If it cannot be written.
         """
-        temporary = self.path / f".{name}.partial"
-        try:
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(self.path / name)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise UsageError(f"cannot write {self.path / name}: {error.strerror}") from None
+        write_text(self.path / name, content, self.path)
 
     def check_writable(self, name: str) -> None:
         """Refuse early what `write` would refuse after long work.
@@ -188,28 +238,19 @@ class RunFolder(ABC, Generic[C]):
         Raises:
             UsageError: If the file could not be written.
         """
-        if (self.path / name).is_dir():
-            raise UsageError(f"cannot write {self.path / name}: it is a folder")
-        if not os.access(self.path, os.W_OK):
-            raise UsageError(f"cannot write {self.path / name}: the folder is read-only")
+        check_writable(self.path / name, self.path)
 
     def set_status(self, status: Status, num_timesteps: int) -> None:
         """Note how far the run is, beside the versions and the machine it runs on."""
+        self.write("environment.json", self._environment(status, num_timesteps))
+
+    def _environment(self, status: Status, num_timesteps: int) -> str:
         now = datetime.now(UTC).isoformat("T", "seconds")
         facts: dict[str, Any] = {"status": status, "num_timesteps": num_timesteps, "time": now}
         if self.processes > 1:
             facts["processes"] = self.processes
         resumed = {"resumed": self._resumed} if self._resumed else {}
-        self.write("environment.json", json.dumps(facts | resumed | machine_facts(), indent=2) + "\n")
-
-
-def run_status(path: Path) -> str | None:
-    """How far the run in a folder is (`Status`); None if that cannot be read."""
-    try:
-        status = json.loads((path / "environment.json").read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(status)
+        return json.dumps(facts | resumed | machine_facts(), indent=2) + "\n"
 
 
 def default_run_dir(config: Configuration) -> Path:
@@ -283,15 +324,6 @@ def _remove(path: Path, missing: list[Path]) -> None:
     for parent in missing[1:]:
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
-
-
-def run_processes(path: Path) -> int:
-    """How many processes train, or trained, in a run folder; 1 where that is not known."""
-    try:
-        number = json.loads((path / "environment.json").read_text(encoding="utf-8"))["processes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return 1
-    return number if isinstance(number, int) else 1
 
 
 def train_command(processes: int = 1) -> str:

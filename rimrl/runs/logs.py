@@ -10,8 +10,11 @@ from pathlib import Path
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure, make_output_format
 
 from rimrl.errors import UsageError
+from rimrl.reading import MissingError, read_rows
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.validated import Fields
+
+_LARGEST_PROGRESS = 2**31
 
 
 class AppendedCSV(CSVOutputFormat):
@@ -33,13 +36,27 @@ class AppendedCSV(CSVOutputFormat):
 
 
 def new_logger(run: Path) -> Logger:
-    """The logger of a run that begins: ``progress.csv`` and TensorBoard."""
-    return configure(str(run), ["csv", "tensorboard"])
+    """The logger of a run that begins: ``progress.csv`` and TensorBoard.
+
+    Raises:
+        UsageError: If the logs cannot be written.
+    """
+    try:
+        return configure(str(run), ["csv", "tensorboard"])
+    except OSError as error:
+        raise UsageError(f"cannot write the logs of {run}: {error.strerror or error}") from None
 
 
 def appending_logger(run: Path) -> Logger:
-    """The logger of a run that goes on."""
-    return Logger(str(run), [AppendedCSV(str(run / "progress.csv")), make_output_format("tensorboard", str(run))])
+    """The logger of a run that goes on.
+
+    Raises:
+        UsageError: As `new_logger`.
+    """
+    try:
+        return Logger(str(run), [AppendedCSV(str(run / "progress.csv")), make_output_format("tensorboard", str(run))])
+    except OSError as error:
+        raise UsageError(f"cannot write the logs of {run}: {error.strerror or error}") from None
 
 
 def event_sizes(run: Path) -> dict[str, int]:
@@ -49,13 +66,14 @@ def event_sizes(run: Path) -> dict[str, int]:
 
 def progress_until(file: Path, num_timesteps: int) -> str:
     """The rows of ``progress.csv`` up to a step; evaluations within a rollout add some after its start."""
-    if not file.exists():
+    try:
+        rows = read_rows(file, _LARGEST_PROGRESS, follow=False)
+    except MissingError:
         return ""
-    rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
     if not rows or "time/total_timesteps" not in rows[0]:
         return ""
     column = rows[0].index("time/total_timesteps")
-    kept = [row for row in rows[1:] if len(row) > column and re.fullmatch(r"\d+", row[column])]
+    kept = [row for row in rows[1:] if len(row) > column and re.fullmatch(r"\d{1,18}", row[column])]
     kept = [row for row in kept if int(row[column]) <= num_timesteps]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([rows[0], *kept])
@@ -63,7 +81,7 @@ def progress_until(file: Path, num_timesteps: int) -> str:
 
 
 def cut_back_logs(run: Path, contents: Contents) -> None:
-    """Take out of ``progress.csv`` and TensorBoard's files what came after a checkpoint: it will come again.
+    """Take out of TensorBoard's files what came after a checkpoint: it will come again.
 
     Args:
         run: The run folder.
@@ -74,8 +92,6 @@ def cut_back_logs(run: Path, contents: Contents) -> None:
     """
     sizes = logged_sizes(Fields(contents.state, "state"))
     try:
-        (run / ".progress.csv.partial").write_text(contents.progress, encoding="utf-8")
-        (run / ".progress.csv.partial").replace(run / "progress.csv")
         for file in run.glob("events.out.tfevents.*"):
             if file.name not in sizes:
                 file.unlink()

@@ -8,7 +8,9 @@ Letters: S steps of all episodes together; N units and M input elements as in `r
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimrl.reading import UnreadableError, read_bytes, read_json
+from rimrl.runs.validated import DamagedError, Fields
 from rimrl.usage import collapse, mutual_information, worst_share
 
 RECORDING_FILES = ("recording.npz", "inspection.json")
+LARGEST_ARRAYS = 2**33
+_MOST_ARRAYS = 1000
+_MOST_UNITS = 4096
+_LONGEST_TEXT = 1000
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,136 @@ class Recording:
         np.savez_compressed(folder / "recording.npz", **self.arrays)  # type: ignore[arg-type]
         text = json.dumps(self.facts, indent=2, ensure_ascii=False)
         (folder / "inspection.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_recording(folder: Path, largest: int = LARGEST_ARRAYS) -> Recording:
+    """Read what `Recording.save` wrote.
+
+    Args:
+        folder: Holds `RECORDING_FILES`.
+        largest: As for `read_npz`.
+
+    Raises:
+        UsageError: If a file is missing, is something else, or the two do not belong together; names what is wrong.
+    """
+    facts = read_json(folder / "inspection.json", follow=False)
+    arrays = read_npz(folder / "recording.npz", largest)
+    try:
+        _check_recording(Fields(facts, "inspection"), arrays)
+    except DamagedError as error:
+        raise UnreadableError(f"{folder / 'inspection.json'}: {error}") from None
+    return Recording(facts, arrays)
+
+
+def read_npz(file: Path, largest: int = LARGEST_ARRAYS) -> dict[str, NDArray[Any]]:
+    """Arrays of an ``.npz`` file, whose content takes no more memory than it says it does.
+
+    Args:
+        file: The file.
+        largest: Bytes that all arrays may have together.
+
+    Raises:
+        UnreadableError: If it cannot be read, or holds something else than arrays of numbers and texts.
+    """
+    content = read_bytes(file, largest, follow=False)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+        if len(entries) > _MOST_ARRAYS or sum(entry.file_size for entry in entries) > largest:
+            raise ValueError("it unpacks to far more than an inspection has")
+        with np.load(io.BytesIO(content)) as loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except Exception as error:  # a damaged archive fails in every way
+        raise UnreadableError(f"{file} is damaged ({' '.join(str(error).split())[:120]})") from None
+
+
+def _check_recording(facts: Fields, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse what pictures could not be made of.
+
+    Raises:
+        DamagedError: Says what is wrong.
+    """
+    S, N = facts.integer("steps", 1, 2**31), facts.integer("units", 1, _MOST_UNITS)
+    facts.integer("num_timesteps", 0, 2**53)
+    names = facts.texts("action_names") if "action_names" in facts else None
+    if sum(_check_episode(episode) for episode in facts.objects("episodes")) != S:
+        raise DamagedError("its episodes and its steps do not belong together")
+    _check_words(facts)
+    _check_measures(facts, S, N)
+    _check_arrays(arrays, S, N, names)
+    for name in ("input_attention", "communication_attention"):
+        if name in arrays:
+            for row in facts.items(f"{name}_mean", N):
+                if row is not None or name == "input_attention":  # a unit that was never active listened to nobody
+                    Fields({"row": row}, f"inspection.{name}_mean").numbers("row", arrays[name].shape[2])
+
+
+def _check_words(facts: Fields) -> None:
+    for name in ("suite", "split", "core"):
+        facts.text(name, _LONGEST_TEXT)
+    for name in ("episode_noun", "timestep_noun"):
+        if name in facts:
+            facts.text(name, _LONGEST_TEXT)
+    if "titles" in facts:
+        facts.texts("titles", 2)
+
+
+def _check_measures(facts: Fields, S: int, N: int) -> None:
+    for name in ("collapse", "worst_share"):
+        if name in facts:
+            facts.number(name)
+    if "mutual_information" in facts:
+        bits = facts.nested("mutual_information")
+        for name in bits.names():
+            bits.number(name)
+    occasions = facts.objects("active_frequency")
+    for occasion in occasions:
+        occasion.text("kind", _LONGEST_TEXT)
+        occasion.text("when", _LONGEST_TEXT)
+        if occasion.integer("steps", 0, S):
+            occasion.numbers("units", N)
+    if not occasions or occasions[0].integer("steps", 0, S) != S:
+        raise DamagedError("inspection.active_frequency does not begin with all steps")
+
+
+def _check_episode(episode: Fields) -> int:
+    episode.number("return")
+    if episode.raw("success") is not None:
+        episode.switch("success")
+    episode.switch("out_of_time")
+    for name in ("task", "measure"):
+        if name in episode:
+            episode.text(name, _LONGEST_TEXT)
+    episode.raw("task")
+    return episode.integer("length", 1, 2**31)
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], S: int, N: int, names: Sequence[str] | None) -> None:
+    wanted = {"active": (S, N), "reward": (S,), "action": (S,) if names is not None else None}
+    if "action" in arrays and arrays["action"].shape[:1] != (S,):
+        raise DamagedError("the files do not belong together")
+    for name, shape in wanted.items():
+        if name not in arrays:
+            raise DamagedError(f"recording.npz lacks {name!r}")
+        # A diagnostic has several inputs at once where an agent has one action.
+        exact = shape is None or arrays[name].shape == shape or (name == "action" and arrays[name].shape[:1] == shape)
+        if not exact or arrays[name].dtype.kind not in "biuf":
+            raise _foreign(name, arrays[name])
+    for name in ("input_attention", "communication_attention"):
+        array = arrays.get(name)
+        if array is None:
+            continue
+        fits = array.ndim == 3 and array.shape[:2] == (S, N) and array.dtype.kind == "f" and array.shape[2] >= 1
+        if not fits or (name.startswith("communication") and array.shape[2] != N):
+            raise _foreign(name, array)
+    if arrays["active"].dtype.kind != "b":
+        raise DamagedError(f"active in recording.npz is {arrays['active'].dtype}, not true or false")
+    if not all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f"):
+        raise DamagedError("recording.npz holds numbers that are not finite")
+
+
+def _foreign(name: str, array: NDArray[Any]) -> DamagedError:
+    return DamagedError(f"the files do not belong together: {name} in recording.npz is {array.dtype} {array.shape}")
 
 
 def means_over_steps(

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
-from rimrl.runs.checkpoint_files import Contents, DamagedError
+from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.logs import logged_sizes
-from rimrl.runs.validated import Fields
+from rimrl.runs.validated import DamagedError, Fields
 
 T = TypeVar("T")
 

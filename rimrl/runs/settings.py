@@ -8,47 +8,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
 from jsonargparse import ArgumentError, Namespace
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
+from rimrl.runs.yaml_files import read_yaml
 
 DIAGNOSTICS = "sequence/"
 """How the names of configurations of ``rimrl sequence`` begin."""
+LONGEST_NAME = 400
+"""Letters that the name of a configuration may have."""
 
 
 def shipped_files() -> dict[str, Path]:
     """Name and file of everything that comes with rimrl in ``rimrl/configs``."""
     root = Path(str(resources.files("rimrl"))) / "configs"
     return {str(file.relative_to(root).with_suffix("")): file for file in sorted(root.rglob("*.yaml"))}
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping; YAML forbids it, and the plain loader takes the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in set(written) - {"<<"}:
-            if written.count(key) > 1:
-                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} is there twice", node.start_mark)
-        return node
-
-
-def read_yaml(file: Path) -> Any:
-    """Content of a YAML file.
-
-    Raises:
-        UsageError: If it cannot be read, is not YAML, or has a key twice in one mapping.
-    """
-    try:
-        return yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {file}: {error}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, RecursionError) as error:  # such as a 13th month, or a thousand brackets
-        raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
 
 
 def split_overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -60,7 +34,7 @@ def split_overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     remaining = iter(words)
     for word in remaining:
         if not word.startswith("--"):
-            raise UsageError(f"unexpected argument {word!r}; overrides look like --core.num_active 3")
+            raise UsageError(f"unexpected argument {shorten(word)}; overrides look like --core.num_active 3")
         key, equals, value = word[2:].partition("=")
         if not equals:
             following = next(remaining, None)
@@ -105,9 +79,9 @@ def _one_line(message: str) -> str:
     expected = re.findall(r"Expected an? (<class '[\w.]+'>|typing\.Literal\[[^]]*\])", message)
     given = re.findall(r"(?:Got|Given) value: (.*)", message)
     if key is None or not expected or not given:
-        return " ".join(message.split())
+        return " ".join(message[:2000].split())
     kinds = [_READABLE.get(kind, kind.replace("typing.Literal", "one of ")) for kind in dict.fromkeys(expected)]
-    return f"{key[1]} must be {' or '.join(kinds)}, got {given[-1]!r}"
+    return f"{key[1]} must be {' or '.join(kinds)}, got {shorten(given[-1])}"
 
 
 Ranges: TypeAlias = Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]]
@@ -129,14 +103,14 @@ def check_ranges(groups: Mapping[str, Mapping[str, Any]], ranges: Ranges) -> Non
             group, name = key.split(".")
             value = groups[group].get(name)
             if value is not None and not all(map(fits, value if isinstance(value, list) else [value])):
-                raise UsageError(f"{key} must be {wanted}, got {value}")
+                raise UsageError(f"{key} must be {wanted}, got {shorten(value)}")
 
 
 def holds_diagnostic(run: Path) -> bool:
     """Whether a folder is a run of ``rimrl sequence``; a configuration that cannot be read is not."""
     file = run / "config.yaml"
     try:
-        content = read_yaml(file) if file.is_file() else None
+        content = read_yaml(file, follow=False) if file.is_file() else None
     except UsageError:
         return False
     return isinstance(content, dict) and "task" in content

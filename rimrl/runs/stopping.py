@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 
 class Stop:
@@ -48,3 +49,25 @@ def graceful_stop(once: bool = True) -> Iterator[Stop]:
     finally:
         if once:
             restore()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn SIGTERM, which would end the process at once, into what Ctrl-C is, so that a block can clean up.
+
+    A training within the block catches both itself (`graceful_stop`).
+    """
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield
+        return
+    asking = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, interrupt) for number in asking}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -9,8 +9,7 @@ from typing import Any
 import torch as th
 from torch import Tensor
 
-from rimrl.runs.checkpoint_files import DamagedError
-from rimrl.runs.validated import Fields
+from rimrl.runs.validated import DamagedError, Fields
 
 
 def fitting(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:

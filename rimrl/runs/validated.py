@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from rimrl.runs.checkpoint_files import DamagedError
+
+class DamagedError(ValueError):
+    """A file is damaged or does not fit; says how."""
 
 
 class Fields:
@@ -16,6 +18,9 @@ class Fields:
         value: What should be an object.
         where: Its name in messages.
 
+    Attributes:
+        where: The same.
+
     Raises:
         DamagedError: Here and below, for an entry that is missing or of another kind.
     """
@@ -24,7 +29,7 @@ class Fields:
         if not isinstance(value, dict):
             raise DamagedError(f"{where} is no JSON object")
         self._value: dict[str, Any] = value
-        self._where = where
+        self.where = where
 
     def __contains__(self, name: str) -> bool:
         return self._value.get(name) is not None
@@ -36,16 +41,16 @@ class Fields:
     def raw(self, name: str) -> Any:
         """An entry as it is."""
         if name not in self._value:
-            raise DamagedError(f"{self._where} lacks {name!r}")
+            raise DamagedError(f"{self.where} lacks {name!r}")
         return self._value[name]
 
     def nested(self, name: str) -> Fields:
         """An object in this one."""
-        return Fields(self.raw(name), f"{self._where}.{name}")
+        return Fields(self.raw(name), f"{self.where}.{name}")
 
     def objects(self, name: str, length: int | None = None) -> list[Fields]:
         """A list of objects."""
-        return [Fields(item, f"{self._where}.{name}") for item in self.items(name, length)]
+        return [Fields(item, f"{self.where}.{name}") for item in self.items(name, length)]
 
     def items(self, name: str, length: int | None = None) -> list[Any]:
         """A list, perhaps of a known length."""
@@ -58,7 +63,7 @@ class Fields:
         """A whole number."""
         return self._integer(name, self.raw(name), least, most)
 
-    def integers(self, name: str, length: int, least: int = 0, most: int = 2**62) -> list[int]:
+    def integers(self, name: str, length: int | None = None, least: int = 0, most: int = 2**62) -> list[int]:
         """A list of whole numbers."""
         return [self._integer(name, item, least, most) for item in self.items(name, length)]
 
@@ -70,11 +75,24 @@ class Fields:
         """A list of numbers."""
         return [self._number(name, item, True) for item in self.items(name, length)]
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, longest: int = 100_000) -> str:
         """A text."""
+        return self._text(name, self.raw(name), longest)
+
+    def texts(self, name: str, length: int | None = None) -> list[str]:
+        """A list of texts."""
+        return [self._text(name, item, 1000) for item in self.items(name, length)]
+
+    def switch(self, name: str) -> bool:
+        """True or false."""
         value = self.raw(name)
-        if not isinstance(value, str):
-            raise self._wrong(name, "a text")
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def _text(self, name: str, value: object, longest: int) -> str:
+        if not isinstance(value, str) or len(value) > longest:
+            raise self._wrong(name, f"a text of at most {longest} letters")
         return value
 
     def _integer(self, name: str, value: object, least: int, most: int) -> int:
@@ -83,9 +101,13 @@ class Fields:
         return value
 
     def _number(self, name: str, value: object, finite: bool) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool) or (finite and not math.isfinite(value)):
-            raise self._wrong(name, "a number")
-        return float(value)
+        try:
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
+            if fits and (not finite or math.isfinite(value)):  # type: ignore[arg-type]
+                return float(value)  # type: ignore[arg-type]
+        except OverflowError:  # an integer that no float can hold
+            pass
+        raise self._wrong(name, "a number")
 
     def _wrong(self, name: str, wanted: str) -> DamagedError:
-        return DamagedError(f"{self._where}.{name} is not {wanted}")
+        return DamagedError(f"{self.where}.{name} is not {wanted}")

@@ -12,7 +12,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 from rimrl.sequence.balls_physics import film, scatter
 from rimrl.sequence.base import Batch, MetricName, Scores, Split, Story, Task, evaluation_stream, training_stream
 from rimrl.sequence.checks import require_length, require_some
@@ -84,7 +84,7 @@ class BouncingBalls(Task):
         require_length("rollout", rollout, 1, 10_000)
         check_channels(size, channels)
         if feedback not in ("probabilities", "rounded"):
-            raise UsageError(f"feedback must be 'probabilities' or 'rounded', got {feedback!r}")
+            raise UsageError(f"feedback must be 'probabilities' or 'rounded', got {shorten(feedback)}")
         if not _LEAST_RADIUS <= min_radius <= max_radius <= _MOST_RADIUS:
             raise UsageError(
                 f"radii must be from {_LEAST_RADIUS} to {_MOST_RADIUS} and in order, got min_radius {min_radius}, "
@@ -124,7 +124,7 @@ class BouncingBalls(Task):
     def _setting(self, key: str, name: str) -> Setting:
         match = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?(_curtain)?", name)
         if match is None or not 1 <= int(match[1]) <= int(match[2] or match[1]):
-            raise UsageError(f"{key} must be numbers of balls such as 4, 6-8 or 4_curtain, got {name!r}")
+            raise UsageError(f"{key} must be numbers of balls such as 4, 6-8 or 4_curtain, got {shorten(name)}")
         setting = Setting(int(match[1]), int(match[2] or match[1]), match[3] is not None)
         most = math.floor(_MOST_COVERED / (math.pi * self._radii[1] ** 2))
         if setting.most > most:

@@ -15,8 +15,9 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
-from rimrl.errors import UsageError, unknown_name
-from rimrl.runs.settings import DIAGNOSTICS, Ranges, check_ranges, parsed, read_yaml, shipped_files, split_overrides
+from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
+from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.ablations import find_ablation
 from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, TrainConfig
 from rimrl.sequence.registry import TASKS, task_class
@@ -38,7 +39,12 @@ _RANGES: Ranges = {
         lambda value: 1 <= value <= MOST_SEQUENCES,
         ("train.batch_size", "train.eval_sequences", "train.test_sequences"),
     ),
+    "at most 1e30": (lambda value: value <= 1e30, ("train.learning_rate",)),
     "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
+    "at most 2**53": (
+        lambda value: value <= 2**53,
+        ("train.num_updates", "train.log_freq", "train.eval_freq", "train.resume_freq"),
+    ),
     "at least 0 and below 1": (lambda value: 0 <= value < 1, ("model.dropout",)),
     "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.resume_freq")),
     "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
@@ -165,14 +171,15 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} holds no diagnostic; it needs the group 'task' with a name: {', '.join(TASKS)}")
     for group, settings in content.items():
         if group == "name":
-            if not isinstance(settings, str):
-                raise UsageError(f"name in {file} must be text, got {settings!r}")
+            if not isinstance(settings, str) or len(settings) > LONGEST_NAME:
+                what = f"text of at most {LONGEST_NAME} letters"
+                raise UsageError(f"name in {file} must be {what}, got {shorten(settings)}")
             continue
         if group not in (*_GROUPS, "cores"):
             raise unknown_name("group", str(group), (*_GROUPS, "cores"), where=str(file))
         nested = settings.values() if group == "cores" and isinstance(settings, dict) else [settings]
         if not all(isinstance(each, dict) for each in (settings, *nested)):
-            raise UsageError(f"group {group!r} in {file} must hold keys, got {settings!r}")
+            raise UsageError(f"group {group!r} in {file} must hold keys, got {shorten(settings)}")
     for core in content.get("cores", {}):
         if core not in CORES:
             raise unknown_name("core", str(core), CORES, where=f"{file} (cores)")

@@ -11,7 +11,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 from rimrl.sequence.base import (
     Batch,
     MetricName,
@@ -80,7 +80,7 @@ class Copying(Task):
                 raise UsageError("blanks_power needs min_blanks: without it all stretches are as long")
         require_lengths("test_blanks", test_blanks, 0, _LONGEST)
         if lowest_digit not in (0, 1):
-            raise UsageError(f"lowest_digit must be 0 or 1, got {lowest_digit!r}")
+            raise UsageError(f"lowest_digit must be 0 or 1, got {shorten(lowest_digit)}")
         self.num_digits = num_digits
         self.lowest_digit = lowest_digit
         self.blanks = blanks

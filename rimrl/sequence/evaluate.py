@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from rimrl.errors import UsageError
 from rimrl.runs.device import check_device
+from rimrl.runs.environment import run_facts
 from rimrl.runs.evaluations import splits_of_same, to_json
 from rimrl.sequence.base import Batch, Scores, Split, Task
 from rimrl.sequence.config import MOST_SEQUENCES
@@ -174,7 +174,4 @@ def _rounded(values: Tensor) -> list[float]:
 
 def num_updates(run: SequenceRun) -> int:
     """How many updates a run has seen, as its folder says."""
-    try:
-        return int(json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["num_timesteps"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return run.config.train.num_updates
+    return int(run_facts(run.path).get("num_timesteps", run.config.train.num_updates))

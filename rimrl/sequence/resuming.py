@@ -52,12 +52,10 @@ def resume(
         shaping = [change for change in changes if change.startswith(("task.", "core.", "model."))]
         _, contents, _ = restore_last(run.path, training.put_back, known, changes=shaping if accept_changes else ())
         check_not_past(run.path, training.update, total, before, "updates", "--num-updates")
+        run.config = config
+        run.note_resumption(training.update, True, changes, contents.progress)
         cut_back_logs(run.path, contents)
         training.logger = appending_logger(run.path)
-        run.config = config
-        if changes:
-            run.write("config.yaml", config.to_yaml())
-        run.note_resumption(training.update, exact=True, changes=changes)
         return training.learn()
 
 

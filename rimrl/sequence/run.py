@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save
 
 from rimrl.cores.registry import make_core
 from rimrl.errors import UsageError
+from rimrl.files import placing_file
 from rimrl.runs.folder import RunFolder
-from rimrl.runs.settings import read_yaml
+from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.base import Task
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.config_files import load_sequence
@@ -53,7 +54,7 @@ class SequenceRun(RunFolder[SequenceConfig]):
         if not path.is_dir():
             raise UsageError(f"no run folder {path}")
         file = path / "config.yaml"
-        content = read_yaml(file) if file.is_file() else {}
+        content = read_yaml(file, follow=False) if file.is_file() else {}
         if not isinstance(content, dict):
             raise UsageError(f"{file} is damaged; restore it from the command that trained the run")
         if "task" not in content:
@@ -66,13 +67,9 @@ class SequenceRun(RunFolder[SequenceConfig]):
         Raises:
             OSError: If they cannot be written.
         """
-        partial = self.path / ".model.partial.safetensors"
-        try:
-            # Not `save_file`, which lets nobody else read what it writes.
-            partial.write_bytes(save({name: weight.contiguous().cpu() for name, weight in model.state_dict().items()}))
-            partial.replace(self.model_file)
-        finally:
-            partial.unlink(missing_ok=True)
+        content = save({name: weight.contiguous().cpu() for name, weight in model.state_dict().items()})
+        with placing_file(self.model_file) as partial:
+            partial.write_bytes(content)  # `save_file` lets nobody else read what it writes
 
     def load_model(self, task: Task) -> SequenceModel:
         """The trained model, in eval mode, on the device of the configuration.

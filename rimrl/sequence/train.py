@@ -18,8 +18,9 @@ from rimrl.runs import checkpoint_files
 from rimrl.runs.chance import put_back_random, random_state
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.device import check_device
+from rimrl.runs.environment import Status
 from rimrl.runs.failures import explained
-from rimrl.runs.folder import Status, default_run_dir
+from rimrl.runs.folder import default_run_dir
 from rimrl.runs.logs import event_sizes, new_logger, progress_until
 from rimrl.runs.progress import progress_bar as bar
 from rimrl.runs.resuming import digest

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import pickle
+import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,7 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 import rimrl
 from rimrl.agents.extractors import MiniGridExtractor
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.agents.saved.inert import Inert, NotPlainError, read_inert
+from rimrl.agents.saved.inert import Inert, NotPlainError, read_inert, to_plain
 from rimrl.errors import UsageError
 from tests.agents.test_exported import make_agent
 from tests.agents.test_saving import play
@@ -298,3 +299,58 @@ def test_a_pickle_within_itself_is_refused(parts: dict[str, bytes], tmp_path: Pa
     in_data("policy_kwargs", lambda _: endless)(hostile, Payload(tmp_path / "marker"))
     with pytest.raises(UsageError, match="nested too deep"):
         rimrl.load(write(hostile, tmp_path / "agent.zip"), device="cpu")
+
+
+def bomb(levels: int) -> list[Any]:
+    value: list[Any] = [0]
+    for _ in range(levels):
+        value = [value] * 10
+    return value
+
+
+STREAMS = {
+    "a hundred million lists": b"\x80\x04" + b"]" * 10**8,
+    "a hundred million marks": b"\x80\x04" + b"(" * 10**8,
+    "a memo of 2**27 entries": b"\x80\x04K\x01r" + (2**27).to_bytes(4, "little") + b".",
+    "a memo as text": b"\x80\x04K\x01p134217728\n.",
+    "the hash of tuples within tuples": b"\x80\x04})" + b"\x85" * 400_000 + b"K\x01s.",
+    "lists that stand in many places": pickle.dumps(bomb(10)),
+    "bytes that are not there": b"\x80\x04\x8e" + (2**50).to_bytes(8, "little") + b"a.",
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_pickle_that_takes_hours_or_gigabytes_is_refused_before(name: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(NotPlainError):
+        to_plain(read_inert(STREAMS[name]), {})
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("part", ["policy.pth", "policy.optimizer.pth"])
+def test_weights_whose_pickle_takes_hours_are_refused(part: str, parts: dict[str, bytes], tmp_path: Path) -> None:
+    hostile, buffer = dict(parts), io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(parts[part])) as old, zipfile.ZipFile(buffer, "w") as new:
+        for entry in old.namelist():
+            large = entry.endswith("data.pkl")
+            new.writestr(entry, b"\x80\x02" + b"]" * 10**7 if large else old.read(entry))
+    hostile[part] = buffer.getvalue()
+    with pytest.raises(UsageError, match="no plain tensors"):
+        rimrl.load(write(hostile, tmp_path / "agent.zip"), device="cpu")
+
+
+def test_weights_that_repeat_a_few_numbers_are_no_plain_tensors(parts: dict[str, bytes], tmp_path: Path) -> None:
+    hostile = parts | {"policy.pth": torch_file({"a": th.zeros(1).expand(10**7, 10**5)})}
+    with pytest.raises(UsageError, match="no plain tensors"):
+        rimrl.load(write(hostile, tmp_path / "agent.zip"), device="cpu")
+
+
+def test_a_zip_that_unpacks_to_far_more_than_it_is(parts: dict[str, bytes], tmp_path: Path) -> None:
+    file = tmp_path / "agent.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+        for number in range(6):
+            archive.writestr(f"zeros {number}", bytes(2**26))
+    with pytest.raises(UsageError, match="unpacks to"):
+        rimrl.load(file, device="cpu")

@@ -82,6 +82,15 @@ def test_what_is_pushed_comes_back_and_nothing_else(hub: FakeHub, exported: Path
             np.testing.assert_array_equal(a, b)
 
 
+def test_a_readme_that_leads_elsewhere_is_not_pushed(hub: FakeHub, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("private")
+    (exported / "README.md").symlink_to(tmp_path / "key")
+    answer = call("push", exported, "someone/agent")
+    assert answer.code == 2
+    assert "README.md: it is a link" in answer.err
+    assert not hub.root.exists()
+
+
 def test_an_address_of_the_hub_is_loaded(hub: FakeHub, exported: Path) -> None:
     succeed("push", exported, "someone/agent")
     shutil.copytree(hub.root / "someone" / "agent", hub.root / "someone" / "agent" / "v1")

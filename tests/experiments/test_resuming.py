@@ -68,10 +68,11 @@ def begin(run: Path, *words: str) -> Answer:
     return call("train", *WORDS, "--total-timesteps", str(STEPS), *words, "--run-dir", run)
 
 
-def progress(run: Path) -> list[dict[str, float]]:
+def progress(run: Path) -> list[dict[str, str]]:
+    """Rows of progress.csv as they are written, without the clock."""
     with (run / "progress.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{name: float(value) for name, value in row.items() if value and name not in CLOCK} for row in rows]
+    return [{name: value for name, value in row.items() if value and name not in CLOCK} for row in rows]
 
 
 def episodes(run: Path) -> list[list[str]]:
@@ -95,9 +96,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     for a, b in zip(_state_tensors(ours), _state_tensors(theirs), strict=True):
         assert th.equal(a, b)
     assert episodes(one) == episodes(other)
-    assert len(progress(one)) == len(progress(other))
-    for a_row, b_row in zip(progress(one), progress(other), strict=True):
-        assert a_row == pytest.approx(b_row, rel=1e-6, nan_ok=True)
+    assert progress(one) == progress(other)
     assert scalars(one).keys() == scalars(other).keys()
     for tag, values in scalars(one).items():
         np.testing.assert_allclose(values, scalars(other)[tag], rtol=1e-6, err_msg=tag)

@@ -59,7 +59,7 @@ def test_what_cannot_be_written_leaves_the_old_file_and_no_part(tmp_path: Path) 
 def test_a_folder_without_write_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Who runs the tests may be allowed to write anywhere; only what is asked of the system can be tested.
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(UsageError, match=r"cannot write .*evaluation\.json: the folder is read-only"):
+    with pytest.raises(UsageError, match=r"cannot write .*evaluation\.json: the folder .* is read-only"):
         Run(tmp_path, load_config("distractors/rim")).check_writable("evaluation.json")
 
 

@@ -214,8 +214,9 @@ def test_an_evaluation_of_more_episodes_is_enough_and_a_folder_remembers_them(tm
     assert sweep.run(Workers(folder, {}), progress_bar=False)
     assert episodes_before(folder) is None
     for cell in sweep.cells:
-        splits = {split: {"episodes": 20} for split in ("train", *HELD_OUT)}
-        facts = {"model": "model.zip", "deterministic": False, "seed": DEFAULT_SEED, "splits": splits}
+        result = {"held_out": False, "episodes": 20, "return_mean": 0.0}
+        facts = {"suite": "distractors", "config": "distractors/rim", "model": "model.zip", "deterministic": False}
+        facts |= {"seed": DEFAULT_SEED, "splits": dict.fromkeys(("train", *HELD_OUT), result)}
         (folder / cell.name / "evaluation.json").write_text(json.dumps(facts))
     for episodes, left in ((10, 0), (20, 0), (21, 2)):
         again = Sweep(ask(str(folder)), folder, episodes, check=False)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 import math
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import torch as th
@@ -26,7 +24,7 @@ from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.ppo import RecurrentPPO
 from rimrl.agents.saved.build import AgentSpec, build
 from rimrl.agents.saved.fields import choice
-from rimrl.agents.saved.inert import NotPlainError, read_inert, to_plain
+from rimrl.agents.saved.inert import NotPlainError, check_stream, read_inert, to_plain
 from rimrl.agents.saved.options import (
     ACTIVATIONS,
     EXTRACTORS,
@@ -39,9 +37,13 @@ from rimrl.agents.saved.settings import SCHEDULES, SETTINGS, check_rollout, chec
 from rimrl.agents.saved.spaces import space_from_json
 from rimrl.agents.schedules import UnreadSchedule
 from rimrl.cores.registry import CORES, core_class
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
+from rimrl.reading import parse_json
 
+LARGEST = 2**32
+"""Bytes that a file of an agent may have."""
 _LARGEST_ENTRY = 2**26
+_MOST_ENTRIES = 100_000
 
 
 def load_archive(
@@ -92,11 +94,9 @@ def load_archive(
 def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for entry in archive.infolist():
-                if entry.compress_type != zipfile.ZIP_STORED and entry.file_size > _LARGEST_ENTRY:
-                    raise ValueError(f"{entry.filename!r} unpacks to {entry.file_size} bytes")
+            _check_sizes(archive, len(content))
             damaged = archive.testzip()
-            data = json.loads(archive.read("data"))
+            data = parse_json(archive.read("data"), f"{where}: data")
             if not isinstance(data, dict) or "policy_class" not in data:
                 raise ValueError("it holds no policy")
             parts = [archive.read(name) for name in ("policy.pth", "policy.optimizer.pth")]
@@ -106,6 +106,8 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
         raise _damaged(where, error) from None
     if damaged is not None:
         raise UsageError(f"{where} is damaged at {damaged!r}; restore it or train again")
+    for part in parts:
+        _check_tensors(part, where)
     try:
         weights, optimizer = (th.load(io.BytesIO(part), map_location="cpu", weights_only=True) for part in parts)
     except Exception as error:
@@ -114,7 +116,48 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
     plain = isinstance(weights, dict) and all(isinstance(each, Tensor) for each in weights.values())
     if not plain or not isinstance(optimizer, dict):
         raise UsageError(f"{where} holds no weights of a policy")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or tensor.layout != th.strided or tensor.numel() > _stored(tensor):
+            raise UsageError(f"{where} holds weights {shorten(name)} that are no plain tensors")
     return data, dict(weights), optimizer
+
+
+def _stored(tensor: Tensor) -> int:
+    """How many numbers a tensor has in the file; one that repeats them can have any shape."""
+    return tensor.untyped_storage().nbytes() // tensor.element_size()
+
+
+def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse a ``.zip`` that unpacks to far more than it is.
+
+    Raises:
+        ValueError: Names the entry that does.
+    """
+    left = size + 4 * _LARGEST_ENTRY
+    if len(archive.infolist()) > _MOST_ENTRIES:
+        raise ValueError(f"it has more than {_MOST_ENTRIES} entries")
+    for entry in archive.infolist():
+        packed = entry.compress_type != zipfile.ZIP_STORED or entry.filename == "data"
+        left -= entry.file_size
+        if (packed and entry.file_size > _LARGEST_ENTRY) or left < 0:
+            raise ValueError(f"{shorten(entry.filename)} unpacks to {entry.file_size} bytes")
+
+
+def _check_tensors(part: bytes, where: str) -> None:
+    """Refuse a file of ``torch.save`` whose pickle torch would read for hours."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(part)) as archive:
+            _check_sizes(archive, len(part))
+            for entry in archive.infolist():
+                if entry.filename.endswith(".pkl"):
+                    if entry.file_size > _LARGEST_ENTRY:
+                        raise ValueError(f"{shorten(entry.filename)} has {entry.file_size} bytes")
+                    check_stream(archive.read(entry))
+    except NotPlainError as error:
+        raise UsageError(f"{where} holds weights that are no plain tensors ({error})") from None
+    except Exception as error:  # a damaged archive fails in every way
+        reason = " ".join(str(error).split())[:160]
+        raise UsageError(f"{where} holds weights that are damaged or no plain tensors ({reason})") from None
 
 
 def _damaged(where: str, error: Exception) -> UsageError:
@@ -189,15 +232,3 @@ def _check_optimizer(agent: RecurrentPPO | RecurrentA2C, found: dict[str, Any], 
         for entry in entries.values():
             if isinstance(entry, Tensor) and entry.dim() and entry.shape != parameters[number_].shape:
                 raise problem
-
-
-def read_bytes(file: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UsageError: If it cannot be read.
-    """
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None

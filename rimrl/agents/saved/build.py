@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +75,8 @@ def build(
     """
     policy_kwargs = {"use_sde": bool(spec.settings.get("use_sde", False))} | spec.policy_kwargs
     try:
-        with _Budget(sum(tensor.numel() for tensor in weights.values())):
+        with _Budget(sum(tensor.numel() for tensor in weights.values())), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is strange about a draft is said below, in one line
             draft = spec.policy_class(spec.observation_space, spec.action_space, lambda _: 0.0, **policy_kwargs)
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__

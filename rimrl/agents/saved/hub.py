@@ -11,6 +11,7 @@ from rimrl.agents.saved.exported import load_exported
 from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
 from rimrl.files import replacing
+from rimrl.reading import check_regular
 
 PREFIX = "hf://"
 _README = "README.md"
@@ -33,6 +34,8 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
     """
     _, name = _parsed(repository)
     load_exported(folder, device="cpu")  # what others could not load is not sent
+    if (folder / _README).is_symlink() or (folder / _README).exists():
+        check_regular(folder / _README, follow=False)  # in a folder of others it may lead to a file of yours
     hub = _hub()
     try:
         api = hub.HfApi()

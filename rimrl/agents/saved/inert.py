@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,6 +70,13 @@ class NotPlainError(UsageError):
     """
 
 
+_MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"})
+_MOST_OPERATIONS = 500_000
+# Python takes the hash of a tuple within tuples without looking how much of its stack is left.
+_MOST_TUPLES = 20_000
+_MOST_VALUES = 100_000
+
+
 class _Reader(pickle.Unpickler):
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
@@ -81,25 +89,47 @@ class _Reader(pickle.Unpickler):
         return self._classes[origin]
 
 
+def check_stream(content: bytes) -> None:
+    """Refuse a pickle that is damaged, or made to take hours or gigabytes, before anybody follows it.
+
+    Raises:
+        NotPlainError: Says what is wrong with it.
+    """
+    tuples = 0
+    try:
+        for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
+            tuples += operation.name.startswith("TUPLE")
+            too_far = operation.name in _MEMO and int(argument or 0) > _MOST_OPERATIONS
+            if number >= _MOST_OPERATIONS or tuples > _MOST_TUPLES or too_far:
+                raise NotPlainError(f"an entry of more than {_MOST_OPERATIONS} steps")
+    except NotPlainError:
+        raise
+    except Exception as error:  # a damaged stream fails in every way
+        raise NotPlainError(f"a damaged entry ({' '.join(str(error).split())[:80]})") from None
+
+
 def read_inert(content: bytes) -> Any:
     """What a pickle holds, as builtin values and `Inert` records.
 
     Raises:
-        NotPlainError: If it is no pickle, or a damaged one.
+        NotPlainError: If it is no pickle, a damaged one, or far larger than what describes an agent.
     """
+    check_stream(content)
     try:
         return _Reader(content).load()
     except Exception as error:  # a damaged stream fails in every way
         raise NotPlainError(f"a damaged entry ({' '.join(str(error).split())[:80]})") from None
 
 
-def to_plain(value: Any, class_names: dict[str, str], depth: int = 0) -> Any:
+def to_plain(value: Any, class_names: dict[str, str], depth: int = 0, left: list[int] | None = None) -> Any:
     """A record as JSON would hold it: spaces and schedules as mappings, known classes as their names.
 
     Args:
         value: What `read_inert` gave.
         class_names: ``"module.name"`` of every class that may be named, and its name.
         depth: How deep within another value it is.
+        left: How many values there may yet be, those that stand in several places counted in each; default: enough
+            for an agent.
 
     Returns:
         Plain data: spaces as `rimrl.agents.saved.spaces.space_to_json` writes them, schedules as numbers or
@@ -108,44 +138,49 @@ def to_plain(value: Any, class_names: dict[str, str], depth: int = 0) -> Any:
     Raises:
         NotPlainError: Names what is neither plain nor known.
     """
-    if depth > 12:
-        raise NotPlainError("values nested too deep")
+    left = [_MOST_VALUES] if left is None else left
+    left[0] -= 1
+    if depth > 12 or left[0] < 0:
+        raise NotPlainError("values nested too deep" if depth > 12 else f"more than {_MOST_VALUES} values")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [to_plain(each, class_names, depth + 1) for each in value]
+        return [to_plain(each, class_names, depth + 1, left) for each in value]
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise NotPlainError("a mapping with keys that are no text")
-        return {key: to_plain(each, class_names, depth + 1) for key, each in value.items()}
+        return {key: to_plain(each, class_names, depth + 1, left) for key, each in value.items()}
     if isinstance(value, type) and issubclass(value, Inert):
         if value.origin not in class_names:
             raise NotPlainError(value.origin)
         return class_names[value.origin]
     if isinstance(value, Inert):
-        return _object(value, class_names, depth)
+        return _object(value, class_names, depth, left)
     raise NotPlainError(type(value).__name__)
 
 
-def _object(record: Inert, class_names: dict[str, str], depth: int) -> Any:
+def _object(record: Inert, class_names: dict[str, str], depth: int, left: list[int]) -> Any:
     state = record.state if isinstance(record.state, dict) else {}
     module, _, name = record.origin.rpartition(".")
     if module.startswith("numpy"):
         array = _array(record)
+        left[0] -= array.size
         return array.item() if array.ndim == 0 else array.tolist()
     try:
         if module.startswith("gymnasium.spaces.") and name in {cls.__name__ for cls in _SPACES}:
-            return _space(name, state, class_names, depth)
+            return _space(name, state, class_names, depth, left)
         if record.origin == "rl_zoo3.utils.SimpleLinearSchedule":
-            start = to_plain(state["initial_value"], class_names, depth + 1)
+            start = to_plain(state["initial_value"], class_names, depth + 1, left)
             return {"schedule": "linear", "start": start, "end": 0.0, "end_fraction": 1.0}
         if module == "stable_baselines3.common.utils":
             if name == "FloatSchedule":
-                return to_plain(state["value_schedule"], class_names, depth + 1)
+                return to_plain(state["value_schedule"], class_names, depth + 1, left)
             if name == "ConstantSchedule":
-                return to_plain(state["val"], class_names, depth + 1)
+                return to_plain(state["val"], class_names, depth + 1, left)
             if name == "LinearSchedule":
-                ends = {key: to_plain(state[key], class_names, depth + 1) for key in ("start", "end", "end_fraction")}
+                ends = {
+                    key: to_plain(state[key], class_names, depth + 1, left) for key in ("start", "end", "end_fraction")
+                }
                 return {"schedule": "linear", **ends}
     except (KeyError, AttributeError, TypeError, ValueError):
         raise NotPlainError(f"a damaged {name}") from None
@@ -157,13 +192,15 @@ def _object(record: Inert, class_names: dict[str, str], depth: int) -> Any:
 _SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Dict)
 
 
-def _space(name: str, state: dict[str, Any], class_names: dict[str, str], depth: int) -> dict[str, Any]:
+def _space(
+    name: str, state: dict[str, Any], class_names: dict[str, str], depth: int, left: list[int]
+) -> dict[str, Any]:
     def plain(key: str) -> Any:
-        return to_plain(state[key], class_names, depth + 1)
+        return to_plain(state[key], class_names, depth + 1, left)
 
     if name == "Dict":
         parts = state.get("spaces", state.get("_spaces"))
-        return {"type": name, "spaces": to_plain(parts, class_names, depth + 1)}
+        return {"type": name, "spaces": to_plain(parts, class_names, depth + 1, left)}
     if name == "Box":
         bounds = {side: bound_to_json(_array(state[side])) for side in ("low", "high")}
         return {"type": name, "shape": plain("_shape"), "dtype": str(_dtype(state["dtype"])), **bounds}

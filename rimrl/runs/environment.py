@@ -1,0 +1,66 @@
+"""Reading ``environment.json``: how a run ended, and what it ran on.
+
+What is not as it was written counts as not recorded: nothing but messages and decisions to go on hangs on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rimrl.errors import UsageError
+from rimrl.reading import MEGABYTE, read_json
+
+FILE = "environment.json"
+Status = Literal["running", "interrupted", "failed", "finished"]
+_TEXTS = ("time", "python", "commit", "system", "processor")
+_INTEGERS = {"num_timesteps": 2**53, "processes": 2**16, "cpu_count": 2**20}
+_LONGEST = 500
+_MOST_NOTES = 1000
+
+
+def run_facts(run: Path) -> dict[str, Any]:
+    """What ``environment.json`` of a run says, as far as it is there and of the right kind.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        ``status``, ``num_timesteps``, ``processes``, ``time``, ``versions``, ``resumed`` and the rest of what
+        `rimrl.runs.folder.RunFolder.set_status` writes.
+    """
+    try:
+        found = read_json(run / FILE, MEGABYTE, follow=False)
+    except UsageError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    facts: dict[str, Any] = {}
+    if found.get("status") in get_args(Status):
+        facts["status"] = found["status"]
+    for name, most in _INTEGERS.items():
+        value = found.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
+            facts[name] = value
+    facts |= {name: found[name] for name in _TEXTS if _is_short(found.get(name))}
+    versions, resumed = found.get("versions"), found.get("resumed")
+    if isinstance(versions, Mapping):
+        facts["versions"] = {name: value for name, value in versions.items() if _is_short(name) and _is_short(value)}
+    if isinstance(resumed, list):
+        facts["resumed"] = [note for note in resumed[-_MOST_NOTES:] if isinstance(note, dict)]
+    return facts
+
+
+def run_status(run: Path) -> Status | None:
+    """How far the run in a folder is; None if that cannot be read."""
+    return run_facts(run).get("status")
+
+
+def run_processes(run: Path) -> int:
+    """How many processes train, or trained, in a run folder; 1 where that is not known."""
+    return max(1, int(run_facts(run).get("processes", 1)))
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST
