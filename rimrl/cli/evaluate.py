@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl.cli.diagnostics import are_diagnostics, evaluate_diagnostics
-from rimrl.cli.parser import Verbs, playing_options
+from rimrl.cli.parser import Verbs, add_ablation, playing_options, refuse_ablation
 from rimrl.cli.tables import print_comparison, read_comparison
 from rimrl.errors import UsageError
 
@@ -32,11 +32,13 @@ def add(verbs: Verbs) -> None:
     evaluate.add_argument("--split", metavar="NAME", help="only this split; of a diagnostic any such as 800_blanks")
     evaluate.add_argument("--n-envs", type=int, default=16, metavar="N", help="played side by side (default 16)")
     evaluate.add_argument("--no-random", action="store_true", help="leave out the random policy")
+    add_ablation(evaluate)
     evaluate.set_defaults(verb=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     if are_diagnostics(options.runs):
+        refuse_ablation(options)
         evaluate_diagnostics(options.runs, options)
         print_comparison(read_comparison(options.runs))
         return 0
@@ -60,14 +62,15 @@ def _evaluate(options: argparse.Namespace) -> int:
             trust=options.trust,
             progress_bar=not options.quiet,
             suite=options.suite,
+            num_active=options.num_active,
         )
     for paths in _by_suite(runs, options.suite):
         try:
-            print_comparison(read_comparison(paths, options.suite))
+            print_comparison(read_comparison(paths, options.suite, num_active=options.num_active))
         except UsageError as error:  # what was evaluated is kept, whether or not it fits in one table
             print(f"note: no table of them together: {error}", file=sys.stderr)
             for path in paths:
-                print_comparison(read_comparison([path], options.suite))
+                print_comparison(read_comparison([path], options.suite, num_active=options.num_active))
     return 0
 
 

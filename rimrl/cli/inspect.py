@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rimrl.cli.diagnostics import are_diagnostics, inspect_diagnostic, print_inspection
-from rimrl.cli.parser import Verbs, filming_options
+from rimrl.cli.parser import Verbs, add_ablation, filming_options, refuse_ablation
 
 
 def add(verbs: Verbs) -> None:
@@ -22,6 +22,7 @@ def add(verbs: Verbs) -> None:
     inspect.add_argument(
         "--output", type=Path, metavar="DIR", help="gets one folder per split (default RUN/inspection)"
     )
+    add_ablation(inspect)
     inspect.set_defaults(verb=_inspect)
 
 
@@ -29,16 +30,19 @@ def _inspect(options: argparse.Namespace) -> int:
     from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play
 
     if are_diagnostics([options.run]):
+        refuse_ablation(options)
         return inspect_diagnostic(options)
     from rimrl.experiments.inspect import record
     from rimrl.experiments.run import Run
     from rimrl.files import replacing
     from rimrl.reporting.inspection import PICTURES, save_pictures
+    from rimrl.runs.evaluations import ablation_suffix
     from rimrl.runs.recording import RECORDING_FILES
 
     run = Run.open(options.run)
     (split,) = splits_to_play(run.config.env.id, options.split)
-    folder = (options.output or run.path / "inspection") / split.name
+    name = f"{split.name}{ablation_suffix(options.num_active)}"
+    folder = (options.output or run.path / "inspection") / name
     with replacing(folder, [*RECORDING_FILES, *PICTURES], options.output or run.path) as partial:
         recording = record(
             run,
@@ -49,6 +53,7 @@ def _inspect(options: argparse.Namespace) -> int:
             best=options.best,
             trust=options.trust,
             progress_bar=not options.quiet,
+            num_active=options.num_active,
         )
         recording.save(partial)
         pictures = save_pictures(partial)

@@ -57,6 +57,35 @@ def filming_options(episodes: int, split_help: str = "which split to play (defau
     return parent
 
 
+def add_ablation(parser: argparse.ArgumentParser) -> None:
+    """Let another number of units be active than in training."""
+    parser.add_argument(
+        "--core.num_active",
+        dest="num_active",
+        type=_numbers,
+        metavar="K",
+        help="let K units be active instead of as many as in training; 3,2 for layers; written to files of its own",
+    )
+
+
+def refuse_ablation(options: argparse.Namespace) -> None:
+    """Refuse an ablation of what is no agent.
+
+    Raises:
+        UsageError: If one was asked for.
+    """
+    if options.num_active is not None:
+        raise UsageError("--core.num_active is for agents; rimrl sequence trains diagnostics with other numbers")
+
+
+def _numbers(text: str) -> int | list[int]:
+    try:
+        numbers = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer, or several such as 3,2; got {text!r}") from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def config_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The word that is neither an override nor its value, and the others.
 

@@ -16,8 +16,19 @@ if TYPE_CHECKING:
 _WIDTH_OF_FILES = 200
 
 
-def read_comparison(paths: list[Path], suite: str | None = None, reference: str | None = None) -> Comparison:
+def read_comparison(
+    paths: list[Path],
+    suite: str | None = None,
+    reference: str | None = None,
+    num_active: int | list[int] | None = None,
+) -> Comparison:
     """Read evaluated runs, on one suite, to put them side by side.
+
+    Args:
+        paths: Run folders, and folders that hold some.
+        suite: Evaluated on which suite; None for each run's own.
+        reference: The column that the others are compared with.
+        num_active: Evaluated with how many active units; None for as many as in training.
 
     Raises:
         UsageError: If none has been evaluated, or they do not compare.
@@ -25,16 +36,18 @@ def read_comparison(paths: list[Path], suite: str | None = None, reference: str 
     from rimrl.reporting.comparison import compare
     from rimrl.reporting.groups import group_runs
     from rimrl.reporting.results import find_runs, read_runs
+    from rimrl.runs.evaluations import ablation_suffix
 
     if suite is not None:
         from rimrl.envs.suites import get_suite, is_suite
 
         suite = get_suite(suite).name if is_suite(suite) else suite
-    evaluated, others = find_runs(paths, suite)
+    variant = ablation_suffix(num_active)
+    evaluated, others = find_runs(paths, suite, variant)
     if not evaluated:
         where = f" on {suite}" if suite else ""
         raise UsageError(f"no run below {paths[0]} has been evaluated{where}; run rimrl evaluate on them first")
-    comparison = compare(group_runs(read_runs(evaluated, suite)), reference)
+    comparison = compare(group_runs(read_runs(evaluated, suite, variant)), reference)
     if others:
         listed = ", ".join(map(str, others))
         comparison.remarks.insert(0, f"left out, because they have not been evaluated: {listed}")

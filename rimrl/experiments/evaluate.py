@@ -22,13 +22,13 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
-from rimrl.agents.load import load
 from rimrl.envs.splits import Split
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env, resolve
 from rimrl.errors import UsageError, shorten
+from rimrl.experiments.loading import core_settings, load_agent
 from rimrl.experiments.run import Run
-from rimrl.runs.evaluations import splits_of_same, to_json
+from rimrl.runs.evaluations import ablation_suffix, splits_of_same, to_json
 from rimrl.spaces import in_words
 
 # Episodes that no training, whose seeds are small, has met.
@@ -83,6 +83,7 @@ def evaluate(
     trust: bool = False,
     progress_bar: bool = True,
     suite: str | None = None,
+    num_active: int | list[int] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's agent on the training split and every held-out split of a suite.
 
@@ -102,13 +103,17 @@ def evaluate(
         trust: Run code that the file of the agent brings along (`rimrl.load`). Default False.
         progress_bar: Show progress on standard error.
         suite: A suite or gymnasium id with the same observations and actions; default: what the run was trained on.
+        num_active: Let another number of units be active than in training, an ablation of the trained core; a list
+            gives one number for each layer of a BRIMs. Default: as trained.
 
     Returns:
-        What was written: to ``evaluation.json``, for another suite to ``evaluation-SUITE.json`` (`evaluation_file`).
+        What was written: to ``evaluation.json``, for another suite or number of active units to a file of its own
+        (`evaluation_file`).
 
     Raises:
-        UsageError: For no episodes, an unknown suite or split, a suite of other observations or actions, or a model
-            that is missing or damaged.
+        UsageError: For no episodes, an unknown suite or split, a suite of other observations or actions, a model that
+            is missing, damaged or not what the configuration describes, or a number of active units that its core
+            cannot have.
     """
     check_episodes(episodes, seed)
     if not 1 <= n_envs <= MOST_ENVS:
@@ -117,10 +122,10 @@ def evaluate(
     own, suite = suite_name(config.env.id), suite_name(config.env.id if suite is None else suite)
     splits = check_suite(run, suite, split)
     model_file = run.agent_file(best)
-    file = evaluation_file(suite, own)
+    file = evaluation_file(suite, own, num_active)
     run.check_writable(file)
     th.set_num_threads(config.train.num_threads)
-    agent = load(model_file, device=config.train.device, trust=trust)
+    agent = load_agent(run, best, trust, num_active=num_active)
 
     results: dict[str, Any] = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
@@ -158,12 +163,15 @@ def evaluate(
         "suite": suite,
         "config": config.name,
         "core": config.core.name,
+        "core_options": core_settings(agent),
         "model": model_file.name,
         "num_timesteps": agent.num_timesteps,
         "deterministic": deterministic,
         "seed": seed,
         "n_envs": n_envs,
     }
+    if num_active is not None:
+        evaluation["num_active"] = num_active
     if split is not None:
         results = splits_of_same(run.path / file, evaluation) | results
     evaluation["splits"] = results
@@ -245,18 +253,20 @@ def suite_name(name: str) -> str:
     return get_suite(name).name if is_suite(name) else name
 
 
-def evaluation_file(suite: str, trained_on: str) -> str:
+def evaluation_file(suite: str, trained_on: str, num_active: int | list[int] | None = None) -> str:
     """Name of the file that an evaluation goes to.
 
     Args:
         suite: What was played.
         trained_on: What the run was trained on.
+        num_active: Of an ablation.
 
     Returns:
         ``evaluation.json``, or ``evaluation-SUITE.json`` with ``-`` for each ``/``, so that what a run shows on its own
-        suite is not lost to another.
+        suite is not lost to another. An ablation adds the number of active units.
     """
-    return "evaluation.json" if suite == trained_on else f"evaluation-{suite.replace('/', '-')}.json"
+    other = "" if suite == trained_on else f"-{suite.replace('/', '-')}"
+    return f"evaluation{other}{ablation_suffix(num_active)}.json"
 
 
 def play(

@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 from rimrl import __version__
-from rimrl.agents.load import load
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.exported import write_exported
 from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
+from rimrl.experiments.loading import load_agent
 from rimrl.experiments.run import Run
 from rimrl.files import check_writable, replacing
 from rimrl.reading import MissingError
@@ -61,7 +61,7 @@ def export(run: Run, folder: Path, best: bool = False, trust: bool = False) -> P
         raise UsageError(f"{run.path} is an export already; copy it, or export the run that it came from")
     file = run.agent_file(best)
     check_writable(folder / CARD)
-    agent = load(file, device="cpu", trust=trust)
+    agent = load_agent(run, best, trust, device="cpu")
     config = run.config
     facts = {
         "rimrl_version": __version__,

@@ -26,6 +26,7 @@ def record(
     best: bool = False,
     trust: bool = False,
     progress_bar: bool = True,
+    num_active: int | list[int] | None = None,
 ) -> Recording:
     """Play whole episodes, one after the other, and record what the units of the actor's core do.
 
@@ -38,6 +39,7 @@ def record(
         best: Inspect ``best_model.zip`` instead of ``model.zip``.
         trust: Run code that the file of the agent brings along (`rimrl.load`). Default False.
         progress_bar: Show progress on standard error.
+        num_active: Let another number of units be active than in training. Default: as trained.
 
     Returns:
         The recording.
@@ -48,7 +50,7 @@ def record(
     title = f"inspect {run.path.name}" if progress_bar else None
     rows: dict[str, list[Any]] = {}
     outcomes: list[dict[str, Any]] = []
-    with playing(run, episodes, split, deterministic, seed, best, trust) as player:
+    with playing(run, episodes, split, deterministic, seed, best, trust, num_active=num_active) as player:
         for step in player.steps(title):
             row = {
                 "episode": step.episode,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def load_agent(
     """
     file = run.agent_file(best)
     agent = load(file, device=run.config.train.device if device is None else device, trust=trust)
-    _check_described(agent, file, run.config, run.path)
+    # An export holds what plays, and none of the settings with which it learned.
+    _check_described(agent, file, run.config, run.path, () if run.is_export else _SETTINGS)
     if num_active is not None:
         ablate(agent, num_active)
     return agent
@@ -95,8 +96,17 @@ def _comparable(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else plain(value) for name, value in options.items()}
 
 
-def _check_described(agent: RecurrentPPO | RecurrentA2C, file: Path, config: ExperimentConfig, where: Path) -> None:
+def _check_described(
+    agent: RecurrentPPO | RecurrentA2C, file: Path, config: ExperimentConfig, where: Path, own: Sequence[str]
+) -> None:
     """Refuse an agent that was trained otherwise than the configuration says: results would bear the wrong label.
+
+    Args:
+        agent: The agent.
+        file: Its file.
+        config: The configuration.
+        where: The run, for the refusal.
+        own: Settings that the agent holds itself.
 
     Raises:
         UsageError: Names the first setting that differs.
@@ -110,7 +120,7 @@ def _check_described(agent: RecurrentPPO | RecurrentA2C, file: Path, config: Exp
     for name, default in _POLICY_OPTIONS.items():
         if name in settings:
             _require_same(f"agent.{name}", settings[name], agent.policy_kwargs.get(name, default), file, where)
-    for name in _SETTINGS:
+    for name in own:
         if name in settings and hasattr(agent, name):
             _require_same(f"agent.{name}", settings[name], plain(getattr(agent, name)), file, where)
 

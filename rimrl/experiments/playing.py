@@ -23,13 +23,13 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
-from rimrl.agents.load import load
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
 from rimrl.envs.splits import Split
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays, splits_to_play
+from rimrl.experiments.loading import load_agent
 from rimrl.experiments.run import Run
 
 
@@ -164,6 +164,7 @@ def playing(
     best: bool = False,
     trust: bool = False,
     render: bool = False,
+    num_active: int | list[int] | None = None,
 ) -> Iterator[Player]:
     """Put a run's agent in front of a split of its suite.
 
@@ -176,17 +177,18 @@ def playing(
         best: ``best_model.zip`` instead of ``model.zip``.
         trust: Run code that the file of the agent brings along (`rimrl.load`). Default False.
         render: Let the environment draw itself.
+        num_active: Let another number of units be active than in training. Default: as trained.
 
     Raises:
-        UsageError: For no episodes, an unknown split, a model that is missing or damaged, or an environment that cannot
-            draw itself.
+        UsageError: For no episodes, an unknown split, a model that is missing, damaged or not what the configuration
+            describes, a number of active units that its core cannot have, or an environment that cannot draw itself.
     """
     check_episodes(episodes, seed)
     config = run.config
     (played,) = splits_to_play(config.env.id, split)
     model_file = run.agent_file(best)
     th.set_num_threads(config.train.num_threads)
-    agent = load(model_file, device=config.train.device, trust=trust)
+    agent = load_agent(run, best, trust, num_active=num_active)
     kwargs = dict(config.env.kwargs)
     if render:
         _check_draws_itself(config.env.id, played)

@@ -58,12 +58,13 @@ def is_diagnostic(suite: str) -> bool:
     return suite.startswith("sequence/")
 
 
-def find_runs(paths: Sequence[Path], suite: str | None = None) -> tuple[list[Path], list[Path]]:
+def find_runs(paths: Sequence[Path], suite: str | None = None, variant: str = "") -> tuple[list[Path], list[Path]]:
     """Find run folders: those that are named, and those at any depth below a folder that is none itself.
 
     Args:
         paths: Run folders, and folders that hold some, such as those of a sweep.
         suite: Evaluated on which suite; None for each run's own.
+        variant: Suffix of an ablation (`rimrl.runs.evaluations.ablation_suffix`); default: as trained.
 
     Returns:
         Evaluated runs in the order of `paths`, below each of them in alphabetical order, none twice; and the runs that
@@ -84,32 +85,39 @@ def find_runs(paths: Sequence[Path], suite: str | None = None) -> tuple[list[Pat
         if not below:
             raise UsageError(f"{path} is not a run folder, and there is none below it")
         for run in below:
-            (found if evaluation_file(run, suite) else waiting).setdefault(run.resolve(), run)
+            (found if evaluation_file(run, suite, variant) else waiting).setdefault(run.resolve(), run)
     return list(found.values()), [run for key, run in waiting.items() if key not in found]
 
 
-def evaluation_file(run: Path, suite: str | None = None) -> Path | None:
-    """The evaluation of a run on its own suite, or on another one; None if there is none."""
-    own = run / "evaluation.json"
+def evaluation_file(run: Path, suite: str | None = None, variant: str = "") -> Path | None:
+    """The evaluation of a run on its own suite, or on another one; None if there is none.
+
+    Args:
+        run: The run folder.
+        suite: The suite; None for the run's own.
+        variant: As for `find_runs`.
+    """
+    own = run / f"evaluation{variant}.json"
     if suite is None:
         return own if own.is_file() else None
-    other = run / f"evaluation-{suite.replace('/', '-')}.json"
+    other = run / f"evaluation-{suite.replace('/', '-')}{variant}.json"
     if other.is_file():
         return other
     return own if own.is_file() and _suite(own) == suite else None
 
 
-def read_runs(paths: Sequence[Path], suite: str | None = None) -> list[RunResults]:
+def read_runs(paths: Sequence[Path], suite: str | None = None, variant: str = "") -> list[RunResults]:
     """Read several runs that can stand in one table.
 
     Args:
         paths: Run folders, as `find_runs` finds them.
         suite: Evaluated on which suite; None for each run's own.
+        variant: As for `find_runs`.
 
     Raises:
         UsageError: If one has not been evaluated, cannot be read, or was evaluated on another suite than the first.
     """
-    runs = [_read(path, suite) for path in paths]
+    runs = [_read(path, suite, variant) for path in paths]
     suites = {run.path: run.evaluation["suite"] for run in runs}
     if len(set(suites.values())) > 1:
         listed = ", ".join(f"{path}: {suite}" for path, suite in suites.items())
@@ -132,10 +140,10 @@ def _runs_below(path: Path, above: frozenset[Path] = frozenset()) -> Iterator[Pa
             yield from _runs_below(folder, above)
 
 
-def _read(path: Path, suite: str | None) -> RunResults:
+def _read(path: Path, suite: str | None, variant: str = "") -> RunResults:
     if not path.is_dir():
         raise UsageError(f"no run folder {path}")
-    file = evaluation_file(path, suite)
+    file = evaluation_file(path, suite, variant)
     command = f"rimrl evaluate {path}" + (f" --suite {suite}" if suite else "")
     if file is None:
         where = f" on {suite}" if suite else ""
@@ -150,7 +158,25 @@ def _read(path: Path, suite: str | None) -> RunResults:
             if isinstance(result[figure], float) and not math.isfinite(result[figure]):
                 raise UsageError(f"{file}: {figure} on {split} is not finite, so that nothing compares with it")
     config, older = _as_today(_read_config(path))
+    _check_same_core(evaluation, config, file, path)
+    if "num_active" in evaluation:
+        config = {**config, "core": {**config.get("core", {}), "num_active": evaluation["num_active"]}}
     return RunResults(label, path, evaluation, _read_progress(path / "progress.csv"), config, older)
+
+
+def _check_same_core(evaluation: dict[str, Any], config: dict[str, Any], file: Path, path: Path) -> None:
+    """Refuse a configuration that was changed after the evaluation: its values would label another agent's scores.
+
+    Raises:
+        UsageError: Names the option that differs.
+    """
+    played, described = evaluation.get("core_options", {}), config.get("core", {})
+    for name in played.keys() & described.keys():
+        if played[name] != described[name]:
+            raise UsageError(
+                f"{path} says core.{name} {shorten(described[name])}, but {file.name} is of an agent with "
+                f"{shorten(played[name])}; put that back into config.yaml, or evaluate again"
+            )
 
 
 def _suite(file: Path) -> object:

@@ -21,6 +21,14 @@ _LONGEST_NAME = 500
 _MOST_SPLITS = 1000
 
 
+def ablation_suffix(num_active: int | Sequence[int] | None) -> str:
+    """What the names of files and folders have behind them where other than the trained number of units were active."""
+    if num_active is None:
+        return ""
+    numbers = [num_active] if isinstance(num_active, int) else num_active
+    return "-num_active=" + ",".join(map(str, numbers))
+
+
 def read_evaluation(file: Path) -> dict[str, Any]:
     """Content of an ``evaluation.json``.
 
@@ -44,6 +52,8 @@ def read_evaluation(file: Path) -> dict[str, Any]:
                 evaluation.integer(name, 0, most)
         if "deterministic" in evaluation:
             evaluation.switch("deterministic")
+        if "core_options" in evaluation:
+            evaluation.nested("core_options")
         splits = evaluation.nested("splits")
         names = list(splits.names())
         if not 1 <= len(names) <= _MOST_SPLITS or any(len(name) > _LONGEST_NAME for name in names):
@@ -52,7 +62,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
             _check_split(splits.nested(name))
     except DamagedError as error:
         raise UnreadableError(f"{file}: {error}") from None
-    return _without_nulls(found, ("core", "model", "deterministic", *_INTEGERS)) | {
+    return _without_nulls(found, ("core", "core_options", "model", "deterministic", *_INTEGERS)) | {
         "splits": {name: _without_nulls(found["splits"][name], ("env_kwargs",)) for name in names}
     }
 
