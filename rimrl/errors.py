@@ -6,6 +6,7 @@ Python code sees a `ValueError`. `RunFailedError` means that a run broke, and ex
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -57,9 +58,16 @@ def shorten(value: object, longest: int = 60) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def quoted(path: object) -> str:
+    """A path as a shell takes it, for commands that are shown to be repeated."""
+    return shlex.quote(str(path))
+
+
 def _cut(message: str) -> str:
     half = _LONGEST // 2
-    return message if len(message) <= _LONGEST else f"{message[:half]} … {message[-half:]}"
+    message = message if len(message) <= _LONGEST else f"{message[:half]} … {message[-half:]}"
+    # What a file or a name brings along must not move the cursor of a terminal.
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", otherwise: str = "") -> UsageError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 
-from rimrl.errors import unknown_name
+from rimrl.errors import RunFailedError, UsageError, quoted, unknown_name
 
 KEYS = ["core.name", "core.unit_size", "core.num_units", "agent.learning_rate", "env.n_envs"]
 MANY = [f"Name-v{number}" for number in range(50)]
@@ -27,3 +30,17 @@ def test_a_group_that_exists_is_taken_as_meant(name: str, said: str) -> None:
 def test_very_many_names_are_not_listed() -> None:
     assert "nearest of 50: " in str(unknown_name("name", "zzz", MANY))
     assert str(unknown_name("name", "zzz", MANY, otherwise="see the list")) == "unknown name 'zzz'; see the list"
+
+
+@pytest.mark.parametrize("kind", [UsageError, RunFailedError])
+@pytest.mark.parametrize("hostile", ["\x1b[2J\x1b[31mred", "a\nrimrl: all is well", "a\rb", "\u202egnp.exe", "\x9b1A"])
+def test_what_is_echoed_cannot_move_the_cursor(kind: type[Exception], hostile: str) -> None:
+    said = str(kind(f"no core {hostile}; valid: rim, …, größer"))
+    assert said.isprintable()
+    assert said.startswith("no core ")
+    assert said.endswith("valid: rim, …, größer")
+
+
+def test_paths_are_shown_as_a_shell_takes_them() -> None:
+    for name in ("runs/a b", "runs/plain", "it's", "$HOME;ls"):
+        assert shlex.split(quoted(Path(name))) == [name]

@@ -35,6 +35,8 @@ def _compare(options: argparse.Namespace) -> int:
 
     for file in filter(None, (options.plot, options.json)):
         check_writable(file)
+    if options.json is not None and options.json.suffix != ".json":
+        raise UsageError(f"--json writes JSON; name a file that ends in .json, not {options.json}")
     comparison = read_comparison(options.runs, options.suite, options.reference)
     saved = []
     if options.plot is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.diagnostics import drop
 from rimrl.cli.parser import Verbs, config_among
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, quoted
 from rimrl.sequence.registry import TASKS
 
 DROPPING = "dropping"
@@ -117,7 +117,7 @@ def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
     if not finished:
         print(
             f"rimrl: interrupted; the model so far is in {run.model_file}; "
-            f"to go on: rimrl sequence --resume {run.path}",
+            f"to go on: rimrl sequence --resume {quoted(run.path)}",
             file=sys.stderr,
         )
         return INTERRUPTED

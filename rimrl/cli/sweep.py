@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import Verbs, config_among, flags
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import RunFailedError, UsageError, quoted
 
 if TYPE_CHECKING:
     from rimrl.experiments.sweep import Sweep
@@ -81,11 +81,11 @@ def _sweep(options: argparse.Namespace) -> int:
         return INTERRUPTED
     print(f"finished {len(sweep.cells)} of {len(sweep.cells)} cells: {folder}")
     if episodes is None:
-        print(f"next: rimrl sweep {folder} --evaluate")
+        print(f"next: rimrl sweep {quoted(folder)} --evaluate")
     else:
         suites = dict.fromkeys(cell.config.env.id for cell in sweep.cells)
         for suite in suites:
-            print(f"next: rimrl compare {folder}" + (f" --suite {suite}" if len(suites) > 1 else ""))
+            print(f"next: rimrl compare {quoted(folder)}" + (f" --suite {suite}" if len(suites) > 1 else ""))
     return 0
 
 

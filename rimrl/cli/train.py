@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import Verbs, config_among, flags
 from rimrl.cli.processes import join_others, speaks
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from rimrl.experiments.run import Run
@@ -81,9 +81,9 @@ def _trained(run: Run, finished: bool) -> int:
     if not finished:
         from rimrl.runs.folder import train_command
 
-        command = f"{train_command(run.processes)} --resume {run.path}"
+        command = f"{train_command(run.processes)} --resume {quoted(run.path)}"
         print(f"rimrl: interrupted; the agent so far is in {run.model_file}; to go on: {command}", file=sys.stderr)
         return INTERRUPTED
     print(f"trained {run.config.name}: {run.path}")
-    print(f"next: rimrl evaluate {run.path}")
+    print(f"next: rimrl evaluate {quoted(run.path)}")
     return 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rimrl.agents.distributed import RankLostError, Ranks
 from rimrl.cores.registry import LATER_OPTIONS
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, quoted
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
 from rimrl.runs import checkpoint_files
@@ -231,7 +231,7 @@ def _refuse_other_number(had: int, now: int, run: Path) -> None:
     if had != now:
         raise UsageError(
             f"{run} was trained by {had} process{'es' if had > 1 else ''} and goes on with as many, not with {now}: "
-            f"{train_command(had)} --resume {run}"
+            f"{train_command(had)} --resume {quoted(run)}"
         )
 
 

@@ -17,7 +17,7 @@ from rimrl import __version__
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.exported import write_exported
 from rimrl.agents.saved.names import CARD, WEIGHTS
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, quoted
 from rimrl.experiments.loading import load_agent
 from rimrl.experiments.run import Run
 from rimrl.files import check_writable, replacing
@@ -160,7 +160,7 @@ def _evaluation(run: Run, model: str) -> dict[str, Any] | None:
         return None
     except (UsageError, KeyError, TypeError) as error:
         why = f"{error}" if isinstance(error, UsageError) else f"{file} is damaged"
-        raise UsageError(f"{why}; run again: rimrl evaluate {run.path}") from None
+        raise UsageError(f"{why}; run again: rimrl evaluate {quoted(run.path)}") from None
 
 
 def _training(run: Run) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rimrl.agents.saved.names import CARD, WEIGHTS
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, quoted
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.reading import check_regular
@@ -56,7 +56,7 @@ class Run(RunFolder[ExperimentConfig]):
         if not file.is_file():
             why = "did not reach an evaluation (train.eval_freq); leave out --best" if best else "has no saved agent"
             if not best and self.status == "running":
-                command = f"{train_command(run_processes(self.path))} --resume {self.path}"
+                command = f"{train_command(run_processes(self.path))} --resume {quoted(self.path)}"
                 why = f"was stopped before its end, or goes on; to go on with it: {command}"
             raise UsageError(f"no {file}: the run {why}")
         return file
@@ -78,6 +78,6 @@ class Run(RunFolder[ExperimentConfig]):
         if holds_diagnostic(path):
             raise UsageError(
                 f"{path} is a run of rimrl sequence and holds no agent; rimrl evaluate, inspect, compare and report "
-                f"take it, and rimrl sequence --resume {path} goes on with it"
+                f"take it, and rimrl sequence --resume {quoted(path)} goes on with it"
             )
         return cls(path, load_config(str(path / "config.yaml")))

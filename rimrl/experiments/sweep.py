@@ -138,9 +138,10 @@ class Sweep:
             return False
         if self.failures:
             name, reason = next(iter(self.failures.items()))
+            others = "the others are done, and " if len(self.failures) < total else ""
             raise RunFailedError(
-                f"{len(self.failures)} of {len(self.cells)} cells failed, the first {self.folder / name}: {reason} "
-                f"(log: {Record(self.folder, name).log}); the others are done, and the same command tries these again"
+                f"{len(self.failures)} of {total} cells failed, the first {self.folder / name}: {reason} "
+                f"(log: {Record(self.folder, name).log}); {others}the same command tries these again"
             )
         return True
 

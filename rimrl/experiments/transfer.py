@@ -28,7 +28,7 @@ from gymnasium import spaces
 from tqdm import tqdm
 
 from rimrl.envs.vector import make_vec_env
-from rimrl.errors import UsageError
+from rimrl.errors import RunFailedError, UsageError
 from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
@@ -117,7 +117,7 @@ class Transfer:
             Whether it came to its end; False where it was interrupted.
 
         Raises:
-            UsageError: At the end, if runs failed; names the first.
+            RunFailedError: At the end, if runs failed; names the first.
         """
         self._begin()
         random = self._random_returns(progress_bar)
@@ -137,9 +137,10 @@ class Transfer:
                 bar.update()
         if self.failures:
             path, reason = next(iter(self.failures.items()))
-            raise UsageError(
+            others = "the others are done, and " if len(self.failures) < len(cells) else ""
+            raise RunFailedError(
                 f"{len(self.failures)} of {len(cells)} runs failed, the first in {path}: {reason}; "
-                "the others are done, and the same command tries these again"
+                f"{others}the same command tries these again"
             )
         return True
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, quoted, unknown_name
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Floats
 
@@ -98,7 +98,9 @@ class Group:
             row = []
             for split in splits:
                 if split not in run.splits:
-                    raise UsageError(f"{run.path} was not evaluated on {split!r}; run: rimrl evaluate {run.path}")
+                    raise UsageError(
+                        f"{run.path} was not evaluated on {split!r}; run: rimrl evaluate {quoted(run.path)}"
+                    )
                 figure = run.splits[split].get(metric.name)
                 if figure is None:
                     raise UsageError(f"{run.path} has no {metric.name} on {split!r}")

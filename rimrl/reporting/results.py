@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, quoted, shorten
 from rimrl.reading import MissingError, UnreadableError, read_rows
 from rimrl.runs.evaluations import FIGURES, read_evaluation
 from rimrl.runs.yaml_files import read_yaml
@@ -144,7 +144,7 @@ def _read(path: Path, suite: str | None, variant: str = "") -> RunResults:
     if not path.is_dir():
         raise UsageError(f"no run folder {path}")
     file = evaluation_file(path, suite, variant)
-    command = f"rimrl evaluate {path}" + (f" --suite {suite}" if suite else "")
+    command = f"rimrl evaluate {quoted(path)}" + (f" --suite {suite}" if suite else "")
     if file is None:
         where = f" on {suite}" if suite else ""
         raise UsageError(f"{path} has not been evaluated{where}; run: {command}")

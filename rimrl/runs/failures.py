@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError
+from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError, quoted
 from rimrl.files import write_text
 from rimrl.runs.checkpoint_files import found
 
@@ -69,9 +69,9 @@ def explained(
         if not checkpoints:
             return UsageError(f"{failure.what} (at step {num_timesteps}; no checkpoint was written before)")
         step = int(checkpoints[0].name)
-        how = f"step {step}: {command} --resume {run}"
+        how = f"step {step}: {command} --resume {quoted(run)}"
         if failure.settings:
-            how = f"step {step} with other settings: {command} --resume {run} --{rate} … --accept-changes"
+            how = f"step {step} with other settings: {command} --resume {quoted(run)} --{rate} … --accept-changes"
         return UsageError(f"{failure.what} (at step {num_timesteps}; to go on from {how})")
     file = run / TRACEBACK
     details = f" (details: {file})" if failure.traceback else ""
@@ -83,9 +83,9 @@ def explained(
         with suppress(OSError):
             file.unlink()
     advice = (
-        f"to go on from step {int(checkpoints[0].name)}: {command} --resume {run}"
+        f"to go on from step {int(checkpoints[0].name)}: {command} --resume {quoted(run)}"
         if checkpoints
-        else f"no checkpoint was written before, so start again: {command} --resume {run}"
+        else f"no checkpoint was written before, so start again: {command} --resume {quoted(run)}"
     )
     return RunFailedError(f"{failure.what} at step {num_timesteps}{details}; {advice}")
 

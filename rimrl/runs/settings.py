@@ -39,6 +39,8 @@ def split_overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         if not equals:
             following = next(remaining, None)
             if following is None or following.startswith("--"):
+                if "." not in key:
+                    raise UsageError(f"unknown option --{shorten(key)[1:-1]}; overrides look like --core.num_active 3")
                 raise UsageError(f"--{key} needs a value")
             value = following
         yield key, value

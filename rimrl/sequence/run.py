@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from rimrl.cores.registry import make_core
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, quoted
 from rimrl.files import placing_file
 from rimrl.runs.folder import RunFolder
 from rimrl.runs.yaml_files import read_yaml
@@ -83,7 +83,8 @@ class SequenceRun(RunFolder[SequenceConfig]):
         if not self.model_file.is_file():
             why = "has no saved model"
             if self.status in ("running", "failed"):
-                why = f"was stopped before its end, or goes on; to go on with it: rimrl sequence --resume {self.path}"
+                command = f"rimrl sequence --resume {quoted(self.path)}"
+                why = f"was stopped before its end, or goes on; to go on with it: {command}"
             raise UsageError(f"no {self.model_file}: the run {why}")
         model = make_model(self.config, task)
         try:

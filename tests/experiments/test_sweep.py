@@ -245,6 +245,15 @@ def test_cells_that_die_or_break_are_tried_again_and_bad_input_is_not(tmp_path: 
     assert again.started == [NAMES[1], NAMES[2]]
 
 
+@pytest.mark.parametrize(("refused", "others_done"), [(4, False), (3, True)])
+def test_others_are_called_done_only_where_some_are(refused: int, others_done: bool, tmp_path: Path) -> None:
+    sweep = sweep_in(tmp_path / "sweep", "0..1")
+    ends = {name: ["refused"] for name in NAMES[:refused]}
+    with pytest.raises(RunFailedError, match=f"{refused} of 4") as error:
+        sweep.run(Workers(tmp_path / "sweep", ends), progress_bar=False)
+    assert ("the others are done" in str(error.value)) == others_done
+
+
 def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     assert sweep_in(folder).run(Workers(folder, {}), progress_bar=False)

@@ -21,7 +21,7 @@ from rimrl.reporting.groups import METRICS, group_runs
 from rimrl.reporting.results import read_runs
 from rimrl.reporting.statistics import Estimate, difference, interval
 from rimrl.reporting.table import group_table
-from tests.commands import read_json
+from tests.commands import call, read_json
 from tests.reporting.results import split, write_run
 
 SPLITS = ("train", "new", "more")
@@ -323,3 +323,10 @@ def test_runs_older_than_where_learning_starts_are_remarked(tmp_path: Path) -> N
     (said,) = [remark for remark in compare(groups).remarks if "core.initialization:" in remark]
     assert labels[0] in said
     assert labels[1] not in said
+
+
+@pytest.mark.parametrize("name", ["numbers.csv", "numbers", "numbers.json.txt"])
+def test_numbers_go_to_json_and_to_nothing_else(name: str, both: list[Path], tmp_path: Path) -> None:
+    answer = call("compare", *both, "--json", tmp_path / name)
+    assert answer.code == 2
+    assert not (tmp_path / name).exists()
