@@ -172,7 +172,7 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
     for group, settings in content.items():
         if group == "name":
             if not isinstance(settings, str) or len(settings) > LONGEST_NAME:
-                what = f"text of at most {LONGEST_NAME} letters"
+                what = f"at most {LONGEST_NAME} letters" if isinstance(settings, str) else "text"
                 raise UsageError(f"name in {file} must be {what}, got {shorten(settings)}")
             continue
         if group not in (*_GROUPS, "cores"):

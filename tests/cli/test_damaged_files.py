@@ -89,11 +89,11 @@ def mutated(content: Any, place: tuple[Any, ...], value: Any) -> str:
 @pytest.mark.parametrize(
     ("name", "load", "number", "verbs"),
     [
-        ("evaluation.json", json.loads, 80, [("compare", "run"), ("report", "run")]),
-        ("environment.json", json.loads, 15, [("report", "run"), EVALUATE]),
-        ("inspection/train/inspection.json", json.loads, 30, [("report", "run")]),
-        ("config.yaml", yaml.safe_load, 40, [("compare", "run"), ("report", "run")]),
-        ("config.yaml", yaml.safe_load, 20, [EVALUATE]),
+        ("evaluation.json", json.loads, 50, [("compare", "run"), ("report", "run")]),
+        ("environment.json", json.loads, 8, [("report", "run"), EVALUATE]),
+        ("inspection/train/inspection.json", json.loads, 20, [("report", "run")]),
+        ("config.yaml", yaml.safe_load, 25, [("compare", "run"), ("report", "run")]),
+        ("config.yaml", yaml.safe_load, 15, [EVALUATE]),
     ],
 )
 def test_any_field_may_hold_anything(
