@@ -36,6 +36,26 @@ def batch_size(obs: PyTorchObs) -> int:
     return size
 
 
+def check_state(state: Any) -> None:
+    """Refuse what is no recurrent state.
+
+    Args:
+        state: Should be ``(h, c)``, arrays or tensors of ``[num_layers, B, hidden_size]``.
+
+    Raises:
+        UsageError: Says what it is instead.
+    """
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        what = f"{len(state)} parts" if isinstance(state, tuple | list) else f"a {type(state).__name__}"
+        raise UsageError(f"the state must be (h, c), as the last call returned it, or None; got {what}")
+    for part in state:
+        if not isinstance(part, Tensor | np.ndarray) or part.ndim != 3:
+            what = f"the shape {list(part.shape)}" if isinstance(part, Tensor | np.ndarray) else type(part).__name__
+            raise UsageError(
+                f"each part of the state must be an array [num_layers, environments, hidden_size]; got {what}"
+            )
+
+
 def check_step(obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: Tensor) -> None:
     """Refuse a state or episode starts of other environments, for a single step of each.
 
@@ -47,6 +67,8 @@ def check_step(obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: Tenso
     Raises:
         UsageError: Says how many environments each is of.
     """
+    if state:  # a critic without a core has none
+        check_state(state)
     observations = batch_size(obs)
     for part in state:
         if part.dim() == 3 and part.shape[1] != observations:  # the core refuses other numbers of axes
@@ -96,7 +118,10 @@ def check_sequences(obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: 
     Raises:
         UsageError: Says which numbers do not fit.
     """
+    check_state(state)
     observations, sequences = batch_size(obs), state[0].shape[1]
+    if not observations:
+        raise UsageError("there are no observations")
     if not sequences or observations % sequences:
         raise UsageError(f"{observations} observations are no equally long sequences of {sequences} states")
     _check_starts(episode_starts, observations)

@@ -34,6 +34,15 @@ class _Counted:
         return self.method(*args, **kwargs)
 
 
+class _CountedByName(_Counted):
+    """``env_method``, of which calls that step or reset environments count."""
+
+    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+        if method_name in ("reset", "step"):
+            self.moves.count += 1
+        return self.method(method_name, *args, **kwargs)
+
+
 def moves_of(env: VecEnv) -> Moves:
     """The counter of a vector's environments; it is attached at the first call.
 
@@ -53,5 +62,7 @@ def moves_of(env: VecEnv) -> Moves:
         for name in ("reset", "step" if isinstance(innermost, DummyVecEnv) else "step_async"):
             with suppress(AttributeError, TypeError):
                 setattr(mover, name, _Counted(moves, getattr(mover, name)))
+    if not isinstance(innermost, DummyVecEnv):
+        innermost.env_method = _CountedByName(moves, innermost.env_method)  # type: ignore[method-assign]
     setattr(innermost, _ATTRIBUTE, moves)
     return moves

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +115,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         loadable.check_schedules(self)
+        self._follow_settings()
         check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
         if self.env is None:
             raise UsageError("the agent has no environment to learn in; pass one to `load`, or call `set_env`")
@@ -122,6 +125,53 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         set_up = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._seen_moves = moves, moves.count
         return set_up
+
+    def _follow_settings(self) -> None:
+        """Let what was assigned since the agent was made reach what copied it, or refuse it.
+
+        Raises:
+            UsageError: Names what cannot be changed any more.
+        """
+        buffer = self.rollout_buffer
+        assert isinstance(buffer, SequenceRolloutBuffer)
+        copied = {"n_steps": buffer.buffer_size, "sequence_length": buffer.sequence_length}
+        for name, made in copied.items():
+            wanted = getattr(self, name)
+            if wanted is not None and wanted != made:
+                raise UsageError(f"{name} {wanted} was assigned to an agent made with {made}; make another one")
+        loadable.prepare(self)
+        buffer.gamma, buffer.gae_lambda = self.gamma, self.gae_lambda
+        self.policy.use_autocast(self.autocast)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        assert self.env is not None
+        moves = moves_of(self.env)
+        before = moves.count
+        begun = super()._init_callback(callback, progress_bar)
+        if moves.count != before:  # it has played, as one that evaluates first does
+            self._last_obs = self.env.reset()  # type: ignore[assignment]
+            self._last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
+        return begun
+
+    def describe_core(self) -> None:
+        """Bring ``policy_kwargs``, which files are made from, up to date with the number of active units.
+
+        Raises:
+            UsageError: If the cores of actor and critic have different numbers.
+        """
+        in_use = self.policy.core_kwargs_in_use()
+        if in_use is not self.policy.core_kwargs:
+            self.policy_kwargs = {**self.policy_kwargs, "core_kwargs": in_use}
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Save the agent to a ``.zip``; see SB3's `BaseAlgorithm.save`."""
+        self.describe_core()
+        super().save(path, exclude, include)
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log; see SB3's `OnPolicyAlgorithm`."""
@@ -261,7 +311,9 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
 
             if not np.isfinite(rollout_buffer.rewards).all():
                 giver = int((~np.isfinite(rollout_buffer.rewards)).any(axis=0).argmax())
-                raise EnvironmentFaultError(f"environment {giver} gave a reward that is NaN or infinite")
+                raise EnvironmentFaultError(
+                    f"environment {giver} gave a reward that is NaN, infinite or too large for float32"
+                )
             self._bootstrap(rollout_buffer, cuts)
             with _blaming(new_obs, range(env.num_envs)):
                 values = self._value_of(obs_as_tensor(new_obs, self.device), states.vf, dones)  # type: ignore[arg-type]
@@ -336,6 +388,9 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         if not cuts:
             return
         last = _joined(np.concatenate, [cut.observation for cut in cuts])
+        if isinstance(last, dict):  # vectors drop what the space does not have, and keep it here
+            assert isinstance(self.observation_space, spaces.Dict)
+            last = {key: last[key] for key in self.observation_space.spaces}
         state = tuple(th.cat(parts, dim=1) for parts in zip(*(cut.state for cut in cuts), strict=True))
         steps = np.concatenate([np.full(len(cut.envs), cut.step) for cut in cuts])
         envs = np.concatenate([cut.envs for cut in cuts])

@@ -24,7 +24,15 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from rimrl.agents.actions import in_space, stretched
-from rimrl.agents.batches import batch_size, check_sequences, check_step, to_batch, to_sequences, without_padding
+from rimrl.agents.batches import (
+    batch_size,
+    check_sequences,
+    check_state,
+    check_step,
+    to_batch,
+    to_sequences,
+    without_padding,
+)
 from rimrl.agents.categorical import in_numbers_of
 from rimrl.agents.extractor_checks import check_extractor
 from rimrl.agents.extractors import TwoColumnExtractor
@@ -33,6 +41,7 @@ from rimrl.agents.positions import core_for, elements
 from rimrl.agents.precision import Autocast, autocasting, check_autocast
 from rimrl.agents.preparation import Preparation
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
+from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.progressive import ProgressiveCore
 from rimrl.errors import UsageError
 from rimrl.spaces import check_spaces
@@ -69,7 +78,7 @@ class _Latents(NamedTuple):
     critic_trace: CoreTrace | None
 
 
-class RecurrentCorePolicy(RecurrentActorCriticPolicy):
+class RecurrentCorePolicy(FixedOptions, RecurrentActorCriticPolicy):
     """Recurrent actor-critic policy whose memory is a `rimrl.cores.base.RecurrentCore`.
 
     Drop-in for sb3-contrib's ``MlpLstmPolicy``: pass it to ``sb3_contrib.RecurrentPPO`` or to `rimrl.RecurrentPPO` and
@@ -116,6 +125,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             normalise, a progressive trunk with ``core_sharing="actor_only"``, or a ``critic_gradient`` that is not from
             0 to 1 or has no shared core to flow into.
     """
+
+    fixed = frozenset({"core_kwargs", "core_sharing", "critic_gradient", "trunk", "shared_lstm", "enable_critic_lstm"})
 
     def __init__(
         self,
@@ -196,6 +207,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             optimizer_kwargs,
         )
         self.action_dist = in_numbers_of(self.action_space, self.action_dist)
+        self._built_active = self._active_units()
         self.observation_statistics = ObservationStatistics(observation_space) if normalize_observations else None
         self._prepare = Preparation(self.observation_space, self.normalize_images, self.observation_statistics)
         extractors = (
@@ -213,6 +225,26 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
             for module in self._frozen_modules():
                 module.requires_grad_(False)
             self.train(self.training)
+
+    def _active_units(self) -> list[Any]:
+        """Numbers of active units of the actor's core and of the critic's own, where they select units."""
+        cores = [core for core in (self.core, self.critic_core) if core is not None]
+        return [getattr(core, "num_active", None) for core in cores]
+
+    def core_kwargs_in_use(self) -> dict[str, Any]:
+        """`core_kwargs` with the number of active units as it is now: what a file of this policy must say.
+
+        Raises:
+            UsageError: If it was set for one of two cores alone, which no file can say.
+        """
+        active = self._active_units()
+        if active == self._built_active:
+            return self.core_kwargs
+        if any(each != active[0] for each in active):
+            raise UsageError(
+                f"the cores of actor and critic have num_active {active}; set the same for both to save them"
+            )
+        return {**self.core_kwargs, "num_active": active[0]}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RecurrentCorePolicy:
         """Copy the policy; its last distribution, which may still hang in the graph of a loss, is copied detached."""
@@ -507,7 +539,9 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         Raises:
             UsageError: If the state or the episode starts are of another number of environments.
         """
-        if state is None:
+        if state is not None:
+            check_state(state)
+        else:
             # contrib would start from zeros, which is not where a core with a learned initial state starts.
             batch, _ = self.obs_to_tensor(observation)
             with th.no_grad():
@@ -569,7 +603,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         return super()._get_constructor_parameters() | {
             "share_features_extractor": self.share_features_extractor,
             "core": self._core_spec,
-            "core_kwargs": self.core_kwargs,
+            "core_kwargs": self.core_kwargs_in_use(),
             "core_sharing": self.core_sharing,
             "critic_gradient": self.critic_gradient,
             "trunk": self.trunk,

@@ -135,6 +135,13 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         check_autocast(autocast, self.device)
 
     def _setup_model(self) -> None:
+        self._check_batch_size()
+        RecurrentOnPolicyAlgorithm._setup_model(self)
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+
+    def _check_batch_size(self) -> None:
         length = self._checked_sequence_length()
         if self.batch_size is not None and (self.batch_size < 1 or self.batch_size % length):
             raise UsageError(
@@ -142,10 +149,10 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
                 f"whole sequences; use batch_size={max(1, round(self.batch_size / length)) * length} or a shorter "
                 "sequence_length"
             )
-        RecurrentOnPolicyAlgorithm._setup_model(self)
-        self.clip_range = FloatSchedule(self.clip_range)
-        if self.clip_range_vf is not None:
-            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+
+    def _follow_settings(self) -> None:
+        self._check_batch_size()
+        super()._follow_settings()
 
     def train(self) -> None:
         """Update the policy on the rollout that was just collected."""

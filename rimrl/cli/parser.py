@@ -80,7 +80,7 @@ def refuse_ablation(options: argparse.Namespace) -> None:
 
 def _numbers(text: str) -> int | list[int]:
     try:
-        numbers = [int(word) for word in text.split(",")]
+        numbers = [int(word) for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be an integer, or several such as 3,2; got {text!r}") from None
     return numbers[0] if len(numbers) == 1 else numbers

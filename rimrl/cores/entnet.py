@@ -72,6 +72,8 @@ class EntNet(StepwiseCore):
         * A slot of norm zero, which Eq. 5 does not cover, stays zero.
     """
 
+    absent = frozenset({"num_active"})
+
     def __init__(
         self,
         input_size: int,

@@ -19,6 +19,8 @@ class FeedForward(RecurrentCore):
         ``x [T, B, I]`` to ``y [T, B, hidden_size]``; the state ``[1, B, hidden_size]`` is zero and stays so.
     """
 
+    absent = frozenset({"num_active"})
+
     def __init__(self, input_size: int, hidden_size: int = 256) -> None:
         super().__init__(input_size, hidden_size)
         self.linear = nn.Linear(input_size, hidden_size)

@@ -61,6 +61,8 @@ class GridLSTM(StepwiseCore):
           what the other cores here build on: units that can be told apart.
     """
 
+    absent = frozenset({"num_active"})
+
     def __init__(
         self,
         input_size: int,

@@ -29,6 +29,8 @@ class _TorchRNN(RecurrentCore):
     is spent on padding. On the CPU torch runs a packed sequence without its fused kernels, and a scan takes its place.
     """
 
+    absent = frozenset({"num_active"})
+
     rnn: nn.LSTM | nn.GRU
 
     def _bias_gates(self, biases: GateBiases, *, negative_before: bool) -> None:

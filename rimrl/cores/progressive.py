@@ -82,6 +82,16 @@ class ProgressiveCore(RecurrentCore):
         self.adapt_input = Adapter(source.input_size, column.input_size)
         self.adapt_output = Adapter(source.output_size, column.output_size)
 
+    @property
+    def num_active(self) -> int | list[int]:
+        """Active units of the new column; may be set where that column's may. The frozen one stays as it was."""
+        active: int | list[int] = self.column.num_active  # type: ignore[assignment]
+        return active
+
+    @num_active.setter
+    def num_active(self, value: int | list[int]) -> None:
+        self.column.num_active = value
+
     def train(self, mode: bool = True) -> ProgressiveCore:
         """Switch everything but the frozen column, whose dropout would be noise."""
         super().train(mode)

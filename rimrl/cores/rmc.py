@@ -99,6 +99,8 @@ class RMC(StepwiseCore):
         weights, stay equal: they are wasted.
     """
 
+    absent = frozenset({"num_active"})
+
     supports_sets: ClassVar[bool] = True
 
     def __init__(

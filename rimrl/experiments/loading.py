@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from rimrl.experiments.run import Run
 
 _POLICY_OPTIONS: Mapping[str, object] = {
     "core_sharing": "shared",
-    "critic_gradient": 1.0,
     "trunk": "learned",
     "normalize_observations": False,
 }
-"""Settings of the agent that are arguments of its policy, with the policy's defaults."""
-_SETTINGS = ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
+"""Settings of the agent that decide how its policy is built, with the policy's defaults.
+
+With what an agent learned is noted by its run (`rimrl.runs.environment`), where it may change on the way.
+"""
 
 
 def load_agent(
@@ -55,8 +55,7 @@ def load_agent(
     """
     file = run.agent_file(best)
     agent = load(file, device=run.config.train.device if device is None else device, trust=trust)
-    # An export holds what plays, and none of the settings with which it learned.
-    _check_described(agent, file, run.config, run.path, () if run.is_export else _SETTINGS)
+    _check_described(agent, file, run.config, run.path)
     if num_active is not None:
         ablate(agent, num_active)
     return agent
@@ -73,9 +72,10 @@ def ablate(agent: RecurrentPPO | RecurrentA2C, num_active: int | list[int]) -> N
     for core in (policy.core, policy.critic_core):
         if core is None:
             continue
-        if not isinstance(inspect.getattr_static(type(core), "num_active", None), property):
-            raise UsageError(f"core.num_active needs a core that selects units; this agent has {type(core).__name__}")
-        core.num_active = num_active
+        try:
+            core.num_active = num_active
+        except AttributeError as error:
+            raise UsageError(f"core.num_active needs a core that selects units: {error}") from None
 
 
 def core_settings(agent: RecurrentPPO | RecurrentA2C) -> dict[str, Any]:
@@ -96,9 +96,7 @@ def _comparable(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else plain(value) for name, value in options.items()}
 
 
-def _check_described(
-    agent: RecurrentPPO | RecurrentA2C, file: Path, config: ExperimentConfig, where: Path, own: Sequence[str]
-) -> None:
+def _check_described(agent: RecurrentPPO | RecurrentA2C, file: Path, config: ExperimentConfig, where: Path) -> None:
     """Refuse an agent that was trained otherwise than the configuration says: results would bear the wrong label.
 
     Args:
@@ -106,7 +104,6 @@ def _check_described(
         file: Its file.
         config: The configuration.
         where: The run, for the refusal.
-        own: Settings that the agent holds itself.
 
     Raises:
         UsageError: Names the first setting that differs.
@@ -120,9 +117,6 @@ def _check_described(
     for name, default in _POLICY_OPTIONS.items():
         if name in settings:
             _require_same(f"agent.{name}", settings[name], agent.policy_kwargs.get(name, default), file, where)
-    for name in own:
-        if name in settings and hasattr(agent, name):
-            _require_same(f"agent.{name}", settings[name], plain(getattr(agent, name)), file, where)
 
 
 def _require_same(key: str, described: object, found: object, file: Path, where: Path) -> None:

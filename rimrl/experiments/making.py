@@ -125,6 +125,8 @@ def _policy_for(
         return "CnnPolicy", {"features_extractor_kwargs": width}
     if spatial:
         raise UsageError("agent.spatial needs an image to read positions of; this environment shows none")
+    if width:
+        raise UsageError("agent.features_dim is the width of what is made of images; this environment shows none")
     return ("MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"), {}
 
 

@@ -19,9 +19,10 @@ from rimrl.errors import UsageError, quoted
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.reading import check_regular
-from rimrl.runs.environment import run_processes
+from rimrl.runs.environment import refuse_edited, run_processes
 from rimrl.runs.folder import RunFolder, train_command
 from rimrl.runs.settings import holds_diagnostic
+from rimrl.runs.yaml_files import read_yaml
 
 
 class Run(RunFolder[ExperimentConfig]):
@@ -80,4 +81,6 @@ class Run(RunFolder[ExperimentConfig]):
                 f"{path} is a run of rimrl sequence and holds no agent; rimrl evaluate, inspect, compare and report "
                 f"take it, and rimrl sequence --resume {quoted(path)} goes on with it"
             )
-        return cls(path, load_config(str(path / "config.yaml")))
+        config = load_config(str(path / "config.yaml"))
+        refuse_edited(path, read_yaml(path / "config.yaml", follow=False))
+        return cls(path, config)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rimrl.errors import UsageError, quoted, shorten
 from rimrl.reading import MissingError, UnreadableError, read_rows
+from rimrl.runs.environment import refuse_edited
 from rimrl.runs.evaluations import FIGURES, read_evaluation
 from rimrl.runs.yaml_files import read_yaml
 
@@ -157,7 +158,10 @@ def _read(path: Path, suite: str | None, variant: str = "") -> RunResults:
         for figure in FIGURES & result.keys():
             if isinstance(result[figure], float) and not math.isfinite(result[figure]):
                 raise UsageError(f"{file}: {figure} on {split} is not finite, so that nothing compares with it")
-    config, older = _as_today(_read_config(path))
+    written = _read_config(path)
+    if written:
+        refuse_edited(path, written)
+    config, older = _as_today(written)
     _check_same_core(evaluation, config, file, path)
     if "num_active" in evaluation:
         config = {**config, "core": {**config.get("core", {}), "num_active": evaluation["num_active"]}}

@@ -1,15 +1,16 @@
-"""Reading ``environment.json``: how a run ended, and what it ran on.
+"""Reading ``environment.json``: how a run ended, what it ran on, and the configuration that it was trained with.
 
 What is not as it was written counts as not recorded: nothing but messages and decisions to go on hangs on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 from rimrl.reading import MEGABYTE, read_json
 
 FILE = "environment.json"
@@ -18,6 +19,8 @@ _TEXTS = ("time", "python", "commit", "system", "processor")
 _INTEGERS = {"num_timesteps": 2**53, "processes": 2**16, "cpu_count": 2**20}
 _LONGEST = 500
 _MOST_NOTES = 1000
+_OF_THE_MACHINE = frozenset({"train.device", "train.num_threads", "env.backend"})
+"""Keys that whoever plays a run on another machine may change in its ``config.yaml``."""
 
 
 def run_facts(run: Path) -> dict[str, Any]:
@@ -47,9 +50,45 @@ def run_facts(run: Path) -> dict[str, Any]:
     versions, resumed = found.get("versions"), found.get("resumed")
     if isinstance(versions, Mapping):
         facts["versions"] = {name: value for name, value in versions.items() if _is_short(name) and _is_short(value)}
+    if isinstance(found.get("config"), dict):
+        facts["config"] = found["config"]
     if isinstance(resumed, list):
         facts["resumed"] = [note for note in resumed[-_MOST_NOTES:] if isinstance(note, dict)]
     return facts
+
+
+def refuse_edited(run: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a configuration that is not the one with which a run was trained: it would describe another agent.
+
+    Args:
+        run: The run folder. Folders of earlier versions do not say how they were trained, and are taken as they are.
+        config: Content of its ``config.yaml``.
+
+    Raises:
+        UsageError: Names the first key that differs; keys of the machine may.
+    """
+    recorded = run_facts(run).get("config")
+    if recorded is None:
+        return
+    trained, now = dict(_flat(_as_json(recorded))), dict(_flat(_as_json(config)))
+    for key in dict.fromkeys([*trained, *now]):
+        if trained.get(key) != now.get(key) and key not in _OF_THE_MACHINE:
+            raise UsageError(
+                f"{run / 'config.yaml'} says {key} {shorten(now.get(key))}, but the run was trained with "
+                f"{shorten(trained.get(key))}; put that back, or train anew"
+            )
+
+
+def _as_json(config: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(config, default=str))
+
+
+def _flat(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in group.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def run_status(run: Path) -> Status | None:

@@ -23,6 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import yaml
+
 from rimrl.errors import UsageError
 from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
 from rimrl.runs.environment import Status, run_facts, run_status
@@ -250,7 +252,8 @@ class RunFolder(ABC, Generic[C]):
         if self.processes > 1:
             facts["processes"] = self.processes
         resumed = {"resumed": self._resumed} if self._resumed else {}
-        return json.dumps(facts | resumed | machine_facts(), indent=2) + "\n"
+        trained_with = {"config": yaml.safe_load(self.config.to_yaml())}
+        return json.dumps(facts | resumed | machine_facts() | trained_with, indent=2, default=str) + "\n"
 
 
 def default_run_dir(config: Configuration) -> Path:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 from rimrl.cores.registry import make_core
 from rimrl.errors import UsageError, quoted
 from rimrl.files import placing_file
+from rimrl.runs.environment import refuse_edited
 from rimrl.runs.folder import RunFolder
 from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.base import Task
@@ -59,7 +60,9 @@ class SequenceRun(RunFolder[SequenceConfig]):
             raise UsageError(f"{file} is damaged; restore it from the command that trained the run")
         if "task" not in content:
             raise UsageError(f"{path} is not a run of rimrl sequence")
-        return cls(path, load_sequence(str(file)))
+        config = load_sequence(str(file))
+        refuse_edited(path, content)
+        return cls(path, config)
 
     def save_model(self, model: SequenceModel) -> None:
         """Write the weights, whole or not at all.

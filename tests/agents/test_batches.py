@@ -158,3 +158,20 @@ def test_a_critic_of_its_own_is_checked_too() -> None:
     two, four = policy.initial_states(2), policy.initial_states(4)
     with pytest.raises(UsageError, match="state is of 2 environments"):
         policy(th.zeros(4, 3), RNNStates(four.pi, two.vf), th.zeros(4))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (np.zeros((1, 2, 8)),),
+        (None, None),
+        (np.zeros((2, 8)), np.zeros((2, 8))),
+        np.zeros((1, 2, 8)),
+        "state",
+    ],
+    ids=["one part", "none", "two axes", "an array", "text"],
+)
+def test_what_is_no_state_is_named(state: Any) -> None:
+    model = rimrl.RecurrentPPO("MlpPolicy", short_episodes(2), policy_kwargs={"core_kwargs": SMALL_RIM}, device="cpu")
+    with pytest.raises(UsageError, match="state"):
+        model.predict(np.zeros((2, 3), np.float32), state)

@@ -176,3 +176,32 @@ def test_a_copied_environment_is_counted_by_itself() -> None:
     assert moves_of(twin).count == before + N_ENVS
     times = [env.unwrapped.time for env in venv.envs]  # type: ignore[attr-defined]
     assert times == [N_STEPS - EPISODE] * N_ENVS
+
+
+class Plays(BaseCallback):
+    """Plays the training environment before anything else."""
+
+    def _init_callback(self) -> None:
+        self.training_env.reset()
+        self.training_env.step(np.zeros(N_ENVS, dtype=np.int64))
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def test_a_callback_that_plays_before_the_first_step_is_followed_by_new_episodes() -> None:
+    model, watcher = agent(vector()), Watcher()
+    model.learn(N_STEPS * N_ENVS, callback=[Plays(), watcher])
+    np.testing.assert_array_equal(watcher.seen[0][0, :, 1], 0)
+    assert watcher.starts[0][0].all()
+
+
+def test_a_reset_by_name_in_other_processes_is_noticed() -> None:
+    venv = vector(workers=True)
+    model = agent(venv)
+    learned(model)
+    venv.env_method("reset")
+    following = learned(model)
+    venv.close()
+    np.testing.assert_array_equal(following.seen[0][0], [[4, 0]] * N_ENVS)
+    assert following.starts[0][0].all()

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch as th
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
 from stable_baselines3 import A2C
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 import rimrl
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.rollout import SequenceRolloutBuffer
+from rimrl.agents.saved.exported import write_exported
 from rimrl.errors import UsageError
 from tests.sb3.helpers import ACTION_SPACES, SMALL_RIM, assert_close, randomize, short_episodes
 
@@ -444,3 +447,92 @@ def test_a_loaded_agent_without_an_environment_does_not_learn(tmp_path: Path) ->
     model.save(tmp_path / "model.zip")
     with pytest.raises(UsageError, match="set_env"):
         rimrl.load(tmp_path / "model.zip").learn(ROLLOUT)
+
+
+@pytest.mark.parametrize("algorithm", [rimrl.RecurrentPPO, rimrl.RecurrentA2C], ids=["ppo", "a2c"])
+@pytest.mark.parametrize("sharing", ["shared", "separate"])
+@pytest.mark.parametrize("how", ["save", "policy", "export"])
+def test_a_number_of_active_units_that_was_set_is_in_every_file(
+    algorithm: Any, sharing: str, how: str, tmp_path: Path
+) -> None:
+    model = build(algorithm, sharing)
+    for core in (model.policy.core, model.policy.critic_core):
+        if core is not None:
+            core.num_active = 1
+    if how == "save":
+        model.save(tmp_path / "model.zip")
+        loaded = rimrl.load(tmp_path / "model.zip").policy
+    elif how == "policy":
+        model.policy.save(tmp_path / "policy.pth")
+        loaded = RecurrentCorePolicy.load(tmp_path / "policy.pth", device="cpu")
+    else:
+        write_exported(model, tmp_path)
+        loaded = rimrl.load(tmp_path).policy
+    assert loaded.core.num_active == 1
+    assert loaded.critic_core is None or loaded.critic_core.num_active == 1
+
+
+def test_cores_with_different_numbers_of_active_units_are_not_saved(tmp_path: Path) -> None:
+    model = build(rimrl.RecurrentPPO, "separate")
+    model.policy.core.num_active = 1
+    with pytest.raises(UsageError, match="num_active"):
+        model.save(tmp_path / "model.zip")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["trunk", "core_sharing", "critic_gradient", "core_kwargs"])
+def test_how_a_policy_was_built_cannot_be_assigned(name: str) -> None:
+    with pytest.raises(AttributeError, match=name):
+        setattr(build(rimrl.RecurrentPPO).policy, name, "frozen")
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_steps", 4), ("sequence_length", 4), ("batch_size", 7)])
+def test_what_storage_was_made_for_cannot_change(name: str, value: int) -> None:
+    model = build(rimrl.RecurrentPPO)
+    setattr(model, name, value)
+    with pytest.raises(UsageError, match=name):
+        model.learn(ROLLOUT)
+
+
+def test_a_discount_that_is_assigned_counts_in_returns_and_in_bootstraps() -> None:
+    assigned, made = (build(rimrl.RecurrentPPO, **options) for options in ({}, {"gamma": 0.5, "gae_lambda": 0.1}))
+    assigned.gamma, assigned.gae_lambda = 0.5, 0.1
+    for model in (assigned, made):
+        model.get_env().seed(2)
+        th.manual_seed(2)
+        model.learn(ROLLOUT)
+    np.testing.assert_array_equal(assigned.rollout_buffer.returns, made.rollout_buffer.returns)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"n_epochs": 0}, {"max_grad_norm": -1.0}, {"clip_range": -0.1}, {"gamma": 1.5}, {"gae_lambda": -0.1}]
+)
+def test_settings_out_of_range_are_refused_when_the_agent_is_made(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(UsageError, match=name):
+        build(rimrl.RecurrentPPO, **setting)
+
+
+class ExtraKey(gymnasium.Env[Any, Any]):
+    """Shows a key that its space does not have, and is cut off by time."""
+
+    observation_space = spaces.Dict({"x": spaces.Box(-1.0, 1.0, (2,), np.float32)})
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.shown(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.shown(), 1.0, False, True, {}
+
+    def shown(self) -> dict[str, Any]:
+        return {"x": np.ones(2, np.float32), "z": np.zeros(3, np.float32)}
+
+
+def test_what_a_space_does_not_have_is_not_read_when_time_cuts_an_episode() -> None:
+    model = rimrl.RecurrentPPO(
+        "MultiInputPolicy", DummyVecEnv([ExtraKey]), n_steps=4, batch_size=4, policy_kwargs={"core_kwargs": SMALL_RIM}
+    )
+    model.learn(4)
+    assert (model.rollout_buffer.rewards != 1.0).all(), "every step was cut, and its end was valued"

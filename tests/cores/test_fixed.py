@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rimrl.cores.base import RecurrentCore
+from rimrl.cores.progressive import ProgressiveCore
 from rimrl.cores.registry import make_core
 from rimrl.errors import UsageError
 from tests import paths
@@ -121,3 +122,21 @@ def test_what_is_copied_at_construction_cannot_be_assigned(name: str, where: str
     module = build(SPECS[name]).get_submodule(where)
     with pytest.raises(AttributeError, match=attribute):
         setattr(module, attribute, value)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "feedforward", "rmc", "entnet", "grid_lstm"])
+def test_a_core_without_selection_takes_no_number_of_active_units(name: str) -> None:
+    with pytest.raises(AttributeError, match="num_active"):
+        build(SPECS[name]).num_active = 1
+
+
+def test_a_progressive_core_selects_in_its_new_column() -> None:
+    column, source = build(SPECS["rim"]), build(SPECS["rim"], seed=1)
+    core = ProgressiveCore(column, source).double()
+    core.num_active = 1
+    _, _, trace = core(torch.randn(3, 2, 2 * column.input_size, dtype=torch.float64), return_trace=True)
+    assert (trace.active.sum(-1) == 1).all()
+    assert source.num_active == 2
+    lstm = ProgressiveCore(build(SPECS["lstm"]), build(SPECS["lstm"]))
+    with pytest.raises(AttributeError, match="num_active"):
+        lstm.num_active = 1

@@ -46,6 +46,12 @@ EDITS: dict[str, dict[str, Any]] = {
     "agent.gamma": {"gamma": 0.5},
     "agent.core_sharing": {"core_sharing": "separate"},
     "agent.n_epochs": {"n_epochs": 7},
+    "agent.learning_rate": {"learning_rate": 0.5},
+    "agent.net_arch": {"net_arch": [8]},
+    "env.kwargs.max_length": {"kwargs": {"max_length": 3}},
+    "env.n_envs": {"n_envs": 3},
+    "train.seed": {"seed": 9},
+    "train.total_timesteps": {"total_timesteps": 5},
 }
 
 
@@ -60,6 +66,49 @@ def test_an_edited_configuration_is_refused_before_anything_is_played(key: str, 
     assert len(answer.err.strip().splitlines()) == 1
     assert {file.name for file in run.iterdir()} == before
     assert not (run.parent / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["agent.learning_rate", "train.seed", "core.num_active"])
+@pytest.mark.parametrize("verb", ["compare", "report", "resume"])
+def test_no_other_verb_takes_it_either(key: str, verb: str, run: Path) -> None:
+    succeed("evaluate", run, "--episodes", "2", "--split", "train", "--no-random", "--quiet")
+    edit(run, key.split(".", maxsplit=1)[0], **EDITS[key])
+    words = ("train", "--resume", run, "--total-timesteps", "999") if verb == "resume" else (verb, run)
+    answer = call(*words)
+    assert answer.code == 2
+    assert key in answer.err
+
+
+def test_where_a_run_is_played_may_be_changed(run: Path) -> None:
+    edit(run, "train", num_threads=1, device="cpu")
+    succeed("evaluate", run, "--episodes", "2", "--split", "train", "--no-random", "--quiet")
+
+
+def test_changes_that_were_accepted_are_no_edits(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    best = ("--train.eval_freq", "32", "--train.eval_episodes", "2")
+    succeed("train", "tmaze/rim", *SMALL, *best, "--total-timesteps", str(STEPS), "--run-dir", run)
+    succeed(
+        "train", "--resume", run, "--accept-changes", "--agent.ent_coef", "0.5", "--total-timesteps", str(2 * STEPS),
+        "--quiet",
+    )  # fmt: skip
+    for which in ((), ("--best",)):
+        succeed("evaluate", run, "--episodes", "2", "--split", "train", "--no-random", "--quiet", *which)
+
+
+def test_an_edited_diagnostic_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    succeed(
+        "sequence", "copying", "--core", "rim", "--core.hidden_size", "24", "--core.input_value_size", "16",
+        "--num-updates", "2", "--task.blanks", "3", "--task.test_blanks", "[3]", "--task.num_digits", "2",
+        "--train.test_sequences", "8", "--run-dir", run, "--quiet",
+    )  # fmt: skip
+    succeed("compare", run)
+    edit(run, "core", num_active=2)
+    for verb in ("compare", "evaluate"):
+        answer = call(verb, run)
+        assert answer.code == 2
+        assert "core.num_active" in answer.err
 
 
 def test_a_core_of_another_name_is_refused(run: Path) -> None:

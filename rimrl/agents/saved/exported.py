@@ -69,6 +69,7 @@ def agent_to_json(agent: RecurrentPPO | RecurrentA2C) -> dict[str, Any]:
     Raises:
         UsageError: If it uses classes of the user's own, which no card can bring along.
     """
+    agent.describe_core()
     policy_class = type(agent.policy)
     policy = next((name for name, cls in POLICIES.items() if cls is policy_class), None)
     if policy is None:

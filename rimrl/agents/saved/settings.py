@@ -25,6 +25,18 @@ _WORDS = ("tensorboard_log", "autocast")
 _MAY_BE_NONE = {"batch_size", "sequence_length", "seed", "target_kl", "clip_range_vf", "tensorboard_log", "autocast"}
 _LARGEST_ROLLOUT = 2**36
 
+_TINY = 5e-324
+_RANGES = {
+    "n_steps": (1, 2**32),
+    "n_epochs": (1, 2**32),
+    "gamma": (0.0, 1.0),
+    "gae_lambda": (0.0, 1.0),
+    "max_grad_norm": (_TINY, math.inf),
+    "clip_range": (_TINY, math.inf),
+    "clip_range_vf": (_TINY, math.inf),
+    "target_kl": (_TINY, math.inf),
+}
+
 SETTINGS = (*_INTEGERS, *_COUNTERS, *_NUMBERS, *_SWITCHES, *SCHEDULES, *_WORDS)
 
 
@@ -56,6 +68,9 @@ def checked_setting(key: str, value: Any, place: str) -> Any:
         found = LinearSchedule(*(number(value[end], place) for end in ("start", "end", "end_fraction")))
     elif key in _NUMBERS or key in SCHEDULES:
         found = number(value, place)
+    least, most = _RANGES.get(key, (-math.inf, math.inf))
+    if isinstance(found, int | float) and not least <= found <= most:
+        raise UsageError(f"{place} must be from {least} to {most}, got {found}")
     return found
 
 
