@@ -85,3 +85,15 @@ def same_weights(one: Path, other: Path) -> bool:
     """Whether two runs ended with the same policy, bit for bit."""
     ours, theirs = weights(one), weights(other)
     return ours.keys() == theirs.keys() and all(th.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def rewrite(run: str | Path, old: str, new: str) -> None:
+    """Change a run's ``config.yaml`` as if it had been trained so, by a version that noted nothing of that."""
+    config, environment = Path(run) / "config.yaml", Path(run) / "environment.json"
+    content = config.read_text()
+    assert old in content
+    config.write_text(content.replace(old, new))
+    if environment.is_file():
+        facts = json.loads(environment.read_text())
+        facts.pop("config", None)
+        environment.write_text(json.dumps(facts))

@@ -112,6 +112,8 @@ def _cell(result: dict[str, Any] | None, metric: Metric, prefix: str = "") -> st
     if result is None or f"{prefix}{metric.name}" not in result:
         return "-"
     value = result[f"{prefix}{metric.name}"]
+    if value is None:
+        return "-"
     mean = f"{value:.2f}" if metric.higher_is_better else _figure(value, metric)
     success = result.get(f"{prefix}success_rate")
     return mean if success is None else f"{success:.2f} ({mean})"

@@ -118,7 +118,7 @@ def test_after_play_by_someone_else_new_episodes_begin(where: str) -> None:
     model = agent(venv)
     learned(model, anew=True)
     if where in ("vector", "workers"):
-        venv.step(np.zeros(N_ENVS, dtype=np.int64))  # type: ignore[call-arg, arg-type]
+        venv.step(np.zeros(N_ENVS, dtype=np.int64))
     else:
         (single if where == "behind a wrapper" else single.unwrapped).step(0)
     following = learned(model)

@@ -433,7 +433,9 @@ def test_numbers_of_numpy_do_what_numbers_of_python_do() -> None:
             seed=kind(0),
             device="cpu",
         )
-        model.get_env().seed(0)
+        env = model.get_env()
+        assert env is not None
+        env.seed(0)
         model.learn(16)
         return dict(model.policy.state_dict())
 
@@ -464,7 +466,7 @@ def test_a_number_of_active_units_that_was_set_is_in_every_file(
         loaded = rimrl.load(tmp_path / "model.zip").policy
     elif how == "policy":
         model.policy.save(tmp_path / "policy.pth")
-        loaded = RecurrentCorePolicy.load(tmp_path / "policy.pth", device="cpu")
+        loaded = RecurrentCorePolicy.load(str(tmp_path / "policy.pth"), device="cpu")
     else:
         write_exported(model, tmp_path)
         loaded = rimrl.load(tmp_path).policy
@@ -507,10 +509,10 @@ def test_a_discount_that_is_assigned_counts_in_returns_and_in_bootstraps() -> No
 @pytest.mark.parametrize(
     "setting", [{"n_epochs": 0}, {"max_grad_norm": -1.0}, {"clip_range": -0.1}, {"gamma": 1.5}, {"gae_lambda": -0.1}]
 )
-def test_settings_out_of_range_are_refused_when_the_agent_is_made(setting: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_refused_when_the_agent_is_made(setting: Any) -> None:
     (name,) = setting
     with pytest.raises(UsageError, match=name):
-        build(rimrl.RecurrentPPO, **setting)
+        build(rimrl.RecurrentPPO, "shared", "discrete", **setting)
 
 
 class ExtraKey(gymnasium.Env[Any, Any]):

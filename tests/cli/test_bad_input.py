@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch as th
 
-from tests.commands import SMALL, call, files, spawn
+from tests.commands import SMALL, call, files, rewrite, spawn
 
 TRAIN = ("train", "distractors/rim", *SMALL, "--total-timesteps", "64", "--run-dir", "new")
 OWN = ("--total-timesteps", "64", *SMALL, "--run-dir", "new")
@@ -369,8 +369,7 @@ def test_evaluate_and_compare(words: str, named: list[str], run: Path) -> None:
 
 
 def test_a_split_of_a_single_environment(run: Path) -> None:
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("id: distractors", "id: rimrl/Distractors-v0"))
+    rewrite(run, "id: distractors", "id: rimrl/Distractors-v0")
     refuse(("evaluate", "run", "--split", "novel_shapes", *EVALUATE), "rimrl/Distractors-v0", "'train'")
 
 
@@ -421,8 +420,7 @@ def test_runs_of_different_suites(run: Path) -> None:
 def second_seed(folder: str, **changes: object) -> None:
     """A copy of the run that passes for another seed, with changes to what its evaluation says."""
     shutil.copytree("run", folder)
-    text = Path(folder, "config.yaml").read_text()
-    Path(folder, "config.yaml").write_text(text.replace("seed: 3", "seed: 4"))
+    rewrite(folder, "seed: 3", "seed: 4")
     evaluation = json.loads(Path(folder, "evaluation.json").read_text())
     Path(folder, "evaluation.json").write_text(json.dumps(evaluation | changes))
 

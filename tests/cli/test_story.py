@@ -18,7 +18,7 @@ from rimrl.envs.suites import DISTRACTORS, SUITES, get_suite
 from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from rimrl.sequence.config_files import shipped_presets
 from rimrl.sequence.registry import TASKS
-from tests.commands import SMALL, SMALL_ANY, SMALL_PPO, STEPS, call, read_json, spawn, succeed
+from tests.commands import SMALL, SMALL_ANY, SMALL_PPO, STEPS, call, read_json, rewrite, spawn, succeed
 from tests.conftest import EPISODES, TRAINED_STEPS
 
 
@@ -101,15 +101,13 @@ def test_seeds_are_compared_with_intervals(run: Path, tmp_path: Path) -> None:
     for seed in (3, 4, 5):
         folder = Path(f"sweep/rim/{seed}")
         shutil.copytree(run, folder)
-        text = (folder / "config.yaml").read_text()
-        (folder / "config.yaml").write_text(text.replace("seed: 3", f"seed: {seed}"))
+        rewrite(folder, "seed: 3", f"seed: {seed}")
         evaluation = read_json(folder / "evaluation.json")
         rates.append(evaluation["splits"]["train"]["success_rate"] + 0.2 * (seed - 4))
         evaluation["splits"]["train"]["success_rate"] = rates[-1]
         (folder / "evaluation.json").write_text(json.dumps(evaluation))
     shutil.copytree(run, "lstm")
-    text = Path("lstm/config.yaml").read_text()
-    Path("lstm/config.yaml").write_text(text.replace("name: distractors/rim", "name: distractors/lstm"))
+    rewrite("lstm", "name: distractors/rim", "name: distractors/lstm")
     Path("lstm/evaluation.json").write_text(
         Path("lstm/evaluation.json").read_text().replace('"distractors/rim"', '"distractors/lstm"')
     )
@@ -138,8 +136,7 @@ def test_evaluate_prints_the_same_table_as_compare(run: Path) -> None:
 
 def test_runs_of_different_suites_get_a_table_each(run: Path) -> None:
     other = Path(shutil.copytree(run, "other"))
-    text = (other / "config.yaml").read_text()
-    (other / "config.yaml").write_text(text.replace("id: distractors", "id: rimrl/Distractors-v0"))
+    rewrite(other, "id: distractors", "id: rimrl/Distractors-v0")
     evaluated = succeed("evaluate", run, other, "--episodes", "1", "--no-random", "--quiet")
     tables = [succeed("compare", path).out for path in (run, other)]
     assert evaluated.out == "".join(tables)

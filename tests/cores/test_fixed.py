@@ -78,7 +78,7 @@ def test_fewer_units_work_when_num_active_is_set(name: str, path: str) -> None:
     x = problem(core).x
     with paths.on(path):
         before = core(x)[0]
-        core.num_active = 1  # type: ignore[assignment]
+        core.num_active = 1
         y, _, trace = core(x, return_trace=True)
         expected, _, _ = built(x, return_trace=True)
     torch.testing.assert_close(y, expected)
@@ -101,7 +101,7 @@ def test_a_num_active_that_does_not_fit_changes_nothing(name: str, value: Any) -
 def test_where_nothing_selects_num_active_stays(name: str) -> None:
     core = build(SPECS[name])
     with pytest.raises(UsageError, match="num_active"):
-        core.num_active = 2  # type: ignore[assignment]
+        core.num_active = 2
 
 
 @pytest.mark.parametrize(

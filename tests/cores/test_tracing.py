@@ -23,8 +23,9 @@ def test_a_traced_core_is_the_core(spec: CoreSpec, num_steps: int) -> None:
     core = randomise(build(spec)).eval()
     p = problem(core, num_steps, B)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of shapes that are checked
-        traced = torch.jit.trace(core, (p.x, p.state, no_starts(num_steps)), check_trace=False)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # of shapes that are checked
+        given = (p.x, p.state, no_starts(num_steps))
+        traced = torch.jit.trace(core, given, check_trace=False)  # type: ignore[no-untyped-call]
     assert_same_on_others(traced, core, num_steps)
 
 

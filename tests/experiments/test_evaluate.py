@@ -20,7 +20,7 @@ from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.evaluate import DEFAULT_SEED, Episodes, evaluate, evaluation_file, play, suite_name
 from rimrl.experiments.run import Run
-from tests.commands import files, read_json, succeed
+from tests.commands import files, read_json, rewrite, succeed
 
 
 class Lasts(gymnasium.Env[np.ndarray[Any, Any], np.int64]):
@@ -345,8 +345,7 @@ def test_files_of_a_suite_do_not_depend_on_its_spelling() -> None:
 
 def test_the_training_environment_under_another_name_is_not_held_out(run: Path) -> None:
     trained_on = read_json(run / "evaluation.json")["splits"]["train"]
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("id: distractors", f"id: {trained_on['env_id']}"))
+    rewrite(run, "id: distractors", f"id: {trained_on['env_id']}")
     evaluation = evaluate(Run.open(run), episodes=1, suite="distractors", random_policy=False, progress_bar=False)
     held_out = {name: result["held_out"] for name, result in evaluation["splits"].items()}
     assert held_out == {split.name: split.held_out for split in DISTRACTORS.splits}

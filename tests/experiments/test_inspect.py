@@ -18,7 +18,7 @@ from rimrl.experiments.evaluate import DEFAULT_SEED, play
 from rimrl.experiments.inspect import record
 from rimrl.experiments.run import Run
 from rimrl.runs.recording import RECORDING_FILES, Recording
-from tests.commands import SMALL_PPO, files, succeed
+from tests.commands import SMALL_PPO, files, rewrite, succeed
 
 EPISODES = 6
 
@@ -161,8 +161,7 @@ def test_events_that_the_environment_reports(tmp_path: Path, monkeypatch: pytest
     run = small_run(tmp_path / "run", "rim", "CartPole-v1", *words)
     gymnasium.register("test/Announcing-v0", lambda **kwargs: _Announcing(gymnasium.make("CartPole-v1", **kwargs)))
     try:
-        config = (run.path / "config.yaml").read_text().replace("CartPole-v1", "test/Announcing-v0")
-        (run.path / "config.yaml").write_text(config)
+        rewrite(run.path, "CartPole-v1", "test/Announcing-v0")
         recording = record(Run.open(run.path), episodes=2, progress_bar=False)
     finally:
         del gymnasium.registry["test/Announcing-v0"]

@@ -24,7 +24,7 @@ from rimrl.envs.vector_state import worker_processes
 from rimrl.experiments.callbacks import Stopping
 from rimrl.experiments.run import Run
 from rimrl.runs import checkpoint_files
-from tests.commands import SMALL, Answer, call, files, read_json, same_weights, spawn, succeed
+from tests.commands import SMALL, Answer, call, files, read_json, rewrite, same_weights, spawn, succeed
 
 UPDATE = 64  # steps of an iteration of SMALL
 STEPS = 6 * UPDATE
@@ -275,9 +275,7 @@ def test_less_than_a_run_has_had_is_refused(whole: Path, tmp_path: Path) -> None
 def test_a_run_that_ended_past_its_total_but_was_killed_before_it_said_so_goes_on(whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    config = (run / "config.yaml").read_text()
-    assert f"total_timesteps: {STEPS}" in config
-    (run / "config.yaml").write_text(config.replace(f"total_timesteps: {STEPS}", f"total_timesteps: {STEPS - 1}"))
+    rewrite(run, f"total_timesteps: {STEPS}", f"total_timesteps: {STEPS - 1}")
     facts = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(facts | {"status": "running"}))
     succeed("train", "--resume", run, "--accept-changes", "--quiet")

@@ -24,7 +24,7 @@ from rimrl.runs import checkpoint_files
 from rimrl.sequence import train as training
 from rimrl.sequence.evaluate import split_result
 from rimrl.sequence.run import SequenceRun, make_run_task
-from tests.commands import Answer, call, command, files, read_json, succeed
+from tests.commands import Answer, call, command, files, read_json, rewrite, succeed
 from tests.sequence.small import COPYING
 
 UPDATES = 12
@@ -121,7 +121,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(whole: Path, tmp_path: Pa
     reached = int(checkpoint_files.found(run)[0].name)
     if reached > UPDATES:
         pytest.skip("it was too fast to be killed in time")
-    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("100000", str(UPDATES)))
+    rewrite(run, "100000", str(UPDATES))
     succeed("sequence", "--resume", run, "--quiet")
     assert_same_run(whole, run)
 
