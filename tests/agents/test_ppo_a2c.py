@@ -497,7 +497,7 @@ def test_what_storage_was_made_for_cannot_change(name: str, value: int) -> None:
 
 
 def test_a_discount_that_is_assigned_counts_in_returns_and_in_bootstraps() -> None:
-    assigned, made = (build(rimrl.RecurrentPPO, **options) for options in ({}, {"gamma": 0.5, "gae_lambda": 0.1}))
+    assigned, made = build(rimrl.RecurrentPPO), build(rimrl.RecurrentPPO, gamma=0.5, gae_lambda=0.1)
     assigned.gamma, assigned.gae_lambda = 0.5, 0.1
     for model in (assigned, made):
         model.get_env().seed(2)
