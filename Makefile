@@ -20,8 +20,8 @@ PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versio
 
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(BIN)/rimrl train recall/lstm --seed $(SEED) --run-dir $(DEMO)/lstm
-	$(BIN)/rimrl train recall/rim --seed $(SEED) --run-dir $(DEMO)/rim
+	$(BIN)/rimrl train recall/lstm --seed $(SEED) --train.eval_freq 0 --run-dir $(DEMO)/lstm
+	$(BIN)/rimrl train recall/rim --seed $(SEED) --train.eval_freq 0 --run-dir $(DEMO)/rim
 	$(BIN)/rimrl evaluate $(DEMO)/lstm $(DEMO)/rim --episodes 200 --n-envs 50
 	$(BIN)/rimrl compare $(DEMO)/lstm $(DEMO)/rim --plot $(DEMO)/comparison.png
 
