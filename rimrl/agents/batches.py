@@ -71,7 +71,7 @@ def check_step(obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: Tenso
         check_state(state)
     observations = batch_size(obs)
     for part in state:
-        if part.dim() == 3 and part.shape[1] != observations:  # the core refuses other numbers of axes
+        if part.shape[1] != observations:
             raise UsageError(
                 f"the state is of {part.shape[1]} environments and the observations are of {observations}: pass the "
                 "state that the last call returned for the same environments, or None where episodes begin"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from rimrl.errors import UsageError, quoted, unknown_name
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Floats
+from rimrl.runs.environment import dotted
 
 # What tells runs of one configuration apart without changing what they are runs of.
 _NOT_COMPARED = frozenset(
@@ -178,7 +179,7 @@ def settings(run: RunResults) -> dict[str, Any]:
     left_out = set(_NOT_COMPARED)
     if run.evaluation.get("model") != "best_model.zip":
         left_out |= _OF_THE_BEST
-    return {key: _without_seed(key, value) for key, value in _flatten(run.config) if key not in left_out}
+    return {key: _without_seed(key, value) for key, value in dotted(run.config) if key not in left_out}
 
 
 def _without_seed(key: str, value: Any) -> Any:
@@ -186,14 +187,6 @@ def _without_seed(key: str, value: Any) -> Any:
     if key == "agent.init_from" and isinstance(value, str) and re.fullmatch(r"seed_\d+", Path(value).name):
         return str(Path(value).parent)
     return value
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _labels(runs: Sequence[RunResults]) -> list[str]:

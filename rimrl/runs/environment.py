@@ -70,7 +70,7 @@ def refuse_edited(run: Path, config: Mapping[str, Any]) -> None:
     recorded = run_facts(run).get("config")
     if recorded is None:
         return
-    trained, now = dict(_flat(_as_json(recorded))), dict(_flat(_as_json(config)))
+    trained, now = dict(dotted(_as_json(recorded))), dict(dotted(_as_json(config)))
     for key in dict.fromkeys([*trained, *now]):
         if trained.get(key) != now.get(key) and key not in _OF_THE_MACHINE:
             raise UsageError(
@@ -83,10 +83,11 @@ def _as_json(config: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(config, default=str))
 
 
-def _flat(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def dotted(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested settings with its dotted key; a group that holds nothing has none."""
     for name, value in group.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
+            yield from dotted(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
 
