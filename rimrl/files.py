@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -194,9 +195,7 @@ def temporary_folder(folder: Path, prefix: str = TEMPORARY) -> Path:
     Raises:
         OSError: If it cannot be made.
     """
-    made = folder / f"{prefix}{secrets.token_hex(8)}"
-    made.mkdir()  # fails where anything has that name, links included
-    return made
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
 
 
 def remove_leftovers(folder: Path, prefix: str = TEMPORARY, age: float = 0.0) -> None:
