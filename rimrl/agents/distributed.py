@@ -7,6 +7,7 @@ no meeting. The back ends are gloo on the CPU and NCCL on CUDA devices.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
@@ -184,8 +185,7 @@ class Ranks:
         with suppress(RuntimeError):
             if self._store.add(f"{_LAST_WORDS}/count", 1) == 1:
                 self._store.set(_LAST_WORDS, json.dumps(last_words))
-        with suppress(Exception):
-            dist.destroy_process_group()
+        _part()
 
     def last_words(self) -> Any:
         """What the rank that ended out of step said; None if it said nothing."""
@@ -248,8 +248,16 @@ def join() -> Ranks | None:
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UsageError(f"the processes do not find each other at {where} ({' '.join(str(error).split())})") from None
+    # gloo's threads must end before the interpreter does, or what they still hold aborts the process
+    # (https://github.com/pytorch/pytorch/issues/190489).
+    atexit.register(_part)
     _joined = Ranks(store, rank, size)
     return _joined
+
+
+def _part() -> None:
+    with suppress(Exception):
+        dist.destroy_process_group()
 
 
 def speaks() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch as th
+import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from rimrl.agents.distributed import Ranks, join
@@ -41,12 +43,14 @@ def on_ranks(function: Callable[[Ranks], Any], folder: Path, size: int = 2) -> l
         What each rank returned.
     """
     spawn(_work, (function, folder, size, free_port()), nprocs=size)  # type: ignore[no-untyped-call]
+    assert [_end(folder, rank).read_text() for rank in range(size)] == ["parted"] * size
     return [th.load(_result(folder, rank), weights_only=False) for rank in range(size)]
 
 
 def _work(rank: int, function: Callable[[Ranks], Any], folder: Path, size: int, port: int) -> None:
     th.set_num_threads(1)
     os.environ |= launched(rank, size, port)
+    atexit.register(_note_end, _end(folder, rank))  # before those of `join`, so that it is called after them
     ranks = join()
     assert ranks is not None
     th.save(function(ranks), _result(folder, rank))
@@ -58,6 +62,14 @@ def _work(rank: int, function: Callable[[Ranks], Any], folder: Path, size: int, 
 
 def _result(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.pt"
+
+
+def _end(folder: Path, rank: int) -> Path:
+    return folder / f"end-{rank}.txt"
+
+
+def _note_end(file: Path) -> None:
+    file.write_text("still joined" if dist.is_initialized() else "parted")
 
 
 def _wait_for(file: Path) -> None:
