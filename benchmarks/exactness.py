@@ -4,8 +4,8 @@
     python -m benchmarks.exactness after.json --against before.json  # on the commit after it
     python -m benchmarks.exactness some.json --only resumed copying  # kinds whose names hold one of these words
 
-Every run is made by the commands of the package that Python finds, on one thread. The script prints ``equal`` or ``differs``
-for each kind, and exits with 1 if any differs. Another processor or another torch gives other weights, so compare on one machine.
+The commands are those of the package that Python finds, on one thread. The script prints ``equal`` or ``differs`` for
+each kind, and exits with 1 if any differs. Another processor or torch gives other weights: compare on one machine.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def commands() -> dict[str, list[tuple[str, ...]]]:
         kinds[f"distractors/{core}"] = [("train", f"distractors/{core}", *AGENT, "--train.total_timesteps", "512")]
     kinds["spatial"] = [("train", "distractors/rim_spatial", *AGENT, "--train.total_timesteps", "512")]
     kinds["a2c"] = [("train", "multiroom/a2c_rim", *AGENT, "--train.total_timesteps", "1024")]
-    separate = ("--core.sharing", "separate", "--agent.normalize_observations", "true")
+    separate = ("--agent.core_sharing", "separate", "--agent.normalize_observations", "true")
     kinds["separate, normalized"] = [("train", "recall/lstm", *AGENT, *separate, "--train.total_timesteps", "1024")]
     kinds["resumed agent"] = [
         ("train", "recall/rim", *AGENT, "--train.total_timesteps", "512"),
-        ("train", "--resume", "RUN", "--total-timesteps", "1024"),
+        ("train", "--resume", "RUN", "--total-timesteps", "1024", "--accept-changes"),
     ]
     kinds["evaluated while training"] = [
         ("train", "recall/rim", *AGENT[:4], "--train.eval_freq", "512", "--train.total_timesteps", "1024")
@@ -58,7 +58,7 @@ def commands() -> dict[str, list[tuple[str, ...]]]:
             kinds[f"{task}/{core}"] = [("sequence", task, "--core", core, "--num-updates", "4", *options)]
     kinds["resumed diagnostic"] = [
         ("sequence", "copying", "--core", "rim", "--num-updates", "2", *TASKS["copying"]),
-        ("sequence", "--resume", "RUN", "--num-updates", "4"),
+        ("sequence", "--resume", "RUN", "--num-updates", "4", "--accept-changes"),
     ]
     kinds["sweep"] = [
         ("sweep", "recall/rim", "--seeds", "0,1", *AGENT, "--train.total_timesteps", "256", "--jobs", "1")
