@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rimrl.cli.parser import Verbs
 from rimrl.cli.tables import print_comparison, read_comparison
 from rimrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from rimrl.reporting.comparison import Comparison
+
+_FORMATS = ("pdf", "svg", "png")
+_TABLES = {"json": (".json", "JSON"), "csv": (".csv", "CSV"), "latex": (".tex", "a LaTeX table")}
 
 
 def add(verbs: Verbs) -> None:
@@ -17,6 +24,10 @@ def add(verbs: Verbs) -> None:
         help="put evaluated runs in one table",
         description="Print one table of evaluated runs. Runs of one configuration that differ in their seed become one "
         "column, with 95 % intervals over seeds.",
+        epilog="A column is called as the table without --label calls it: by the last part of its configuration's name "
+        "('rim' for distractors/rim), and where several would be called so, by what differs, too: "
+        "'rim (core.num_active=3)'. Wherever a column is to be named, one of its run folders will do as well, or a "
+        "folder that holds runs of this column alone.",
     )
     compare.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder, or a folder that holds some"
@@ -25,40 +36,130 @@ def add(verbs: Verbs) -> None:
     compare.add_argument(
         "--reference", metavar="NAME", help="the column that the others are to be better than (default: the first)"
     )
+    compare.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="RUN_OR_GROUP=NAME",
+        help="call a column NAME, in tables, files and pictures; may be given again for others",
+    )
+    compare.add_argument(
+        "--order",
+        metavar="A,B,C",
+        help="columns that come first, by old or new name (default: as runs are named)",
+    )
     compare.add_argument("--plot", type=Path, metavar="FILE", help="also save learning curves and bars (.png, .svg)")
     compare.add_argument("--json", type=Path, metavar="FILE", help="also save every number")
+    compare.add_argument("--csv", type=Path, metavar="FILE", help="also save every number, one a row")
+    compare.add_argument("--latex", type=Path, metavar="FILE", help="also save the table for LaTeX's booktabs (.tex)")
+    compare.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="also save learning curves, final scores and the performance profile as figures of their own",
+    )
+    compare.add_argument("--format", choices=_FORMATS, help="of --figures (default pdf)")
     compare.set_defaults(verb=_compare)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rimrl.files import check_writable, replacing_file
+    from rimrl.reporting.columns import check_label
 
-    for file in filter(None, (options.plot, options.json)):
-        check_writable(file)
-    if options.json is not None and options.json.suffix != ".json":
-        raise UsageError(f"--json writes JSON; name a file that ends in .json, not {options.json}")
-    comparison = read_comparison(options.runs, options.suite, options.reference)
+    for word in options.label:
+        check_label(word)
+    _check_files(options)
+    comparison = read_comparison(
+        options.runs, options.suite, options.reference, labels=options.label, order=options.order
+    )
     saved = []
     if options.plot is not None:
-        from rimrl.reporting.group_plots import save_groups
-        from rimrl.reporting.plots import check_suffix, save_comparison
-
-        try:
-            check_suffix(options.plot)
-            with replacing_file(options.plot) as partial:
-                if comparison.has_seeds:
-                    save_groups(comparison, partial)
-                else:
-                    save_comparison(comparison.single_runs(), partial)
-        except UsageError:
-            raise
-        except ValueError as error:
-            raise UsageError(f"cannot save the picture {options.plot}: {error}") from None
+        _save_plot(comparison, options.plot)
         saved.append(f"picture: {options.plot}")
-    if options.json is not None:
-        comparison.save(options.json)
-        saved.append(f"numbers: {options.json}")
+    if options.figures is not None:
+        saved.append(f"figures: {', '.join(map(str, _save_figures(comparison, options)))}")
+    saved += _save_tables(comparison, options)
     print_comparison(comparison)
     for line in saved:
         print(line)
     return 0
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Refuse files that could not be written, before any run is read.
+
+    Raises:
+        UsageError: Names the file.
+    """
+    from rimrl.files import check_writable
+
+    figures: list[Path] = []
+    if options.figures is not None:
+        from rimrl.reporting.figures import figure_names
+
+        figures = [options.figures / name for name in figure_names(options.format or "pdf")]
+    elif options.format is not None:
+        raise UsageError("--format is of --figures; give --figures DIR, too")
+    tables = {name: getattr(options, name) for name in _TABLES if getattr(options, name) is not None}
+    for file in (*filter(None, (options.plot,)), *tables.values(), *figures):
+        check_writable(file)
+    for name, file in tables.items():
+        suffix, content = _TABLES[name]
+        if file.suffix != suffix:
+            raise UsageError(f"--{name} writes {content}; name a file that ends in {suffix}, not {file}")
+    if options.plot is not None:
+        from rimrl.reporting.plots import check_suffix
+
+        try:
+            check_suffix(options.plot)
+        except ValueError as error:
+            raise UsageError(f"cannot save the picture {options.plot}: {error}") from None
+
+
+def _save_plot(comparison: Comparison, file: Path) -> None:
+    from rimrl.files import replacing_file
+    from rimrl.reporting.group_plots import save_groups
+    from rimrl.reporting.plots import save_comparison
+
+    try:
+        with replacing_file(file) as partial:
+            if comparison.has_seeds:
+                save_groups(comparison, partial)
+            else:
+                save_comparison(comparison.single_runs(), partial)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"cannot save the picture {file}: {error}") from None
+
+
+def _save_figures(comparison: Comparison, options: argparse.Namespace) -> list[Path]:
+    from rimrl.files import replacing
+    from rimrl.reporting.figures import figure_names, save_figures
+
+    picture_format = options.format or "pdf"
+    with replacing(options.figures, figure_names(picture_format)) as partial:
+        names = save_figures(comparison, partial, picture_format)
+    return [options.figures / name for name in names]
+
+
+def _save_tables(comparison: Comparison, options: argparse.Namespace) -> list[str]:
+    """Write what holds numbers, all of it or nothing; a line for each file."""
+    from rimrl.files import write_together
+
+    contents: dict[Path, str] = {}
+    saved = []
+    if options.json is not None:
+        contents[options.json] = comparison.json_text()
+        saved.append(f"numbers: {options.json}")
+    if options.csv is not None:
+        from rimrl.reporting.csv_table import csv_table
+
+        contents[options.csv] = csv_table(comparison)
+        saved.append(f"rows: {options.csv}")
+    if options.latex is not None:
+        from rimrl.reporting.latex import latex_table
+
+        contents[options.latex] = latex_table(comparison)
+        saved.append(f"table: {options.latex}")
+    write_together(contents)
+    return saved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ def read_comparison(
     suite: str | None = None,
     reference: str | None = None,
     num_active: int | list[int] | None = None,
+    labels: Sequence[str] = (),
+    order: str | None = None,
 ) -> Comparison:
     """Read evaluated runs, on one suite, to put them side by side.
 
@@ -29,10 +32,13 @@ def read_comparison(
         suite: Evaluated on which suite; None for each run's own.
         reference: The column that the others are compared with.
         num_active: Evaluated with how many active units; None for as many as in training.
+        labels: Names of columns, as `rimrl.reporting.columns.arranged` takes them.
+        order: Columns that come first, likewise.
 
     Raises:
-        UsageError: If none has been evaluated, or they do not compare.
+        UsageError: If none has been evaluated, they do not compare, or there is no such column.
     """
+    from rimrl.reporting.columns import arranged, find_column
     from rimrl.reporting.comparison import compare
     from rimrl.reporting.groups import group_runs
     from rimrl.reporting.results import find_runs, read_runs
@@ -47,7 +53,10 @@ def read_comparison(
     if not evaluated:
         where = f" on {suite}" if suite else ""
         raise UsageError(f"no run below {paths[0]} has been evaluated{where}; run rimrl evaluate on them first")
-    comparison = compare(group_runs(read_runs(evaluated, suite, variant)), reference)
+    groups = group_runs(read_runs(evaluated, suite, variant))
+    columns = arranged(groups, labels, order)
+    against = None if reference is None else find_column(columns, groups, reference).label
+    comparison = compare(columns, against)
     if others:
         listed = ", ".join(map(str, others))
         comparison.remarks.insert(0, f"left out, because they have not been evaluated: {listed}")

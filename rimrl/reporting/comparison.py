@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from rimrl.errors import UsageError
 from rimrl.files import write_text
 from rimrl.reporting.comparability import check_alike, remarks
-from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group
+from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group, played_at_random
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import (
     Estimate,
@@ -91,6 +92,14 @@ class Comparison:
         """Whether any group has more runs than one, so that there is anything to be said over runs."""
         return any(len(summary.group.runs) > 1 for summary in self.summaries)
 
+    @property
+    def random(self) -> dict[str, float]:
+        """What uniformly random actions reach, on the splits on which the first run that played at random says it."""
+        played = played_at_random([run for summary in self.summaries for run in summary.group.runs], self.metric.name)
+        found = {} if played is None else {name: played.splits[name] for name in self.splits}
+        chance = {name: result.get(f"random_{self.metric.name}") for name, result in found.items()}
+        return {name: float(value) for name, value in chance.items() if value is not None and math.isfinite(value)}
+
     def single_runs(self) -> list[RunResults]:
         """The first run of each group, called as its group."""
         return [replace(summary.group.runs[0], label=summary.group.label) for summary in self.summaries]
@@ -101,7 +110,11 @@ class Comparison:
         Raises:
             UsageError: If it cannot be written.
         """
-        write_text(file, json.dumps(self.to_json(), indent=2) + "\n")
+        write_text(file, self.json_text())
+
+    def json_text(self) -> str:
+        """`to_json` as the text of a file."""
+        return json.dumps(self.to_json(), indent=2) + "\n"
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain data; an interval that there is not is null."""
@@ -113,6 +126,7 @@ class Comparison:
             "held_out": self.held_out,
             "intervals": "95 %, method t, whole runs resampled; improvement: Newcombe (docs/statistics.md)",
             "remarks": self.remarks,
+            "random": self.random,
             "groups": {summary.group.label: self._group_to_json(summary) for summary in self.summaries},
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rimrl.reporting.groups import METRICS
+from rimrl.reporting.groups import METRICS, Metric
 from rimrl.reporting.results import RunResults, is_diagnostic
 
 
@@ -43,3 +43,22 @@ def training_curve(runs: Sequence[RunResults]) -> TrainingCurve:
     if all("rollout/success_rate" in run.progress for run in known):
         return TrainingCurve("rollout/success_rate", "success rate", steps, title, True)
     return TrainingCurve("rollout/ep_rew_mean", "mean return", steps, title, False)
+
+
+def split_curves(runs: Sequence[RunResults], splits: Sequence[str], metric: Metric) -> list[TrainingCurve]:
+    """How runs did on some splits while they learned, where they were evaluated on them in training.
+
+    Args:
+        runs: Runs of one suite.
+        splits: Their names.
+        metric: Which figure.
+
+    Returns:
+        A curve for each split that some run holds in ``progress.csv``, as ``eval/METRIC_SPLIT``, titled by the split.
+    """
+    steps, is_rate = training_curve(runs).steps, (metric.low, metric.high) == (0.0, 1.0)
+    return [
+        TrainingCurve(column, metric.label, steps, split, is_rate)
+        for split, column in ((split, f"eval/{metric.name}_{split}") for split in splits)
+        if any(value is not None for run in runs for value in run.progress.get(column, ()))
+    ]

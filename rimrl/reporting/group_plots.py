@@ -12,11 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rimrl.reporting.comparison import Comparison
-from rimrl.reporting.curves import training_curve
+from rimrl.reporting.curves import TrainingCurve, training_curve
 from rimrl.reporting.groups import Group
-from rimrl.reporting.plots import CHANCE, COLOURS, check_suffix, show_steps
+from rimrl.reporting.plots import CHANCE, COLOURS, STYLE, check_suffix, show_steps
 from rimrl.reporting.statistics import Estimate, Floats, curve, performance_profile
-from rimrl.reporting.table import played_at_random
 
 _CURVE_POINTS = 100
 _PROFILE_POINTS = 201
@@ -39,14 +38,13 @@ def save_groups(comparison: Comparison, file: Path) -> None:
     """
     check_suffix(file)
     groups = [summary.group for summary in comparison.summaries]
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 8.2), layout="constrained")
         axes = figure.subplot_mosaic([["curves", "profile"], ["splits", "splits"]], width_ratios=(1.25, 1))
         draw_curves(axes["curves"], groups)
         draw_profiles(axes["profile"], comparison)
         draw_splits(axes["splits"], comparison)
-        handles, labels = axes["splits"].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=_columns(labels), frameon=False)
+        add_legend(figure, axes["splits"], _LETTERS)
         seeds = sorted({len(group.runs) for group in groups})
         figure.suptitle(
             f"{comparison.suite}: {'/'.join(map(str, seeds))} runs each; "
@@ -58,15 +56,15 @@ def save_groups(comparison: Comparison, file: Path) -> None:
         figure.savefig(file, dpi=130)
 
 
-def draw_curves(axes: Axes, groups: Sequence[Group]) -> None:
-    """Draw training curves: the interquartile mean over a group's runs, in a band of its interval.
+def draw_curves(axes: Axes, groups: Sequence[Group], shown: TrainingCurve | None = None) -> None:
+    """Draw learning curves: the interquartile mean over a group's runs, in a band of its interval.
 
     Args:
         axes: Where to.
         groups: Groups whose runs left a ``progress.csv``; a group is shown as far as all of its runs have come.
+        shown: Which curve; default: how training went.
     """
-    runs = [run for group in groups for run in group.runs]
-    shown = training_curve(runs)
+    shown = shown or training_curve([run for group in groups for run in group.runs])
     for group, (colour, dashes) in zip(groups, _styles(), strict=False):
         steps, values = learning_curves(group, shown.column)
         if values.size == 0:
@@ -132,19 +130,16 @@ def draw_splits(axes: Axes, comparison: Comparison) -> None:
     """Draw a bar for each group on each split and over held-out splits, with its interval and a point for each run."""
     metric = comparison.metric
     names = comparison.splits
-    runs = [run for summary in comparison.summaries for run in summary.group.runs]
-    chance = played_at_random(runs, metric.name)
-    players = len(comparison.summaries) + (chance is not None)
+    chance = comparison.random
+    players = len(comparison.summaries) + bool(chance)
     width = 0.8 / players
     offset = (players - 1) / 2
-    if chance is not None:
-        random = [chance.splits.get(name, {}).get(f"random_{metric.name}") for name in names]
-        shown = [(i, height) for i, height in enumerate(random) if height is not None]
-        places = [i - offset * width for i, _ in shown]
-        axes.bar(places, [height for _, height in shown], width * 0.92, color=CHANCE, label="random")
+    if chance:
+        places = [i - offset * width for i, name in enumerate(names) if name in chance]
+        axes.bar(places, list(chance.values()), width * 0.92, color=CHANCE, label="random")
     together = len(names) + 0.25 if len(comparison.held_out) > 1 else None
     for k, (summary, (colour, _)) in enumerate(zip(comparison.summaries, _styles(), strict=False)):
-        shift = (k + (chance is not None) - offset) * width
+        shift = (k + bool(chance) - offset) * width
         places = [i + shift for i in range(len(names))]
         estimates = [summary.splits[name] for name in names]
         if together is not None and summary.held_out is not None:
@@ -181,9 +176,18 @@ def _draw_intervals(axes: Axes, places: list[float], estimates: list[Estimate]) 
     axes.errorbar([place for place, _ in drawn], values, lengths, fmt="none", ecolor=_GREY, elinewidth=1.2, capsize=2.5)
 
 
-def _columns(labels: Sequence[str]) -> int:
-    """How many labels fit beside each other below a picture of this width."""
-    return max(1, min(len(labels), _LETTERS // (max(map(len, labels)) + 6)))
+def add_legend(figure: Figure, axes: Axes, letters: int) -> None:
+    """Put a legend below a picture.
+
+    Args:
+        figure: The picture.
+        axes: Whose labels are shown.
+        letters: How many fit beside each other.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        columns = max(1, min(len(labels), letters // (max(map(len, labels)) + 6)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _bounds(points: Sequence[Estimate], possible: tuple[float, float] | None) -> tuple[list[float], list[float]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from rimrl.reporting.comparison import Comparison, Summary
-from rimrl.reporting.groups import METRICS, Metric, common_metric
+from rimrl.reporting.groups import METRICS, Metric, common_metric, played_at_random
 from rimrl.reporting.results import RunResults, is_diagnostic
 from rimrl.reporting.statistics import Estimate
 
@@ -47,35 +47,27 @@ def group_table(comparison: Comparison) -> Table:
     title = f"{comparison.suite}: {metric.label}, interquartile mean over runs [95 % interval]"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.add_column("split", overflow="fold")
-    chance = played_at_random([run for summary in comparison.summaries for run in summary.group.runs], metric.name)
-    if chance is not None:
+    random = comparison.random
+    if random:
         table.add_column("random", justify="right", overflow="fold")
     for summary in comparison.summaries:
         table.add_column(summary.group.label, justify="right", overflow="fold")
 
-    def add(name: str, cells: list[str], random: str = "", last: bool = False) -> None:
-        table.add_row(name, *([random] if chance is not None else []), *cells, end_section=last)
+    def add(name: str, cells: list[str], chance: str = "", last: bool = False) -> None:
+        table.add_row(name, *([chance] if random else []), *cells, end_section=last)
 
     for name in comparison.splits:
-        random = None if chance is None else chance.splits.get(name, {}).get(f"random_{metric.name}")
+        chance = random.get(name)
         add(
             f"{name} (held out)" if name in comparison.held_out else name,
             [_estimate(summary.splits[name], metric) for summary in comparison.summaries],
-            "-" if random is None else _figure(random, metric),
+            "-" if chance is None else figure(chance, metric),
             last=name == comparison.splits[-1],
         )
-    rows: list[tuple[str, Callable[[Summary], Estimate | None]]] = []
-    if comparison.held_out:
-        rows.append(("held-out splits together", lambda summary: summary.held_out))
-        rows.append(("mean of these", lambda summary: summary.held_out_mean))
-        if comparison.trained:
-            rows.append(("generalisation gap", lambda summary: summary.gap))
     notes = []
     if comparison.held_out and comparison.trained:
         notes.append("Generalisation gap: training split minus the mean of the held-out splits, a mean over runs.")
     if len(comparison.summaries) > 1:
-        rows.append(("difference", lambda summary: summary.difference))
-        rows.append(("probability of improvement", lambda summary: summary.improvement))
         where = "on held-out splits " if comparison.held_out else ""
         notes.append(
             f"Difference: how much higher the interquartile mean is {where}than that of {comparison.reference}. "
@@ -83,26 +75,36 @@ def group_table(comparison: Comparison) -> Table:
         )
     if notes:
         table.caption, table.caption_justify = " ".join(notes), "left"
-    for label, of in rows:
-        add(label, [_estimate(of(summary), metric) for summary in comparison.summaries])
+    for label, estimates in rows_over_splits(comparison):
+        add(label, [_estimate(estimate, metric) for estimate in estimates])
     add("runs", [str(len(summary.group.runs)) for summary in comparison.summaries])
     return table
 
 
-def played_at_random(runs: Sequence[RunResults], metric: str = "return_mean") -> RunResults | None:
-    """The first run whose evaluation also played at random."""
-    return next((run for run in runs if any(f"random_{metric}" in split for split in run.splits.values())), None)
+def rows_over_splits(comparison: Comparison) -> list[tuple[str, list[Estimate | None]]]:
+    """The rows below those of single splits: what they are called, and one estimate a group."""
+    rows: list[tuple[str, Callable[[Summary], Estimate | None]]] = []
+    if comparison.held_out:
+        rows.append(("held-out splits together", lambda summary: summary.held_out))
+        rows.append(("mean of these", lambda summary: summary.held_out_mean))
+        if comparison.trained:
+            rows.append(("generalisation gap", lambda summary: summary.gap))
+    if len(comparison.summaries) > 1:
+        rows.append(("difference", lambda summary: summary.difference))
+        rows.append(("probability of improvement", lambda summary: summary.improvement))
+    return [(label, [of(summary) for summary in comparison.summaries]) for label, of in rows]
 
 
 def _estimate(estimate: Estimate | None, metric: Metric) -> str:
     if estimate is None:
         return "-"
     if not estimate.has_interval:
-        return _figure(estimate.value, metric)
-    return f"{_figure(estimate.value, metric)} [{_figure(estimate.low, metric)}, {_figure(estimate.high, metric)}]"
+        return figure(estimate.value, metric)
+    return f"{figure(estimate.value, metric)} [{figure(estimate.low, metric)}, {figure(estimate.high, metric)}]"
 
 
-def _figure(value: float, metric: Metric) -> str:
+def figure(value: float, metric: Metric) -> str:
+    """A value of a metric in as many digits as tell values apart."""
     if not metric.higher_is_better and abs(value) < 0.1:  # losses near zero are told apart by their first digits
         return f"{value:.2g}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.2f}"
@@ -114,6 +116,6 @@ def _cell(result: dict[str, Any] | None, metric: Metric, prefix: str = "") -> st
     value = result[f"{prefix}{metric.name}"]
     if value is None:
         return "-"
-    mean = f"{value:.2f}" if metric.higher_is_better else _figure(value, metric)
+    mean = f"{value:.2f}" if metric.higher_is_better else figure(value, metric)
     success = result.get(f"{prefix}success_rate")
     return mean if success is None else f"{success:.2f} ({mean})"
