@@ -60,7 +60,7 @@ def inspect_diagnostic(options: argparse.Namespace) -> int:
     from rimrl.sequence.inspect import ROLLOUTS, find_split, record
     from rimrl.sequence.run import SequenceRun
 
-    _refuse(options, "inspect", "deterministic", "best", "trust")
+    _refuse(options, "inspect", "deterministic", "best", "trust", "record")
     run = SequenceRun.open(options.run)
     split = find_split(run, None if options.split == "train" else options.split)
     folder = (options.output or run.path / "inspection") / split.name

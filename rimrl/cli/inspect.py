@@ -8,6 +8,8 @@ from pathlib import Path
 from rimrl.cli.diagnostics import are_diagnostics, inspect_diagnostic, print_inspection
 from rimrl.cli.parser import Verbs, add_ablation, filming_options, refuse_ablation
 
+_RECORDABLE = ("states", "observations", "values")
+
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
@@ -21,6 +23,14 @@ def add(verbs: Verbs) -> None:
     )
     inspect.add_argument(
         "--output", type=Path, metavar="DIR", help="gets one folder per split (default RUN/inspection)"
+    )
+    inspect.add_argument(
+        "--record",
+        nargs="+",
+        choices=_RECORDABLE,
+        default=[],
+        metavar="WHAT",
+        help="also keep states, observations or values of every step in recording.npz, for probing; name RUN first",
     )
     add_ablation(inspect)
     inspect.set_defaults(verb=_inspect)
@@ -54,6 +64,7 @@ def _inspect(options: argparse.Namespace) -> int:
             trust=options.trust,
             progress_bar=not options.quiet,
             num_active=options.num_active,
+            also=options.record,
         )
         recording.save(partial)
         pictures = save_pictures(partial)

@@ -26,6 +26,7 @@ from rimrl.envs.splits import Split
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env, resolve
 from rimrl.errors import UsageError, shorten
+from rimrl.experiments.levels import Levels
 from rimrl.experiments.loading import core_settings, load_agent
 from rimrl.experiments.run import Run
 from rimrl.runs.evaluations import ablation_suffix, splits_of_same, to_json
@@ -46,11 +47,17 @@ class Episodes:
         returns: Undiscounted, one an episode.
         lengths: In steps.
         successes: Empty where the environment does not report success.
+        seeds: What the environment that played it was seeded with.
+        numbers: Which one it was since then in that environment, from 0.
+        levels: Its ``info["level"]``; None where the environment does not report any.
     """
 
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    levels: list[int | None] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """Means over episodes, under the names that ``evaluation.json`` uses."""
@@ -67,7 +74,11 @@ class Episodes:
         kept: dict[str, Any] = {
             "episode_returns": [round(float(each), 6) for each in self.returns],
             "episode_lengths": [int(length) for length in self.lengths],
+            "episode_seeds": self.seeds,
+            "episode_numbers": self.numbers,
         }
+        if any(level is not None for level in self.levels):
+            kept["episode_levels"] = self.levels
         return kept | ({"episode_successes": self.successes} if self.successes else {})
 
 
@@ -279,13 +290,13 @@ def play(
         make_env: Makes the seeded environments; they are closed afterwards.
         episodes: How many.
         deterministic: Take the mode of the policy instead of a sample.
-        seed: Seed of the actions.
+        seed: Seed of the actions, with which the environments were seeded, too: environment i with `seed` + i.
 
     Returns:
         The outcome of each episode.
     """
     set_random_seed(seed)
-    env = make_env()
+    env = Levels(make_env())
     outcome = Episodes()
 
     def note(local: dict[str, Any], _: dict[str, Any]) -> None:
@@ -295,6 +306,9 @@ def play(
             success = local["info"].get("is_success")
             if success is not None:
                 outcome.successes.append(bool(success))
+            outcome.seeds.append(seed + i)
+            outcome.numbers.append(int(local["episode_counts"][i]))
+            outcome.levels.append(env.ended[i])
 
     player = _RandomPlayer(env.action_space, seed) if agent is None else agent
     try:

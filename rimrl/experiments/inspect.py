@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
 from rimrl.experiments.evaluate import DEFAULT_SEED
 from rimrl.experiments.playing import Outcome, playing
+from rimrl.experiments.probing import Probe
 from rimrl.experiments.run import Run
 from rimrl.runs.recording import Recording, means_over_steps
 
@@ -27,6 +29,7 @@ def record(
     trust: bool = False,
     progress_bar: bool = True,
     num_active: int | list[int] | None = None,
+    also: Sequence[str] = (),
 ) -> Recording:
     """Play whole episodes, one after the other, and record what the units of the actor's core do.
 
@@ -40,17 +43,23 @@ def record(
         trust: Run code that the file of the agent brings along (`rimrl.load`). Default False.
         progress_bar: Show progress on standard error.
         num_active: Let another number of units be active than in training. Default: as trained.
+        also: What else is recorded, out of ``"states"``, ``"observations"`` and ``"values"``
+            (`rimrl.runs.recording.Recording`). What the agent does stays the same. Default: nothing.
 
     Returns:
         The recording.
 
     Raises:
-        UsageError: For no episodes, an unknown split, or a model that is missing or damaged.
+        UsageError: For no episodes, an unknown split, a model that is missing or damaged, or more to record than can
+            be kept.
     """
     title = f"inspect {run.path.name}" if progress_bar else None
     rows: dict[str, list[Any]] = {}
     outcomes: list[dict[str, Any]] = []
     with playing(run, episodes, split, deterministic, seed, best, trust, num_active=num_active) as player:
+        policy = player.agent.policy
+        assert isinstance(policy, RecurrentCorePolicy)
+        probe = Probe(policy, also)
         for step in player.steps(title):
             row = {
                 "episode": step.episode,
@@ -60,6 +69,7 @@ def record(
                 "reward": step.reward,
                 "event": step.event or "",
                 **_of_one_step(step.trace),
+                **probe.row(step),
             }
             for name, value in row.items():
                 rows.setdefault(name, []).append(value)
@@ -69,8 +79,6 @@ def record(
     if (arrays["event"] == "").all():
         del arrays["event"]
 
-    policy = player.agent.policy
-    assert isinstance(policy, RecurrentCorePolicy)
     facts = {
         "suite": run.config.env.id,
         "split": player.split.name,

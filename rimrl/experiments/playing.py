@@ -60,6 +60,8 @@ class Step:
         fresh: Whether the core started from an empty memory: in an episode's first step, and after a lost life where
             the agent learned that it ends an episode.
         task: What the agent is told to do, where the environment puts it into words.
+        observation: What the agent is shown before it acts, a batch of one.
+        state: The actor's recurrent state after the step, ``(h, c)``, each ``[num_layers, 1, hidden_size]``.
         picture: ``[H, W, 3]`` uint8, what the environment shows before the action; None unless it is rendered.
         trace: What the units of the actor's core did, T = B = 1.
         action: For discrete actions the index of its name.
@@ -72,6 +74,8 @@ class Step:
     number: int
     fresh: bool
     task: str | None
+    observation: NDArray[Any] | dict[str, NDArray[Any]]
+    state: tuple[NDArray[Any], ...]
     picture: NDArray[np.uint8] | None
     trace: CoreTrace
     action: Any
@@ -135,6 +139,9 @@ class Player:
                 fresh, before = bool(start[0]), _score(env)
                 trace = policy.trace(observation, state, start)  # type: ignore[arg-type]
                 action, state = self.agent.predict(observation, state, start, self.deterministic)  # type: ignore[arg-type]
+                assert state is not None
+                assert not isinstance(observation, tuple)
+                shown = observation
                 observation, _, start, infos = env.step(action)
                 # The monitor counts whole games and true scores; what is learned from may be clipped and cut.
                 ended = infos[0].get("episode")
@@ -142,7 +149,7 @@ class Player:
                 if ended is not None:
                     outcome = _outcome(number + 1, score, infos[0])
                 taken, reward, event = action[0] - first_action, score - before, _event(infos[0])
-                yield Step(episode, number, fresh, task, picture, trace, taken, reward, outcome, event)
+                yield Step(episode, number, fresh, task, shown, state, picture, trace, taken, reward, outcome, event)
                 number += 1
 
     def _picture(self) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ from rimrl.usage import collapse, mutual_information, worst_share
 
 RECORDING_FILES = ("recording.npz", "inspection.json")
 LARGEST_ARRAYS = 2**33
+_ON_REQUEST = frozenset({"state_h", "state_c", "critic_state_h", "critic_state_c", "observation", "value"})
 _MOST_ARRAYS = 1000
 _MOST_UNITS = 4096
 _LONGEST_TEXT = 1000
@@ -41,6 +42,11 @@ class Recording:
             ``reward``, each ``[S, ...]``; ``event`` ``[S]`` where the environment reports any, ``""`` in steps without
             one; ``active`` ``[S, N]``; where the core has them ``input_attention`` ``[S, N, 1 + M]`` and
             ``communication_attention`` ``[S, N, N]``, as in `rimrl.cores.base.CoreTrace`.
+
+            On request also, for L layers of width H in the core: ``state_h`` and ``state_c`` ``[S, L, H]``, the actor's
+            memory after each step; ``critic_state_h`` and ``critic_state_c``, the same of a critic's own core;
+            ``observation`` ``[S, ...]``, or ``observation.KEY`` for each part of a Dict, what the agent was shown
+            before it acted; ``value`` ``[S]``, what the critic expected then.
     """
 
     facts: dict[str, Any]
@@ -172,6 +178,10 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], S: int, N: int, names: Seq
             continue
         fits = array.ndim == 3 and array.shape[:2] == (S, N) and array.dtype.kind == "f" and array.shape[2] >= 1
         if not fits or (name.startswith("communication") and array.shape[2] != N):
+            raise _foreign(name, array)
+    for name, array in arrays.items():
+        on_request = name.partition(".")[0] in _ON_REQUEST
+        if on_request and (array.shape[:1] != (S,) or array.dtype.kind not in "biuf"):
             raise _foreign(name, array)
     if arrays["active"].dtype.kind != "b":
         raise DamagedError(f"active in recording.npz is {arrays['active'].dtype}, not true or false")

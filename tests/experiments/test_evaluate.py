@@ -140,7 +140,7 @@ def test_lost_lives_begin_anew_for_the_agent_and_games_are_counted_whole() -> No
     assert player.starts == starts
     assert player.counts == [*range(1, 3), *range(1, 5), *range(1, 7)] * 2
     # Two games of 12 steps, nine of which score 5 and three cost 2: neither clipped nor cut into lives.
-    assert outcome == Episodes([39.0, 39.0], [12, 12], [True, True])
+    assert outcome == Episodes([39.0, 39.0], [12, 12], [True, True], [0, 0], [0, 1], [None, None])
 
 
 def test_a_game_that_goes_on_after_a_lost_life_keeps_its_state() -> None:
@@ -363,3 +363,74 @@ def test_a_suite_of_other_observations_or_actions_is_refused(suite: str, named: 
     with pytest.raises(UsageError, match=named):
         evaluate(Run.open(run), episodes=1, suite=suite, progress_bar=False)
     assert files(run) == before
+
+
+# -- which episodes were played ----------------------------------------------------------------------------------------
+
+
+def test_every_episode_can_be_played_again_on_its_own(run: Path) -> None:
+    words = ("--episodes", "7", "--n-envs", "3", "--split", "all_novel", "--deterministic", "--no-random", "--quiet")
+    succeed("evaluate", run, *words, "--seed", "40")
+    result = read_json(run / "evaluation.json")["splits"]["all_novel"]
+    played = list(zip(result["episode_seeds"], result["episode_numbers"], strict=True))
+    assert sorted(played) == [(40, 0), (40, 1), (41, 0), (41, 1), (42, 0), (42, 1), (42, 2)]
+    assert "episode_levels" not in result  # its levels have no numbers
+    agent, env = rimrl.load(run), rimrl.make_env(result["env_id"], **result["env_kwargs"])
+    for k, (seed, number) in enumerate(played):
+        observation, _ = env.reset(seed=seed)
+        for _ in range(number):  # all chance of this environment is in its levels
+            observation, _ = env.reset()
+        state, start, total, length, done = None, np.ones(1, bool), 0.0, 0, False
+        while not done:
+            action, state = agent.predict(observation, state, start, deterministic=True)
+            observation, reward, terminated, truncated, _ = env.step(int(action))
+            start, total, done = np.zeros(1, bool), total + float(reward), terminated or truncated
+            length += 1
+        assert result["episode_lengths"][k] == length
+        assert result["episode_returns"][k] == pytest.approx(total, abs=1e-6)
+
+
+def test_levels_that_have_numbers_are_kept() -> None:
+    seed, n_envs, episodes = 3, 2, 5
+    outcome = play(None, lambda: make_vec_env("layouts", n_envs=n_envs, seed=seed), episodes, True, seed)
+    expected = {}
+    for i in range(n_envs):
+        env = rimrl.make_env("layouts")
+        _, info = env.reset(seed=seed + i)
+        for number in range(episodes):
+            expected[seed + i, number] = info["level"]
+            _, info = env.reset()
+    assert outcome.levels == [expected[played] for played in zip(outcome.seeds, outcome.numbers, strict=True)]
+    assert len(set(outcome.levels)) > 1
+    assert outcome.log()["episode_levels"] == outcome.levels
+
+
+class Odd(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Reports a level that is no number."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        observation, _ = self.env.reset(seed=seed, options=options)
+        return observation, {"level": "cave"}
+
+
+def test_levels_that_are_no_numbers_are_left_out() -> None:
+    def make() -> VecEnv:
+        return VecMonitor(DummyVecEnv([lambda: Odd(Lasts(1, None))]))
+
+    outcome = play(None, make, 2, True, 8)
+    assert (outcome.seeds, outcome.numbers, outcome.levels) == ([8, 8], [0, 1], [None, None])
+    assert set(outcome.log()) == {"episode_returns", "episode_lengths", "episode_seeds", "episode_numbers"}
+
+
+def test_an_evaluation_without_seeds_of_episodes_is_still_read(run: Path) -> None:
+    evaluation = read_json(run / "evaluation.json")
+    for result in evaluation["splits"].values():
+        for name in ("episode_seeds", "episode_numbers"):
+            del result[name]
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    before = list(evaluation["splits"])
+    assert succeed("compare", run).err == ""
+    succeed("evaluate", run, "--split", "all_novel", "--episodes", "2", "--quiet")
+    after = read_json(run / "evaluation.json")["splits"]
+    assert list(after) == before  # with the others, which are as they were
+    assert [name for name in after if "episode_seeds" in after[name]] == ["all_novel"]
