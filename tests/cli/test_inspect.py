@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rimrl.cores.registry import CORES, CoreEntry, make_core
@@ -44,6 +45,26 @@ def test_a_split_has_a_folder_of_its_own(run: Path, tmp_path: Path) -> None:
     assert not (run / "inspection").exists()
 
 
+def test_what_is_recorded_on_request_is_in_the_file(run: Path, tmp_path: Path) -> None:
+    plain = succeed("inspect", run, *QUICK)
+    with np.load(run / "inspection" / "train" / "recording.npz") as saved:
+        before = dict(saved)
+    answer = succeed("inspect", run, *QUICK, "--record", "values", "states")
+    assert answer.out == plain.out
+    with np.load(run / "inspection" / "train" / "recording.npz") as saved:
+        assert set(saved) - set(before) == {"state_h", "state_c", "value"}
+        for name, array in before.items():
+            np.testing.assert_array_equal(saved[name], array)
+
+
+def test_a_recording_that_grows_too_large_leaves_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rimrl.experiments.probing._LARGEST", 2**14)
+    before = files(Path())
+    answer = call("inspect", run, *QUICK, "--record", "observations")
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+    assert files(Path()) == before
+
+
 def test_an_inspection_of_another_core_leaves_no_old_picture(tmp_path: Path) -> None:
     run, output = tmp_path / "lstm", tmp_path / "out" / "train"
     words = ("--core.hidden_size", "8", "--total-timesteps", "64", "--run-dir", str(run))
@@ -69,6 +90,9 @@ def test_an_inspection_of_another_core_leaves_no_old_picture(tmp_path: Path) -> 
         ((".",), "not a run folder"),
         ((), "RUN"),
         (("run", "run"), "unexpected argument"),
+        (("run", "--record", "state"), "invalid choice: 'state'"),
+        (("run", "--record"), "expected at least one argument"),
+        (("--record", "values", "run"), "invalid choice: 'run'"),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(run: Path, words: tuple[str, ...], said: str) -> None:

@@ -170,6 +170,7 @@ def test_other_verbs_say_what_a_diagnostic_is_not() -> None:
     assert "holds no agent" in refuse("export", "run", "out")
     assert "--suite is for agents" in refuse("evaluate", "run", "--suite", "distractors")
     assert "--deterministic is for agents" in refuse("inspect", "run", "--deterministic")
+    assert "--record is for agents" in refuse("inspect", "run", "--record", "states")
     assert "'train9'; valid: 4_blanks, 9_blanks; or any other N_blanks" in refuse("inspect", "run", "--split", "train9")
     assert "unknown split '5_blank'; did you mean" in refuse("evaluate", "run", "--split", "5_blank")
     assert "from 0 to 100000, got 999999" in refuse("evaluate", "run", "--split", "999999_blanks")

@@ -285,3 +285,15 @@ def test_files_of_two_inspections_do_not_mix(tmp_path: Path) -> None:
     (other / "inspection.json").replace(tmp_path / "inspection.json")
     with pytest.raises(UsageError, match="belong together"):
         read_inspection(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["state_h", "critic_state_c", "observation", "observation.image", "value"])
+def test_what_was_recorded_on_request_has_a_row_for_each_step(name: str, tmp_path: Path) -> None:
+    arrays = write(tmp_path)
+    for rows, fits in ((np.zeros((140, 2)), True), (np.zeros((139, 2)), False), (np.array(["x"] * 140), False)):
+        np.savez(tmp_path / "recording.npz", **arrays, **{name: rows})  # type: ignore[arg-type]
+        if fits:
+            assert read_inspection(tmp_path).arrays[name].shape == rows.shape
+        else:
+            with pytest.raises(UsageError, match=f"damaged .*{name}"):
+                read_inspection(tmp_path)
