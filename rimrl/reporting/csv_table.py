@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 
 from rimrl.reporting.comparison import Comparison, Summary
+from rimrl.reporting.results import printable
 from rimrl.reporting.statistics import Estimate
 
 COLUMNS = ("group", "measure", "split", "seed", "run", "value", "low", "high")
@@ -44,7 +45,7 @@ def _of_runs(comparison: Comparison, summary: Summary) -> Iterator[dict[str, obj
                 "measure": "score",
                 "split": split,
                 "seed": "" if run.seed is None else run.seed,
-                "run": str(run.path),
+                "run": printable(str(run.path)),
                 "value": repr(score),
             }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,10 @@ def save_figures(comparison: Comparison, folder: Path, picture_format: str = "pd
             figure = draw(comparison)
             if figure is not None:
                 file = folder / f"{name}.{picture_format}"
-                figure.savefig(file, format=picture_format, dpi=300, metadata=_UNDATED[picture_format])
+                with warnings.catch_warnings():
+                    if picture_format == "svg":  # whoever shows it chooses the font
+                        warnings.filterwarnings("ignore", "Glyph .* missing")
+                    figure.savefig(file, format=picture_format, dpi=300, metadata=_UNDATED[picture_format])
                 saved.append(file.name)
     return saved
 

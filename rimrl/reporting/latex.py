@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.groups import Metric
+from rimrl.reporting.results import printable
 from rimrl.reporting.statistics import Estimate
 from rimrl.reporting.table import figure, rows_over_splits
 
@@ -63,7 +64,7 @@ def latex_table(comparison: Comparison) -> str:
     ]
     lines = [
         r"% \usepackage{booktabs}",
-        *(f"% {_printable(note)}" for note in [*notes, *comparison.remarks]),
+        *(f"% {printable(note)}" for note in [*notes, *comparison.remarks]),
         rf"\begin{{tabular}}{{l{'r' * (len(summaries) + bool(random))}}}",
         rf"{_INDENT}\toprule",
         f"\n{_INDENT}\\midrule\n".join("\n".join(block) for block in blocks if block),
@@ -75,12 +76,8 @@ def latex_table(comparison: Comparison) -> str:
 
 def escaped(text: str) -> str:
     """A text as LaTeX prints it, whatever is in it; what cannot be printed becomes a space."""
-    letters = "".join(_ESCAPED.get(letter, letter) for letter in _printable(text))
+    letters = "".join(_ESCAPED.get(letter, letter) for letter in printable(text))
     return letters.replace("--", "-{}-").replace("--", "-{}-")  # which would be one dash
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _row(name: str, cells: Sequence[str]) -> str:

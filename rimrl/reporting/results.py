@@ -54,6 +54,11 @@ class RunResults:
         return splits
 
 
+def printable(text: str) -> str:
+    """A text on one line, for any file: with spaces for what cannot be printed."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def is_diagnostic(suite: str) -> bool:
     """Whether a suite is a task of ``rimrl sequence``, on which sequences are scored instead of episodes played."""
     return suite.startswith("sequence/")
@@ -153,7 +158,7 @@ def _read(path: Path, suite: str | None, variant: str = "") -> RunResults:
         evaluation = read_evaluation(file)
     except UnreadableError as error:
         raise UsageError(f"{file} is damaged ({error}); run again: {command}") from None
-    label = evaluation["config"].rsplit("/", maxsplit=1)[-1]
+    label = printable(evaluation["config"].rsplit("/", maxsplit=1)[-1])
     for split, result in evaluation["splits"].items():
         for figure in FIGURES & result.keys():
             if isinstance(result[figure], float) and not math.isfinite(result[figure]):

@@ -56,7 +56,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
             evaluation.nested("core_options")
         splits = evaluation.nested("splits")
         names = list(splits.names())
-        if not 1 <= len(names) <= _MOST_SPLITS or any(len(name) > _LONGEST_NAME for name in names):
+        if not 1 <= len(names) <= _MOST_SPLITS or not all(map(_is_name, names)):
             raise DamagedError(f"evaluation.splits does not hold from 1 to {_MOST_SPLITS} names")
         for name in names:
             _check_split(splits.nested(name))
@@ -69,6 +69,10 @@ def read_evaluation(file: Path) -> dict[str, Any]:
 
 def _without_nulls(content: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in content.items() if value is not None or name not in names}
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= _LONGEST_NAME and text.isprintable()
 
 
 def _check_split(split: Fields) -> None:

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rimrl.errors import UsageError
 from rimrl.reporting import figures
 from rimrl.reporting.columns import arranged
 from rimrl.reporting.comparison import Comparison, compare
@@ -184,3 +185,22 @@ def test_names_are_all_that_may_be_written() -> None:
         "final_scores.pdf",
         "performance_profile.pdf",
     ]
+
+
+@pytest.mark.parametrize("config", ["a\x01b", "a\nb", "a\ud800b"])
+def test_configurations_of_others_break_no_file(config: str, tmp_path: Path) -> None:
+    paths = write(tmp_path, "rim", RATES)
+    for path in paths:
+        evaluation = read_json(path / "evaluation.json")
+        (path / "evaluation.json").write_text(json.dumps(evaluation | {"config": config}))
+    for name in save_figures(compared(*paths), tmp_path, "svg"):
+        assert "a b" in texts(tmp_path / name)
+
+
+def test_splits_without_a_name_that_can_be_shown_are_damaged(tmp_path: Path) -> None:
+    (path,) = write(tmp_path, "rim", RATES[:1])
+    evaluation = read_json(path / "evaluation.json")
+    evaluation["splits"]["a\x01b"] = evaluation["splits"]["new"]
+    (path / "evaluation.json").write_text(json.dumps(evaluation))
+    with pytest.raises(UsageError, match="damaged"):
+        read_runs([path])

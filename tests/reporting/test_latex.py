@@ -145,8 +145,8 @@ def test_names_of_runs_are_escaped_everywhere(tmp_path: Path) -> None:
     paths = write(tmp_path, "rim", RATES[:2])
     for path in paths:
         evaluation = read_json(path / "evaluation.json")
-        splits = {f"{name}_50%\n\\end{{tabular}}": each for name, each in evaluation["splits"].items()}
-        (path / "evaluation.json").write_text(json.dumps(evaluation | {"config": "[x] & $y", "splits": splits}))
+        splits = {f"{name}_50% \\end{{tabular}}": each for name, each in evaluation["splits"].items()}
+        (path / "evaluation.json").write_text(json.dumps(evaluation | {"config": "[x]\n& $y", "splits": splits}))
     text = latex_table(compared(*paths))
     rows = table(text)
     assert [printed(name) for name in rows["split"]] == ["[x] & $y"]
