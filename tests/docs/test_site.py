@@ -96,7 +96,8 @@ def test_links_out_of_the_docs_become_words(site: ModuleType, text: str, page: s
 
 def commands(page: Path) -> list[list[str]]:
     """The words of every `rimrl` line in a page's blocks, without those that a shell would have to fill in."""
-    blocks = re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    blocks = [block for language, block in fenced if language in ("", "sh", "bash", "console")]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [
         words[1:]
