@@ -27,9 +27,10 @@ from rimrl.agents.actions import in_space
 from rimrl.agents.distributed import OtherRankError, Ranks
 from rimrl.agents.extractor_checks import check_images
 from rimrl.agents.moves import Moves, moves_of
-from rimrl.agents.policies import RecurrentCorePolicy, SequenceEvaluation
+from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, check_autocast, keeping_casts
 from rimrl.agents.rollout import Obs, SequenceRolloutBuffer
+from rimrl.agents.sequence_policy import SequenceEvaluation
 from rimrl.cores.base import CoreTrace
 from rimrl.errors import EnvironmentFaultError, UsageError
 from rimrl.spaces import check_spaces
