@@ -10,9 +10,8 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.distributed import join
-from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.ranks import Ranks
 from rimrl.envs.vector_state import worker_processes
 from rimrl.errors import UsageError
@@ -210,6 +209,6 @@ class Training:
                     process.terminate()
 
 
-def _save(agent: RecurrentPPO | RecurrentA2C, file: Path) -> None:
+def _save(agent: RecurrentOnPolicyAlgorithm, file: Path) -> None:
     with placing_file(file) as partial:
         agent.save(partial)
