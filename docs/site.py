@@ -17,9 +17,11 @@ from typing import Any
 from docstring_parser import parse
 
 import rimrl
+from rimrl.agents.a2c import A2CConfig
+from rimrl.agents.ppo import PPOConfig
 from rimrl.cli import parser
 from rimrl.cores.registry import CORES, core_options
-from rimrl.experiments.config import A2CConfig, EnvConfig, PPOConfig, TrainConfig
+from rimrl.experiments.config import EnvConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}

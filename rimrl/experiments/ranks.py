@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.distributed import OtherRankError, RankLostError, Ranks
+from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks, divided
 from rimrl.envs.vector_state import monitor_of
 from rimrl.errors import UsageError
 from rimrl.experiments.checkpoints import flat
-from rimrl.experiments.config import ExperimentConfig, PPOConfig
+from rimrl.experiments.config import ExperimentConfig
 from rimrl.runs.failures import Failure, described
 
 _LARGEST_SEED = 2**32
@@ -36,40 +35,19 @@ def share_of(config: ExperimentConfig, ranks: Ranks) -> ExperimentConfig:
     Raises:
         UsageError: If so many processes cannot share it equally; says what would be valid.
     """
-    n_envs = _divided(config.env.n_envs, ranks.size, "env.n_envs")
-    agent = config.agent
-    if isinstance(agent, PPOConfig):
-        length = agent.sequence_length or agent.n_steps
-        whole = agent.n_steps * config.env.n_envs
-        if agent.batch_size < whole:
-            batch_size = _divided(agent.batch_size, ranks.size, "agent.batch_size")
-            if batch_size % length:
-                least = ranks.size * length
-                fitting = max(1, round(agent.batch_size / least)) * least
-                raise UsageError(
-                    f"{ranks.size} processes cannot share agent.batch_size {agent.batch_size}: each takes whole "
-                    f"sequences of {length} steps; use --agent.batch_size {fitting} or a shorter sequence_length"
-                )
-            agent = replace(agent, batch_size=batch_size)
+    if ranks.size == 1:
+        return config
+    n_envs = divided(config.env.n_envs, ranks.size, "env.n_envs")
     return replace(
         config,
         env=replace(config.env, n_envs=n_envs),
-        agent=agent,
+        agent=config.agent.share(ranks, config.env.n_envs),
         train=replace(
             config.train,
             seed=(config.train.seed + ranks.rank * n_envs) % _LARGEST_SEED,
             device=_device(config.train.device),
         ),
     )
-
-
-def _divided(number: int, size: int, key: str) -> int:
-    if number % size:
-        fitting = -(-number // size) * size
-        raise UsageError(
-            f"{size} processes cannot share {key} {number}; use --{key} {fitting}, or as many as divide it"
-        )
-    return number // size
 
 
 def _device(device: str) -> str:
@@ -91,17 +69,12 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
     """
     mine = flat(config)
     for rank, other in enumerate(ranks.exchanged(mine)):
-        for key in {**mine, **other}:
+        for key in {**mine, **other} if rank != ranks.rank else {}:
             if mine.get(key) != other.get(key):
                 raise UsageError(
                     f"the processes were given different configurations: {key} is {mine.get(key)} on rank {ranks.rank} "
                     f"and {other.get(key)} on rank {rank}"
                 )
-
-
-def at_once(ranks: Ranks | None) -> Any:
-    """A block in which what fails on one rank fails on all; nothing special for one process."""
-    return nullcontext() if ranks is None else ranks.together()
 
 
 class SharedMonitor(BaseCallback):
@@ -151,12 +124,12 @@ def common_failure(failure: Exception | None, ranks: Ranks) -> Failure | None:
 
 
 @contextmanager
-def written_before(ranks: Ranks | None) -> Iterator[None]:
+def written_before(ranks: Ranks) -> Iterator[None]:
     """A block at whose end the first rank has written everything, so that all may go."""
     try:
         yield
     finally:
-        if ranks is not None and ranks.first:
+        if ranks.first:
             ranks.has_written()
-        elif ranks is not None:
+        else:
             ranks.wait_until_written()

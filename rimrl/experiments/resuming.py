@@ -9,13 +9,14 @@ from dataclasses import replace
 
 from stable_baselines3.common.logger import Logger
 
-from rimrl.agents.distributed import Ranks, join
+from rimrl.agents.distributed import join
+from rimrl.agents.ranks import Ranks
 from rimrl.errors import UsageError
 from rimrl.experiments.checkpoints import FREE, cut_back, flat, told
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.ranks import at_once, check_same
+from rimrl.experiments.ranks import check_same
 from rimrl.experiments.run import Run
-from rimrl.experiments.train import Training, writes
+from rimrl.experiments.train import Training
 from rimrl.runs.checkpoint_files import found
 from rimrl.runs.device import check_device
 from rimrl.runs.logs import appending_logger, new_logger
@@ -48,15 +49,14 @@ def resume(
     """
     ranks = join()
     config = run.config if config is None else replace(config, name=run.config.name)
-    if ranks is not None:
-        check_same(config, ranks)
-        run.processes = ranks.size
+    check_same(config, ranks)
+    run.processes = ranks.size
     changes = _checked_changes(run, config, accept_changes)
     check_device(config.train.device)
     with _locked(run, ranks):
         if not told(ranks, lambda: found(run.path)):
             return _start_again(run, config, progress_bar, ranks)
-        training = Training(run, config, progress_bar, append=True, ranks=ranks)
+        training = Training(run, config, progress_bar, ranks, append=True)
         try:
             training.agent.set_logger(Logger(None, []))  # holds what waits to be logged until the logs are cut back
             shaping = [change for change in changes if change.startswith(("env.", "core.", "agent."))]
@@ -65,15 +65,15 @@ def resume(
             before, total = run.config.train.total_timesteps, config.train.total_timesteps
             check_not_past(run.path, reached, total, before, "steps", "--total-timesteps")
             run.config = config
-            with at_once(ranks):
-                if writes(ranks):
+            with ranks.together():
+                if ranks.first:
                     run.note_resumption(reached, inexact is None, changes, contents.progress)
                     cut_back(run.path, contents)
                     _append_logs(training, run)
         except BaseException:
             training.close()
             raise
-        if inexact is not None and writes(ranks):
+        if inexact is not None and ranks.first:
             print(
                 f"rimrl: episodes begin anew at step {reached}, so that the result will not be, bit for bit, that of "
                 f"an uninterrupted run: {inexact}",
@@ -83,11 +83,11 @@ def resume(
 
 
 @contextmanager
-def _locked(run: Run, ranks: Ranks | None) -> Iterator[None]:
+def _locked(run: Run, ranks: Ranks) -> Iterator[None]:
     """`Run.locked`; of several processes the first one holds the lock."""
     with ExitStack() as stack:
-        with at_once(ranks):
-            if writes(ranks):
+        with ranks.together():
+            if ranks.first:
                 stack.enter_context(run.locked())
         yield
 
@@ -106,21 +106,21 @@ def _checked_changes(run: Run, config: ExperimentConfig, accept_changes: bool) -
     return changes
 
 
-def _start_again(run: Run, config: ExperimentConfig, progress_bar: bool, ranks: Ranks | None) -> bool:
+def _start_again(run: Run, config: ExperimentConfig, progress_bar: bool, ranks: Ranks) -> bool:
     logger = Logger(None, [])
     with ExitStack() as preparing:
-        with at_once(ranks):
-            if writes(ranks):
+        with ranks.together():
+            if ranks.first:
                 preparing.enter_context(run.restarting(config))
-        training = Training(run, config, progress_bar, ranks=ranks)
+        training = Training(run, config, progress_bar, ranks)
         try:
-            with at_once(ranks):
+            with ranks.together():
                 preparing.close()
         except BaseException:
             training.close()
             raise
-    with at_once(ranks):
-        if writes(ranks):
+    with ranks.together():
+        if ranks.first:
             logger = new_logger(run.path)
     training.agent.set_logger(logger)
     return training.learn()

@@ -10,16 +10,16 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.a2c import RecurrentA2C
-from rimrl.agents.distributed import Ranks, join
-from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.distributed import join
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from rimrl.agents.ranks import Ranks
 from rimrl.envs.vector_state import worker_processes
 from rimrl.errors import UsageError
 from rimrl.experiments.callbacks import Stopping, callbacks_of, evaluation_callback
 from rimrl.experiments.checkpoints import Checkpoints
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.making import make_agent, make_train_env
-from rimrl.experiments.ranks import SharedMonitor, at_once, check_same, common_failure, share_of, written_before
+from rimrl.experiments.ranks import SharedMonitor, check_same, common_failure, share_of, written_before
 from rimrl.experiments.run import Run
 from rimrl.files import placing_file
 from rimrl.runs.device import check_device
@@ -50,33 +50,23 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
         RunFailedError: If something breaks on the way, such as an environment or the disk.
     """
     ranks = join()
-    if ranks is not None:
-        check_same(config, ranks)
+    check_same(config, ranks)
     check_device(config.train.device)
     path = default_run_dir(config) if run_dir is None else run_dir
     with _new_run(path, config, ranks) as run:
-        training = Training(run, config, progress_bar, ranks=ranks)
-        with at_once(ranks):
+        training = Training(run, config, progress_bar, ranks)
+        with ranks.together():
             training.agent.predict(
                 training.agent.observation_space.sample(), deterministic=True
             )  # what does not fit fails here
-            training.agent.set_logger(new_logger(run.path) if writes(ranks) else Logger(None, []))
-    with run.locked() if writes(ranks) else nullcontext():
+            training.agent.set_logger(new_logger(run.path) if ranks.first else Logger(None, []))
+    with run.locked() if ranks.first else nullcontext():
         return run, training.learn()
 
 
-def writes(ranks: Ranks | None) -> bool:
-    """Whether this process writes to the run folder: the only one, or the first."""
-    return ranks is None or ranks.first
-
-
 @contextmanager
-def _new_run(path: Path, config: ExperimentConfig, ranks: Ranks | None) -> Iterator[Run]:
+def _new_run(path: Path, config: ExperimentConfig, ranks: Ranks) -> Iterator[Run]:
     """`Run.create`; of several processes the first one does it."""
-    if ranks is None:
-        with Run.create(path, config) as run:
-            yield run
-        return
     path = ranks.told(path)
     run = Run(path, config)
     with ExitStack() as stack:
@@ -94,8 +84,8 @@ class Training:
         run: Where the results go.
         config: What to do.
         progress_bar: Show progress on standard error.
+        ranks: The processes that train it together, this one among them.
         append: Go on with the ``monitor.csv`` that is there.
-        ranks: The processes that train it together, this one among them; None for one.
 
     Raises:
         UsageError: If the configuration does not fit together.
@@ -106,8 +96,8 @@ class Training:
         run: Run,
         config: ExperimentConfig,
         progress_bar: bool,
+        ranks: Ranks,
         append: bool = False,
-        ranks: Ranks | None = None,
     ) -> None:
         th.set_num_threads(config.train.num_threads)
         self.config = config
@@ -116,11 +106,11 @@ class Training:
         self._vectors: list[VecEnv] = []
         self._monitor: SharedMonitor | None = None
         try:
-            with at_once(ranks):
+            with ranks.together():
                 self._make(append, progress_bar)
-            if ranks is not None:
-                self.agent.ranks = ranks
-                ranks.copy_from_first(self.agent.policy.state_dict().values())
+            self.agent.ranks = ranks
+            ranks.copy_from_first(self.agent.policy.state_dict().values())
+            if ranks.size > 1:
                 self._monitor = SharedMonitor(self._vectors[0], ranks)
                 self._callbacks.insert(0, self._monitor)
         except BaseException:
@@ -129,15 +119,15 @@ class Training:
 
     def _make(self, append: bool, progress_bar: bool) -> None:
         config, run, ranks = self.config, self._run, self._ranks
-        own = config if ranks is None else share_of(config, ranks)
-        env = make_train_env(own, run.path if writes(ranks) else None, append)
+        own = share_of(config, ranks)
+        env = make_train_env(own, run.path if ranks.first else None, append)
         self._vectors.append(env)
         self.agent = make_agent(own, env)
-        evaluation = evaluation_callback(config, run) if config.train.eval_freq and writes(ranks) else None
+        evaluation = evaluation_callback(config, run) if config.train.eval_freq and ranks.first else None
         if evaluation is not None:
             self._vectors.append(evaluation.eval_env)
         self.checkpoints = Checkpoints(run.path, config, self.agent, evaluation, config.train.resume_freq, ranks)
-        others = callbacks_of(config, run, evaluation, progress_bar) if writes(ranks) else []
+        others = callbacks_of(config, run, evaluation, progress_bar) if ranks.first else []
         self._callbacks = [*others, self.checkpoints]
 
     def learn(self) -> bool:
@@ -158,9 +148,9 @@ class Training:
         status: Status = "failed"
         failure: Exception | None = None
         try:
-            with graceful_stop(once=ranks is None) as stop:
+            with graceful_stop(once=ranks.size == 1) as stop:
                 agent.learn(remaining, callback=[*self._callbacks, Stopping(stop)], reset_num_timesteps=not begun)
-            if stop.requested if ranks is None else any(ranks.exchanged(stop.requested)):
+            if any(ranks.exchanged(stop.requested)):
                 self.checkpoints.write_pending()
                 status = "interrupted"
             else:
@@ -168,14 +158,14 @@ class Training:
                 status = "finished"
         except Exception as error:
             failure = error
-            if ranks is None or ranks.in_step:
+            if ranks.in_step:
                 with suppress(Exception):  # on a full disk the checkpoint before it has to do
                     self.checkpoints.write_pending()
         with written_before(ranks):
-            ended = None if ranks is None else common_failure(failure, ranks)
+            ended = common_failure(failure, ranks)
             if ended is not None:
                 status = "failed"
-            if writes(ranks):
+            if ranks.first:
                 left = self._leave(status)
                 failure = failure or left
             else:
@@ -184,7 +174,7 @@ class Training:
             ended = described(failure)
         if ended is not None:
             raise explained(
-                ended, run.path, agent.num_timesteps, train_command(run.processes), writes=writes(ranks)
+                ended, run.path, agent.num_timesteps, train_command(run.processes), writes=ranks.first
             ) from failure
         return status == "finished"
 
@@ -219,6 +209,6 @@ class Training:
                     process.terminate()
 
 
-def _save(agent: RecurrentPPO | RecurrentA2C, file: Path) -> None:
+def _save(agent: RecurrentOnPolicyAlgorithm, file: Path) -> None:
     with placing_file(file) as partial:
         agent.save(partial)

@@ -350,3 +350,9 @@ def test_weights_that_are_not_finite_are_refused_by_name(
     model.save(tmp_path / "model.zip")
     with pytest.raises(UsageError, match=r"value_net\.bias"):
         rimrl.load(tmp_path / "model.zip", trust=trust)
+
+
+@pytest.mark.parametrize("policy", [RecurrentCorePolicy, CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy])
+def test_policies_stay_where_earlier_files_look_for_them(policy: type) -> None:
+    """Pickles in a ``.zip`` name a class by its module, and sb3-contrib imports it from there."""
+    assert policy.__module__ == "rimrl.agents.policies"

@@ -13,10 +13,12 @@ from types import ModuleType
 import pytest
 import yaml
 
+from rimrl.agents.a2c import A2CConfig
+from rimrl.agents.ppo import PPOConfig
 from rimrl.cli import parser
 from rimrl.cli.parser import config_among
 from rimrl.cores.registry import CORES, core_options
-from rimrl.experiments.config import A2CConfig, EnvConfig, PPOConfig, TrainConfig
+from rimrl.experiments.config import EnvConfig, TrainConfig
 from rimrl.experiments.config_files import load_config
 
 ROOT = Path(__file__).parents[2]

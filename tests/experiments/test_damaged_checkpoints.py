@@ -17,6 +17,7 @@ import torch as th
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.logger import Logger
 
+from rimrl.agents.ranks import Ranks
 from rimrl.errors import UsageError
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import Training
@@ -249,7 +250,7 @@ def copy(stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def resumed(path: Path, changes: bool = False) -> int:
     """The step to which a run goes back."""
     run = Run.open(path)
-    training = Training(run, run.config, progress_bar=False, append=True)
+    training = Training(run, run.config, progress_bar=False, ranks=Ranks(), append=True)
     try:
         training.agent.set_logger(Logger(None, []))
         training.checkpoints.resume(changes)

@@ -18,13 +18,14 @@ import pytest
 import torch as th
 
 import rimrl
-from rimrl.agents.distributed import Ranks
+from rimrl.agents.distributed import DistributedRanks
+from rimrl.agents.ppo import PPOConfig
+from rimrl.agents.ranks import Ranks
 from rimrl.envs.distractors import ObjectPickingEnv
 from rimrl.errors import UsageError
 from rimrl.experiments import making
 from rimrl.experiments import train as training
 from rimrl.experiments.callbacks import Stopping
-from rimrl.experiments.config import PPOConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.ranks import share_of
 from rimrl.runs import checkpoint_files
@@ -43,7 +44,7 @@ WORDS = (
 
 
 def share(rank: int, size: int, *words: str) -> Any:
-    return share_of(load_config("distractors/lstm", words), Ranks(None, rank, size))  # type: ignore[arg-type]
+    return share_of(load_config("distractors/lstm", words), DistributedRanks(None, rank, size))  # type: ignore[arg-type]
 
 
 def test_shares_add_up_to_the_whole() -> None:
