@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.initialization import Start
-from rimrl.cores.scan.messages import MessagePlan
 from rimrl.cores.units import normal_parameter, unit_linear
 
 Competition = Literal["null", "units"]
@@ -223,17 +222,3 @@ class UnitCommunication(FixedOptions):
         if self.gate is not None:
             update = torch.sigmoid(self.gate(received)) * torch.tanh(update)
         return update, attention.transpose(1, 2)
-
-    def plan(self) -> MessagePlan:
-        """Its options, for a scan."""
-        heads = self.heads
-        return MessagePlan(heads, self.key_size, self.sizes[2] // heads, self.top_k, self.gate is not None)
-
-    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `rimrl.cores.scan.messages.Messages` takes: ``query_key_value``, then Wf over Wg and their biases."""
-        maps = [self.project] if self.gate is None else [self.project, self.gate]
-        return (
-            self.query_key_value,
-            torch.cat([m.weight for m in maps]),
-            torch.cat([m.bias for m in maps]),
-        )

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 _MODULE = "rimrl.cores.scan._kernels"
-MAX_UNITS = 64
-"""Most units, or views, that the kernels take, as in ``kernels.cpp``."""
 _SIGNATURES = {
     "lstm": "iiippipppipi",
     "lstm_backward": "iiippppppippi",
@@ -83,10 +81,14 @@ def _kernels(dtype: torch.dtype) -> Kernels | None:
 
 
 def kernels(like: Tensor) -> Kernels | None:
-    """The kernels for a tensor's device and dtype.
-
-    Returns:
-        None where there are none: another device than the CPU, another dtype than float32 and float64, or nothing
-        was compiled.
-    """
+    """The kernels for a tensor's device and dtype; None where there are none, and `why_none` says why."""
     return _kernels(like.dtype) if like.device.type == "cpu" else None
+
+
+def why_none(like: Tensor) -> str:
+    """Why there are no kernels for a tensor's device and dtype."""
+    if like.device.type != "cpu":
+        return f"kernels run on the CPU, and its parameters are on {like.device}"
+    if _library() is None:
+        return "no kernels were compiled when rimrl was installed"
+    return f"there are kernels for {' and '.join(_DTYPES.values())}, and its parameters are {like.dtype}"
