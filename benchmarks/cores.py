@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from benchmarks._timing import Spread, Timing, interleave, markdown_table, repeated, write_json
-from rimrl.cores import scan
+from rimrl.cores.backends import use_backend
 from rimrl.cores.registry import make_core
 from rimrl.cores.scan.library import kernels
 
@@ -85,7 +85,7 @@ def by_steps(workload: Workload) -> Workload:
     """The same without `rimrl.cores.scan`."""
 
     def run() -> None:
-        with scan.step_by_step():
+        with use_backend("step"):
             workload()
 
     return run

@@ -1,6 +1,6 @@
 """Which code runs a core: its plain step, or a faster backend that computes the same.
 
-    step    the core's own step, one after the other: reads like the paper, and is differentiable twice; every core has it
+    step    the core's own step, one after the other; every core has it; reads like the paper, differentiable twice
     torch   the whole sequence in one autograd node, on torch's operations
     native  the same with compiled kernels, for all of the loop over time or for parts of a step; on the CPU
 
@@ -126,7 +126,9 @@ def backends_of(core: RecurrentCore) -> dict[str, str | None]:
     """
     like = next(core.parameters())
     faster = faster_backends(type(core))
-    found = {backend.name: _TRACED if is_traced() else backend.why_not(core, like) for backend in faster}
+    found: dict[str, str | None] = {
+        backend.name: _TRACED if is_traced() else backend.why_not(core, like) for backend in faster
+    }
     return {**found, STEP: None}
 
 

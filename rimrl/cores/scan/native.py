@@ -20,7 +20,6 @@ from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.messages import sizes_of_messages
 from rimrl.cores.scan.products import weight_gradient
 
-
 _RIMSequence = RIM_SEQUENCE.as_ctypes()
 _LSTMSequence = LSTM_SEQUENCE.as_ctypes()
 
