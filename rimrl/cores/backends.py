@@ -141,7 +141,7 @@ def faster_backends(cls: type[RecurrentCore]) -> tuple[Backend, ...]:
     Args:
         cls: The class.
     """
-    where = {entry.path: entry.backends for entry in CORES.values()}
+    where = {entry.path: entry.backends for entry in CORES.values() if entry.backends is not None}
     for owner in cls.__mro__:
         path = where.get(f"{owner.__module__}:{owner.__qualname__}")
         if path is not None:

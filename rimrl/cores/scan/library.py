@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _MODULE = "rimrl.cores.scan._kernels"
-_SIGNATURES = {
+SIGNATURES = {
     "lstm": "iiippipppipi",
     "lstm_backward": "iiippppppippi",
     "attend": "iiiiiiippp",
@@ -43,7 +43,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, dtype: str) -> None:
         self.gemm = _gemm({"float32": "sgemm_", "float64": "dgemm_"}[dtype])
         types: dict[str, type[ctypes.c_int64] | type[ctypes.c_void_p]] = {"i": ctypes.c_int64, "p": ctypes.c_void_p}
-        for name, signature in _SIGNATURES.items():
+        for name, signature in SIGNATURES.items():
             function = library[f"rimrl_{name}_{dtype}"]
             function.argtypes = [types[letter] for letter in signature]
             function.restype = None
