@@ -185,7 +185,7 @@ class UnitCommunication(FixedOptions):
         gate: ``H * dv`` to D (Wg, bg), shared by the units; only for ``kind="gated"``.
     """
 
-    fixed = frozenset({"heads", "key_size", "sizes", "top_k", "gate"})
+    fixed = frozenset({"kind", "heads", "key_size", "sizes", "top_k", "gate"})
 
     def __init__(
         self,
@@ -201,6 +201,7 @@ class UnitCommunication(FixedOptions):
         start: Start,
     ) -> None:
         super().__init__()
+        self.kind = kind
         self.heads = heads
         self.key_size = key_size
         self.sizes = [heads * key_size, heads * key_size, heads * value_size]

@@ -124,7 +124,7 @@ def backends_of(core: RecurrentCore) -> dict[str, str | None]:
     Args:
         core: The core.
     """
-    like = next(core.parameters())
+    like = core._like()
     faster = faster_backends(type(core))
     found: dict[str, str | None] = {
         backend.name: _TRACED if is_traced() else backend.why_not(core, like) for backend in faster

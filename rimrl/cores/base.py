@@ -114,7 +114,7 @@ class RecurrentCore(FixedOptions, ABC):
         Returns:
             ``(h, c)``, each ``[num_layers, B, hidden_size]``, on the device and in the dtype of the parameters.
         """
-        like = next(self.parameters())
+        like = self._like()
         shape = (self.num_layers, batch_size, self.hidden_size)
         h, c = like.new_zeros(shape), like.new_zeros(shape)
         if self.initial_h is not None:
@@ -163,7 +163,7 @@ class RecurrentCore(FixedOptions, ABC):
                 have. Afterwards, if the output is NaN or infinite: names the input, the state or the
                 parameter that was so already, or else overflow. On a GPU a single step is not checked for that.
         """
-        name, like = type(self).__name__, next(self.parameters())
+        name, like = type(self).__name__, self._like()
         require_tensor(name, "input", x)
         self._check_input(x)
         require_like(name, "input", x, like)
@@ -210,7 +210,7 @@ class RecurrentCore(FixedOptions, ABC):
         Raises:
             UsageError: If `rimrl.cores.backends.use_backend` asks for one that cannot.
         """
-        backend = self._chosen(next(self.parameters()))
+        backend = self._chosen(self._like())
         return STEP if backend is None else backend.name
 
     @property
@@ -220,6 +220,16 @@ class RecurrentCore(FixedOptions, ABC):
 
     def _chosen(self, like: Tensor) -> Backend | None:
         return chosen(self, like)
+
+    def _like(self) -> Tensor:
+        """One of the parameters, for its device and dtype: the first, without the generators of `parameters`."""
+        modules: list[nn.Module] = [self]
+        while True:
+            module = modules.pop(0)
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    return parameter
+            modules[:0] = [child for child in module._modules.values() if child is not None]
 
     @abstractmethod
     def _scan(

@@ -113,7 +113,7 @@ class RIM(SelectsUnits, StepwiseCore):
         * ``input_dropout`` acts on the weights that read the values, not on those that decide the competition.
     """
 
-    fixed = RecurrentCore.fixed | {"unit_size", "communication_reads", "communication"}
+    fixed = RecurrentCore.fixed | {"unit_size", "communication_reads", "communication", "has_cell_memory"}
     supports_sets: ClassVar[bool] = True
 
     def __init__(
@@ -160,6 +160,7 @@ class RIM(SelectsUnits, StepwiseCore):
         self.unit_size = unit_size
         self._select_units(num_active, default_share=2 / 3, selecting=input_attention, needs="input attention")
         self.communication_reads = communication_reads
+        self.has_cell_memory = dynamics == "lstm"
         self._dropout = max(input_dropout, communication_dropout)
         value_size = 4 * unit_size if input_value_size is None else input_value_size
         require_divisible("input_value_size", value_size, "input_heads", input_heads)
@@ -175,7 +176,7 @@ class RIM(SelectsUnits, StepwiseCore):
             communication, *sizes, communication_top_k, communication_dropout, start
         )
         if learn_initial_state:
-            self._learn_initial_state(cell_memory=dynamics == "lstm")
+            self._learn_initial_state(cell_memory=self.has_cell_memory)
 
     def _make_attention(
         self, heads: int, key_size: int, value_size: int, competition: Competition, dropout: float, start: Start

@@ -69,14 +69,22 @@ class Cell(Protocol):
 class NativeSequence(Protocol):
     """A cell that runs all steps by itself, in compiled code."""
 
-    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+    def run(
+        self,
+        h: Tensor,
+        c: Tensor,
+        y: Tensor,
+        h_start: Tensor | None,
+        c_start: Tensor | None,
+        starts: Tensor | None,
+    ) -> None:
         """Fill in states and outputs.
 
         Args:
             h: ``[N, T + 1, B, D]``; entry t is the state before step t, the first of them given.
             c: The same of the cell memory.
             y: ``[T, B, N, D]``.
-            h_start: State at the start of an episode, ``[N, D]``.
+            h_start: State at the start of an episode, ``[N, D]``; may be None if no episode starts.
             c_start: The same of the cell memory.
             starts: ``[T, B]`` bool, or None: no episode starts.
         """
@@ -109,7 +117,7 @@ def run(
     num_units: int,
     num_steps: int,
     state: State,
-    initial: State,
+    initial: Callable[[], State],
     episode_starts: Tensor | None,
     return_trace: bool,
 ) -> tuple[Tensor, State, CoreTrace | None]:
@@ -121,7 +129,7 @@ def run(
         num_units: Units N.
         num_steps: Time steps T.
         state: ``(h, c)`` before the first step, each ``[1, B, N * D]``.
-        initial: ``(h, c)`` at the start of an episode, each ``[1, 1, N * D]``.
+        initial: Makes ``(h, c)`` at the start of an episode, each ``[1, 1, N * D]``; not asked where nothing needs it.
         episode_starts: ``[T, B]`` bool, or None.
         return_trace: Also return what the units did.
 
@@ -131,14 +139,16 @@ def run(
     resets = None
     if episode_starts is not None and bool(episode_starts.any()):
         resets = episode_starts
-    inputs = (*state, *initial, *tensors.in_order())
-    arguments: tuple[Any, ...] = (make_cell, type(tensors), num_units, num_steps, resets, *inputs)
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs):
-        cells: list[Cell | NativeSequence] = []
-        y, h, c = _Scan.apply(cells, *arguments)  # type: ignore[no-untyped-call]
-        cell = cells[0]
-    else:
-        y, h, c, cell, *_ = _forward(return_trace, *arguments)
+    if torch.is_grad_enabled():
+        inputs = (*state, *initial(), *tensors.in_order())
+        if any(tensor is not None and tensor.requires_grad for tensor in inputs):
+            cells: list[Cell | NativeSequence] = []
+            y, h, c = _Scan.apply(  # type: ignore[no-untyped-call]
+                cells, make_cell, type(tensors), num_units, num_steps, resets, *inputs
+            )
+            return y, (h, c), cells[0].trace() if return_trace else None
+    at_start = (None, None) if resets is None else initial()
+    y, h, c, cell, *_ = _forward(return_trace, make_cell, tensors, num_units, num_steps, resets, *state, *at_start)
     return y, (h, c), cell.trace() if return_trace else None
 
 
@@ -146,11 +156,25 @@ class _Scan(torch.autograd.Function):
     """The loop of `_forward` as one node of the graph."""
 
     @staticmethod
-    def forward(ctx: Any, cells: list[Cell | NativeSequence], *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        y, h_end, c_end, cell, h, c = _forward(True, *arguments)
-        ctx.cell, ctx.h, ctx.c, ctx.resets = cell, h, c, arguments[4]
+    def forward(
+        ctx: Any,
+        cells: list[Cell | NativeSequence],
+        make_cell: MakeCell,
+        kind: type[Tensors],
+        num_units: int,
+        num_steps: int,
+        resets: Tensor | None,
+        *inputs: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        h0, c0, h_start, c_start, *rest = inputs
+        assert h0 is not None
+        assert c0 is not None
+        y, h_end, c_end, cell, h, c = _forward(
+            True, make_cell, kind(*rest), num_units, num_steps, resets, h0, c0, h_start, c_start
+        )
+        ctx.cell, ctx.h, ctx.c, ctx.resets = cell, h, c, resets
         cells.append(cell)
-        ctx.save_for_backward(*(a for a in arguments if isinstance(a, Tensor)))
+        ctx.save_for_backward(*(tensor for tensor in (resets, *inputs) if tensor is not None))
         return y, h_end, c_end
 
     @staticmethod
@@ -192,41 +216,53 @@ def _backward_by_steps(
 def _forward(
     saving: bool,
     make_cell: MakeCell,
-    kind: type[Tensors],
+    tensors: Tensors,
     num_units: int,
     num_steps: int,
     resets: Tensor | None,
     h0: Tensor,
     c0: Tensor,
-    h_start: Tensor,
-    c_start: Tensor,
-    *tensors: Tensor | None,
+    h_start: Tensor | None,
+    c_start: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Cell | NativeSequence, Tensor, Tensor]:
+    """The states at the start of an episode may be None if nothing resets."""
     N, T, B = num_units, num_steps, h0.shape[1]
     D = h0.shape[2] // N
-    cell = make_cell(T, B, saving, kind(*tensors))
+    cell = make_cell(T, B, saving, tensors)
     h, c = (memory.empty(cell, h0, N, T + 1, B, D) for _ in range(2))
     y = h0.new_empty(T, B, N, D)
     h[:, 0], c[:, 0] = _units_first(h0, N), _units_first(c0, N)
     if hasattr(cell, "run"):
         starts = None if resets is None else resets.contiguous()
-        cell.run(h, c, y, h_start.contiguous(), c_start.contiguous(), starts)
+        cell.run(h, c, y, _contiguous(h_start), _contiguous(c_start), starts)
     else:
-        _run_by_steps(cell, h, c, y, _units_first(h_start, N), _units_first(c_start, N), resets)
+        _run_by_steps(cell, h, c, y, h_start, c_start, resets)
     return y.view(T, B, N * D), _units_last(h[:, T]), _units_last(c[:, T]), cell, h, c
 
 
 def _run_by_steps(
-    cell: Cell, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, resets: Tensor | None
+    cell: Cell,
+    h: Tensor,
+    c: Tensor,
+    y: Tensor,
+    h_start: Tensor | None,
+    c_start: Tensor | None,
+    resets: Tensor | None,
 ) -> None:
     rows = rows_to_reset(resets, len(y))
     h_steps, c_steps, y_steps = h.unbind(1), c.unbind(1), y.unbind(0)
     for t, row in enumerate(rows):
         if row is not None:
-            at_start = row[None, :, None]
-            h_steps[t].copy_(torch.where(at_start, h_start, h_steps[t]))
-            c_steps[t].copy_(torch.where(at_start, c_start, c_steps[t]))
+            assert h_start is not None
+            assert c_start is not None
+            at_start, N = row[None, :, None], len(h)
+            h_steps[t].copy_(torch.where(at_start, _units_first(h_start, N), h_steps[t]))
+            c_steps[t].copy_(torch.where(at_start, _units_first(c_start, N), c_steps[t]))
         cell.forward(t, h_steps[t], c_steps[t], h_steps[t + 1], c_steps[t + 1], y_steps[t])
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
 
 
 def _units_first(state: Tensor, num_units: int) -> Tensor:

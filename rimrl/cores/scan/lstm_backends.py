@@ -39,8 +39,9 @@ class _Layers:
         for layer in range(core.num_layers):
             make_cell, tensors = self._cell(core, layer, y, state[0])
             with torch.autocast(x.device.type, enabled=False):
-                of_layer, at_start = ((h[layer : layer + 1], c[layer : layer + 1]) for h, c in (state, initial))
-                y, end, _ = loop.run(make_cell, tensors, 1, len(x), of_layer, at_start, episode_starts, False)
+                at_start = partial(_of_layer, initial, layer)
+                before = _of_layer(state, layer)
+                y, end, _ = loop.run(make_cell, tensors, 1, len(x), before, at_start, episode_starts, False)
             after.append(end)
         ends = torch.cat([h for h, _ in after]), torch.cat([c for _, c in after])
         return y, ends, core.trace_of(x) if return_trace else None
@@ -87,6 +88,10 @@ class TorchGRU(_Layers):
             bias_hidden=bias_hidden.unsqueeze(0).to(like.dtype),
         )
         return partial(RIMCell, RIMPlan()), tensors
+
+
+def _of_layer(state: State, layer: int) -> State:
+    return state[0][layer : layer + 1], state[1][layer : layer + 1]
 
 
 LSTM_BACKENDS = (NativeLayers(),)

@@ -126,7 +126,9 @@ class NativeRIM:
             answer=buffers.empty(slots, N * B, 2 * D),
         )
 
-    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+    def run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> None:
         self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
         self.call.run(self.kernels.rim_forward)
 
@@ -216,7 +218,9 @@ class NativeLSTM:
             tanh_c=buffers.empty(buffers.slots, N, B, D),
         )
 
-    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+    def run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> None:
         self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
         self.call.run(self.kernels.lstm_sequence_forward)
 

@@ -32,7 +32,7 @@ class TorchRigLSTM:
         # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
         with torch.autocast(x.device.type, enabled=False):
             tensors = tensors_of(core, *(tensor.to(state[0].dtype) for tensor in encoded))
-            make_cell, initial = self._cell(core, state[0]), core.initial_state(1)
+            make_cell, initial = self._cell(core, state[0]), partial(core.initial_state, 1)
             return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
 
     def _cell(self, core: RigLSTM, like: Tensor) -> loop.MakeCell:

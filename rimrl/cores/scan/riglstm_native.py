@@ -149,7 +149,8 @@ class NativeRigLSTMCell(RigLSTMCell):
 
     def choose(self, priority: Tensor, mask: Tensor) -> None:
         N, B = priority.shape
-        kernels = kernels_of(self.buffers)
+        kernels = self.plan.kernels
+        assert kernels is not None
         kernels.choose(N, B, self.plan.num_active, priority.contiguous().data_ptr(), mask.data_ptr())
 
 

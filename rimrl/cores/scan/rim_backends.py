@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rimrl.cores.attention import InputAttention, UnitCommunication, split_heads
+from rimrl.cores.attention import InputAttention, InputProjection, UnitCommunication, split_heads
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
@@ -17,7 +17,7 @@ from rimrl.cores.scan.library import Kernels, kernels, why_none
 from rimrl.cores.scan.native import NativeRIM, NativeRIMTensors
 from rimrl.cores.scan.products import input_product
 from rimrl.cores.scan.rim import RIMCell, RIMPlan, RIMTensors
-from rimrl.cores.units import UnitGRUCell, UnitLSTMCell
+from rimrl.cores.units import UnitLSTMCell
 
 
 class TorchRIM:
@@ -37,7 +37,7 @@ class TorchRIM:
         # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
         with torch.autocast(x.device.type, enabled=False):
             make_cell, tensors = self._cell(core, *(tensor.to(state[0].dtype) for tensor in encoded))
-            initial = core.initial_state(1)
+            initial = partial(core.initial_state, 1)
             return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
 
     def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
@@ -52,83 +52,67 @@ class NativeWhereKnown(TorchRIM):
     def why_not(self, core: RIM, like: Tensor) -> str | None:
         if kernels(like) is None:
             return why_none(like)
-        if not isinstance(core.dynamics, UnitLSTMCell):
+        if not core.has_cell_memory:
             return 'no kernel knows dynamics="gru"'
         return super().why_not(core, like)
 
     def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
-        native = kernels(encoded[0])
-        if native is not None and native.gemm is not None and runs_natively(core):
-            return _native_cell(core, native, *encoded)
-        return rim_cell(core, native, *encoded)
+        return rim_cell(core, kernels(encoded[0]), *encoded)
 
 
 def runs_natively(core: RIM) -> bool:
     """Whether kernels know all of a core's options, so that its whole loop over time is compiled."""
-    read, communication = core.input_read, core.communication
+    return _known(core, core.input_read, core.communication)
+
+
+def _known(core: RIM, read: InputAttention | InputProjection, communication: UnitCommunication | None) -> bool:
     return (
-        isinstance(read, InputAttention)
+        core.has_cell_memory
+        and isinstance(read, InputAttention)
         and read.heads == 1
         and read.competition == "null"
-        and isinstance(core.dynamics, UnitLSTMCell)
         and communication is not None
-        and communication.gate is not None
+        and communication.kind == "gated"
         and communication.top_k is None
         and core.communication_reads == "candidate"
         and core.num_units <= MAX_UNITS
     )
 
 
-def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.MakeCell, RIMTensors]:
+def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
     """The cell of a core and what it is made from.
 
     Args:
         core: A core that reads one input element.
-        native: Kernels for the gates, or None.
+        native: Kernels for the loop, or for the gates alone; None: torch's operations.
         encoded: What the core's ``input_read`` made of the input.
     """
     dynamics, read, communication = core.dynamics, core.input_read, core.communication
-    if isinstance(dynamics, UnitGRUCell):
-        bias, bias_hidden = dynamics.bias_input, dynamics.bias_hidden
-    else:
-        bias, bias_hidden = dynamics.bias, None
-    plan = RIMPlan(core.num_active, reads_candidates=core.communication_reads == "candidate", kernels=native)
-    messages: tuple[Tensor | None, ...] = (None, None, None)
-    if communication is not None:
-        plan.heads, plan.top_k = communication.heads, communication.top_k
-        messages = _of_communication(communication)
+    bias, bias_hidden = (
+        (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
+    )
+    messages = () if communication is None else _of_communication(communication)
     if not isinstance(read, InputAttention):
         gates = input_product(encoded[0].squeeze(2), dynamics.weight_input) + bias[:, None, None]
-        return partial(RIMCell, plan), RIMTensors(gates, dynamics.weight_hidden, None, None, bias_hidden, *messages)
-    plan.over_units = read.competition == "units"
+        tensors = RIMTensors(gates, dynamics.weight_hidden, None, None, bias_hidden, *messages)
+        return partial(RIMCell, _plan(core, communication, False, native)), tensors
+
     keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
-    unit_keys = _by_head(keys, _query_by_head(read))
+    query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
+    unit_keys = _by_head(keys, query)
+    if native is not None and native.gemm is not None and _known(core, read, communication):
+        assert communication is not None
+        known = (unit_keys[..., 0, :], values[:, :, 0], dynamics.weight_input, dynamics.weight_hidden, bias)
+        return partial(NativeRIM, native, core.num_active, communication.heads), NativeRIMTensors(*known, *messages)
     weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
     gates = _by_head(values, weight)
-    return partial(RIMCell, plan), RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *messages)
+    tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *messages)
+    return partial(RIMCell, _plan(core, communication, read.competition == "units", native)), tensors
 
 
-def _native_cell(core: RIM, native: Kernels, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, NativeRIMTensors]:
-    dynamics, read, communication = core.dynamics, core.input_read, core.communication
-    assert isinstance(dynamics, UnitLSTMCell)
-    assert isinstance(read, InputAttention)
-    assert communication is not None
-    query_key_value, project, project_bias = _of_communication(communication)
-    tensors = NativeRIMTensors(
-        keys=_by_head(keys.squeeze(-1), _query_by_head(read))[..., 0, :],
-        values=values.squeeze(-2)[:, :, 0],
-        weight_input=dynamics.weight_input,
-        weight_hidden=dynamics.weight_hidden,
-        bias=dynamics.bias,
-        query_key_value=query_key_value,
-        project=project,
-        project_bias=project_bias,
-    )
-    return partial(NativeRIM, native, core.num_active, communication.heads), tensors
-
-
-def _query_by_head(read: InputAttention) -> Tensor:
-    return split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
+def _plan(core: RIM, communication: UnitCommunication | None, over_units: bool, native: Kernels | None) -> RIMPlan:
+    heads, top_k = (1, None) if communication is None else (communication.heads, communication.top_k)
+    return RIMPlan(core.num_active, over_units, heads, top_k, core.communication_reads == "candidate", native)
 
 
 def _by_head(x: Tensor, weight: Tensor) -> Tensor:
