@@ -191,7 +191,6 @@ class RigLSTM(SelectsUnits, StepwiseCore):
         self.unit_size = unit_size
         self.num_views = num_views
         self._select_units(num_active, default_share=5 / 6, selecting=cell_selection, needs="cell_selection")
-
         start, biases = resolve_start(initialization), GateBiases(forget_bias, chrono)
         self.views = normal_parameter(num_views, input_size, view_size, start.values)
         self.cell_selection_shared = cell_selection and input_selection and cell_selection_weights == "shared"

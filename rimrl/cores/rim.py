@@ -164,7 +164,6 @@ class RIM(SelectsUnits, StepwiseCore):
         self._dropout = max(input_dropout, communication_dropout)
         value_size = 4 * unit_size if input_value_size is None else input_value_size
         require_divisible("input_value_size", value_size, "input_heads", input_heads)
-
         self.input_read = (
             self._make_attention(input_heads, input_key_size, value_size, competition, input_dropout, start)
             if input_attention
