@@ -2,6 +2,7 @@
 # make test   everything that must hold, but for what only training shows
 # make test-slow  that: agents learn what they should, and what lacks memory does not
 # make bench  what RIMs and training cost beside torch's LSTM and sb3-contrib; BENCH=--quick for a glance
+# make docs   the site, in build/site; docs-serve shows it while you write
 # make lint   style, types, and the direction of imports
 
 VENV   := .venv
@@ -16,7 +17,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4
 # Without --no-compile pip compiles thousands of files that nothing here imports.
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow bench lint format clean
+.PHONY: demo test test-slow bench docs docs-serve lint format clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -34,6 +35,13 @@ test-slow: $(DEV)
 bench: $(DEV)
 	$(BIN)/python -m benchmarks.cores --json docs/benchmarks/cores.json --plot docs/results/cores.png $(BENCH)
 	$(BIN)/python -m benchmarks.training --json docs/benchmarks/training.json $(BENCH)
+
+docs: $(DEV)
+	$(BIN)/python docs/site.py build/docs
+	$(BIN)/zensical build --strict --clean
+
+docs-serve: docs
+	$(BIN)/zensical serve
 
 lint: $(DEV)
 	$(BIN)/ruff check .

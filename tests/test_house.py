@@ -102,7 +102,7 @@ def test_the_tree_names_only_what_exists() -> None:
     for folder, line in tree():
         for link, target in re.findall(r"(\S+) -> (\S+)", line):
             assert (folder / link).resolve() == (folder / target).resolve()
-        named = [line.split()[0], *re.findall(r"[\w/]+\.(?:py|md|toml|txt)\b", line)]
+        named = [line.split()[0], *re.findall(r"[\w/-]+\.(?:py|md|toml|txt)\b", line)]
         for name in named:
             assert (folder / name).exists(), f"{name} in {line!r}"
 

@@ -1,0 +1,134 @@
+"""The site is what the code says: generated pages are complete, links hold, and what is printed to be typed works."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from rimrl.cli import parser
+from rimrl.cli.parser import config_among
+from rimrl.cores.registry import CORES, core_options
+from rimrl.experiments.config import A2CConfig, EnvConfig, PPOConfig, TrainConfig
+from rimrl.experiments.config_files import load_config
+
+ROOT = Path(__file__).parents[2]
+WRITTEN = ("index.md", "get-started.md", "how-do-i.md", "concepts.md")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def site() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("site_source", ROOT / "docs" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def source(site: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site") / "docs"
+    site.prepare(folder)
+    return folder
+
+
+def rows(page: str) -> dict[str, str]:
+    """First cell of each row of the page's tables, in code, with the rest of the row."""
+    return dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", page, flags=re.MULTILINE))
+
+
+def test_every_page_is_in_the_navigation(source: Path) -> None:
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = set(re.findall(r"[\w/.-]+\.md", text[text.index("\nnav:") :]))
+    assert named == {path.relative_to(source).as_posix() for path in source.rglob("*.md")}
+
+
+def test_every_key_has_a_row_with_its_default_and_its_meaning(source: Path) -> None:
+    found = rows((source / "reference/configuration.md").read_text())
+    for group, cls in (("env", EnvConfig), ("agent", PPOConfig), ("agent", A2CConfig), ("train", TrainConfig)):
+        for field in dataclasses.fields(cls):
+            row = found[f"{group}.{field.name}"]
+            _, default, meaning = re.split(r" (?<!\\)\| ", row, maxsplit=2)
+            assert len(meaning) > 10, field.name
+            if group == "env" and field.default is not dataclasses.MISSING:
+                assert default == f"`{field.default!r}`"
+    for name in CORES:
+        assert {f"core.{option}" for option in core_options(name)} <= set(found)
+
+
+def test_every_option_of_every_command_has_a_row(source: Path) -> None:
+    text = (source / "reference/commands.md").read_text()
+    verbs = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    sections = dict(re.findall(r"^## rimrl (\w+)\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
+    assert set(sections) == set(verbs.choices)
+    for name, verb in verbs.choices.items():
+        for option, action in verb._option_string_actions.items():
+            if action.help is not argparse.SUPPRESS and action.dest != "help":
+                assert f"`{option}" in sections[name] or f", {option}" in sections[name], f"{name} {option}"
+
+
+@pytest.mark.parametrize(
+    ("text", "page", "expected"),
+    [
+        ("[a](../sweeps.md)", "cores/rim.md", "[a](../sweeps.md)"),
+        ("[a](../sweeps.md#ray)", "cores/rim.md", "[a](../sweeps.md#ray)"),
+        ("[`rim.py`](../../rimrl/cores/rim.py)", "cores/rim.md", "`rim.py`"),
+        ("[a](docs/sweeps.md)", "contributing.md", "[a](sweeps.md)"),
+        ("[a](../README.md)", "sweeps.md", "[a](index.md)"),
+        ("[a](https://example.org/x.md)", "sweeps.md", "[a](https://example.org/x.md)"),
+        ("[a](#below)", "sweeps.md", "[a](#below)"),
+        ("![a](results/a.png)", "sweeps.md", "![a](results/a.png)"),
+        ("```\n[a](gone.md)\n```\n", "sweeps.md", "```\n[a](gone.md)\n```\n"),
+    ],
+)
+def test_links_out_of_the_docs_become_words(site: ModuleType, text: str, page: str, expected: str) -> None:
+    assert site.relinked(text, page, {"cores/rim.md", "sweeps.md", "index.md", "contributing.md"}) == expected
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every `rimrl` line in a page's blocks, without those that a shell would have to fill in."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    blocks = [block for language, block in fenced if language in ("", "sh", "bash", "console")]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [
+        words[1:]
+        for line in lines
+        if re.match(r"\s*(\$ )?rimrl \w", line)
+        and not re.search(r"[$<>…|;&]|\.\.\.|`", line.split(" #")[0].lstrip(" $"))
+        for words in [shlex.split(line.lstrip(" $"), comments=True)]
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_are_ones_that_rimrl_takes(page: Path) -> None:
+    for words in commands(page):
+        options, rest = parser().parse_known_args(words)
+        assert options.takes_overrides or not rest, words
+        if words[0] == "train" and options.resume is None:
+            config, overrides = config_among(rest)
+            assert config is not None, words
+            if not config.endswith((".yaml", ".json")):
+                load_config(config, overrides)
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / page for page in WRITTEN], ids=lambda page: page.stem)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        short = re.sub(r"learn\([\d_]+\)", "learn(128)", block)
+        exec(compile(short, str(page), "exec"), {})
+
+
+def test_the_site_needs_nothing_from_elsewhere() -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert config["theme"]["font"] is False
+    assert "offline" in config["plugins"]
