@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from benchmarks._timing import Spread, Timing, interleave, markdown_table, repeated, write_json
-from rimrl.cores import scan
+from rimrl.cores.backends import use_backend
 from rimrl.cores.registry import make_core
-from rimrl.cores.scan.library import kernels
 
 INPUT_SIZE = 512
 WIDTH = 600
@@ -82,10 +81,10 @@ def acting(module: nn.Module, batch_size: int, device: str) -> Workload:
 
 
 def by_steps(workload: Workload) -> Workload:
-    """The same without `rimrl.cores.scan`."""
+    """The same on the plain step."""
 
     def run() -> None:
-        with scan.step_by_step():
+        with use_backend("step"):
             workload()
 
     return run
@@ -229,7 +228,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     rounds = 3 if arguments.quick else arguments.rounds
-    compiled = kernels(torch.zeros(1, device=arguments.device)) is not None
+    compiled = make_core("rim", INPUT_SIZE).to(arguments.device).backends["native"] is None
     print(f"kernels: {'compiled' if compiled else 'none, torch operations'}; input {INPUT_SIZE}, width {WIDTH}\n")
     results: dict[str, Any] = {"kernels": compiled, "compare": compare(rounds, arguments.device, arguments.quick)}
     for title, rows in results["compare"].items():

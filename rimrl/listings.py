@@ -29,14 +29,36 @@ def _table(*columns: str) -> Table:
 def _cores() -> Table:
     from rimrl.cores.registry import CORES  # noqa: PLC0415
 
-    table = _table("core", "parameters*", "reconstruction", "what it is", "paper")
+    table = _table("core", "parameters*", "backends**", "reconstruction", "what it is", "paper")
     table.columns[1].justify = "right"
-    table.caption = f"* at input {_INPUT_SIZE} and hidden {_HIDDEN_SIZE}, every other option at its default"
     table.caption_justify = "left"
+    missing: dict[str, list[str]] = {}
     for name, entry in CORES.items():
         reconstruction = "yes" if entry.reconstruction else "no"
-        table.add_row(name, f"{num_parameters(name):,}", reconstruction, entry.summary, entry.paper)
+        backends = backends_here(name)
+        can_run = [backend for backend, why_not in backends.items() if why_not is None]
+        table.add_row(name, f"{num_parameters(name):,}", "/".join(can_run), reconstruction, entry.summary, entry.paper)
+        for backend, why_not in backends.items():
+            if why_not is not None:
+                missing.setdefault(f"{backend}: {why_not}", []).append(name)
+    lines = [
+        f"* at input {_INPUT_SIZE} and hidden {_HIDDEN_SIZE}, every other option at its default",
+        "** what can run the core on this machine; the first is in use",
+        *(f"not {reason} ({', '.join(cores)})" for reason, cores in missing.items()),
+    ]
+    table.caption = "\n".join(lines)
     return table
+
+
+def backends_here(core: str) -> dict[str, str | None]:
+    """`rimrl.cores.base.RecurrentCore.backends` of a core on this machine, every option at its default.
+
+    Args:
+        core: A registered name.
+    """
+    from rimrl.cores.registry import make_core  # noqa: PLC0415 (imports torch)
+
+    return make_core(core, _INPUT_SIZE, hidden_size=_HIDDEN_SIZE).backends
 
 
 def num_parameters(core: str, input_size: int = _INPUT_SIZE, hidden_size: int = _HIDDEN_SIZE) -> int:

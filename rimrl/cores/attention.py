@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.initialization import Start
-from rimrl.cores.scan.messages import MessagePlan
 from rimrl.cores.units import normal_parameter, unit_linear
 
 Competition = Literal["null", "units"]
@@ -186,7 +185,7 @@ class UnitCommunication(FixedOptions):
         gate: ``H * dv`` to D (Wg, bg), shared by the units; only for ``kind="gated"``.
     """
 
-    fixed = frozenset({"heads", "key_size", "sizes", "top_k", "gate"})
+    fixed = frozenset({"kind", "heads", "key_size", "sizes", "top_k", "gate"})
 
     def __init__(
         self,
@@ -202,6 +201,7 @@ class UnitCommunication(FixedOptions):
         start: Start,
     ) -> None:
         super().__init__()
+        self.kind = kind
         self.heads = heads
         self.key_size = key_size
         self.sizes = [heads * key_size, heads * key_size, heads * value_size]
@@ -223,17 +223,3 @@ class UnitCommunication(FixedOptions):
         if self.gate is not None:
             update = torch.sigmoid(self.gate(received)) * torch.tanh(update)
         return update, attention.transpose(1, 2)
-
-    def plan(self) -> MessagePlan:
-        """Its options, for a scan."""
-        heads = self.heads
-        return MessagePlan(heads, self.key_size, self.sizes[2] // heads, self.top_k, self.gate is not None)
-
-    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `rimrl.cores.scan.messages.Messages` takes: ``query_key_value``, then Wf over Wg and their biases."""
-        maps = [self.project] if self.gate is None else [self.project, self.gate]
-        return (
-            self.query_key_value,
-            torch.cat([m.weight for m in maps]),
-            torch.cat([m.bias for m in maps]),
-        )

@@ -19,6 +19,7 @@ from typing import ClassVar, Literal, TypeAlias, overload
 import torch
 from torch import Tensor, nn
 
+from rimrl.cores.backends import STEP, Backend, backends_of, chosen
 from rimrl.cores.checks import as_flags, require_finite_output, require_like, require_tensor
 from rimrl.cores.fixed import FixedOptions
 from rimrl.errors import UsageError, shorten
@@ -113,7 +114,7 @@ class RecurrentCore(FixedOptions, ABC):
         Returns:
             ``(h, c)``, each ``[num_layers, B, hidden_size]``, on the device and in the dtype of the parameters.
         """
-        like = next(self.parameters())
+        like = self._like()
         shape = (self.num_layers, batch_size, self.hidden_size)
         h, c = like.new_zeros(shape), like.new_zeros(shape)
         if self.initial_h is not None:
@@ -158,10 +159,11 @@ class RecurrentCore(FixedOptions, ABC):
         Raises:
             UsageError: Before anything runs, if a shape, dtype or device does not fit or the input has no time steps
                 or no rows; input and state are to have the dtype of the parameters, but under autocast any that
-                autocast converts. Afterwards, if the output is NaN or infinite: names the input, the state or the
+                autocast converts. Also if `rimrl.cores.backends.use_backend` asks for a backend that the core does not
+                have. Afterwards, if the output is NaN or infinite: names the input, the state or the
                 parameter that was so already, or else overflow. On a GPU a single step is not checked for that.
         """
-        name, like = type(self).__name__, next(self.parameters())
+        name, like = type(self).__name__, self._like()
         require_tensor(name, "input", x)
         self._check_input(x)
         require_like(name, "input", x, like)
@@ -177,7 +179,11 @@ class RecurrentCore(FixedOptions, ABC):
         if episode_starts is not None:
             require_tensor(name, "episode_starts", episode_starts)
             episode_starts = as_flags(name, "episode_starts", episode_starts, (T, B), "[T, B]", like)
-        y, state, trace = self._scan(x, state, episode_starts, return_trace)
+        backend = self._chosen(like)
+        if backend is None:
+            y, state, trace = self._scan(x, state, episode_starts, return_trace)
+        else:
+            y, state, trace = backend.run(self, x, state, episode_starts, return_trace)
         require_finite_output(name, y, x, given or (), self.named_parameters())
         if return_trace:
             assert trace is not None
@@ -196,6 +202,34 @@ class RecurrentCore(FixedOptions, ABC):
         """
         y, state = self(x.unsqueeze(0), state)
         return y[0], state
+
+    @property
+    def backend(self) -> str:
+        """What runs the core now: ``"step"``, ``"torch"`` or ``"native"`` (`rimrl.cores.backends`).
+
+        Raises:
+            UsageError: If `rimrl.cores.backends.use_backend` asks for one that cannot.
+        """
+        backend = self._chosen(self._like())
+        return STEP if backend is None else backend.name
+
+    @property
+    def backends(self) -> dict[str, str | None]:
+        """The backends that the core has, the fastest first, each with why it cannot run now; None: it can."""
+        return backends_of(self)
+
+    def _chosen(self, like: Tensor) -> Backend | None:
+        return chosen(self, like)
+
+    def _like(self) -> Tensor:
+        """One of the parameters, for its device and dtype: the first, without the generators of `parameters`."""
+        modules: list[nn.Module] = [self]
+        while True:
+            module = modules.pop(0)
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    return parameter
+            modules[:0] = [child for child in module._modules.values() if child is not None]
 
     @abstractmethod
     def _scan(

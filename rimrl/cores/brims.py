@@ -12,6 +12,7 @@ from rimrl.cores.attention import Communication, Competition, FurtherElements, I
 from rimrl.cores.base import State, require_positive
 from rimrl.cores.initialization import resolve_start
 from rimrl.cores.options import plain, require_choice
+from rimrl.cores.registry import core_options
 from rimrl.cores.rim import RIM, CommunicationReads, Dynamics
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.errors import UsageError
@@ -154,28 +155,7 @@ class BRIMs(StepwiseCore):
         units = _per_layer("num_units", num_units, num_layers)
         active = [None] * num_layers if num_active is None else _per_layer("num_active", num_active, num_layers)
         _require_equal_widths(units, unit_size, hidden_size)
-        options: dict[str, Any] = {
-            "unit_size": unit_size,
-            "hidden_size": hidden_size,
-            "dynamics": dynamics,
-            "input_attention": input_attention,
-            "competition": competition,
-            "input_heads": input_heads,
-            "input_key_size": input_key_size,
-            "input_value_size": input_value_size,
-            "input_dropout": input_dropout,
-            "communication": communication,
-            "communication_reads": communication_reads,
-            "communication_heads": communication_heads,
-            "communication_key_size": communication_key_size,
-            "communication_value_size": communication_value_size,
-            "communication_dropout": communication_dropout,
-            "communication_top_k": communication_top_k,
-            "learn_initial_state": learn_initial_state,
-            "initialization": initialization,
-            "forget_bias": forget_bias,
-            "chrono": chrono,
-        }
+        options: dict[str, Any] = {name: value for name, value in locals().items() if name in _OF_EVERY_LAYER}
         layers: list[RIM] = []
         for index, (n, k) in enumerate(zip(units, active, strict=True)):
             below = (layers[0].hidden_size, 1) if layers else (input_size, num_inputs)
@@ -271,6 +251,10 @@ class BRIMs(StepwiseCore):
         if self.above:
             columns.append(above if index in self.above else torch.zeros_like(attention[..., :1]))
         return torch.cat(columns, dim=-1)
+
+
+# What a layer is given as it is; the rest is counted in layers, or is the core's own.
+_OF_EVERY_LAYER = (core_options(BRIMs).keys() & core_options(RIM).keys()) - {"num_units", "num_active", "num_inputs"}
 
 
 def _layers_above(top_down: TopDown | None, num_layers: int) -> dict[int, int]:

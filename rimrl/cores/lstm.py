@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from rimrl.cores import scan
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
 from rimrl.cores.initialization import GateBiases
-from rimrl.cores.scan import loop
-from rimrl.cores.scan.library import kernels
-from rimrl.cores.scan.native import NativeLSTM
-from rimrl.cores.scan.rim import RIMCell, RIMPlan
 from rimrl.cores.tracing import is_traced
-
-ONE_GRU = RIMPlan(num_active=1, lstm=False, competes=False, over_units=False, messages=None, reads_candidates=True)
 
 
 class _TorchRNN(RecurrentCore):
@@ -26,7 +18,7 @@ class _TorchRNN(RecurrentCore):
 
     Without a reset inside the sequence torch's layer runs it. With one, every row is cut where an episode starts; the
     pieces become the rows of one `PackedSequence`, so that a single call of torch's layer runs all of them and no step
-    is spent on padding. On the CPU torch runs a packed sequence without its fused kernels, and a scan takes its place.
+    is spent on padding.
     """
 
     absent = frozenset({"num_active"})
@@ -49,32 +41,21 @@ class _TorchRNN(RecurrentCore):
             if negative_before and biases.chrono is not None:
                 bias_input.data[:D], bias_hidden.data[:D] = -keep, 0.0
 
-    def _cell(self, layer: int, x: Tensor) -> tuple[loop.MakeCell, tuple[Tensor, ...]] | None:
-        """The cell of a layer in a scan and the tensors it is made from; None where there is no such cell."""
-        raise NotImplementedError
-
     def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
         raise NotImplementedError
 
     def _scan(
         self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
-        trace = None
-        if return_trace:
-            trace = CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
+        trace = self.trace_of(x) if return_trace else None
         if episode_starts is not None and is_traced():
             return *self._traceable(x, state, episode_starts), trace
         if episode_starts is not None:
             state = self.reset(state, episode_starts[0])
-        if episode_starts is None or not bool(episode_starts[1:].any()):
+        if episode_starts is None or len(x) == 1 or not bool(episode_starts[1:].any()):
             y, new_state = self._call(x, state)
             assert isinstance(y, Tensor)
             return y.to(state[0].dtype), _cast(new_state, state), trace
-
-        if x.device.type == "cpu" and scan.enabled():
-            in_layers = self._scan_layers(x, state, episode_starts)
-            if in_layers is not None:
-                return *in_layers, trace
 
         cut = _cut_at_resets(episode_starts)
         packed = PackedSequence(x.flatten(0, 1)[cut.order], cut.batch_sizes)
@@ -96,18 +77,9 @@ class _TorchRNN(RecurrentCore):
             outputs.append(y)
         return torch.cat(outputs), state
 
-    def _scan_layers(self, x: Tensor, state: State, episode_starts: Tensor) -> tuple[Tensor, State] | None:
-        initial, after = self.initial_state(1), []
-        for layer in range(self.num_layers):
-            cell = self._cell(layer, x)
-            if cell is None:
-                return None
-            with torch.autocast(x.device.type, enabled=False):
-                tensors = tuple(tensor.to(state[0].dtype) for tensor in cell[1])
-                of_layer, at_start = ((h[layer : layer + 1], c[layer : layer + 1]) for h, c in (state, initial))
-                x, end, _ = loop.run(cell[0], tensors, 1, len(x), of_layer, at_start, episode_starts, False)
-            after.append(end)
-        return x, (torch.cat([h for h, _ in after]), torch.cat([c for _, c in after]))
+    def trace_of(self, x: Tensor) -> CoreTrace:
+        """One unit that is always active, for input ``[T, B, I]``."""
+        return CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
 
 
 class LSTM(_TorchRNN):
@@ -139,14 +111,6 @@ class LSTM(_TorchRNN):
         super().__init__(input_size, hidden_size, num_layers=num_layers)
         self.rnn = nn.LSTM(input_size, hidden_size, num_layers)
         self._bias_gates(GateBiases(forget_bias, chrono), negative_before=True)
-
-    def _cell(self, layer: int, x: Tensor) -> tuple[loop.MakeCell, tuple[Tensor, ...]] | None:
-        native = kernels(self.rnn.all_weights[layer][1])
-        if native is None or native.gemm is None:
-            return None
-        weight_input, weight_hidden, bias_input, bias_hidden = self.rnn.all_weights[layer]
-        gates = nn.functional.linear(x, weight_input, bias_input + bias_hidden)
-        return partial(NativeLSTM, native), (gates.unsqueeze(0), weight_hidden.t().unsqueeze(0))
 
     def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
         h, c = (s.contiguous() for s in state)
@@ -189,15 +153,6 @@ class GRU(_TorchRNN):
         super().__init__(input_size, hidden_size, num_layers=num_layers)
         self.rnn = nn.GRU(input_size, hidden_size, num_layers)
         self._bias_gates(GateBiases(forget_bias, chrono), negative_before=False)
-
-    def _scan_layers(self, x: Tensor, state: State, episode_starts: Tensor) -> tuple[Tensor, State] | None:
-        return super()._scan_layers(x, (state[0], torch.zeros_like(state[1])), episode_starts)
-
-    def _cell(self, layer: int, x: Tensor) -> tuple[loop.MakeCell, tuple[Tensor, ...]] | None:
-        weight_input, weight_hidden, bias_input, bias_hidden = self.rnn.all_weights[layer]
-        gates = nn.functional.linear(x, weight_input, bias_input)
-        tensors = (gates.unsqueeze(0), weight_hidden.t().unsqueeze(0), bias_hidden.unsqueeze(0))
-        return partial(RIMCell, ONE_GRU), tensors
 
     def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
         y, h = self.rnn(x, state[0].contiguous())

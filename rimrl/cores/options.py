@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from rimrl.cores.base import require_positive
@@ -139,3 +140,29 @@ def resolve_num_active(
         return max(1, round(default_share * num_units))
     require_at_most("num_active", num_active, "num_units", num_units)
     return num_active
+
+
+class SelectsUnits:
+    """For a core that updates only some of its units in a step; mixed in before `rimrl.cores.base.RecurrentCore`."""
+
+    num_units: int
+
+    def _select_units(self, num_active: int | None, *, default_share: float, selecting: bool, needs: str) -> None:
+        """Take in the option ``num_active``; the arguments are those of `resolve_num_active`."""
+        self._resolve_active = partial(
+            resolve_num_active, self.num_units, default_share=default_share, selecting=selecting, needs=needs
+        )
+        self._num_active = self._resolve_active(num_active)
+
+    @property
+    def num_active(self) -> int:
+        """Active units K; may be set, for an ablation of a trained core. Nothing else changes.
+
+        Raises:
+            UsageError: For a K that is not from 1 to N, or smaller than N where nothing selects.
+        """
+        return self._num_active
+
+    @num_active.setter
+    def num_active(self, value: int) -> None:
+        self._num_active = self._resolve_active(plain(value))

@@ -92,6 +92,19 @@ class ProgressiveCore(RecurrentCore):
     def num_active(self, value: int | list[int]) -> None:
         self.column.num_active = value
 
+    @property
+    def backends(self) -> dict[str, str | None]:
+        """Those of the new column; each column runs on its own."""
+        return self.column.backends
+
+    @property
+    def backend(self) -> str:
+        """That of the new column."""
+        return self.column.backend
+
+    def _chosen(self, like: Tensor) -> None:
+        """None: the columns choose."""
+
     def train(self, mode: bool = True) -> ProgressiveCore:
         """Switch everything but the frozen column, whose dropout would be noise."""
         super().train(mode)

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rimrl.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from rimrl.cores.base import RecurrentCore
+
+
+BackendName = Literal["step", "torch", "native"]
+"""The ways to run a core; see `rimrl.cores.backends`."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,15 @@ class CoreEntry:
         summary: One line for ``rimrl list cores``.
         paper: Where it comes from.
         reconstruction: True where the paper gives no equations and its authors no code, so that ours are a reading.
+        backends: ``"module:NAME"`` of the `rimrl.cores.backends.Backend`s that run it faster than its own step, the
+            fastest first; None: there are none.
     """
 
     path: str
     summary: str
     paper: str
     reconstruction: bool = False
+    backends: str | None = None
 
 
 CORES: dict[str, CoreEntry] = {
@@ -37,12 +44,14 @@ CORES: dict[str, CoreEntry] = {
         "rimrl.cores.rim:RIM",
         "units that compete for the input and communicate by attention",
         "Goyal et al., ICLR 2021",
+        backends="rimrl.cores.scan.rim_backends:BACKENDS",
     ),
     "riglstm": CoreEntry(
         "rimrl.cores.riglstm:RigLSTM",
         "Grid LSTM whose units select views of the input and each other, updated softly",
         "Wang et al., 2023 (arXiv 2311.02123)",
         reconstruction=True,
+        backends="rimrl.cores.scan.riglstm_backends:BACKENDS",
     ),
     "brims": CoreEntry(
         "rimrl.cores.brims:BRIMs",
@@ -64,8 +73,18 @@ CORES: dict[str, CoreEntry] = {
         "memory slots with keys, each deciding by itself what to take in",
         "Henaff et al., ICLR 2017",
     ),
-    "lstm": CoreEntry("rimrl.cores.lstm:LSTM", "torch's LSTM", "Hochreiter & Schmidhuber, 1997"),
-    "gru": CoreEntry("rimrl.cores.lstm:GRU", "torch's GRU", "Chung et al., 2014"),
+    "lstm": CoreEntry(
+        "rimrl.cores.lstm:LSTM",
+        "torch's LSTM",
+        "Hochreiter & Schmidhuber, 1997",
+        backends="rimrl.cores.scan.lstm_backends:LSTM_BACKENDS",
+    ),
+    "gru": CoreEntry(
+        "rimrl.cores.lstm:GRU",
+        "torch's GRU",
+        "Chung et al., 2014",
+        backends="rimrl.cores.scan.lstm_backends:GRU_BACKENDS",
+    ),
     "feedforward": CoreEntry("rimrl.cores.feedforward:FeedForward", "no memory: the control", "-"),
 }
 

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from rimrl.cores import scan
 from rimrl.cores.attention import top_k_mask, top_k_softmax
-from rimrl.cores.base import CoreTrace, RecurrentCore, State, require_positive
+from rimrl.cores.base import RecurrentCore, State, require_positive
 from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.initialization import GateBiases, Start, resolve_start
-from rimrl.cores.options import (
-    plain,
-    require_at_most,
-    require_choice,
-    require_switch,
-    resolve_num_active,
-    resolve_unit_size,
-)
-from rimrl.cores.scan import loop
-from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMPlan
+from rimrl.cores.options import SelectsUnits, require_at_most, require_choice, require_switch, resolve_unit_size
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitLSTMCell, normal_parameter, unit_linear
 from rimrl.errors import UsageError
@@ -32,7 +21,7 @@ from rimrl.errors import UsageError
 CellSelectionWeights = Literal["own", "shared"]
 
 
-class RigLSTM(StepwiseCore):
+class RigLSTM(SelectsUnits, StepwiseCore):
     r"""Grid LSTM whose units are selected, select what they read, and are updated softly.
 
     **A reconstruction.** The repository that the paper (arXiv 2311.02123) names holds no code, and this was written
@@ -201,29 +190,17 @@ class RigLSTM(StepwiseCore):
         require_positive(num_views=num_views, view_size=view_size, key_size=key_size, hidden_value_size=value_size)
         self.unit_size = unit_size
         self.num_views = num_views
-        active = resolve_num_active(
-            num_units, num_active, default_share=5 / 6, selecting=cell_selection, needs="cell_selection"
-        )
-
+        self._select_units(num_active, default_share=5 / 6, selecting=cell_selection, needs="cell_selection")
         start, biases = resolve_start(initialization), GateBiases(forget_bias, chrono)
         self.views = normal_parameter(num_views, input_size, view_size, start.values)
         self.cell_selection_shared = cell_selection and input_selection and cell_selection_weights == "shared"
-
-        def view_scores(used: bool) -> ViewScores | None:
-            return ViewScores(num_units, unit_size, view_size, key_size, start) if used else None
-
-        self.cell_selection = view_scores(cell_selection and not self.cell_selection_shared)
-        self.input_top_k = _resolve_top_k("input", input_top_k, active, "num_views", num_views)
-        self.input_selection = view_scores(input_selection)
-        if hidden_selection and num_units == 1:
-            raise UsageError("hidden_selection needs other units to select, but num_units is 1; switch it off")
-        top_k = None
-        if hidden_selection:
-            top_k = _resolve_top_k("hidden", hidden_top_k, active, "the number of other units", num_units - 1)
+        scores = partial(ViewScores, num_units, unit_size, view_size, key_size, start)
+        self.cell_selection = scores() if cell_selection and not self.cell_selection_shared else None
+        self.input_top_k = _resolve_top_k("input", input_top_k, self.num_active, "num_views", num_views)
+        self.input_selection = scores() if input_selection else None
         self.hidden_selection = (
-            None if top_k is None else HiddenSelection(num_units, unit_size, key_size, value_size, top_k, start)
+            self._make_hidden_selection(key_size, value_size, hidden_top_k, start) if hidden_selection else None
         )
-
         self.dynamics = UnitLSTMCell(
             num_units,
             view_size if input_selection else num_views * view_size,
@@ -233,71 +210,17 @@ class RigLSTM(StepwiseCore):
             biases=biases,
         )
         self.soft_update = SoftUpdate(input_size, unit_size, key_size, start) if soft_update else None
-        selection = "shared" if self.cell_selection_shared else "own" if cell_selection else None
-        self._plan = RigLSTMPlan(
-            num_active=active,
-            input_top_k=None if self.input_selection is None else self.input_top_k,
-            hidden_top_k=top_k,
-            cell_selection=selection,
-            soft_update=soft_update,
-        )
         if learn_initial_state:
             self._learn_initial_state(cell_memory=True)
 
-    @property
-    def num_active(self) -> int:
-        """Active units Ka; may be set, for an ablation of a trained core. How many views and units are read stays.
-
-        Raises:
-            UsageError: For a number that is not from 1 to N, or smaller than N without cell selection.
-        """
-        return self._plan.num_active
-
-    @num_active.setter
-    def num_active(self, value: int) -> None:
-        selecting = self._plan.cell_selection is not None
-        active = resolve_num_active(
-            self.num_units, plain(value), default_share=5 / 6, selecting=selecting, needs="cell_selection"
-        )
-        self._plan = replace(self._plan, num_active=active)
-
-    def _scan(
-        self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
-    ) -> tuple[Tensor, State, CoreTrace | None]:
-        if not scan.enabled():
-            return super()._scan(x, state, episode_starts, return_trace)
-        encoded = self._encode(x)
-        # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
-        with torch.autocast(x.device.type, enabled=False):
-            tensors = self._tensors(*(tensor.to(state[0].dtype) for tensor in encoded))
-            make_cell, initial = partial(RigLSTMCell, self._plan), self.initial_state(1)
-            return loop.run(make_cell, tensors, self.num_units, len(x), state, initial, episode_starts, return_trace)
-
-    def _tensors(
-        self, views: Tensor, cell_keys: Tensor, input_keys: Tensor, input_gates: Tensor, soft_query: Tensor
-    ) -> tuple[Tensor, ...]:
-        """What a `RigLSTMCell` is made from, in its order."""
-        dynamics = self.dynamics
-        tensors: list[Tensor] = []
-        if self.input_selection is not None:
-            tensors += [
-                views,
-                input_keys.transpose(2, 3),
-                self.input_selection.query,
-                dynamics.weight_input,
-                dynamics.bias,
-            ]
-        else:
-            tensors += [(input_gates + dynamics.bias).permute(2, 0, 1, 3)]
-        if self.cell_selection is not None:
-            tensors += [cell_keys, self.cell_selection.query]
-        if self.hidden_selection is not None:
-            hidden = self.hidden_selection
-            tensors += [hidden.query, torch.cat([hidden.key, hidden.value], dim=1)]
-        tensors.append(dynamics.weight_hidden)
-        if self.soft_update is not None:
-            tensors += [soft_query, self.soft_update.query[self.input_size :], self.soft_update.key]
-        return tuple(tensors)
+    def _make_hidden_selection(
+        self, key_size: int, value_size: int, top_k: int | None, start: Start
+    ) -> HiddenSelection:
+        if self.num_units == 1:
+            raise UsageError("hidden_selection needs other units to select, but num_units is 1; switch it off")
+        others = self.num_units - 1
+        top_k = _resolve_top_k("hidden", top_k, self.num_active, "the number of other units", others)
+        return HiddenSelection(self.num_units, self.unit_size, key_size, value_size, top_k, start)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
         side_by_side = self.views.transpose(0, 1).flatten(1)  # [I, V F]: one product for all views

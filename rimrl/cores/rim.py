@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from rimrl.cores import scan
 from rimrl.cores.attention import (
     Communication,
     Competition,
     InputAttention,
     InputProjection,
     UnitCommunication,
-    split_heads,
     top_k_mask,
 )
-from rimrl.cores.base import CoreTrace, RecurrentCore, State, require_positive
-from rimrl.cores.initialization import GateBiases, resolve_start
+from rimrl.cores.base import RecurrentCore, State, require_positive
+from rimrl.cores.initialization import GateBiases, Start, resolve_start
 from rimrl.cores.options import (
-    plain,
+    SelectsUnits,
     require_at_most,
     require_choice,
     require_divisible,
     require_probability,
     require_switch,
-    resolve_num_active,
     resolve_unit_size,
 )
-from rimrl.cores.scan import loop
-from rimrl.cores.scan.library import kernels
-from rimrl.cores.scan.native import NativeRIM
-from rimrl.cores.scan.products import input_product
-from rimrl.cores.scan.rim import RIMCell, RIMPlan
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitGRUCell, UnitLSTMCell
 
@@ -43,7 +33,7 @@ Dynamics = Literal["lstm", "gru"]
 CommunicationReads = Literal["candidate", "previous"]
 
 
-class RIM(StepwiseCore):
+class RIM(SelectsUnits, StepwiseCore):
     r"""Units with their own dynamics that compete for the input and talk through attention.
 
     One step, for unit n of N, with ``X = [0; x_t]`` (Eq. 1):
@@ -123,7 +113,7 @@ class RIM(StepwiseCore):
         * ``input_dropout`` acts on the weights that read the values, not on those that decide the competition.
     """
 
-    fixed = RecurrentCore.fixed | {"unit_size", "communication_reads", "communication"}
+    fixed = RecurrentCore.fixed | {"unit_size", "communication_reads", "communication", "has_cell_memory"}
     supports_sets: ClassVar[bool] = True
 
     def __init__(
@@ -155,10 +145,7 @@ class RIM(StepwiseCore):
     ) -> None:
         unit_size = resolve_unit_size(num_units, unit_size, hidden_size)
         super().__init__(input_size, num_units * unit_size, num_units=num_units, num_inputs=num_inputs)
-        require_choice("dynamics", dynamics, get_args(Dynamics))
-        require_choice("competition", competition, get_args(Competition))
-        require_choice("communication", communication, (*get_args(Communication), None))
-        require_choice("communication_reads", communication_reads, get_args(CommunicationReads))
+        _check_choices(dynamics, competition, communication, communication_reads)
         require_switch(input_attention=input_attention, learn_initial_state=learn_initial_state)
         require_positive(
             input_key_size=input_key_size,
@@ -171,120 +158,76 @@ class RIM(StepwiseCore):
             require_at_most("communication_top_k", communication_top_k, "num_units", num_units)
         start, biases = resolve_start(initialization), GateBiases(forget_bias, chrono)
         self.unit_size = unit_size
-        active = resolve_num_active(
-            num_units, num_active, default_share=2 / 3, selecting=input_attention, needs="input attention"
-        )
+        self._select_units(num_active, default_share=2 / 3, selecting=input_attention, needs="input attention")
         self.communication_reads = communication_reads
+        self.has_cell_memory = dynamics == "lstm"
+        self._dropout = max(input_dropout, communication_dropout)
         value_size = 4 * unit_size if input_value_size is None else input_value_size
         require_divisible("input_value_size", value_size, "input_heads", input_heads)
-
-        self.input_read: InputAttention | InputProjection
-        if input_attention:
-            self.input_read = InputAttention(
-                num_units,
-                unit_size,
-                num_inputs,
-                input_size,
-                heads=input_heads,
-                key_size=input_key_size,
-                value_size=value_size,
-                competition=competition,
-                dropout=input_dropout,
-                start=start,
-            )
-        else:
-            self.input_read = InputProjection(num_inputs, input_size, value_size, start)
-
-        cell = UnitLSTMCell if dynamics == "lstm" else UnitGRUCell
-        bound_width = self.hidden_size if start.whole_width else unit_size
-        self.dynamics = cell(num_units, value_size, unit_size, bound_width=bound_width, biases=biases)
-
-        self.communication = (
-            None
-            if communication is None
-            else UnitCommunication(
-                num_units,
-                unit_size,
-                kind=communication,
-                heads=communication_heads,
-                key_size=communication_key_size,
-                value_size=communication_value_size,
-                top_k=communication_top_k,
-                dropout=communication_dropout,
-                start=start,
-            )
+        self.input_read = (
+            self._make_attention(input_heads, input_key_size, value_size, competition, input_dropout, start)
+            if input_attention
+            else InputProjection(num_inputs, input_size, value_size, start)
         )
-
-        self._dropout = max(input_dropout, communication_dropout)
-        self._plan = RIMPlan(
-            num_active=active,
-            lstm=dynamics == "lstm",
-            competes=input_attention,
-            over_units=competition == "units",
-            messages=None if self.communication is None else self.communication.plan(),
-            reads_candidates=communication_reads == "candidate",
+        self.dynamics = self._make_dynamics(dynamics, value_size, start, biases)
+        sizes = (communication_heads, communication_key_size, communication_value_size)
+        self.communication = self._make_communication(
+            communication, *sizes, communication_top_k, communication_dropout, start
         )
         if learn_initial_state:
-            self._learn_initial_state(cell_memory=dynamics == "lstm")
+            self._learn_initial_state(cell_memory=self.has_cell_memory)
+
+    def _make_attention(
+        self, heads: int, key_size: int, value_size: int, competition: Competition, dropout: float, start: Start
+    ) -> InputAttention:
+        return InputAttention(
+            self.num_units,
+            self.unit_size,
+            self.num_inputs,
+            self.input_size,
+            heads=heads,
+            key_size=key_size,
+            value_size=value_size,
+            competition=competition,
+            dropout=dropout,
+            start=start,
+        )
+
+    def _make_dynamics(
+        self, dynamics: Dynamics, value_size: int, start: Start, biases: GateBiases
+    ) -> UnitLSTMCell | UnitGRUCell:
+        cell = UnitLSTMCell if dynamics == "lstm" else UnitGRUCell
+        bound_width = self.hidden_size if start.whole_width else self.unit_size
+        return cell(self.num_units, value_size, self.unit_size, bound_width=bound_width, biases=biases)
+
+    def _make_communication(
+        self,
+        kind: Communication | None,
+        heads: int,
+        key_size: int,
+        value_size: int,
+        top_k: int | None,
+        dropout: float,
+        start: Start,
+    ) -> UnitCommunication | None:
+        if kind is None:
+            return None
+        return UnitCommunication(
+            self.num_units,
+            self.unit_size,
+            kind=kind,
+            heads=heads,
+            key_size=key_size,
+            value_size=value_size,
+            top_k=top_k,
+            dropout=dropout,
+            start=start,
+        )
 
     @property
-    def num_active(self) -> int:
-        """Active units K; may be set, for an ablation of a trained core.
-
-        Raises:
-            UsageError: For a K that is not from 1 to N, or smaller than N without input attention.
-        """
-        return self._plan.num_active
-
-    @num_active.setter
-    def num_active(self, value: int) -> None:
-        selecting = isinstance(self.input_read, InputAttention)
-        active = resolve_num_active(
-            self.num_units, plain(value), default_share=2 / 3, selecting=selecting, needs="input attention"
-        )
-        self._plan = replace(self._plan, num_active=active)
-
-    def _scan(
-        self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
-    ) -> tuple[Tensor, State, CoreTrace | None]:
-        drops = self.training and self._dropout > 0
-        if self.num_inputs > 1 or drops or not scan.enabled():
-            return super()._scan(x, state, episode_starts, return_trace)
-        encoded = self._encode(x)
-        # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
-        with torch.autocast(x.device.type, enabled=False):
-            make_cell, tensors = self._cell(*(tensor.to(state[0].dtype) for tensor in encoded))
-            initial = self.initial_state(1)
-            return loop.run(make_cell, tensors, self.num_units, len(x), state, initial, episode_starts, return_trace)
-
-    def _cell(self, *encoded: Tensor) -> tuple[loop.MakeCell, tuple[Tensor, ...]]:
-        """The cell for one input element, and the tensors it is made from."""
-        dynamics, read = self.dynamics, self.input_read
-        messages: tuple[Tensor, ...] = () if self.communication is None else self.communication.weights()
-        hidden: tuple[Tensor, ...] = (dynamics.weight_hidden,)
-        if isinstance(dynamics, UnitLSTMCell):
-            bias = dynamics.bias
-        else:
-            bias = dynamics.bias_input
-            hidden = (dynamics.weight_hidden, dynamics.bias_hidden)
-        if not isinstance(read, InputAttention):
-            gates = input_product(encoded[0].squeeze(2), dynamics.weight_input) + bias[:, None, None]
-            return partial(RIMCell, self._plan), (gates, *hidden, *messages)
-
-        keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
-        query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
-        unit_keys = _by_head(keys, query)
-        native = kernels(bias) if read.heads == 1 else None
-        if native is not None and native.gemm is not None and NativeRIM.covers(self._plan, self.num_units):
-            weights = (dynamics.weight_input, *hidden, bias)
-            return partial(NativeRIM, native, self._plan), (
-                unit_keys[..., 0, :],
-                values[:, :, 0],
-                *weights,
-                *messages,
-            )
-        weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
-        return partial(RIMCell, self._plan), (unit_keys, _by_head(values, weight), bias, *hidden, *messages)
+    def drops_out(self) -> bool:
+        """Whether something is left out at random: there is dropout, and the core is in training mode."""
+        return self.training and self._dropout > 0
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.dim() == 3:
@@ -322,7 +265,8 @@ def _head_mean(attention: Tensor | None) -> Tensor | None:
     return None if attention is None else attention.mean(dim=2)
 
 
-def _by_head(x: Tensor, weight: Tensor) -> Tensor:
-    """``[N, T, B, H, out]`` of ``x [T, B, H, in]`` and ``weight [H, N, in, out]``."""
-    products = [input_product(x_head, w) for x_head, w in zip(x.unbind(2), weight, strict=True)]
-    return products[0].unsqueeze(3) if len(products) == 1 else torch.stack(products, dim=3)
+def _check_choices(dynamics: str, competition: str, communication: str | None, communication_reads: str) -> None:
+    require_choice("dynamics", dynamics, get_args(Dynamics))
+    require_choice("competition", competition, get_args(Competition))
+    require_choice("communication", communication, (*get_args(Communication), None))
+    require_choice("communication_reads", communication_reads, get_args(CommunicationReads))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
-from rimrl.cores.scan.loop import rows_to_reset
+from rimrl.cores.tracing import is_traced
 
 
 class StepTrace(NamedTuple):
@@ -47,6 +47,21 @@ class StepwiseCore(RecurrentCore):
             if step_trace is not None:
                 traces.append(step_trace)
         return torch.stack(outputs), state, _stack_traces(traces) if return_trace else None
+
+
+def rows_to_reset(episode_starts: Tensor | None, num_steps: int) -> list[Tensor | None]:
+    """Per step the rows that start an episode, ``[B]`` bool, or None where no row does.
+
+    Args:
+        episode_starts: ``[T, B]`` bool, or None.
+        num_steps: Time steps T.
+    """
+    if episode_starts is None:
+        return [None] * num_steps
+    if is_traced():  # what is traced is to hold for other starts, too
+        return list(episode_starts.unbind(0))
+    any_start: list[bool] = episode_starts.any(dim=1).tolist()
+    return [episode_starts[t] if starts else None for t, starts in enumerate(any_start)]
 
 
 def _stack_traces(steps: list[StepTrace]) -> CoreTrace:

@@ -123,6 +123,7 @@ class Training:
         env = make_train_env(own, run.path if ranks.first else None, append)
         self._vectors.append(env)
         self.agent = make_agent(own, env)
+        run.core_backend = self.agent.policy.core.backend
         evaluation = evaluation_callback(config, run) if config.train.eval_freq and ranks.first else None
         if evaluation is not None:
             self._vectors.append(evaluation.eval_env)

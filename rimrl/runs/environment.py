@@ -15,7 +15,7 @@ from rimrl.reading import MEGABYTE, read_json
 
 FILE = "environment.json"
 Status = Literal["running", "interrupted", "failed", "finished"]
-_TEXTS = ("time", "python", "commit", "system", "processor")
+_TEXTS = ("time", "python", "commit", "system", "processor", "core_backend")
 _INTEGERS = {"num_timesteps": 2**53, "processes": 2**16, "cpu_count": 2**20}
 _LONGEST = 500
 _MOST_NOTES = 1000

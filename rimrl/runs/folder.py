@@ -79,12 +79,14 @@ class RunFolder(ABC, Generic[C]):
 
     Attributes:
         processes: How many train it together; noted in ``environment.json`` if more than one.
+        core_backend: What runs the core that learns (`rimrl.cores.base.RecurrentCore.backend`); noted there, too.
     """
 
     def __init__(self, path: Path, config: C) -> None:
         self.path = path
         self.config = config
         self.processes = 1
+        self.core_backend: str | None = None
         self._resumed: list[dict[str, Any]] = []
 
     @classmethod
@@ -251,6 +253,8 @@ class RunFolder(ABC, Generic[C]):
         facts: dict[str, Any] = {"status": status, "num_timesteps": num_timesteps, "time": now}
         if self.processes > 1:
             facts["processes"] = self.processes
+        if self.core_backend is not None:
+            facts["core_backend"] = self.core_backend
         resumed = {"resumed": self._resumed} if self._resumed else {}
         trained_with = {"config": yaml.safe_load(self.config.to_yaml())}
         return json.dumps(facts | resumed | machine_facts() | trained_with, indent=2, default=str) + "\n"

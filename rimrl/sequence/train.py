@@ -99,6 +99,7 @@ class Training:
         self.task.check_batch_size(settings.batch_size)
         self.model = make_model(config, self.task).to(device_of(config))
         self.optimizer = th.optim.Adam(self.model.parameters(), settings.learning_rate)
+        run.core_backend = self.model.core.backend
         self.update = 0
         self.logger = Logger(None, [])
         self._run = run

@@ -53,7 +53,7 @@ def learn(path: str, algorithm: type[Any], core: str) -> tuple[list[dict[str, fl
     return logged, returns, model.policy
 
 
-@pytest.mark.parametrize("path", ["kernels", "torch"])
+@paths.every_fast_path
 @pytest.mark.parametrize("core", ["rim", "riglstm"])
 @pytest.mark.parametrize("algorithm", [rimrl.RecurrentPPO, rimrl.RecurrentA2C])
 def test_the_same_training_curve(algorithm: type[Any], core: str, path: str) -> None:

@@ -123,9 +123,19 @@ def test_list_cores_says_paper_parameters_and_reconstruction(monkeypatch: pytest
         (line,) = [line for line in lines if line.split()[:1] == [name]]
         core = make_core(name, 128, hidden_size=96)
         assert line.split()[1] == f"{sum(parameter.numel() for parameter in core.parameters()):,}"
-        assert line.split()[2] == ("yes" if entry.reconstruction else "no")
+        assert line.split()[2].split("/")[0] == core.backend
+        assert line.split()[3] == ("yes" if entry.reconstruction else "no")
         assert entry.paper.split()[0] in line
     assert any("input 128 and hidden 96" in line for line in lines)
+
+
+def test_list_cores_says_what_cannot_run_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing = CoreEntry("tests.cli.refusing:Refusing", "made up", "-", backends="tests.cli.refusing:BACKENDS")
+    monkeypatch.setitem(CORES, "refusing", refusing)
+    lines = succeed("list", "cores").out.splitlines()
+    (line,) = [line for line in lines if line.split()[:1] == ["refusing"]]
+    assert line.split()[2] == "torch/step"
+    assert any("native" in line and "the moon is full" in line and "(refusing)" in line for line in lines)
 
 
 def test_parameters_of_an_lstm_by_hand() -> None:

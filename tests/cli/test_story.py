@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import rimrl
-from rimrl.cores.registry import CORES
+from rimrl.cores.registry import CORES, make_core
 from rimrl.envs.suites import DISTRACTORS, SUITES, get_suite
 from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from rimrl.sequence.config_files import shipped_presets
@@ -44,6 +44,7 @@ def test_environment_json_says_what_ran_where(trained: Path) -> None:
     assert {"torch", "stable-baselines3", "sb3-contrib", "gymnasium", "rimrl"} <= facts["versions"].keys()
     assert "not installed" not in facts["versions"].values()
     assert facts["python"].startswith("3.")
+    assert facts["core_backend"] == make_core("rim", 8).backend
 
 
 def test_monitor_csv_holds_every_episode(trained: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from rimrl.cores.base import RecurrentCore, State
 from rimrl.cores.registry import CORES, core_options, make_core
+from tests import paths
 
 INPUT_SIZE = 3
 RIM: dict[str, Any] = {
@@ -126,14 +128,20 @@ SPECS |= {
     for label, options in variants.items()
 }
 SPECS |= {f"{name}, two layers": (name, {"hidden_size": 12, "num_layers": 2}) for name in ("lstm", "gru")}
-FAST: dict[str, CoreSpec] = {name: spec for name, spec in SPECS.items() if spec[0] in ("rim", "riglstm", "lstm", "gru")}
-"""Cores that do not, or need not, run step by step; the others are the same on every path of `tests.paths`."""
 
 
 def build(spec: CoreSpec, seed: int = 0, dtype: torch.dtype = torch.float64) -> RecurrentCore:
     torch.manual_seed(seed)
     name, options = spec
     return make_core(name, INPUT_SIZE, **options).to(dtype)
+
+
+def with_every_backend(specs: dict[str, CoreSpec] | None = None, *, step: bool = False) -> pytest.MarkDecorator:
+    """For a test of ``spec`` and ``path``: every core, by default of `SPECS`, on every backend that it has."""
+    specs = SPECS if specs is None else specs
+    cases = paths.with_every_backend({name: build(spec) for name, spec in specs.items()}, step)
+    found = [pytest.param(specs[name], path, id=f"{name}-{path}") for name, path in cases]
+    return pytest.mark.parametrize(("spec", "path"), found)
 
 
 def sequence(core: RecurrentCore, T: int, B: int, seed: int = 1) -> Tensor:

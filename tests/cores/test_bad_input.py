@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from rimrl.cores.backends import use_backend
 from rimrl.cores.base import RecurrentCore
 from rimrl.cores.checks import require_finite_output
 from rimrl.errors import UsageError
 from tests import paths
-from tests.cores.builders import FAST, RIM, SPECS, CoreSpec, build, randomise, reached_state, sequence
+from tests.cores.builders import RIM, SPECS, CoreSpec, build, randomise, reached_state, sequence, with_every_backend
 
 T, B = 4, 3
 every_core = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-every_core_and_path = pytest.mark.parametrize(
-    ("spec", "path"),
-    [
-        pytest.param(spec, path, id=f"{name}-{path}")
-        for name, spec in SPECS.items()
-        for path in (paths.PATHS if name in FAST else ["step"])
-    ],
-)
+every_core_and_path = with_every_backend(step=True)
 every_path = pytest.mark.parametrize("path", paths.PATHS)
 WITHOUT_EFFECT_ON_VALUES = ("cell_selection.query", "cell_selection.key")
 """Parameters that act through a choice alone, which has no room for NaN."""
@@ -43,12 +38,14 @@ def refusal(core: RecurrentCore, *arguments: Any) -> str:
 
 
 @pytest.fixture
-def nothing_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_may_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def run(*_: object) -> None:
         raise AssertionError("ran in spite of bad input")
 
     for spec in SPECS.values():
         monkeypatch.setattr(type(build(spec)), "_scan", run)
+    with use_backend("step"):
+        yield
 
 
 @every_core

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rimrl.cores import scan
+from rimrl.cores.backends import use_backend
 from rimrl.cores.base import State
 from rimrl.cores.brims import BRIMs
 from rimrl.cores.registry import make_core
@@ -63,7 +63,7 @@ def test_one_layer_is_rim(options: dict[str, Any], connection: str | None, step_
 
     results, gradients = [], []
     for either in (core, rim):
-        with scan.step_by_step() if step_by_step else nullcontext():
+        with use_backend("step") if step_by_step else nullcontext():
             y, (h, c), trace = either(x, state, starts, return_trace=True)
         results.append((y, h, c, trace.active, trace.input_attention, trace.communication_attention))
         loss = (y**2).sum() + h.sum() + (c**3).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -33,3 +34,10 @@ def test_a_page_describes_the_core(name: str) -> None:
 def test_an_experiment_trains_the_core(name: str) -> None:
     assert f"distractors/{name}" in shipped_configs()
     assert load_config(f"distractors/{name}").core.name == name
+
+
+def test_no_function_of_a_core_is_longer_than_sixty_lines() -> None:
+    for file in (ROOT / "rimrl/cores").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{file.name}: {node.name}"

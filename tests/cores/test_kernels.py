@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rimrl.cores.scan.library import MAX_UNITS, kernels
+from rimrl.cores.scan.layout import MAX_UNITS
+from rimrl.cores.scan.library import kernels
 from tests import paths
 
 pytestmark = pytest.mark.skipif(not paths.compiled(), reason="no kernels were compiled")

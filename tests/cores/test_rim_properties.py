@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rimrl.cores import scan
 from rimrl.cores.attention import top_k_mask
+from rimrl.cores.backends import use_backend
 from rimrl.cores.base import RecurrentCore, State
 from rimrl.cores.lstm import GRU, LSTM
 from rimrl.cores.rim import RIM
@@ -225,7 +225,7 @@ def test_all_active_and_silent_is_separate_torch_layers(kind: str, input_attenti
 
 
 class Recorder:
-    """Keeps what a module was called with and what it returned, call by call; for `scan.step_by_step`."""
+    """Keeps what a module was called with and what it returned, call by call; for the plain step."""
 
     def __init__(self, module: nn.Module) -> None:
         self.inputs: list[tuple[Tensor, ...]] = []
@@ -241,7 +241,7 @@ def test_attention_to_one_element_is_a_sigmoid_gate() -> None:
     core = make_rim()
     dynamics = Recorder(core.dynamics)
     x, (h, c) = sequence(core, 1, B), random_state(core)
-    with scan.step_by_step():
+    with use_backend("step"):
         _, _, trace = core(x, (h, c), return_trace=True)
     query = torch.einsum("bnd,ndk->bnk", by_unit(h[0]), core.get_parameter("input_read.query"))
     key = x[0] @ core.get_parameter("input_read.key")[0]
@@ -264,7 +264,7 @@ def test_a_zero_input_looks_like_the_null_element() -> None:
     core = make_rim()
     x = torch.zeros(1, B, 3, dtype=torch.float64)
     dynamics = Recorder(core.dynamics)
-    with scan.step_by_step():
+    with use_backend("step"):
         _, _, trace = core(x, random_state(core), return_trace=True)
     assert trace.input_attention is not None
     assert torch.all(trace.input_attention == 0.5)
@@ -342,7 +342,7 @@ def test_input_dropout_drops_or_doubles_what_is_read() -> None:
     core = make_rim(input_dropout=0.5, num_active=N)
     dynamics = Recorder(core.dynamics)
     x, state = sequence(core, 1, 50), random_state(core, 50)
-    with scan.step_by_step():
+    with use_backend("step"):
         core(x, state)
         core.eval()
         core(x, state)
@@ -359,7 +359,7 @@ def test_communication_dropout_acts_before_the_gate(kind: str) -> None:
     assert core.communication is not None
     received, project = Recorder(core.communication), Recorder(core.communication.project)
     gate = Recorder(core.communication.gate) if core.communication.gate is not None else None
-    with scan.step_by_step():
+    with use_backend("step"):
         core(sequence(core, 1, 50), random_state(core, 50))
     r, before = received.outputs[0][0], project.outputs[0]
     full = 2 * before if gate is None else torch.sigmoid(gate.outputs[0]) * torch.tanh(2 * before)

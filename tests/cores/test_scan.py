@@ -10,19 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rimrl.cores import scan
+from rimrl.cores.backends import use_backend
 from rimrl.cores.base import RecurrentCore, State
 from rimrl.cores.registry import make_core
-from rimrl.cores.scan.library import MAX_UNITS
-from rimrl.cores.scan.native import NativeLSTM, NativeRIM
-from rimrl.cores.scan.rim import RIMCell
+from rimrl.cores.scan.layout import MAX_UNITS
 from tests import paths
-from tests.cores.builders import FAST, RIGLSTM, RIM, SPECS, CoreSpec, build, randomise, sequence
+from tests.cores.builders import RIGLSTM, RIM, SPECS, CoreSpec, build, randomise, sequence, with_every_backend
 
 T, B = 7, 3
-every_core = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-every_fast_core = pytest.mark.parametrize("spec", FAST.values(), ids=FAST.keys())
-every_fast_path = pytest.mark.parametrize("path", ["kernels", "torch"])
+every_fast_core_and_path = with_every_backend()
 
 
 class Problem(NamedTuple):
@@ -108,8 +104,7 @@ def step_by_step(p: Problem) -> dict[str, Tensor]:
         return everything(p)
 
 
-@every_core
-@every_fast_path
+@every_fast_core_and_path
 @pytest.mark.parametrize("num_steps", [1, 2, T])
 def test_the_same_as_step_by_step(spec: CoreSpec, path: str, num_steps: int) -> None:
     p = small(spec, num_steps)
@@ -117,8 +112,7 @@ def test_the_same_as_step_by_step(spec: CoreSpec, path: str, num_steps: int) -> 
         assert_same(everything(p), step_by_step(p))
 
 
-@every_fast_core
-@every_fast_path
+@every_fast_core_and_path
 def test_the_same_without_resets_or_a_state(spec: CoreSpec, path: str) -> None:
     p = small(spec)
     for fewer in (p._replace(starts=None), p._replace(state=None), p._replace(state=None, starts=None)):
@@ -126,8 +120,7 @@ def test_the_same_without_resets_or_a_state(spec: CoreSpec, path: str) -> None:
             assert_same(everything(fewer), step_by_step(fewer))
 
 
-@every_fast_core
-@every_fast_path
+@every_fast_core_and_path
 def test_the_same_with_and_without_grad(spec: CoreSpec, path: str) -> None:
     p = small(spec)
     with paths.on(path):
@@ -167,6 +160,7 @@ SIZES: list[CoreSpec] = [
     *(("riglstm", {**RIGLSTM, **sizes}) for sizes in RIGLSTM_SIZES),
     *((name, sizes) for name in ("lstm", "gru") for sizes in LSTM_SIZES),
 ]
+every_size_and_path = with_every_backend({str(spec): spec for spec in SIZES})
 
 
 def of_size(spec: CoreSpec, batch_size: int, dtype: torch.dtype, **options: Any) -> Problem:
@@ -175,17 +169,15 @@ def of_size(spec: CoreSpec, batch_size: int, dtype: torch.dtype, **options: Any)
     return problem(randomise(core, scale=0.3), 4, batch_size)
 
 
-@every_fast_path
+@every_size_and_path
 @pytest.mark.parametrize("batch_size", [1, 5])
-@pytest.mark.parametrize("spec", SIZES, ids=str)
 def test_sizes_that_fit_no_vector(spec: CoreSpec, batch_size: int, path: str) -> None:
     p = of_size(spec, batch_size, torch.float64)
     with paths.on(path):
         assert_same(everything(p), step_by_step(p))
 
 
-@every_fast_path
-@pytest.mark.parametrize("spec", SIZES, ids=str)
+@every_size_and_path
 def test_sizes_that_fit_no_vector_in_single_precision(spec: CoreSpec, path: str) -> None:
     """With nothing left to choose, so that rounding cannot hand a step to another unit."""
     name, sizes = spec
@@ -202,15 +194,14 @@ def paper_size(**options: Any) -> Problem:
     return problem(make_core("rim", 512, num_units=6, unit_size=100, **options), 32, 8)
 
 
-@every_fast_path
-@pytest.mark.parametrize("dynamics", ["lstm", "gru"])
+@pytest.mark.parametrize(("dynamics", "path"), [("lstm", "native"), ("lstm", "torch"), ("gru", "torch")])
 def test_single_precision_at_the_size_of_the_paper(path: str, dynamics: str) -> None:
     p = paper_size(num_active=6, dynamics=dynamics)
     with paths.on(path):
         assert_same(everything(p), step_by_step(p), 2e-5)
 
 
-@every_fast_path
+@paths.every_fast_path
 def test_single_precision_with_competition(path: str) -> None:
     """Rounding may decide a near tie the other way; the rows where it did not are the same throughout."""
     p = paper_size()
@@ -224,12 +215,11 @@ def test_single_precision_with_competition(path: str) -> None:
         torch.testing.assert_close(a, b, rtol=0.0, atol=2e-5, msg=partial("{}: {}".format, name))
 
 
-@every_fast_path
+@with_every_backend({name: SPECS[name] for name in ("rim", "riglstm", "lstm", "gru")})
 @pytest.mark.parametrize("layout", ["strided", "expanded", "transposed"])
-@pytest.mark.parametrize("name", ["rim", "riglstm", "lstm", "gru"])
-def test_any_layout_of_memory(name: str, layout: str, path: str) -> None:
+def test_any_layout_of_memory(spec: CoreSpec, layout: str, path: str) -> None:
     """Input, state and the gradient of the output need not be contiguous."""
-    core = randomise(build(SPECS[name]))
+    core = randomise(build(spec))
     p = problem(core, T, 4)
     x, starts = p.x, p.starts
     assert p.state is not None
@@ -254,7 +244,7 @@ def test_any_layout_of_memory(name: str, layout: str, path: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@every_fast_path
+@paths.every_fast_path
 def test_half_precision_under_autocast_keeps_the_state(path: str) -> None:
     core = randomise(build(("rim", RIM), dtype=torch.float32))
     p = problem(core)
@@ -268,8 +258,7 @@ def test_half_precision_under_autocast_keeps_the_state(path: str) -> None:
 # What the graph promises.
 
 
-@every_fast_core
-@every_fast_path
+@every_fast_core_and_path
 def test_backward_twice_gives_the_same(spec: CoreSpec, path: str) -> None:
     p = small(spec)
     with paths.on(path):
@@ -282,8 +271,7 @@ def test_backward_twice_gives_the_same(spec: CoreSpec, path: str) -> None:
     assert_same(first, kept, 0.0)
 
 
-@every_fast_core
-@every_fast_path
+@every_fast_core_and_path
 def test_two_graphs_at_once(spec: CoreSpec, path: str) -> None:
     """Two forwards, then their backwards in the same order, and in the other."""
     p, q = small(spec), small(spec)
@@ -297,7 +285,7 @@ def test_two_graphs_at_once(spec: CoreSpec, path: str) -> None:
                 assert_same(gradients_of(losses[i], leaves[i]), alone[i], 0.0)
 
 
-@every_fast_path
+@paths.every_fast_path
 def test_a_part_of_the_outputs_is_enough(path: str) -> None:
     """The gradient of one output alone, be it the sequence or either half of the state."""
     p = small(("rim", RIM))
@@ -311,7 +299,7 @@ def test_a_part_of_the_outputs_is_enough(path: str) -> None:
         assert_same(results[0], results[1])
 
 
-@every_fast_path
+@paths.every_fast_path
 def test_frozen_weights_and_a_frozen_input(path: str) -> None:
     p = small(("rim", RIM))
     frozen = [name for name, _ in p.core.named_parameters()][::2]
@@ -329,8 +317,7 @@ def test_frozen_weights_and_a_frozen_input(path: str) -> None:
     assert_same(results[0], results[1])
 
 
-@every_fast_core
-@every_fast_path
+@every_fast_core_and_path
 def test_a_weight_changed_before_backward_never_goes_unnoticed(spec: CoreSpec, path: str) -> None:
     """The gradient is that of the weights as they were, or there is an error."""
     p = small(spec)
@@ -356,7 +343,7 @@ def test_a_weight_changed_before_backward_never_goes_unnoticed(spec: CoreSpec, p
         assert "dynamics.weight_hidden" in refused
 
 
-@every_fast_path
+@paths.every_fast_path
 def test_the_second_derivative_is_refused_and_there_step_by_step(path: str) -> None:
     p = small(("rim", {**RIM, "num_active": RIM["num_units"]}), 2)  # no gradient is blocked
 
@@ -368,93 +355,17 @@ def test_the_second_derivative_is_refused_and_there_step_by_step(path: str) -> N
 
     with paths.on(path), pytest.raises(RuntimeError, match="once_differentiable"):
         torch.autograd.backward(penalty())
-    with scan.step_by_step():
+    with use_backend("step"):
         p.core.zero_grad()
         torch.autograd.backward(penalty())
     weight = p.core.get_parameter("dynamics.weight_hidden")
     assert weight.grad is not None
     direction = torch.randn(weight.shape, dtype=weight.dtype, generator=torch.Generator().manual_seed(0))
     values = []
-    with scan.step_by_step():
+    with use_backend("step"):
         for distance in (1e-5, -2e-5):
             with torch.no_grad():
                 weight.add_(direction, alpha=distance)
             values.append(penalty().item())
     slope = (values[0] - values[1]) / 2e-5
     assert float((weight.grad * direction).sum()) == pytest.approx(slope, rel=1e-5)
-
-
-# Which path runs.
-
-
-@pytest.fixture
-def cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the cells that were made, as they are made."""
-    made: list[str] = []
-    for kind in (NativeRIM, NativeLSTM, RIMCell):
-
-        def record(self: Any, *arguments: Any, kind: type = kind, make: Any = kind.__init__) -> None:
-            made.append(kind.__name__)
-            make(self, *arguments)
-
-        monkeypatch.setattr(kind, "__init__", record)
-    return made
-
-
-def test_the_default_is_the_fastest_there_is(cells: list[str]) -> None:
-    p = small(("rim", RIM))
-    for path, expected in (("kernels", ["NativeRIM"]), ("torch", ["RIMCell"]), ("step", [])):
-        if path == "kernels" and not paths.compiled():
-            continue
-        cells.clear()
-        with paths.on(path):
-            p.core(p.x, p.state)
-        assert cells == expected
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"dynamics": "gru"},
-        {"competition": "units"},
-        {"input_heads": 2},
-        {"input_attention": False, "num_active": None},
-        {"communication": None},
-        {"communication": "residual"},
-        {"communication_reads": "previous"},
-        {"communication_top_k": 2},
-        {"num_units": MAX_UNITS + 1},
-    ],
-    ids=str,
-)
-def test_what_the_kernels_do_not_know_runs_on_torch(options: dict[str, Any], cells: list[str]) -> None:
-    p = small(("rim", {**RIM, **options}))
-    p.core(p.x, p.state)
-    assert cells == ["RIMCell"]
-
-
-@pytest.mark.parametrize(
-    "options", [{"input_dropout": 0.5}, {"communication_dropout": 0.5}, {"num_inputs": 2}], ids=str
-)
-def test_dropout_and_sets_run_step_by_step(options: dict[str, Any], cells: list[str]) -> None:
-    p = small(("rim", {**RIM, **options}))
-    p.core(p.x, p.state)
-    assert cells == []
-    p.core.eval()
-    p.core(p.x, p.state)
-    assert len(cells) == ("num_inputs" not in options)
-
-
-def test_step_by_step_ends_with_its_block(cells: list[str]) -> None:
-    p = small(("rim", RIM))
-
-    def fail_inside() -> None:
-        with scan.step_by_step():
-            assert not scan.enabled()
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail_inside()
-    assert scan.enabled()
-    p.core(p.x, p.state)
-    assert len(cells) == 1

@@ -12,15 +12,10 @@ from torch import Tensor
 
 from rimrl.cores.scan import memory
 from tests import paths
-from tests.cores.builders import FAST, RIM, CoreSpec, build, randomise
+from tests.cores.builders import RIM, CoreSpec, build, randomise, with_every_backend
 from tests.cores.test_scan import assert_same, everything, forward, gradients_of, leaves_of, loss_of, problem, small
 
-ALWAYS_FAST = {
-    name: spec for name, spec in FAST.items() if spec[0] in ("rim", "riglstm") and "num_inputs" not in spec[1]
-}
-SPECS = {**ALWAYS_FAST, "lstm": FAST["lstm"], "gru": FAST["gru"]}
-every_fast_core = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-every_fast_path = pytest.mark.parametrize("path", ["kernels", "torch"])
+every_fast_core_and_path = with_every_backend()
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +51,7 @@ def large(seed: int = 0, **options: Any) -> Any:
     return p
 
 
-@every_fast_core
-@every_fast_path
+@every_fast_core_and_path
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.usefixtures("everything_is_pooled")
 def test_results_outlive_the_pool(spec: CoreSpec, batch_size: int, path: str) -> None:
@@ -70,7 +64,7 @@ def test_results_outlive_the_pool(spec: CoreSpec, batch_size: int, path: str) ->
             y, (h, c), trace = p.core(p.x, p.state, p.starts, return_trace=True)
         quiet = (y, h, c, *(value for value in vars(trace).values() if value is not None))
         kept_quiet = [value.clone() for value in quiet]
-        assert poison() > 0 or spec not in ALWAYS_FAST.values()
+        assert poison() > 0
         everything(p._replace(x=2 * p.x))
         poison()
     assert_same(found, kept, 0.0)
@@ -78,8 +72,7 @@ def test_results_outlive_the_pool(spec: CoreSpec, batch_size: int, path: str) ->
         assert torch.equal(value, before)
 
 
-@every_fast_core
-@every_fast_path
+@every_fast_core_and_path
 @pytest.mark.usefixtures("everything_is_pooled")
 def test_a_live_graph_keeps_its_memory(spec: CoreSpec, path: str) -> None:
     """Between forward and backward other sequences come and go, and what is free is overwritten."""
@@ -100,8 +93,7 @@ def test_a_live_graph_keeps_its_memory(spec: CoreSpec, path: str) -> None:
         assert_same(found, {name: expected[f"gradient of {name}"] for name in leaves}, 0.0)
 
 
-@every_fast_core
-@every_fast_path
+@every_fast_core_and_path
 def test_nothing_is_read_before_it_is_written(spec: CoreSpec, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     p = small(spec)
     plain = memory.empty
@@ -115,11 +107,11 @@ def test_nothing_is_read_before_it_is_written(spec: CoreSpec, path: str, monkeyp
         expected = everything(p)
         monkeypatch.setattr(memory, "empty", poisoned)
         found = everything(p)
-    assert given or spec not in ALWAYS_FAST.values()
+    assert given
     assert_same(found, expected, 0.0)
 
 
-@every_fast_path
+@paths.every_fast_path
 def test_large_sequences(path: str) -> None:
     """The same with the pool as it is, and the same in the pool's second life."""
     p = large()
@@ -132,7 +124,7 @@ def test_large_sequences(path: str) -> None:
             assert poison() > 0
 
 
-@every_fast_path
+@paths.every_fast_path
 @pytest.mark.parametrize("first", ["inference", "training"])
 def test_memory_of_inference_mode_serves_training_and_the_reverse(path: str, first: str) -> None:
     p = large()
@@ -146,7 +138,7 @@ def test_memory_of_inference_mode_serves_training_and_the_reverse(path: str, fir
             assert poison() > 0
 
 
-@every_fast_path
+@paths.every_fast_path
 def test_memory_comes_back_and_is_used_again(path: str) -> None:
     p = large()
     with paths.on(path):
@@ -168,7 +160,7 @@ def test_memory_comes_back_and_is_used_again(path: str) -> None:
             assert {flat.data_ptr() for flat in memory._free.values()} == addresses
 
 
-@every_fast_path
+@paths.every_fast_path
 def test_the_pool_stays_below_its_limit(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = 5 << 20
     monkeypatch.setattr(memory, "LARGEST_TOTAL", limit)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rimrl.cores import scan
+from rimrl.cores.backends import use_backend
 from rimrl.cores.registry import core_options, make_core
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "cores").glob("*.md"))
@@ -50,7 +50,7 @@ def test_multiplications_are_those_that_torch_counts(page: Path) -> None:
     counted = []
     for name in cores_of(page):
         core = make_core(name, 128, hidden_size=96).double()
-        with FlopCounterMode(display=False) as counter, scan.step_by_step():
+        with FlopCounterMode(display=False) as counter, use_backend("step"):
             core(torch.zeros(1, 1, 128, dtype=torch.float64))
         counted.append(counter.get_total_flops() // 2)
     assert [int(claim.replace(" ", "")) for claim in claims] == counted

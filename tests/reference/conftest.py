@@ -1,4 +1,4 @@
-"""A core agrees with its transcription on every path on which it can run."""
+"""A core agrees with its transcription on every backend on which it can run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests import paths
 
 @pytest.fixture(params=paths.PATHS)
 def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The core runs on each path in turn."""
+    """The core runs on each backend in turn."""
     with paths.on(request.param):
         yield request.param

@@ -10,7 +10,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rimrl.cores.scan.library import kernels
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
 
@@ -35,15 +34,15 @@ class Dynamics(Protocol):
     def update_backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of the input's part of the gates, of ``h`` and of ``c``."""
 
-    def gradients(self, h: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of the weights."""
+    def gradients(self, h: Tensor) -> dict[str, Tensor]:
+        """Gradients of the weights, by name."""
 
 
 class LSTMGates:
     """What an LSTM does with its gates: everything but the products.
 
     Args:
-        buffers: Where to keep the steps.
+        buffers: Where to keep the steps; with kernels, these do it.
         size: Width D of a unit.
     """
 
@@ -52,7 +51,7 @@ class LSTMGates:
         self.size = size
         self.activations = buffers.steps(4 * size)
         self.tanh_c = buffers.steps(size)
-        self.kernels = kernels(buffers.like)
+        self.kernels = buffers.kernels
         if self.kernels is not None:
             shape = (buffers.num_units, buffers.batch_size)
             self.all_active, self.nothing = buffers.like.new_ones(shape), buffers.like.new_zeros(*shape, size)
@@ -129,9 +128,8 @@ class LSTMDynamics(LSTMGates):
         d_gates, dc = self.backward(t, c, dh, dc)
         return d_gates, torch.bmm(d_gates, self.weight_transposed), dc
 
-    def gradients(self, h: Tensor) -> tuple[Tensor, ...]:
-        """Of ``weight_hidden``."""
-        return (weight_gradient(h, self.d_gates),)
+    def gradients(self, h: Tensor) -> dict[str, Tensor]:
+        return {"weight_hidden": weight_gradient(h, self.d_gates)}
 
 
 class GRUDynamics:
@@ -182,6 +180,5 @@ class GRUDynamics:
         torch.mul(dn, r, out=d_hidden[..., 2 * D :])
         return d_gates, torch.baddbmm(dh_z, d_hidden, self.weight_transposed), dc
 
-    def gradients(self, h: Tensor) -> tuple[Tensor, ...]:
-        """Of ``weight_hidden`` and ``bias_hidden``."""
-        return weight_gradient(h, self.d_hidden), self.d_hidden.sum((1, 2))
+    def gradients(self, h: Tensor) -> dict[str, Tensor]:
+        return {"weight_hidden": weight_gradient(h, self.d_hidden), "bias_hidden": self.d_hidden.sum((1, 2))}

@@ -8,10 +8,6 @@
 #define KERNEL extern "C"
 #endif
 
-template <typename R>
-using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*, const int*,
-                      const R*, const int*, const R*, R*, const int*);
-
 // c [m, n] = beta c + a [m, k] b [k, n]; with `transposed`, b is [n, k].
 template <typename R>
 INLINE void product(Gemm<R> gemm, idx m, idx n, idx k, const R* a, const R* b, bool transposed, R beta, R* c) {
@@ -41,22 +37,6 @@ template <typename R> INLINE void reset_backward(idx N, idx B, idx D, const uint
                 }
             }
 }
-
-// The fields of both structures are listed, in this order, in native.py. With keep = 0 all steps share one slot of
-// what only the backward pass reads.
-template <typename R> struct RIMSequence {
-    idx T, B, N, D, H, dk, dv, K, keep;
-    Gemm<R> gemm;
-    const uint8_t* starts;  // [T, B], or null
-    const R *h_start, *c_start;  // [N, D]
-    const R *keys, *reads, *bias, *weight_hidden, *weight_qkv, *project, *project_bias;
-    R *h, *c, *y;  // [N, T + 1, B, D], the same, [T, B, N, D]
-    R *gates, *share, *mask, *tanh_c, *h_new, *qkv, *attention, *read, *answer;
-    const R* dy;
-    R *dh, *dc, *dh_start, *dc_start;
-    R *d_gates, *d_scores, *d_qkv, *d_answer;
-    R *dh_new, *d_h_read, *dh_gates, *d_read;
-};
 
 template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
@@ -114,19 +94,6 @@ template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
         }
     }
 }
-
-template <typename R> struct LSTMSequence {
-    idx T, B, N, D, keep;
-    Gemm<R> gemm;
-    const uint8_t* starts;
-    const R *h_start, *c_start;
-    const R *input_gates, *weight_hidden, *ones;  // [N, T, B, 4 D], [N, D, 4 D], [N, B]
-    R *h, *c, *y;
-    R *gates, *tanh_c;
-    const R* dy;
-    R *dh, *dc, *dh_start, *dc_start;
-    R *d_gates, *dh_new, *nothing;
-};
 
 template <typename R> INLINE void lstm_sequence_forward(const LSTMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, state = (T + 1) * step;

@@ -6,11 +6,10 @@
 #include <cstring>
 #include <limits>
 
+#include "sequences.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
-
-typedef int64_t idx;
-static const idx MAX_UNITS = 64;  // as in native.py
 
 // A polynomial that the compiler can vectorise; |relative error| < 2e-7, as the C library's within float's precision.
 INLINE float exponential(float x) {

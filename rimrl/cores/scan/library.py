@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 _MODULE = "rimrl.cores.scan._kernels"
-MAX_UNITS = 64
-"""Most units, or views, that the kernels take, as in ``kernels.cpp``."""
-_SIGNATURES = {
+SIGNATURES = {
     "lstm": "iiippipppipi",
     "lstm_backward": "iiippppppippi",
     "attend": "iiiiiiippp",
@@ -45,7 +43,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, dtype: str) -> None:
         self.gemm = _gemm({"float32": "sgemm_", "float64": "dgemm_"}[dtype])
         types: dict[str, type[ctypes.c_int64] | type[ctypes.c_void_p]] = {"i": ctypes.c_int64, "p": ctypes.c_void_p}
-        for name, signature in _SIGNATURES.items():
+        for name, signature in SIGNATURES.items():
             function = library[f"rimrl_{name}_{dtype}"]
             function.argtypes = [types[letter] for letter in signature]
             function.restype = None
@@ -83,10 +81,14 @@ def _kernels(dtype: torch.dtype) -> Kernels | None:
 
 
 def kernels(like: Tensor) -> Kernels | None:
-    """The kernels for a tensor's device and dtype.
-
-    Returns:
-        None where there are none: another device than the CPU, another dtype than float32 and float64, or nothing
-        was compiled.
-    """
+    """The kernels for a tensor's device and dtype; None where there are none, and `why_none` says why."""
     return _kernels(like.dtype) if like.device.type == "cpu" else None
+
+
+def why_none(like: Tensor) -> str:
+    """Why there are no kernels for a tensor's device and dtype."""
+    if like.device.type != "cpu":
+        return f"kernels run on the CPU, and its parameters are on {like.device}"
+    if _library() is None:
+        return "no kernels were compiled when rimrl was installed"
+    return f"there are kernels for {' and '.join(_DTYPES.values())}, and its parameters are {like.dtype}"

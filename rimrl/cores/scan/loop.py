@@ -8,16 +8,14 @@ products of a few rows. Here the loop over time runs without autograd and its gr
 * what the backward pass needs is written once, into buffers of the whole sequence.
 
 `run` drives a `Cell` over time and owns what all cells share: resets inside the sequence, the outputs, the state.
-The step of the same core is the specification, which the tests compare with; `step_by_step` switches to it.
+The step of the same core is the specification, which the tests compare with.
 
 Inside a scan the units come first, ``[N, B, D]``, so that each unit's rows and weights are contiguous for `torch.bmm`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -26,34 +24,18 @@ from torch.autograd.function import once_differentiable
 
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
-from rimrl.cores.tracing import is_traced
-
-_enabled: ContextVar[bool] = ContextVar("scan_enabled", default=True)
+from rimrl.cores.stepwise import rows_to_reset
 
 
-def enabled() -> bool:
-    """Tell whether cores may use their whole-sequence path, which `torch.jit.trace` and ONNX cannot see into."""
-    return _enabled.get() and not is_traced()
+class Tensors:
+    """What a cell is made from, by name, and the gradients of that.
 
-
-@contextmanager
-def step_by_step() -> Iterator[None]:
-    """Make every core run its plain step, one after the other: slower, and differentiable twice.
-
-    Example:
-        >>> from rimrl.cores import scan
-        >>> core = make_core("rim", input_size=8, num_units=4, unit_size=5)
-        >>> x = torch.randn(10, 3, 8)
-        >>> with scan.step_by_step():
-        ...     y, _ = core(x)
-        >>> torch.allclose(y, core(x)[0], atol=1e-6)
-        True
+    A subclass is a dataclass whose fields are tensors, or None for what a core does not have.
     """
-    token = _enabled.set(False)
-    try:
-        yield
-    finally:
-        _enabled.reset(token)
+
+    def in_order(self) -> tuple[Tensor | None, ...]:
+        """The tensors in the order of the fields, from which the class builds itself again."""
+        return tuple(vars(self).values())
 
 
 class Cell(Protocol):
@@ -77,7 +59,7 @@ class Cell(Protocol):
         ``dy [B, N, D]`` is a further gradient of the new ``h``.
         """
 
-    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(self, h: Tensor) -> Tensors:
         """Gradients of the tensors that the cell was made from, given ``h [N, T, B, D]`` before each step."""
 
     def trace(self) -> CoreTrace:
@@ -87,14 +69,22 @@ class Cell(Protocol):
 class NativeSequence(Protocol):
     """A cell that runs all steps by itself, in compiled code."""
 
-    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+    def run(
+        self,
+        h: Tensor,
+        c: Tensor,
+        y: Tensor,
+        h_start: Tensor | None,
+        c_start: Tensor | None,
+        starts: Tensor | None,
+    ) -> None:
         """Fill in states and outputs.
 
         Args:
             h: ``[N, T + 1, B, D]``; entry t is the state before step t, the first of them given.
             c: The same of the cell memory.
             y: ``[T, B, N, D]``.
-            h_start: State at the start of an episode, ``[N, D]``.
+            h_start: State at the start of an episode, ``[N, D]``; may be None if no episode starts.
             c_start: The same of the cell memory.
             starts: ``[T, B]`` bool, or None: no episode starts.
         """
@@ -110,24 +100,24 @@ class NativeSequence(Protocol):
             dy: Of ``y``, ``[T, B, N, D]``.
         """
 
-    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(self, h: Tensor) -> Tensors:
         """As `Cell.gradients`."""
 
     def trace(self) -> CoreTrace:
         """As `Cell.trace`."""
 
 
-MakeCell: TypeAlias = Callable[..., Cell | NativeSequence]
-"""``make(T, B, saving, *tensors)``; a cell that is not `saving` may use the same memory in each step."""
+MakeCell: TypeAlias = Callable[[int, int, bool, Any], Cell | NativeSequence]
+"""``make(T, B, saving, tensors)``; a cell that is not `saving` may use the same memory in each step."""
 
 
 def run(
     make_cell: MakeCell,
-    tensors: tuple[Tensor, ...],
+    tensors: Tensors,
     num_units: int,
     num_steps: int,
     state: State,
-    initial: State,
+    initial: Callable[[], State],
     episode_starts: Tensor | None,
     return_trace: bool,
 ) -> tuple[Tensor, State, CoreTrace | None]:
@@ -139,7 +129,7 @@ def run(
         num_units: Units N.
         num_steps: Time steps T.
         state: ``(h, c)`` before the first step, each ``[1, B, N * D]``.
-        initial: ``(h, c)`` at the start of an episode, each ``[1, 1, N * D]``.
+        initial: Makes ``(h, c)`` at the start of an episode, each ``[1, 1, N * D]``; not asked where nothing needs it.
         episode_starts: ``[T, B]`` bool, or None.
         return_trace: Also return what the units did.
 
@@ -149,13 +139,16 @@ def run(
     resets = None
     if episode_starts is not None and bool(episode_starts.any()):
         resets = episode_starts
-    arguments: tuple[Any, ...] = (make_cell, num_units, num_steps, resets, *state, *initial, *tensors)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*state, *initial, *tensors)):
-        cells: list[Cell | NativeSequence] = []
-        y, h, c = _Scan.apply(cells, *arguments)  # type: ignore[no-untyped-call]
-        cell = cells[0]
-    else:
-        y, h, c, cell, *_ = _forward(return_trace, *arguments)
+    if torch.is_grad_enabled():
+        inputs = (*state, *initial(), *tensors.in_order())
+        if any(tensor is not None and tensor.requires_grad for tensor in inputs):
+            cells: list[Cell | NativeSequence] = []
+            y, h, c = _Scan.apply(  # type: ignore[no-untyped-call]
+                cells, make_cell, type(tensors), num_units, num_steps, resets, *inputs
+            )
+            return y, (h, c), cells[0].trace() if return_trace else None
+    at_start = (None, None) if resets is None else initial()
+    y, h, c, cell, *_ = _forward(return_trace, make_cell, tensors, num_units, num_steps, resets, *state, *at_start)
     return y, (h, c), cell.trace() if return_trace else None
 
 
@@ -163,11 +156,25 @@ class _Scan(torch.autograd.Function):
     """The loop of `_forward` as one node of the graph."""
 
     @staticmethod
-    def forward(ctx: Any, cells: list[Cell | NativeSequence], *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        y, h_end, c_end, cell, h, c = _forward(True, *arguments)
-        ctx.cell, ctx.h, ctx.c, ctx.resets = cell, h, c, arguments[3]
+    def forward(
+        ctx: Any,
+        cells: list[Cell | NativeSequence],
+        make_cell: MakeCell,
+        kind: type[Tensors],
+        num_units: int,
+        num_steps: int,
+        resets: Tensor | None,
+        *inputs: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        h0, c0, h_start, c_start, *rest = inputs
+        assert h0 is not None
+        assert c0 is not None
+        y, h_end, c_end, cell, h, c = _forward(
+            True, make_cell, kind(*rest), num_units, num_steps, resets, h0, c0, h_start, c_start
+        )
+        ctx.cell, ctx.h, ctx.c, ctx.resets = cell, h, c, resets
         cells.append(cell)
-        ctx.save_for_backward(*(a for a in arguments if isinstance(a, Tensor)))
+        ctx.save_for_backward(*(tensor for tensor in (resets, *inputs) if tensor is not None))
         return y, h_end, c_end
 
     @staticmethod
@@ -186,7 +193,7 @@ class _Scan(torch.autograd.Function):
         else:
             dh, dc = _backward_by_steps(cell, ctx, dh, dc, dh0, dc0, dy)
         state_grads = (_units_last(dh), _units_last(dc), dh0.view(1, 1, -1), dc0.view(1, 1, -1))
-        return None, None, None, None, None, *state_grads, *cell.gradients(h[:, :T])
+        return None, None, None, None, None, None, *state_grads, *cell.gradients(h[:, :T]).in_order()
 
 
 def _backward_by_steps(
@@ -209,50 +216,53 @@ def _backward_by_steps(
 def _forward(
     saving: bool,
     make_cell: MakeCell,
+    tensors: Tensors,
     num_units: int,
     num_steps: int,
     resets: Tensor | None,
     h0: Tensor,
     c0: Tensor,
-    h_start: Tensor,
-    c_start: Tensor,
-    *tensors: Tensor,
+    h_start: Tensor | None,
+    c_start: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Cell | NativeSequence, Tensor, Tensor]:
+    """The states at the start of an episode may be None if nothing resets."""
     N, T, B = num_units, num_steps, h0.shape[1]
     D = h0.shape[2] // N
-    cell = make_cell(T, B, saving, *tensors)
+    cell = make_cell(T, B, saving, tensors)
     h, c = (memory.empty(cell, h0, N, T + 1, B, D) for _ in range(2))
     y = h0.new_empty(T, B, N, D)
     h[:, 0], c[:, 0] = _units_first(h0, N), _units_first(c0, N)
     if hasattr(cell, "run"):
         starts = None if resets is None else resets.contiguous()
-        cell.run(h, c, y, h_start.contiguous(), c_start.contiguous(), starts)
+        cell.run(h, c, y, _contiguous(h_start), _contiguous(c_start), starts)
     else:
-        _run_by_steps(cell, h, c, y, _units_first(h_start, N), _units_first(c_start, N), resets)
+        _run_by_steps(cell, h, c, y, h_start, c_start, resets)
     return y.view(T, B, N * D), _units_last(h[:, T]), _units_last(c[:, T]), cell, h, c
 
 
 def _run_by_steps(
-    cell: Cell, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, resets: Tensor | None
+    cell: Cell,
+    h: Tensor,
+    c: Tensor,
+    y: Tensor,
+    h_start: Tensor | None,
+    c_start: Tensor | None,
+    resets: Tensor | None,
 ) -> None:
     rows = rows_to_reset(resets, len(y))
     h_steps, c_steps, y_steps = h.unbind(1), c.unbind(1), y.unbind(0)
     for t, row in enumerate(rows):
         if row is not None:
-            at_start = row[None, :, None]
-            h_steps[t].copy_(torch.where(at_start, h_start, h_steps[t]))
-            c_steps[t].copy_(torch.where(at_start, c_start, c_steps[t]))
+            assert h_start is not None
+            assert c_start is not None
+            at_start, N = row[None, :, None], len(h)
+            h_steps[t].copy_(torch.where(at_start, _units_first(h_start, N), h_steps[t]))
+            c_steps[t].copy_(torch.where(at_start, _units_first(c_start, N), c_steps[t]))
         cell.forward(t, h_steps[t], c_steps[t], h_steps[t + 1], c_steps[t + 1], y_steps[t])
 
 
-def rows_to_reset(episode_starts: Tensor | None, num_steps: int) -> list[Tensor | None]:
-    """Per step the rows that start an episode, or None where no row does."""
-    if episode_starts is None:
-        return [None] * num_steps
-    if is_traced():  # what is traced is to hold for other starts, too
-        return list(episode_starts.unbind(0))
-    any_start: list[bool] = episode_starts.any(dim=1).tolist()
-    return [episode_starts[t] if starts else None for t, starts in enumerate(any_start)]
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
 
 
 def _units_first(state: Tensor, num_units: int) -> Tensor:

@@ -13,6 +13,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
+from rimrl.cores.scan.library import Kernels
+
 SMALLEST = 1 << 20
 """Bytes below which the C library already reuses memory."""
 LARGEST_TOTAL = 2 << 30
@@ -72,14 +74,32 @@ def _give_back(flat: Tensor) -> None:
 
 
 class Buffers:
-    """Makes buffers with one slot a step, or a single slot for all steps where nothing need be kept."""
+    """Makes buffers with one slot a step, or a single slot for all steps where nothing need be kept.
 
-    def __init__(self, num_units: int, num_steps: int, batch_size: int, saving: bool, like: Tensor) -> None:
+    Args:
+        num_units: Units N.
+        num_steps: Time steps T.
+        batch_size: Rows B.
+        saving: Keep every step.
+        like: Gives dtype and device.
+        kernels: Those that a stage with such buffers is to use; None: torch's operations.
+    """
+
+    def __init__(
+        self,
+        num_units: int,
+        num_steps: int,
+        batch_size: int,
+        saving: bool,
+        like: Tensor,
+        kernels: Kernels | None = None,
+    ) -> None:
         self.num_units = num_units
         self.num_steps = num_steps
         self.batch_size = batch_size
         self.slots = num_steps if saving else 1
         self.like = like
+        self.kernels = kernels
 
     def units_first(self, *width: int) -> Tensor:
         """``[N, T, B, *width]``: for what enters a product over all steps, unit by unit."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,31 +12,13 @@ from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.scan.selection import softmax_of_largest
 
 
-@dataclass(frozen=True)
-class MessagePlan:
-    """Options of `Messages`.
-
-    Attributes:
-        heads: Heads H.
-        key_size: Key width dk of a head.
-        value_size: Value width dv of a head.
-        top_k: Each unit and head reads only the k units it scores highest; None: all.
-        gated: ``communication="gated"``.
-    """
-
-    heads: int
-    key_size: int
-    value_size: int
-    top_k: int | None
-    gated: bool
-
-
 class Messages:
     """`rimrl.cores.attention.UnitCommunication` of a whole sequence.
 
     Args:
         buffers: Where to keep the steps.
-        plan: Options.
+        heads: Heads H.
+        top_k: Each unit and head reads only the k units it scores highest; None: all.
         query_key_value: ``[N, D, H (2 dk + dv)]``.
         project: ``[D or 2 D, H dv]``: Wf, and Wg below it if gated.
         bias: ``[D or 2 D]``.
@@ -46,15 +27,18 @@ class Messages:
     def __init__(
         self,
         buffers: Buffers,
-        plan: MessagePlan,
+        heads: int,
+        top_k: int | None,
         query_key_value: Tensor,
         project: Tensor,
         bias: Tensor,
     ) -> None:
-        self.buffers, self.heads, self.top_k, self.gated = buffers, plan.heads, plan.top_k, plan.gated
-        self.widths = [plan.key_size, plan.key_size, plan.value_size]
-        self.scale = 1.0 / math.sqrt(plan.key_size)
-        N, B, H = buffers.num_units, buffers.batch_size, plan.heads
+        self.buffers, self.heads, self.top_k = buffers, heads, top_k
+        self.gated = len(bias) > query_key_value.shape[1]
+        key_size, value_size = sizes_of_messages(heads, query_key_value, project)
+        self.widths = [key_size, key_size, value_size]
+        self.scale = 1.0 / math.sqrt(key_size)
+        N, B, H = buffers.num_units, buffers.batch_size, heads
         # By head, [q | k | v], so that [B, H] is one axis of the products of attention.
         self.weight = self._by_head(query_key_value)
         self.project = project
@@ -62,7 +46,7 @@ class Messages:
         self.qkv_steps = buffers.steps(H * sum(self.widths))
         self.attention_steps = buffers.each(buffers.empty(buffers.slots, N, N, B * H), dim=0)  # [m, n, B H]
         # Shared by the units: all of them, and all steps, are rows of one product.
-        self.read = buffers.empty(buffers.slots, N * B, H * plan.value_size)
+        self.read = buffers.empty(buffers.slots, N * B, H * value_size)
         self.read_steps = buffers.each(self.read, dim=0)
         self.answer = buffers.empty(buffers.slots, N * B, len(bias))
         self.answer_steps = buffers.each(self.answer, dim=0)
@@ -137,8 +121,15 @@ class Messages:
         T, N = attention.shape[0], attention.shape[-1]
         return attention.reshape(T, -1, self.heads, N, N).mean(2)
 
-    def gradients(self, h: Tensor) -> tuple[Tensor, ...]:
-        """Of ``query_key_value``, ``project`` and ``bias``, given the states that were read, ``[N, T, B, D]``."""
+    def gradients(self, h: Tensor) -> dict[str, Tensor]:
+        """Those of its three tensors, given the states that were read, ``[N, T, B, D]``."""
         d_weight = self._by_kind(weight_gradient(h, self.d_qkv))
         d_answer = self.d_answer.flatten(0, 1)
-        return d_weight, d_answer.t() @ self.read.flatten(0, 1), d_answer.sum(0)
+        d_project = d_answer.t() @ self.read.flatten(0, 1)
+        return {"query_key_value": d_weight, "project": d_project, "project_bias": d_answer.sum(0)}
+
+
+def sizes_of_messages(heads: int, query_key_value: Tensor, project: Tensor) -> tuple[int, int]:
+    """Width of a key and of a value of one head, read off the weights."""
+    value_size = project.shape[1] // heads
+    return (query_key_value.shape[2] // heads - value_size) // 2, value_size

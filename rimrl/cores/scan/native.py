@@ -7,35 +7,21 @@ For RIM that is done for the active rows alone: an inactive unit's gates have no
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
-from rimrl.cores.scan.library import MAX_UNITS, Kernels
+from rimrl.cores.scan.layout import LSTM_SEQUENCE, RIM_SEQUENCE
+from rimrl.cores.scan.library import Kernels
+from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.scan.memory import Buffers
+from rimrl.cores.scan.messages import sizes_of_messages
 from rimrl.cores.scan.products import weight_gradient
-from rimrl.cores.scan.rim import RIMPlan
 
-
-def _structure(numbers: str, addresses: str) -> type[ctypes.Structure]:
-    """Numbers first, then addresses, as the structure of the same name in ``kernels.cpp`` lists them."""
-    fields = [(name, ctypes.c_int64) for name in numbers.split()]
-    fields += [(name, ctypes.c_void_p) for name in addresses.split()]  # type: ignore[misc]
-    return type("Sequence", (ctypes.Structure,), {"_fields_": fields})
-
-
-_RIMSequence = _structure(
-    "T B N D H dk dv K keep",
-    """gemm starts h_start c_start keys reads bias weight_hidden weight_qkv project project_bias h c y
-    gates share mask tanh_c h_new qkv attention read answer dy dh dc dh_start dc_start
-    d_gates d_scores d_qkv d_answer dh_new d_h_read dh_gates d_read""",
-)
-_LSTMSequence = _structure(
-    "T B N D keep",
-    """gemm starts h_start c_start input_gates weight_hidden ones h c y gates tanh_c
-    dy dh dc dh_start dc_start d_gates dh_new nothing""",
-)
+_RIMSequence = RIM_SEQUENCE.as_ctypes()
+_LSTMSequence = LSTM_SEQUENCE.as_ctypes()
 
 
 class _Call:
@@ -57,15 +43,11 @@ class _Call:
         function(ctypes.addressof(self.structure))
 
 
-class NativeRIM:
-    """`rimrl.cores.scan.rim.RIMCell` for one input head, LSTM dynamics and gated communication among candidates.
+@dataclass
+class NativeRIMTensors(Tensors):
+    """What a `NativeRIM` is made from.
 
-    Args:
-        kernels: Compiled for the tensors' dtype.
-        plan: Options that `covers` accepts.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
+    Attributes:
         keys: ``Wq k / sqrt(dk)``, ``[N, T, B, D]``.
         values: What the input element is worth, before it meets the gates, ``[T, B, U]``.
         weight_input: ``[N, U, 4 D]``.
@@ -76,52 +58,63 @@ class NativeRIM:
         project_bias: ``[2 D]``.
     """
 
+    keys: Tensor
+    values: Tensor
+    weight_input: Tensor
+    weight_hidden: Tensor
+    bias: Tensor
+    query_key_value: Tensor
+    project: Tensor
+    project_bias: Tensor
+
+
+class NativeRIM:
+    """`rimrl.cores.scan.rim.RIMCell` for one input head, LSTM dynamics and gated communication among candidates.
+
+    Args:
+        kernels: Compiled for the tensors' dtype.
+        num_active: Active units K.
+        heads: Heads H of the communication.
+        T: Time steps.
+        B: Batch rows.
+        saving: Keep what the backward pass needs.
+        tensors: Input and weights.
+    """
+
     def __init__(
-        self,
-        kernels: Kernels,
-        plan: RIMPlan,
-        T: int,
-        B: int,
-        saving: bool,
-        keys: Tensor,
-        values: Tensor,
-        weight_input: Tensor,
-        weight_hidden: Tensor,
-        bias: Tensor,
-        query_key_value: Tensor,
-        project: Tensor,
-        project_bias: Tensor,
+        self, kernels: Kernels, num_active: int, heads: int, T: int, B: int, saving: bool, tensors: NativeRIMTensors
     ) -> None:
-        messages = plan.messages
-        assert messages is not None
         self.kernels = kernels
+        keys, project = tensors.keys, tensors.project
         N, D = keys.shape[0], keys.shape[3]
         self.sizes = (N, T, B, D)
         self.buffers = buffers = Buffers(N, T, B, saving, keys)
-        self.values, self.weight_input, self.weight_hidden = values.contiguous(), weight_input, weight_hidden
+        self.values, self.weight_input = tensors.values.contiguous(), tensors.weight_input
+        self.weight_hidden = tensors.weight_hidden
         rows = self.values.flatten(0, 1)
         reads = buffers.empty(N, T * B, 4 * D)
-        torch.bmm(rows.expand(N, *rows.shape), weight_input, out=reads)
+        torch.bmm(rows.expand(N, *rows.shape), self.weight_input, out=reads)
 
-        H, slots = messages.heads, buffers.slots
+        H, slots = heads, buffers.slots
+        key_size, value_size = sizes_of_messages(heads, tensors.query_key_value, project)
         self.share, self.mask = buffers.empty(slots, N, B), buffers.empty(slots, N, B)
         self.h_new = buffers.units_first(D)
         self.attention = buffers.empty(slots, B, H, N, N)
         self.read = buffers.empty(slots, N * B, project.shape[1])
-        self.qkv_size = query_key_value.shape[2]
+        self.qkv_size = tensors.query_key_value.shape[2]
         self.call = _Call(
             _RIMSequence,
-            **{"T": T, "B": B, "N": N, "D": D, "H": H, "dk": messages.key_size, "dv": messages.value_size},
-            **{"K": plan.num_active, "keep": int(saving), "gemm": kernels.gemm},
+            **{"T": T, "B": B, "N": N, "D": D, "H": H, "dk": key_size, "dv": value_size},
+            **{"K": num_active, "keep": int(saving), "gemm": kernels.gemm},
         )
         self.call.hold(
             keys=keys.contiguous(),
             reads=reads,
-            bias=bias.contiguous(),
-            weight_hidden=weight_hidden.contiguous(),
-            weight_qkv=query_key_value.contiguous(),
+            bias=tensors.bias.contiguous(),
+            weight_hidden=self.weight_hidden.contiguous(),
+            weight_qkv=tensors.query_key_value.contiguous(),
             project=project.contiguous(),
-            project_bias=project_bias.contiguous(),
+            project_bias=tensors.project_bias.contiguous(),
             gates=buffers.empty(slots, N, B, 4 * D),
             share=self.share,
             mask=self.mask,
@@ -133,15 +126,9 @@ class NativeRIM:
             answer=buffers.empty(slots, N * B, 2 * D),
         )
 
-    @staticmethod
-    def covers(plan: RIMPlan, num_units: int) -> bool:
-        """Tell whether the kernels know these options."""
-        messages = plan.messages
-        communicates = messages is not None and messages.gated and messages.top_k is None
-        competes = plan.competes and not plan.over_units
-        return num_units <= MAX_UNITS and competes and plan.lstm and communicates and plan.reads_candidates
-
-    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+    def run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> None:
         self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
         self.call.run(self.kernels.rim_forward)
 
@@ -156,7 +143,7 @@ class NativeRIM:
         self.call.hold(d_read=empty(*self.read.shape[1:]))
         self.call.run(self.kernels.rim_backward)
 
-    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(self, h: Tensor) -> NativeRIMTensors:
         N = self.sizes[0]
         mask, share = (per_step.transpose(0, 1).flatten(1) for per_step in (self.mask, self.share))  # [N, T B]
         rows, d_gates, h_rows = self.values.flatten(0, 1), self.d_gates.flatten(1, 2), h.flatten(1, 2)
@@ -176,20 +163,33 @@ class NativeRIM:
             torch.mm(unit_rows.t(), d_active, out=d_weight_input[n])
             d_rows.index_add_(0, active, torch.mm(d_active, self.weight_input[n].t(), out=unit_rows))
         d_answer = self.d_answer.flatten(0, 1)
-        return (
-            h * self.d_scores.transpose(0, 1).unsqueeze(-1),
-            d_rows.view_as(self.values),
-            d_weight_input,
-            d_weight_hidden,
-            d_bias,
-            weight_gradient(self.h_new, self.d_qkv),
-            d_answer.t() @ self.read.flatten(0, 1),
-            d_answer.sum(0),
+        return NativeRIMTensors(
+            keys=h * self.d_scores.transpose(0, 1).unsqueeze(-1),
+            values=d_rows.view_as(self.values),
+            weight_input=d_weight_input,
+            weight_hidden=d_weight_hidden,
+            bias=d_bias,
+            query_key_value=weight_gradient(self.h_new, self.d_qkv),
+            project=d_answer.t() @ self.read.flatten(0, 1),
+            project_bias=d_answer.sum(0),
         )
 
     def trace(self) -> CoreTrace:
         active, share = self.mask.transpose(1, 2).bool(), self.share.transpose(1, 2)
         return CoreTrace(active, torch.stack([1.0 - share, share], dim=-1), self.attention.mean(2))
+
+
+@dataclass
+class LSTMTensors(Tensors):
+    """What a `NativeLSTM` is made from.
+
+    Attributes:
+        input_gates: What the input adds to the gates, ``[N, T, B, 4 D]``, bias included.
+        weight_hidden: ``[N, D, 4 D]``.
+    """
+
+    input_gates: Tensor
+    weight_hidden: Tensor
 
 
 class NativeLSTM:
@@ -200,13 +200,11 @@ class NativeLSTM:
         T: Time steps.
         B: Batch rows.
         saving: Keep what the backward pass needs.
-        input_gates: ``[N, T, B, 4 D]``, bias included.
-        weight_hidden: ``[N, D, 4 D]``.
+        tensors: Input and weights.
     """
 
-    def __init__(
-        self, kernels: Kernels, T: int, B: int, saving: bool, input_gates: Tensor, weight_hidden: Tensor
-    ) -> None:
+    def __init__(self, kernels: Kernels, T: int, B: int, saving: bool, tensors: LSTMTensors) -> None:
+        input_gates, weight_hidden = tensors.input_gates, tensors.weight_hidden
         self.kernels = kernels
         N, D = weight_hidden.shape[:2]
         self.sizes = (N, T, B, D)
@@ -220,7 +218,9 @@ class NativeLSTM:
             tanh_c=buffers.empty(buffers.slots, N, B, D),
         )
 
-    def run(self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor, c_start: Tensor, starts: Tensor | None) -> None:
+    def run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> None:
         self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
         self.call.run(self.kernels.lstm_sequence_forward)
 
@@ -231,8 +231,8 @@ class NativeLSTM:
         self.call.hold(dh_new=self.buffers.empty(N, B, D), nothing=dh.new_zeros(N, B, D))
         self.call.run(self.kernels.lstm_sequence_backward)
 
-    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
-        return self.d_gates, weight_gradient(h, self.d_gates)
+    def gradients(self, h: Tensor) -> LSTMTensors:
+        return LSTMTensors(self.d_gates, weight_gradient(h, self.d_gates))
 
     def trace(self) -> CoreTrace:
         N, T, B, _ = self.sizes

@@ -33,9 +33,9 @@ class SharedInput:
         """The gradient of ``h``: none."""
         return None
 
-    def gradients(self, h: Tensor, d_gates: Tensor) -> tuple[Tensor, ...]:
-        """Of ``gates``."""
-        return (d_gates.clone(),)
+    def gradients(self, h: Tensor, d_gates: Tensor) -> dict[str, Tensor]:
+        """That of ``gates``."""
+        return {"gates": d_gates.clone()}
 
 
 class Competition:
@@ -109,6 +109,7 @@ class Competition:
         null = torch.zeros_like(share) if self.over_units else 1.0 - share
         return active, torch.stack([null, share], dim=-1)
 
-    def gradients(self, h: Tensor, d_gates: Tensor) -> tuple[Tensor, ...]:
-        """Of ``keys``, ``gates`` and ``bias``, given the gradient of all gates, ``[N, T, B, G D]``."""
-        return h.unsqueeze(3) * self.d_scores.unsqueeze(-1), self.d_gates, d_gates.sum((1, 2))
+    def gradients(self, h: Tensor, d_gates: Tensor) -> dict[str, Tensor]:
+        """Those of ``keys``, ``gates`` and ``bias``, given the gradient of all gates, ``[N, T, B, G D]``."""
+        d_keys = h.unsqueeze(3) * self.d_scores.unsqueeze(-1)
+        return {"keys": d_keys, "gates": self.d_gates, "bias": d_gates.sum((1, 2))}

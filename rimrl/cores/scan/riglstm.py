@@ -1,12 +1,7 @@
-"""RigLSTM's cell of a scan: its plain twin is `rimrl.cores.riglstm.RigLSTM._step`.
-
-Letters as in `rimrl.cores.riglstm`: V views, F their width. Tensors of one step are ``[N, B, ...]``, units first, but
-where attention works row by row, ``[B, N, ...]``.
-"""
+"""RigLSTM's cell of a scan: its plain twin is `rimrl.cores.riglstm.RigLSTM._step`. Letters as there."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,30 +9,68 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan.dynamics import LSTMGates
-from rimrl.cores.scan.library import MAX_UNITS, kernels
+from rimrl.cores.scan.library import Kernels
+from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.scan.memory import Buffers
-from rimrl.cores.scan.products import batch_first_weight_gradient, weight_gradient
-from rimrl.cores.scan.riglstm_native import NativeHidden, NativeSoftUpdating, NativeViews
-from rimrl.cores.scan.selection import rank, softmax_of_largest
+from rimrl.cores.scan.products import weight_gradient
+from rimrl.cores.scan.riglstm_stages import Hidden, SoftUpdating, Views
+from rimrl.cores.scan.selection import rank
 
 
-@dataclass(frozen=True)
+@dataclass
 class RigLSTMPlan:
     """What the cell cannot read off its tensors.
 
     Attributes:
         num_active: Active units Ka.
-        input_top_k: Views Kx that a unit reads, or None without input feature selection.
-        hidden_top_k: Other units Kh that a unit reads, or None without hidden state selection.
-        cell_selection: ``"shared"``, ``"own"``, or None: all units are active.
-        soft_update: Whether states are updated softly.
+        selects: Whether there is cell selection; without it all units are active.
+        input_top_k: Views Kx that a unit reads.
+        hidden_top_k: Other units Kh that a unit reads.
+        kernels: What stands for torch's operations in the gates, and in the stages of a native cell; None: nothing.
     """
 
     num_active: int
-    input_top_k: int | None
-    hidden_top_k: int | None
-    cell_selection: str | None
-    soft_update: bool
+    selects: bool
+    input_top_k: int
+    hidden_top_k: int
+    kernels: Kernels | None
+
+
+@dataclass
+class RigLSTMTensors(Tensors):
+    """What a `RigLSTMCell` is made from; None for what belongs to a mechanism that is off.
+
+    Attributes:
+        weight_hidden: Of the gates, as `rimrl.cores.riglstm.RigLSTM` has it.
+        input_gates: Without input selection the input's part of the gates, ``[N, T, B, 4 D]``, bias included.
+        views: With input selection, ``[T, B, V, F]``; so all down to `bias`.
+        keys: ``[T, B, V, dk]``.
+        query: ``[N, D, dk]``.
+        weight_input: ``[N, F, 4 D]``.
+        bias: ``[N, 4 D]``.
+        cell_keys: With weights of its own for cell selection, ``[T, B, dk, 1]``.
+        cell_query: The same, ``[N, D, dk]``.
+        hidden_query: With hidden selection, ``[N, D, dk]``.
+        hidden_key_value: The same, key beside value, ``[D, dk + dv]``.
+        soft_input: With soft updating the input's part of the query, ``[T, B, dk]``.
+        soft_matrix: The same, the states' part of its matrix, ``[2 D, dk]``.
+        soft_key: The same, ``[D, dk]``.
+    """
+
+    weight_hidden: Tensor
+    input_gates: Tensor | None = None
+    views: Tensor | None = None
+    keys: Tensor | None = None
+    query: Tensor | None = None
+    weight_input: Tensor | None = None
+    bias: Tensor | None = None
+    cell_keys: Tensor | None = None
+    cell_query: Tensor | None = None
+    hidden_query: Tensor | None = None
+    hidden_key_value: Tensor | None = None
+    soft_input: Tensor | None = None
+    soft_matrix: Tensor | None = None
+    soft_key: Tensor | None = None
 
 
 class RigLSTMCell:
@@ -48,49 +81,49 @@ class RigLSTMCell:
         T: Time steps.
         B: Batch rows.
         saving: Keep what the backward pass needs.
-        tensors: With input selection views ``[T, B, V, F]``, keys ``[T, B, V, dk]``, query ``[N, D, dk]``,
-            ``weight_input [N, F, 4 D]`` and ``bias [N, 4 D]``; without it the input's part of the gates
-            ``[N, T, B, 4 D]``, bias included. With weights of its own for cell selection, its keys ``[T, B, dk, 1]``
-            and query. With hidden selection its query ``[N, D, dk]``, and key beside value ``[D, dk + dv]``. Then
-            ``weight_hidden``. With soft updating the input's part of the query ``[T, B, dk]``, the states' part of its
-            matrix ``[2 D, dk]``, and the key ``[D, dk]``.
+        tensors: Input and weights; those that are there say which mechanisms are on.
     """
 
-    def __init__(self, plan: RigLSTMPlan, T: int, B: int, saving: bool, *tensors: Tensor) -> None:
+    views_stage: type[Views] = Views
+    hidden_stage: type[Hidden] = Hidden
+    soft_stage: type[SoftUpdating] = SoftUpdating
+
+    def __init__(self, plan: RigLSTMPlan, T: int, B: int, saving: bool, tensors: RigLSTMTensors) -> None:
         self.plan = plan
-        rest = list(tensors)
-        N = (tensors[2] if plan.input_top_k is not None else tensors[0]).shape[0]
-        self.buffers = buffers = Buffers(N, T, B, saving, tensors[0])
-        sets = max(N, tensors[0].shape[2] if plan.input_top_k is not None else 0)
-        self.kernels = kernels(tensors[0]) if sets <= MAX_UNITS else None
-        self.views: Views | NativeViews | None = None
+        self.weight_hidden = tensors.weight_hidden
+        N = self.weight_hidden.shape[0]
+        self.buffers = buffers = Buffers(N, T, B, saving, self.weight_hidden, plan.kernels)
+        self.views: Views | None = None
         self.input_gates: tuple[Tensor, ...] = ()
-        if plan.input_top_k is not None:
-            views, keys, query, weight, bias = (rest.pop(0) for _ in range(5))
-            if self.kernels is None:
-                self.views = Views(buffers, plan.input_top_k, views, keys, query, weight, bias)
-            else:
-                self.views = NativeViews(self.kernels, buffers, plan.input_top_k, views, keys, query, weight, bias)
+        if tensors.input_gates is not None:
+            self.input_gates = tensors.input_gates.unbind(1)
         else:
-            self.input_gates = rest.pop(0).unbind(1)
+            self.views = self.views_stage(
+                buffers,
+                plan.input_top_k,
+                _there(tensors.views),
+                _there(tensors.keys),
+                _there(tensors.query),
+                _there(tensors.weight_input),
+                _there(tensors.bias),
+            )
         self.own: tuple[tuple[Tensor, ...], Tensor] | None = None
-        if plan.cell_selection == "own":
-            keys, query = rest.pop(0), rest.pop(0)
-            self.own = keys[..., 0].unbind(0), query
-        self.hidden: Hidden | NativeHidden | None = None
-        if plan.hidden_top_k is not None:
-            of_hidden = (buffers, plan.hidden_top_k, rest.pop(0), rest.pop(0))
-            self.hidden = Hidden(*of_hidden) if self.kernels is None else NativeHidden(self.kernels, *of_hidden)
-        self.weight_hidden = rest.pop(0)
+        if tensors.cell_query is not None:
+            self.own = _there(tensors.cell_keys)[..., 0].unbind(0), tensors.cell_query
+        self.hidden: Hidden | None = None
+        if tensors.hidden_query is not None:
+            key_value = _there(tensors.hidden_key_value)
+            self.hidden = self.hidden_stage(buffers, plan.hidden_top_k, tensors.hidden_query, key_value)
         self.gates = LSTMGates(buffers, self.weight_hidden.shape[2] // 4)
-        self.soft: SoftUpdating | NativeSoftUpdating | None = None
-        if plan.soft_update:
-            query, matrix, key = rest
-            if self.kernels is None:
-                self.soft = SoftUpdating(buffers, query, matrix, key)
-            else:
-                self.soft = NativeSoftUpdating(self.kernels, buffers, query, matrix, key)
+        self.soft: SoftUpdating | None = None
+        if tensors.soft_key is not None:
+            soft_input, matrix = _there(tensors.soft_input), _there(tensors.soft_matrix)
+            self.soft = self.soft_stage(buffers, soft_input, matrix, tensors.soft_key)
         self.mask = buffers.steps(1)
+
+    def choose(self, priority: Tensor, mask: Tensor) -> None:
+        """Mark the active units, those of the largest priority ``[N, B]``, in ``mask [N, B, 1]``."""
+        torch.lt(rank(priority), self.plan.num_active, out=mask[..., 0])
 
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
         D = h.shape[2]
@@ -102,13 +135,10 @@ class RigLSTMCell:
         if self.own is not None:
             keys, query = self.own
             priority = torch.linalg.vecdot(torch.bmm(h, query), keys[t])
-        if self.plan.cell_selection is None or priority is None:
-            mask.fill_(1.0)
-        elif self.kernels is not None:
-            N, B = priority.shape
-            self.kernels.choose(N, B, self.plan.num_active, priority.contiguous().data_ptr(), mask.data_ptr())
+        if self.plan.selects and priority is not None:
+            self.choose(priority, mask)
         else:
-            torch.lt(rank(priority), self.plan.num_active, out=mask[..., 0])
+            mask.fill_(1.0)
         if self.hidden is not None:
             gates.baddbmm_(h, self.weight_hidden[:, :D])
             gates.baddbmm_(self.hidden.forward(t, h), self.weight_hidden[:, D:])
@@ -150,21 +180,20 @@ class RigLSTMCell:
             dh_past += self.views.backward(t, h, d_gates)
         return dh_past, dc_before + dc_past
 
-    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(self, h: Tensor) -> RigLSTMTensors:
         d_gates = self.gates.d_gates
-        grads: tuple[Tensor | None, ...] = (
-            (d_gates.clone(),) if self.views is None else self.views.gradients(h, d_gates)
-        )
-        if self.own is not None:
-            grads += (None, None)  # the choice has no gradient
+        # The choice of units has no gradient, and so none has what it alone is made from.
+        found = {"input_gates": d_gates.clone()} if self.views is None else self.views.gradients(h, d_gates)
         if self.hidden is not None:
-            grads += self.hidden.gradients(h)
             d_own, d_read = weight_gradient(h, d_gates), self.hidden.reader_gradient(d_gates)
-            grads += (torch.cat([d_own, d_read], dim=1),)
+            found |= self.hidden.gradients(h)
+            found["weight_hidden"] = torch.cat([d_own, d_read], dim=1)
         else:
             everyone = h.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)  # [T B, N D]
-            grads += (torch.bmm(everyone.t().expand(len(h), -1, -1), d_gates.flatten(1, 2)),)
-        return grads if self.soft is None else grads + self.soft.gradients()
+            found["weight_hidden"] = torch.bmm(everyone.t().expand(len(h), -1, -1), d_gates.flatten(1, 2))
+        if self.soft is not None:
+            found |= self.soft.gradients()
+        return RigLSTMTensors(**found)
 
     def trace(self) -> CoreTrace:
         active = torch.stack(self.mask)[..., 0].transpose(1, 2).bool()
@@ -179,188 +208,6 @@ def _everyone(h: Tensor) -> Tensor:
     return rows.expand(len(h), *rows.shape)
 
 
-def _softmax_backward(d_attention: Tensor, attention: Tensor) -> Tensor:
-    """Gradient of scores ``[B, n, m]``, given that of the attention ``[B, n, m]`` and the attention ``[m, n, B]``."""
-    d_attention = d_attention.permute(2, 1, 0).contiguous()
-    d_scores = torch._softmax_backward_data(d_attention, attention, 0, attention.dtype)
-    return d_scores.permute(2, 1, 0).contiguous()
-
-
-class Views:
-    """Input feature selection, and what the selected features add to the gates."""
-
-    def __init__(
-        self, buffers: Buffers, top_k: int, views: Tensor, keys: Tensor, query: Tensor, weight: Tensor, bias: Tensor
-    ) -> None:
-        self.buffers, self.top_k, self.query, self.weight = buffers, top_k, query, weight
-        self.bias = bias.unsqueeze(1)
-        self.all_views, self.all_keys = views, keys
-        self.views, self.keys = views.unbind(0), keys.unbind(0)
-        N, B, (V, F) = buffers.num_units, buffers.batch_size, views.shape[2:]
-        self.queries = buffers.steps(query.shape[2])
-        self.attention = buffers.each(buffers.empty(buffers.slots, V, N, B), dim=0)  # [j, n, B]
-        self.read = buffers.empty(buffers.slots, B, N, F)
-        self.read_steps = buffers.each(self.read, dim=0)
-
-    def forward(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
-        """The input's part of the gates ``[N, B, 4 D]``, and every unit's mean score ``[N, B]``."""
-        queries = torch.bmm(h, self.query, out=self.queries[t])
-        scores = torch.bmm(self.keys[t], queries.permute(1, 2, 0)).permute(1, 2, 0).contiguous()  # [j, n, B]
-        attention = softmax_of_largest(scores, self.top_k, self.attention[t])
-        read = torch.bmm(attention.permute(2, 1, 0).contiguous(), self.views[t], out=self.read_steps[t])
-        return torch.baddbmm(self.bias, read.transpose(0, 1), self.weight), scores.mean(0)
-
-    def start_backward(self) -> None:
-        self.d_queries = self.buffers.units_first(self.query.shape[2])
-        self.d_queries_steps = self.buffers.each(self.d_queries)
-        self.d_views, self.d_keys = torch.empty_like(self.all_views), torch.empty_like(self.all_keys)
-        self.d_views_steps, self.d_keys_steps = self.d_views.unbind(0), self.d_keys.unbind(0)
-        self.weight_transposed = self.weight.transpose(1, 2).contiguous()
-        self.query_transposed = self.query.transpose(1, 2).contiguous()
-
-    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor:
-        """The gradient of ``h``."""
-        d_read = torch.bmm(d_gates, self.weight_transposed).transpose(0, 1)  # [B, N, F]
-        attention = self.attention[t]
-        torch.bmm(attention.permute(2, 0, 1).contiguous(), d_read, out=self.d_views_steps[t])
-        d_scores = _softmax_backward(torch.bmm(d_read, self.views[t].transpose(1, 2)), attention)  # [B, n, j]
-        torch.bmm(d_scores.transpose(1, 2), self.queries[t].transpose(0, 1), out=self.d_keys_steps[t])
-        d_queries = self.d_queries_steps[t]
-        d_queries.copy_(torch.bmm(d_scores, self.keys[t]).transpose(0, 1))
-        return torch.bmm(d_queries, self.query_transposed)
-
-    def gradients(self, h: Tensor, d_gates: Tensor) -> tuple[Tensor | None, ...]:
-        """Of views, keys, query, ``weight_input`` and bias."""
-        d_weight = batch_first_weight_gradient(self.read, d_gates)
-        return self.d_views, self.d_keys, weight_gradient(h, self.d_queries), d_weight, d_gates.sum((1, 2))
-
-    def trace(self) -> Tensor:
-        """Attention ``[T, B, N, V]``."""
-        return torch.stack(self.attention).permute(0, 3, 2, 1)
-
-
-class Hidden:
-    """Hidden state selection."""
-
-    def __init__(self, buffers: Buffers, top_k: int, query: Tensor, key_value: Tensor) -> None:
-        self.buffers, self.key_value = buffers, key_value
-        self.top_k = top_k if top_k < buffers.num_units - 1 else None  # all others
-        dk = query.shape[2]
-        self.scale = 1.0 / math.sqrt(dk)
-        self.query = query * self.scale
-        N, B = buffers.num_units, buffers.batch_size
-        self.widths = [dk, key_value.shape[1] - dk]
-        self.queries = buffers.steps(dk)
-        self.keys_values = buffers.each(buffers.empty(buffers.slots, N * B, key_value.shape[1]), dim=0)
-        self.attention = buffers.each(buffers.empty(buffers.slots, N, N, B), dim=0)  # [m, n, B]
-        self.read = buffers.empty(buffers.slots, B, N, self.widths[1])
-        self.read_steps = buffers.each(self.read, dim=0)
-        self.itself = torch.eye(N, dtype=torch.bool, device=query.device).unsqueeze(-1)
-
-    def _split(self, t: int) -> tuple[Tensor, Tensor]:
-        """Keys and values ``[B, N, d]``."""
-        N = self.buffers.num_units
-        keys, values = torch.split(self.keys_values[t].view(N, -1, sum(self.widths)).transpose(0, 1), self.widths, -1)
-        return keys, values
-
-    def forward(self, t: int, h: Tensor) -> Tensor:
-        """What each unit reads of the others, ``[N, B, dv]``."""
-        queries = torch.bmm(h, self.query, out=self.queries[t])
-        torch.mm(h.reshape(-1, h.shape[2]), self.key_value, out=self.keys_values[t])
-        keys, values = self._split(t)
-        scores = torch.bmm(keys, queries.permute(1, 2, 0)).permute(1, 2, 0)  # [m, n, B]
-        attention = softmax_of_largest(scores.masked_fill(self.itself, float("-inf")), self.top_k, self.attention[t])
-        return torch.bmm(attention.permute(2, 1, 0).contiguous(), values, out=self.read_steps[t]).transpose(0, 1)
-
-    def start_backward(self) -> None:
-        self.d_queries = self.buffers.units_first(self.query.shape[2])
-        self.d_queries_steps = self.buffers.each(self.d_queries)
-        self.d_keys_values = self.buffers.units_first(sum(self.widths))
-        self.d_keys_values_steps = self.buffers.each(self.d_keys_values)
-        self.query_transposed = self.query.transpose(1, 2).contiguous()
-        self.key_value_transposed = self.key_value.t().contiguous().expand(len(self.query), -1, -1)
-
-    def backward(self, t: int, h: Tensor, d_read: Tensor) -> Tensor:
-        """The gradient of ``h``, given that of what was read, ``[N, B, dv]``."""
-        d_read, attention = d_read.transpose(0, 1), self.attention[t]
-        keys, values = self._split(t)
-        d_scores = _softmax_backward(torch.bmm(d_read, values.transpose(1, 2)), attention)  # [B, n, m]
-        d_keys = torch.bmm(d_scores.transpose(1, 2), self.queries[t].transpose(0, 1))
-        d_values = torch.bmm(attention.permute(2, 0, 1).contiguous(), d_read)
-        d_keys_values, d_queries = self.d_keys_values_steps[t], self.d_queries_steps[t]
-        d_keys_values.copy_(torch.cat([d_keys, d_values], dim=-1).transpose(0, 1))
-        d_queries.copy_(torch.bmm(d_scores, keys).transpose(0, 1))
-        return torch.bmm(d_queries, self.query_transposed).baddbmm_(d_keys_values, self.key_value_transposed)
-
-    def gradients(self, h: Tensor) -> tuple[Tensor, ...]:
-        """Of query, and key beside value."""
-        d_key_value = weight_gradient(h, self.d_keys_values).sum(0)
-        return weight_gradient(h, self.d_queries) * self.scale, d_key_value
-
-    def reader_gradient(self, d_gates: Tensor) -> Tensor:
-        """Gradient of the weight that what was read is multiplied with, ``[N, dv, G D]``."""
-        return batch_first_weight_gradient(self.read, d_gates)
-
-    def trace(self) -> Tensor:
-        """Attention ``[T, B, N, N]``, reader by read unit."""
-        return torch.stack(self.attention).permute(0, 3, 2, 1).contiguous()
-
-
-class SoftUpdating:
-    """Soft state updating: how far each unit goes from its old to its new hidden vector."""
-
-    def __init__(self, buffers: Buffers, input_query: Tensor, matrix: Tensor, key: Tensor) -> None:
-        self.buffers, self.matrix = buffers, matrix
-        self.input_query = input_query.unbind(0)
-        self.scale = 1.0 / math.sqrt(key.shape[1])
-        self.key = key * self.scale
-        B, (D, dk) = buffers.batch_size, key.shape
-        self.means = buffers.empty(buffers.slots, B, 2 * D)
-        self.means_steps = buffers.each(self.means, dim=0)
-        self.query = buffers.empty(buffers.slots, B, dk)
-        self.query_steps = buffers.each(self.query, dim=0)
-        self.direction = buffers.each(buffers.empty(buffers.slots, B, D), dim=0)
-        self.change = buffers.steps(D)
-        self.share = buffers.steps(1)
-
-    def forward(self, t: int, h: Tensor, h_new: Tensor, mask: Tensor, h_out: Tensor, y: Tensor) -> None:
-        """Write the hidden vectors after the step."""
-        D = h.shape[2]
-        means, share = self.means_steps[t], self.share[t]
-        torch.mean(h_new, 0, out=means[:, :D])
-        torch.mean(h, 0, out=means[:, D:])
-        query = torch.addmm(self.input_query[t], means, self.matrix, out=self.query_steps[t])
-        direction = torch.mm(query, self.key.t(), out=self.direction[t])
-        change = torch.sub(h_new, h, out=self.change[t])
-        torch.sigmoid(torch.linalg.vecdot(change, direction).unsqueeze(-1), out=share)
-        torch.lerp(h, h_new, share * mask, out=h_out)
-        y.copy_(h_out.transpose(0, 1))
-
-    def start_backward(self) -> None:
-        T, B, D = len(self.input_query), self.buffers.batch_size, self.key.shape[0]
-        self.d_direction = self.buffers.empty(T, B, D)
-        self.d_query = self.key.new_empty(T, B, self.key.shape[1])
-        self.d_direction_steps, self.d_query_steps = self.d_direction.unbind(0), self.d_query.unbind(0)
-
-    def backward(self, t: int, h: Tensor, dh: Tensor, dy: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the new and of the old hidden vector, given that of the state after the step."""
-        D, N = h.shape[2], len(h)
-        dh = dh + dy.transpose(0, 1)
-        share, change = self.share[t], self.change[t]
-        weight = share * mask
-        # of share * change, and of share = sigmoid(change . direction)
-        d_score = torch.linalg.vecdot(dh, change).unsqueeze(-1) * (weight * (1.0 - share))  # [N, B, 1]
-        torch.sum(d_score * change, 0, out=self.d_direction_steps[t])
-        d_query = torch.mm(self.d_direction_steps[t], self.key, out=self.d_query_steps[t])
-        d_means = torch.mm(d_query, self.matrix.t()) / N
-        d_change = torch.addcmul(dh * weight, d_score, self.direction[t])
-        dh_past = dh - d_change
-        dh_past += d_means[:, D:]
-        d_change += d_means[:, :D]
-        return d_change, dh_past
-
-    def gradients(self) -> tuple[Tensor, ...]:
-        """Of the input's part of the query, its matrix, and the key."""
-        d_query = self.d_query.flatten(0, 1)
-        d_key = self.d_direction.flatten(0, 1).t() @ self.query.flatten(0, 1)
-        return self.d_query, self.means.flatten(0, 1).t() @ d_query, d_key * self.scale
+def _there(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor

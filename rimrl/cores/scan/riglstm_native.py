@@ -1,56 +1,31 @@
-"""RigLSTM's stages on compiled kernels: the twins of `Views`, `Hidden` and `SoftUpdating` of `riglstm`."""
+"""RigLSTM's cell and stages on compiled kernels: each derives from its twin on torch's operations."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.memory import Buffers
-from rimrl.cores.scan.products import batch_first_weight_gradient, weight_gradient
+from rimrl.cores.scan.products import weight_gradient
+from rimrl.cores.scan.riglstm import RigLSTMCell
+from rimrl.cores.scan.riglstm_stages import Hidden, SoftUpdating, Views
 
 
-class NativeViews:
-    """Input feature selection, and what the selected features add to the gates.
-
-    Args:
-        kernels: Compiled for the tensors' dtype.
-        buffers: Where to keep the steps.
-        top_k: Views that a unit reads.
-        views: ``[T, B, V, F]``.
-        keys: ``[T, B, V, dk]``.
-        query: ``[N, D, dk]``.
-        weight: ``[N, F, 4 D]``.
-        bias: ``[N, 4 D]``.
-    """
+class NativeViews(Views):
+    """`Views`, whose attention is ``[B, N, V]`` here."""
 
     def __init__(
-        self,
-        kernels: Kernels,
-        buffers: Buffers,
-        top_k: int,
-        views: Tensor,
-        keys: Tensor,
-        query: Tensor,
-        weight: Tensor,
-        bias: Tensor,
+        self, buffers: Buffers, top_k: int, views: Tensor, keys: Tensor, query: Tensor, weight: Tensor, bias: Tensor
     ) -> None:
-        self.kernels, self.buffers, self.query, self.weight = kernels, buffers, query, weight
-        self.bias = bias.unsqueeze(1)
-        self.all_views, self.all_keys = views.contiguous(), keys.contiguous()
-        self.views, self.keys = self.all_views.unbind(0), self.all_keys.unbind(0)
-        N, B, (V, F) = buffers.num_units, buffers.batch_size, views.shape[2:]
-        self.sizes = (N, B, V, query.shape[2], F)
-        self.top_k = top_k
-        self.queries = buffers.steps(query.shape[2])
-        self.attention = buffers.each(buffers.empty(buffers.slots, B, N, V), dim=0)
-        self.read = buffers.empty(buffers.slots, B, N, F)
-        self.read_steps = buffers.each(self.read, dim=0)
+        super().__init__(buffers, top_k, views.contiguous(), keys.contiguous(), query, weight, bias)
+        self.kernels = kernels_of(buffers)
+        self.sizes = (buffers.num_units, *views.shape[1:3], query.shape[2], views.shape[3])
+
+    def _attention_shape(self, num_views: int) -> tuple[int, int, int]:
+        return self.buffers.batch_size, self.buffers.num_units, num_views
 
     def forward(self, t: int, h: Tensor) -> tuple[Tensor, Tensor]:
-        """The input's part of the gates ``[N, B, 4 D]``, and every unit's mean score ``[N, B]``."""
         queries = torch.bmm(h, self.query, out=self.queries[t])
         scores, read = h.new_empty(h.shape[:2]), self.read_steps[t]
         # fmt: off
@@ -60,16 +35,7 @@ class NativeViews:
         # fmt: on
         return torch.baddbmm(self.bias, read.transpose(0, 1), self.weight), scores
 
-    def start_backward(self) -> None:
-        self.d_queries = self.buffers.units_first(self.query.shape[2])
-        self.d_queries_steps = self.buffers.each(self.d_queries)
-        self.d_views, self.d_keys = torch.empty_like(self.all_views), torch.empty_like(self.all_keys)
-        self.d_views_steps, self.d_keys_steps = self.d_views.unbind(0), self.d_keys.unbind(0)
-        self.weight_transposed = self.weight.transpose(1, 2).contiguous()
-        self.query_transposed = self.query.transpose(1, 2).contiguous()
-
     def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor:
-        """The gradient of ``h``."""
         d_read = torch.bmm(d_gates, self.weight_transposed)
         d_queries = self.d_queries_steps[t]
         # fmt: off
@@ -80,40 +46,25 @@ class NativeViews:
         # fmt: on
         return torch.bmm(d_queries, self.query_transposed)
 
-    def gradients(self, h: Tensor, d_gates: Tensor) -> tuple[Tensor | None, ...]:
-        """Of views, keys, query, ``weight_input`` and bias."""
-        d_weight = batch_first_weight_gradient(self.read, d_gates)
-        return self.d_views, self.d_keys, weight_gradient(h, self.d_queries), d_weight, d_gates.sum((1, 2))
-
     def trace(self) -> Tensor:
-        """Attention ``[T, B, N, V]``."""
         return torch.stack(self.attention)
 
 
-class NativeHidden:
-    """Hidden state selection.
+class NativeHidden(Hidden):
+    """`Hidden`, with one product for queries, keys and values, and attention ``[B, N, N]``."""
 
-    Args:
-        kernels: Compiled for the tensors' dtype.
-        buffers: Where to keep the steps.
-        top_k: Other units that a unit reads.
-        query: ``[N, D, dk]``.
-        key_value: Key beside value, ``[D, dk + dv]``.
-    """
-
-    def __init__(self, kernels: Kernels, buffers: Buffers, top_k: int, query: Tensor, key_value: Tensor) -> None:
-        self.kernels, self.buffers, self.top_k = kernels, buffers, top_k
+    def __init__(self, buffers: Buffers, top_k: int, query: Tensor, key_value: Tensor) -> None:
+        self.kernels, self.buffers, self.top_k = kernels_of(buffers), buffers, top_k
         self.key_size = query.shape[2]
         self.value_size = key_value.shape[1] - self.key_size
         self.weight = torch.cat([query, key_value.expand(len(query), -1, -1)], dim=2)
         N, B = buffers.num_units, buffers.batch_size
         self.qkv = buffers.steps(self.weight.shape[2])
         self.attention = buffers.each(buffers.empty(buffers.slots, B, N, N), dim=0)
-        self.read = buffers.steps(self.value_size)
+        self.reads = buffers.steps(self.value_size)
 
     def forward(self, t: int, h: Tensor) -> Tensor:
-        """What each unit reads of the others, ``[N, B, dv]``."""
-        qkv, read = torch.bmm(h, self.weight, out=self.qkv[t]), self.read[t]
+        qkv, read = torch.bmm(h, self.weight, out=self.qkv[t]), self.reads[t]
         N, B = h.shape[:2]
         # fmt: off
         self.kernels.attend(N, B, 1, self.key_size, self.value_size, self.top_k, 1, qkv.data_ptr(),
@@ -127,7 +78,6 @@ class NativeHidden:
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
     def backward(self, t: int, h: Tensor, d_read: Tensor) -> Tensor:
-        """The gradient of ``h``, given that of what was read, ``[N, B, dv]``."""
         d_read, d_qkv = d_read.contiguous(), self.d_qkv_steps[t]
         N, B = h.shape[:2]
         # fmt: off
@@ -137,47 +87,30 @@ class NativeHidden:
         # fmt: on
         return torch.bmm(d_qkv, self.weight_transposed)
 
-    def gradients(self, h: Tensor) -> tuple[Tensor, ...]:
-        """Of query, and key beside value."""
+    def gradients(self, h: Tensor) -> dict[str, Tensor]:
         d_weight = weight_gradient(h, self.d_qkv)
-        return d_weight[..., : self.key_size].contiguous(), d_weight[..., self.key_size :].sum(0)
+        d_query, d_key_value = d_weight[..., : self.key_size].contiguous(), d_weight[..., self.key_size :].sum(0)
+        return {"hidden_query": d_query, "hidden_key_value": d_key_value}
 
     def reader_gradient(self, d_gates: Tensor) -> Tensor:
-        """Gradient of the weight that what was read is multiplied with, ``[N, dv, G D]``."""
-        return weight_gradient(torch.stack(self.read, dim=1), d_gates)
+        return weight_gradient(torch.stack(self.reads, dim=1), d_gates)
 
     def trace(self) -> Tensor:
-        """Attention ``[T, B, N, N]``, reader by read unit."""
         return torch.stack(self.attention)
 
 
-class NativeSoftUpdating:
-    """Soft state updating.
+class NativeSoftUpdating(SoftUpdating):
+    """`SoftUpdating`; what a step changes is not kept, but read off the states."""
 
-    Args:
-        kernels: Compiled for the tensors' dtype.
-        buffers: Where to keep the steps.
-        input_query: The input's part of the query, ``[T, B, dk]``.
-        matrix: ``[2 D, dk]``.
-        key: ``[D, dk]``.
-    """
-
-    def __init__(self, kernels: Kernels, buffers: Buffers, input_query: Tensor, matrix: Tensor, key: Tensor) -> None:
-        self.kernels, self.buffers, self.matrix = kernels, buffers, matrix
-        self.input_query = input_query.unbind(0)
-        self.scale = 1.0 / math.sqrt(key.shape[1])
-        self.key = key * self.scale
-        B, (D, dk) = buffers.batch_size, key.shape
-        self.means = buffers.empty(buffers.slots, B, 2 * D)
-        self.means_steps = buffers.each(self.means, dim=0)
-        self.query = buffers.empty(buffers.slots, B, dk)
-        self.query_steps = buffers.each(self.query, dim=0)
-        self.direction = buffers.each(buffers.empty(buffers.slots, B, D), dim=0)
+    def __init__(self, buffers: Buffers, input_query: Tensor, matrix: Tensor, key: Tensor) -> None:
+        super().__init__(buffers, input_query, matrix, key)
+        self.kernels = kernels_of(buffers)
         self.h_new: list[Tensor] = [key] * len(self.input_query)
-        self.share = buffers.steps(1)
+
+    def _keep_change(self, size: int) -> None:
+        pass
 
     def forward(self, t: int, h: Tensor, h_new: Tensor, mask: Tensor, h_out: Tensor, y: Tensor) -> None:
-        """Write the hidden vectors after the step."""
         means, direction = self.means_steps[t], self.direction[t]
         self.h_new[t] = h_new
         # fmt: off
@@ -190,14 +123,10 @@ class NativeSoftUpdating:
         # fmt: on
 
     def start_backward(self) -> None:
-        T, B, D = len(self.input_query), self.buffers.batch_size, self.key.shape[0]
-        self.d_direction = self.buffers.empty(T, B, D)
-        self.d_query = self.key.new_empty(T, B, self.key.shape[1])
-        self.d_direction_steps, self.d_query_steps = self.d_direction.unbind(0), self.d_query.unbind(0)
-        self.d_means = self.key.new_empty(B, 2 * D)
+        super().start_backward()
+        self.d_means = self.key.new_empty(self.buffers.batch_size, 2 * self.key.shape[0])
 
     def backward(self, t: int, h: Tensor, dh: Tensor, dy: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the new and of the old hidden vector, given that of the state after the step."""
         dh = dh.contiguous()
         dh_new, d_direction = torch.empty_like(dh), self.d_direction_steps[t]
         # fmt: off
@@ -210,8 +139,22 @@ class NativeSoftUpdating:
         # fmt: on
         return dh_new, dh
 
-    def gradients(self) -> tuple[Tensor, ...]:
-        """Of the input's part of the query, its matrix, and the key."""
-        d_query = self.d_query.flatten(0, 1)
-        d_key = self.d_direction.flatten(0, 1).t() @ self.query.flatten(0, 1)
-        return self.d_query, self.means.flatten(0, 1).t() @ d_query, d_key * self.scale
+
+class NativeRigLSTMCell(RigLSTMCell):
+    """`RigLSTMCell` on the kernels of its plan."""
+
+    views_stage = NativeViews
+    hidden_stage = NativeHidden
+    soft_stage = NativeSoftUpdating
+
+    def choose(self, priority: Tensor, mask: Tensor) -> None:
+        N, B = priority.shape
+        kernels = self.plan.kernels
+        assert kernels is not None
+        kernels.choose(N, B, self.plan.num_active, priority.contiguous().data_ptr(), mask.data_ptr())
+
+
+def kernels_of(buffers: Buffers) -> Kernels:
+    """The kernels that stages are to use."""
+    assert buffers.kernels is not None
+    return buffers.kernels

@@ -9,30 +9,58 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan.dynamics import Dynamics, GRUDynamics, LSTMDynamics
+from rimrl.cores.scan.library import Kernels
+from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.scan.memory import Buffers
-from rimrl.cores.scan.messages import MessagePlan, Messages
+from rimrl.cores.scan.messages import Messages
 from rimrl.cores.scan.reading import Competition, SharedInput
 
 
-@dataclass(frozen=True)
+@dataclass
 class RIMPlan:
-    """What the cell cannot read off its tensors.
+    """What a cell cannot read off its tensors; the defaults are for a core of one unit.
 
     Attributes:
         num_active: Active units K.
-        lstm: ``dynamics="lstm"``; otherwise GRU.
-        competes: There is input attention; otherwise all units read the input in full.
         over_units: ``competition="units"``.
-        messages: Options of communication; None without.
+        heads: Heads of the communication.
+        top_k: ``communication_top_k``.
         reads_candidates: ``communication_reads="candidate"``.
+        kernels: What may stand for torch's operations, in an LSTM's gates; None: nothing.
     """
 
-    num_active: int
-    lstm: bool
-    competes: bool
-    over_units: bool
-    messages: MessagePlan | None
-    reads_candidates: bool
+    num_active: int = 1
+    over_units: bool = False
+    heads: int = 1
+    top_k: int | None = None
+    reads_candidates: bool = True
+    kernels: Kernels | None = None
+
+
+@dataclass
+class RIMTensors(Tensors):
+    """What a `RIMCell` is made from.
+
+    Attributes:
+        gates: What the input adds to the gates: with competition if it is read in full, by head,
+            ``[N, T, B, H, G D]``; without, ``[N, T, B, G D]``, bias included.
+        weight_hidden: ``[N, D, G D]``, G being 4 for an LSTM and 3 for a GRU.
+        keys: ``Wq k / sqrt(dk)``, ``[N, T, B, H, D]``; None without competition.
+        bias: Of the gates, ``[N, G D]``; None without competition.
+        bias_hidden: A GRU's, ``[N, 3 D]``; None for an LSTM.
+        query_key_value: ``[N, D, H' (2 dk' + dv')]``; this and the following are None without communication.
+        project: ``[D or 2 D, H' dv']``: Wf, and Wg below it if gated.
+        project_bias: ``[D or 2 D]``.
+    """
+
+    gates: Tensor
+    weight_hidden: Tensor
+    keys: Tensor | None = None
+    bias: Tensor | None = None
+    bias_hidden: Tensor | None = None
+    query_key_value: Tensor | None = None
+    project: Tensor | None = None
+    project_bias: Tensor | None = None
 
 
 class RIMCell:
@@ -43,30 +71,35 @@ class RIMCell:
         T: Time steps.
         B: Batch rows.
         saving: Keep what the backward pass needs.
-        tensors: Those of `Competition` (keys, gates, bias) or `SharedInput` (gates), of the dynamics, of `Messages`.
+        tensors: Input and weights; those that are there say what the cell consists of.
     """
 
-    def __init__(self, plan: RIMPlan, T: int, B: int, saving: bool, *tensors: Tensor) -> None:
+    def __init__(self, plan: RIMPlan, T: int, B: int, saving: bool, tensors: RIMTensors) -> None:
         self.plan = plan
-        N = tensors[0].shape[0]
-        self.shape, self.device = (N, T, B), tensors[0].device
-        rest = list(tensors)
-        buffers = Buffers(N, T, B, saving, tensors[0])
+        gates, weight_hidden = tensors.gates, tensors.weight_hidden
+        N = gates.shape[0]
+        self.shape, self.device = (N, T, B), gates.device
+        buffers = Buffers(N, T, B, saving, gates, plan.kernels)
         self.competition: Competition | None = None
         self.reader: Competition | SharedInput
-        if plan.competes:
-            keys, gates, bias = (rest.pop(0) for _ in range(3))
-            self.reader = self.competition = Competition(buffers, plan.num_active, plan.over_units, keys, gates, bias)
+        if tensors.keys is not None and tensors.bias is not None:
+            self.reader = self.competition = Competition(
+                buffers, plan.num_active, plan.over_units, tensors.keys, gates, tensors.bias
+            )
         else:
-            self.reader = SharedInput(rest.pop(0))
+            self.reader = SharedInput(gates)
         self.dynamics: Dynamics
-        if plan.lstm:
-            self.dynamics = LSTMDynamics(buffers, rest.pop(0))
+        if tensors.bias_hidden is None:
+            self.dynamics = LSTMDynamics(buffers, weight_hidden)
         else:
-            self.dynamics = GRUDynamics(buffers, rest.pop(0), rest.pop(0))
+            self.dynamics = GRUDynamics(buffers, weight_hidden, tensors.bias_hidden)
         self.messages: Messages | None = None
-        if plan.messages is not None:
-            self.messages = Messages(buffers, plan.messages, *rest)
+        if tensors.query_key_value is not None:
+            assert tensors.project is not None
+            assert tensors.project_bias is not None
+            self.messages = Messages(
+                buffers, plan.heads, plan.top_k, tensors.query_key_value, tensors.project, tensors.project_bias
+            )
             self.h_read = buffers.units_first(self.dynamics.size)
             self.h_read_steps = buffers.each(self.h_read)
 
@@ -117,11 +150,9 @@ class RIMCell:
         assert d_query is not None
         return dh_before + d_query + dh_past, dc_before + dc_past
 
-    def gradients(self, h: Tensor) -> tuple[Tensor | None, ...]:
-        grads = self.reader.gradients(h, self.dynamics.d_gates) + self.dynamics.gradients(h)
-        if self.messages is not None:
-            grads += self.messages.gradients(self.h_read)
-        return grads
+    def gradients(self, h: Tensor) -> RIMTensors:
+        messages = {} if self.messages is None else self.messages.gradients(self.h_read)
+        return RIMTensors(**self.reader.gradients(h, self.dynamics.d_gates), **self.dynamics.gradients(h), **messages)
 
     def trace(self) -> CoreTrace:
         communication = None if self.messages is None else self.messages.trace()

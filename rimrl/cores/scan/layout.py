@@ -1,0 +1,121 @@
+"""What Python and ``kernels.cpp`` hand to each other for a whole sequence, described once.
+
+`Structure.as_ctypes` is Python's side. ``sequences.h`` is the kernels' side, written from the same description:
+
+    python -m rimrl.cores.scan.layout
+
+A test holds the file against the description.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_UNITS = 64
+"""Most units, or views, that the kernels take."""
+HEADER = Path(__file__).with_name("sequences.h")
+
+_NUMBER, _PRODUCT, _FLAGS, _READ, _WRITTEN = "idx", "Gemm<R>", "const uint8_t*", "const R*", "R*"
+
+Part = tuple[str, str, str]
+"""Type in C, names, and what they are."""
+
+_START: tuple[Part, ...] = (
+    (_PRODUCT, "gemm", "the product of matrices of torch's BLAS"),
+    (_FLAGS, "starts", "[T, B], or null: no episode starts"),
+    (_READ, "h_start c_start", "[N, D]"),
+)
+_GRADIENTS: tuple[Part, ...] = (
+    (_READ, "dy", "[T, B, N, D]; this and all below are for the backward pass"),
+    (_WRITTEN, "dh dc", "[N, B, D]: of the last state, then of the first"),
+    (_WRITTEN, "dh_start dc_start", "[N, D], added to"),
+)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A structure of the kernels, for numbers of type R. Every field takes eight bytes, so there are no gaps.
+
+    Attributes:
+        name: Its name in C.
+        parts: Its fields in their order, those of one type and kind together.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+
+    def fields(self) -> Iterator[tuple[str, str]]:
+        """Every field and its type in C."""
+        for c_type, names, _ in self.parts:
+            for name in names.split():
+                yield name, c_type
+
+    def as_ctypes(self) -> type[ctypes.Structure]:
+        """The structure for Python; it has no other attributes than its fields."""
+        fields = [(name, ctypes.c_int64 if c == _NUMBER else ctypes.c_void_p) for name, c in self.fields()]
+        return type(self.name, (ctypes.Structure,), {"__slots__": (), "_fields_": fields})
+
+    def as_c(self) -> str:
+        """The structure in C++."""
+        lines = []
+        for c_type, names, meaning in self.parts:
+            pointer = "*" if c_type.endswith("*") else ""
+            declared = ", ".join(pointer + name for name in names.split())
+            lines.append(f"    {c_type.removesuffix('*')} {declared};  // {meaning}\n")
+        return f"template <typename R> struct {self.name} {{\n{''.join(lines)}}};\n"
+
+
+RIM_SEQUENCE = Structure(
+    "RIMSequence",
+    (
+        (_NUMBER, "T B N D", "time steps, rows, units, width of a unit"),
+        (_NUMBER, "H dk dv", "communication: heads, width of a key and of a value"),
+        (_NUMBER, "K keep", "active units; 0: all steps share one slot of what only the backward pass reads"),
+        *_START,
+        (_READ, "keys reads", "[N, T, B, D], [N, T, B, 4 D]: the input, met by the units' queries and gates"),
+        (_READ, "bias weight_hidden weight_qkv", "[N, 4 D], [N, D, 4 D], [N, D, H (2 dk + dv)]"),
+        (_READ, "project project_bias", "[2 D, H dv], [2 D]"),
+        (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),
+        (_WRITTEN, "gates share mask tanh_c", "[T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]"),
+        (_WRITTEN, "h_new qkv", "[N, T, B, D], [T, N, B, H (2 dk + dv)]"),
+        (_WRITTEN, "attention read answer", "[T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]"),
+        *_GRADIENTS,
+        (_WRITTEN, "d_gates d_scores", "[N, T, B, 4 D], [T, N, B]"),
+        (_WRITTEN, "d_qkv d_answer", "[N, T, B, H (2 dk + dv)], [T, N B, 2 D]"),
+        (_WRITTEN, "dh_new d_h_read dh_gates d_read", "scratch: three times [N, B, D], then [N B, H dv]"),
+    ),
+)
+LSTM_SEQUENCE = Structure(
+    "LSTMSequence",
+    (
+        (_NUMBER, "T B N D keep", "as above"),
+        *_START,
+        (_READ, "input_gates weight_hidden ones", "[N, T, B, 4 D], [N, D, 4 D], [N, B]"),
+        (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),
+        (_WRITTEN, "gates tanh_c", "[T, N, B, 4 D], [T, N, B, D]"),
+        *_GRADIENTS,
+        (_WRITTEN, "d_gates dh_new nothing", "[N, T, B, 4 D], [N, B, D], zeros [N, B, D]"),
+    ),
+)
+
+
+def header() -> str:
+    """Content of ``sequences.h``."""
+    return (
+        "// Written by rimrl/cores/scan/layout.py, which describes what is here; change that, and run it.\n"
+        "#pragma once\n"
+        "#include <cstdint>\n\n"
+        "typedef int64_t idx;\n"
+        f"static const idx MAX_UNITS = {MAX_UNITS};\n\n"
+        "template <typename R>\n"
+        "using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,\n"
+        "                      const int*, const R*, const int*, const R*, R*, const int*);\n\n"
+        f"{RIM_SEQUENCE.as_c()}\n{LSTM_SEQUENCE.as_c()}"
+    )
+
+
+if __name__ == "__main__":
+    HEADER.write_text(header(), encoding="utf-8")

@@ -1,0 +1,98 @@
+"""Backends of LSTM and GRU, for sequences with resets inside, which torch's own layers cannot run at once.
+
+On the CPU torch runs the pieces between resets, as a packed sequence, without its fused kernels.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.lstm import GRU, LSTM
+from rimrl.cores.registry import BackendName
+from rimrl.cores.scan import loop
+from rimrl.cores.scan.library import kernels, why_none
+from rimrl.cores.scan.native import LSTMTensors, NativeLSTM
+from rimrl.cores.scan.rim import RIMCell, RIMPlan, RIMTensors
+
+Cell: TypeAlias = tuple[loop.MakeCell, loop.Tensors]
+
+
+class _Layers:
+    """Layer after layer as a scan; a sequence without a reset inside is torch's own layer's."""
+
+    def run(
+        self, core: LSTM | GRU, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if episode_starts is None or len(x) == 1:
+            return core._scan(x, state, episode_starts, return_trace)
+        h, c = core.reset(state, episode_starts[0])
+        state = (h, c) if isinstance(core, LSTM) else (h, torch.zeros_like(c))  # a GRU has no cell memory
+        if not bool(episode_starts[1:].any()):
+            return core._scan(x, state, None, return_trace)
+        initial, after = core.initial_state(1), []
+        y = x
+        for layer in range(core.num_layers):
+            make_cell, tensors = self._cell(core, layer, y, state[0])
+            with torch.autocast(x.device.type, enabled=False):
+                at_start = partial(_of_layer, initial, layer)
+                before = _of_layer(state, layer)
+                y, end, _ = loop.run(make_cell, tensors, 1, len(x), before, at_start, episode_starts, False)
+            after.append(end)
+        ends = torch.cat([h for h, _ in after]), torch.cat([c for _, c in after])
+        return y, ends, core.trace_of(x) if return_trace else None
+
+    def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
+        """The cell of a layer, and what it is made from in the dtype of ``like``."""
+        raise NotImplementedError
+
+
+class NativeLayers(_Layers):
+    """`NativeLSTM`."""
+
+    name: BackendName = "native"
+
+    def why_not(self, core: LSTM, like: Tensor) -> str | None:
+        native = kernels(like)
+        if native is None:
+            return why_none(like)
+        return "torch's BLAS is hidden" if native.gemm is None else None
+
+    def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
+        weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
+        gates = nn.functional.linear(x, weight_input, bias_input + bias_hidden)
+        tensors = LSTMTensors(gates.unsqueeze(0).to(like.dtype), weight_hidden.t().unsqueeze(0).to(like.dtype))
+        native = kernels(like)
+        assert native is not None
+        return partial(NativeLSTM, native), tensors
+
+
+class TorchGRU(_Layers):
+    """`RIMCell` of one unit without competition or communication."""
+
+    name: BackendName = "torch"
+
+    def why_not(self, core: GRU, like: Tensor) -> str | None:
+        return None if like.device.type == "cpu" else f"on {like.device} torch's own layer is faster"
+
+    def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
+        weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
+        gates = nn.functional.linear(x, weight_input, bias_input)
+        tensors = RIMTensors(
+            gates.unsqueeze(0).to(like.dtype),
+            weight_hidden.t().unsqueeze(0).to(like.dtype),
+            bias_hidden=bias_hidden.unsqueeze(0).to(like.dtype),
+        )
+        return partial(RIMCell, RIMPlan()), tensors
+
+
+def _of_layer(state: State, layer: int) -> State:
+    return state[0][layer : layer + 1], state[1][layer : layer + 1]
+
+
+LSTM_BACKENDS = (NativeLayers(),)
+GRU_BACKENDS = (TorchGRU(),)

@@ -1,0 +1,85 @@
+"""RigLSTM's backends: what a plain `rimrl.cores.riglstm.RigLSTM` becomes for a scan."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.registry import BackendName
+from rimrl.cores.riglstm import RigLSTM
+from rimrl.cores.scan import loop
+from rimrl.cores.scan.layout import MAX_UNITS
+from rimrl.cores.scan.library import Kernels, kernels, why_none
+from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMPlan, RigLSTMTensors
+from rimrl.cores.scan.riglstm_native import NativeRigLSTMCell
+
+
+class TorchRigLSTM:
+    """`RigLSTMCell` on torch's operations."""
+
+    name: BackendName = "torch"
+
+    def why_not(self, core: RigLSTM, like: Tensor) -> str | None:
+        return None
+
+    def run(
+        self, core: RigLSTM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        encoded = core._encode(x)
+        # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
+        with torch.autocast(x.device.type, enabled=False):
+            tensors = tensors_of(core, *(tensor.to(state[0].dtype) for tensor in encoded))
+            make_cell, initial = self._cell(core, state[0]), partial(core.initial_state, 1)
+            return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
+
+    def _cell(self, core: RigLSTM, like: Tensor) -> loop.MakeCell:
+        return partial(RigLSTMCell, _plan(core, None))
+
+
+class NativeRigLSTM(TorchRigLSTM):
+    """`NativeRigLSTMCell`, but for sets that are too large for it `RigLSTMCell` with the kernels of its gates."""
+
+    name: BackendName = "native"
+
+    def why_not(self, core: RigLSTM, like: Tensor) -> str | None:
+        return why_none(like) if kernels(like) is None else None
+
+    def _cell(self, core: RigLSTM, like: Tensor) -> loop.MakeCell:
+        largest = core.num_units if core.input_selection is None else max(core.num_units, core.num_views)
+        cell = NativeRigLSTMCell if largest <= MAX_UNITS else RigLSTMCell
+        return partial(cell, _plan(core, kernels(like)))
+
+
+def _plan(core: RigLSTM, native: Kernels | None) -> RigLSTMPlan:
+    selects = core.cell_selection_shared or core.cell_selection is not None
+    hidden = core.hidden_selection
+    return RigLSTMPlan(core.num_active, selects, core.input_top_k, 0 if hidden is None else hidden.top_k, native)
+
+
+def tensors_of(
+    core: RigLSTM, views: Tensor, cell_keys: Tensor, input_keys: Tensor, input_gates: Tensor, soft_query: Tensor
+) -> RigLSTMTensors:
+    """What the cell of a core is made from; the arguments are what the core made of its input."""
+    dynamics = core.dynamics
+    tensors = RigLSTMTensors(dynamics.weight_hidden)
+    if core.input_selection is not None:
+        tensors.views, tensors.keys, tensors.query = views, input_keys.transpose(2, 3), core.input_selection.query
+        tensors.weight_input, tensors.bias = dynamics.weight_input, dynamics.bias
+    else:
+        tensors.input_gates = (input_gates + dynamics.bias).permute(2, 0, 1, 3)
+    if core.cell_selection is not None:
+        tensors.cell_keys, tensors.cell_query = cell_keys, core.cell_selection.query
+    hidden = core.hidden_selection
+    if hidden is not None:
+        tensors.hidden_query, tensors.hidden_key_value = hidden.query, torch.cat([hidden.key, hidden.value], dim=1)
+    soft = core.soft_update
+    if soft is not None:
+        tensors.soft_input, tensors.soft_matrix = soft_query, soft.query[core.input_size :]
+        tensors.soft_key = soft.key
+    return tensors
+
+
+BACKENDS = (NativeRigLSTM(), TorchRigLSTM())

@@ -1,0 +1,131 @@
+"""The RIM's backends: what a plain `rimrl.cores.rim.RIM` becomes for a scan."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rimrl.cores.attention import InputAttention, InputProjection, UnitCommunication, split_heads
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.registry import BackendName
+from rimrl.cores.rim import RIM
+from rimrl.cores.scan import loop
+from rimrl.cores.scan.layout import MAX_UNITS
+from rimrl.cores.scan.library import Kernels, kernels, why_none
+from rimrl.cores.scan.native import NativeRIM, NativeRIMTensors
+from rimrl.cores.scan.products import input_product
+from rimrl.cores.scan.rim import RIMCell, RIMPlan, RIMTensors
+from rimrl.cores.units import UnitLSTMCell
+
+
+class TorchRIM:
+    """`RIMCell` on torch's operations."""
+
+    name: BackendName = "torch"
+
+    def why_not(self, core: RIM, like: Tensor) -> str | None:
+        if core.num_inputs > 1:
+            return f"whole sequences are run of one input element, and num_inputs is {core.num_inputs}"
+        return "dropout draws anew in every step, and the core is in training mode" if core.drops_out else None
+
+    def run(
+        self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        encoded = core._encode(x)
+        # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
+        with torch.autocast(x.device.type, enabled=False):
+            make_cell, tensors = self._cell(core, *(tensor.to(state[0].dtype) for tensor in encoded))
+            initial = partial(core.initial_state, 1)
+            return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
+
+    def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
+        return rim_cell(core, None, *encoded)
+
+
+class NativeWhereKnown(TorchRIM):
+    """`NativeRIM` where it knows all of the core's options, else `RIMCell` with the kernels of an LSTM's gates."""
+
+    name: BackendName = "native"
+
+    def why_not(self, core: RIM, like: Tensor) -> str | None:
+        if kernels(like) is None:
+            return why_none(like)
+        if not core.has_cell_memory:
+            return 'no kernel knows dynamics="gru"'
+        return super().why_not(core, like)
+
+    def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
+        return rim_cell(core, kernels(encoded[0]), *encoded)
+
+
+def runs_natively(core: RIM) -> bool:
+    """Whether kernels know all of a core's options, so that its whole loop over time is compiled."""
+    return _known(core, core.input_read, core.communication)
+
+
+def _known(core: RIM, read: InputAttention | InputProjection, communication: UnitCommunication | None) -> bool:
+    return (
+        core.has_cell_memory
+        and isinstance(read, InputAttention)
+        and read.heads == 1
+        and read.competition == "null"
+        and communication is not None
+        and communication.kind == "gated"
+        and communication.top_k is None
+        and core.communication_reads == "candidate"
+        and core.num_units <= MAX_UNITS
+    )
+
+
+def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
+    """The cell of a core and what it is made from.
+
+    Args:
+        core: A core that reads one input element.
+        native: Kernels for the loop, or for the gates alone; None: torch's operations.
+        encoded: What the core's ``input_read`` made of the input.
+    """
+    dynamics, read, communication = core.dynamics, core.input_read, core.communication
+    bias, bias_hidden = (
+        (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
+    )
+    messages = () if communication is None else _of_communication(communication)
+    if not isinstance(read, InputAttention):
+        gates = input_product(encoded[0].squeeze(2), dynamics.weight_input) + bias[:, None, None]
+        tensors = RIMTensors(gates, dynamics.weight_hidden, None, None, bias_hidden, *messages)
+        return partial(RIMCell, _plan(core, communication, False, native)), tensors
+
+    keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
+    query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
+    unit_keys = _by_head(keys, query)
+    if native is not None and native.gemm is not None and _known(core, read, communication):
+        assert communication is not None
+        known = (unit_keys[..., 0, :], values[:, :, 0], dynamics.weight_input, dynamics.weight_hidden, bias)
+        return partial(NativeRIM, native, core.num_active, communication.heads), NativeRIMTensors(*known, *messages)
+    weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
+    gates = _by_head(values, weight)
+    tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *messages)
+    return partial(RIMCell, _plan(core, communication, read.competition == "units", native)), tensors
+
+
+def _plan(core: RIM, communication: UnitCommunication | None, over_units: bool, native: Kernels | None) -> RIMPlan:
+    heads, top_k = (1, None) if communication is None else (communication.heads, communication.top_k)
+    return RIMPlan(core.num_active, over_units, heads, top_k, core.communication_reads == "candidate", native)
+
+
+def _by_head(x: Tensor, weight: Tensor) -> Tensor:
+    """``[N, T, B, H, out]`` of ``x [T, B, H, in]`` and ``weight [H, N, in, out]``."""
+    products = [input_product(x_head, w) for x_head, w in zip(x.unbind(2), weight, strict=True)]
+    return products[0].unsqueeze(3) if len(products) == 1 else torch.stack(products, dim=3)
+
+
+def _of_communication(communication: UnitCommunication) -> tuple[Tensor, Tensor, Tensor]:
+    """``query_key_value``, then Wf over Wg and their biases."""
+    project, gate = communication.project, communication.gate
+    maps = [project] if gate is None else [project, gate]
+    return communication.query_key_value, torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps])
+
+
+BACKENDS = (NativeWhereKnown(), TorchRIM())
