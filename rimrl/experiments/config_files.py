@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -19,7 +19,8 @@ from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.experiments.config import ALGORITHMS, CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
+from rimrl.experiments.config import ALGORITHMS, AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
+from rimrl.runs.config import by_key
 from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 
@@ -90,7 +91,7 @@ def _build(
     content: dict[str, Any], name: str, file: Path, game: Game | None, overrides: Sequence[str]
 ) -> ExperimentConfig:
     name = content.pop("name", name)
-    settings = dict(_flatten(content))
+    settings = by_key(content, ExperimentConfig.opened)
     if game is not None:
         settings["env.id"] = settings["env.id"].replace(_ATARI_GAME.name, game.name)
     changes = dict(split_overrides(overrides))
@@ -138,7 +139,7 @@ def _build(
         EnvConfig(**_plain(groups["env"])),
         CoreConfig(core_settings.pop("name"), core_settings),
         ALGORITHMS[algorithm](**groups["agent"]),
-        TrainConfig(**groups["train"]),
+        AgentTrainConfig(**groups["train"]),
     )
 
 
@@ -200,15 +201,6 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
     return content
 
 
-def _flatten(content: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-    for group, settings in content.items():
-        for key, value in settings.items():
-            if (group, key) == ("env", "kwargs") and isinstance(value, dict):
-                yield from ((f"env.kwargs.{name}", argument) for name, argument in value.items())
-            else:
-                yield f"{group}.{key}", value
-
-
 def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in settings.items():
@@ -226,12 +218,12 @@ def _parser(core: str, algorithm: str) -> ArgumentParser:
     parser.add_argument("--core.name", type=str, default=core)
     parser.add_class_arguments(core_class(core), "core", skip={"input_size"})
     parser.add_class_arguments(ALGORITHMS[algorithm], "agent")
-    parser.add_class_arguments(TrainConfig, "train")
+    parser.add_class_arguments(AgentTrainConfig, "train")
     return parser
 
 
 def _known_keys(core: str, algorithm: str) -> list[str]:
-    keys = {"env": EnvConfig, "agent": ALGORITHMS[algorithm], "train": TrainConfig}
+    keys = {"env": EnvConfig, "agent": ALGORITHMS[algorithm], "train": AgentTrainConfig}
     known = [f"{group}.{entry.name}" for group, cls in keys.items() for entry in fields(cls)]
     options = [key for key, p in core_options(core).items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     return [*known, "core.name", *(f"core.{option}" for option in options)]
@@ -242,7 +234,7 @@ def _check_null(settings: Mapping[str, Any], algorithm: str, file: Path) -> None
     hints = {
         "env": get_type_hints(EnvConfig),
         "agent": get_type_hints(ALGORITHMS[algorithm]),
-        "train": get_type_hints(TrainConfig),
+        "train": get_type_hints(AgentTrainConfig),
     }
     for key, value in settings.items():
         group, name = key.split(".", maxsplit=1)

@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Logger
 
 from rimrl.agents.distributed import Ranks, join
 from rimrl.errors import UsageError
-from rimrl.experiments.checkpoints import FREE, cut_back, flat, told
+from rimrl.experiments.checkpoints import cut_back, told
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.ranks import at_once, check_same
 from rimrl.experiments.run import Run
@@ -99,7 +99,7 @@ def _checked_changes(run: Run, config: ExperimentConfig, accept_changes: bool) -
         UsageError: If that must be accepted first, or nothing is left to do.
     """
     last = "train.total_timesteps" if config.agent.learning_rate_schedule == "linear" else None
-    changes = accepted_changes(run.path, flat(run.config), flat(config), FREE, last, accept_changes)
+    changes = accepted_changes(run.path, run.config.flat(), config.flat(), config.kind.free, last, accept_changes)
     before, total = run.config.train.total_timesteps, config.train.total_timesteps
     if run.status == "finished" and total <= before:
         raise UsageError(f"{run.path} is finished, at {before} steps; give a larger --total-timesteps to go on")

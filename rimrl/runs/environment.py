@@ -6,12 +6,13 @@ What is not as it was written counts as not recorded: nothing but messages and d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rimrl.errors import UsageError, shorten
 from rimrl.reading import MEGABYTE, read_json
+from rimrl.runs.config import dotted
 
 FILE = "environment.json"
 Status = Literal["running", "interrupted", "failed", "finished"]
@@ -81,15 +82,6 @@ def refuse_edited(run: Path, config: Mapping[str, Any]) -> None:
 
 def _as_json(config: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(config, default=str))
-
-
-def dotted(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested settings with its dotted key; a group that holds nothing has none."""
-    for name, value in group.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
 
 
 def run_status(run: Path) -> Status | None:

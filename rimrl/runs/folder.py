@@ -21,12 +21,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import yaml
 
 from rimrl.errors import UsageError
 from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
+from rimrl.runs.config import Configuration
 from rimrl.runs.environment import Status, run_facts, run_status
 
 _WRITTEN_FILES = (
@@ -54,17 +55,6 @@ _PACKAGES = (
     "envpool",
     "numpy",
 )
-
-
-class Configuration(Protocol):
-    """What a run was asked for."""
-
-    @property
-    def name(self) -> str:
-        """Its shipped name, or its file's."""
-
-    def to_yaml(self) -> str:
-        """The whole of it, as a file that repeats the run."""
 
 
 C = TypeVar("C", bound=Configuration)

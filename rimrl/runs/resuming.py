@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +14,6 @@ from rimrl.runs.logs import logged_sizes
 from rimrl.runs.validated import DamagedError, Fields
 
 T = TypeVar("T")
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """A short text that differs where settings do."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def restore_last(

@@ -16,10 +16,11 @@ from jsonargparse import ArgumentParser
 
 from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
 from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.runs.config import by_key
 from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.ablations import find_ablation
-from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, TrainConfig
+from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, SequenceTrainConfig
 from rimrl.sequence.registry import TASKS, task_class
 
 PRESETS = ("cpu", "paper")
@@ -121,7 +122,7 @@ def load_sequence(
         Named(cls.name, groups["task"]),
         Named(chosen, groups["core"]),
         ModelConfig(**groups["model"]),
-        TrainConfig(**groups["train"]),
+        SequenceTrainConfig(**groups["train"]),
     )
 
 
@@ -196,7 +197,7 @@ def _of_core(content: Mapping[str, Any], core: str, before: str) -> dict[str, An
         groups["core"] = {key: value for key, value in groups["core"].items() if key == "hidden_size"}
     options = {key: value for key, value in groups["core"].items() if key != "name"}
     groups["core"] |= with_later_options(core, options)
-    return {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+    return by_key(groups)
 
 
 def _parser(core: str, task: str) -> ArgumentParser:
@@ -206,12 +207,12 @@ def _parser(core: str, task: str) -> ArgumentParser:
     parser.add_argument("--core.name", type=str, default=core)
     parser.add_class_arguments(core_class(core), "core", skip={"input_size"})
     parser.add_class_arguments(ModelConfig, "model")
-    parser.add_class_arguments(TrainConfig, "train")
+    parser.add_class_arguments(SequenceTrainConfig, "train")
     return parser
 
 
 def _known_keys(core: str, task: str) -> list[str]:
     known = [f"model.{entry.name}" for entry in fields(ModelConfig)]
-    known += [f"train.{entry.name}" for entry in fields(TrainConfig)]
+    known += [f"train.{entry.name}" for entry in fields(SequenceTrainConfig)]
     known += ["task.name", *(f"task.{option}" for option in inspect.signature(task_class(task)).parameters)]
     return [*known, "core.name", *(f"core.{option}" for option in core_options(core))]

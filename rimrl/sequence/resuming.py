@@ -11,7 +11,7 @@ from rimrl.runs.logs import appending_logger, cut_back_logs, new_logger
 from rimrl.runs.resuming import accepted_changes, check_not_past, restore_last
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.run import SequenceRun
-from rimrl.sequence.train import FREE, Training, identity
+from rimrl.sequence.train import Training
 
 
 def resume(
@@ -39,7 +39,9 @@ def resume(
     config = run.config if config is None else replace(config, name=run.config.name)
     old, new = run.config.flat(), config.flat()
     linear = config.train.learning_rate_schedule == "linear"
-    changes = accepted_changes(run.path, old, new, FREE, "train.num_updates" if linear else None, accept_changes)
+    changes = accepted_changes(
+        run.path, old, new, config.kind.free, "train.num_updates" if linear else None, accept_changes
+    )
     before, total = run.config.train.num_updates, config.train.num_updates
     if run.status == "finished" and total <= before:
         raise UsageError(f"{run.path} is finished, at {before} updates; give a larger --num-updates to go on")
@@ -48,7 +50,7 @@ def resume(
         if not found(run.path):
             return _start_again(run, config, progress_bar)
         training = Training(run, config, progress_bar)
-        known = None if accept_changes else identity(run.config)
+        known = None if accept_changes else run.config.identity()
         shaping = [change for change in changes if change.startswith(("task.", "core.", "model."))]
         _, contents, _ = restore_last(run.path, training.put_back, known, changes=shaping if accept_changes else ())
         check_not_past(run.path, training.update, total, before, "updates", "--num-updates")

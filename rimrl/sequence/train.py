@@ -12,7 +12,6 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
-from rimrl.cores.registry import LATER_OPTIONS
 from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
 from rimrl.runs.chance import put_back_random, random_state
@@ -23,7 +22,6 @@ from rimrl.runs.failures import explained
 from rimrl.runs.folder import default_run_dir
 from rimrl.runs.logs import event_sizes, new_logger, progress_until
 from rimrl.runs.progress import progress_bar as bar
-from rimrl.runs.resuming import digest
 from rimrl.runs.stopping import graceful_stop
 from rimrl.runs.tensors import fitting, optimizer_state, put_back_optimizer
 from rimrl.runs.validated import Fields
@@ -32,17 +30,6 @@ from rimrl.sequence.evaluate import evaluating, score
 from rimrl.sequence.run import SequenceRun, device_of, make_model, make_run_task
 from rimrl.usage import collapse, worst_share
 
-# What may change without a word: it decides how long, how often and where from, not what is learned.
-FREE = frozenset(
-    {
-        "train.num_updates",
-        "train.resume_freq",
-        "train.test_sequences",
-        "task.data",
-    }
-)
-# Keys that came later; None is what runs from before them were trained with, and those still go on.
-LATER = frozenset({"task.min_blanks", "task.blanks_power", "task.min_length"})
 _EVALUATION_SEED = 2_000_000
 
 
@@ -259,7 +246,7 @@ class Training:
             "random": chance,
             "optimizer": optimizer_numbers,
             "since_log": self._since_log.to_json(),
-            "identity": identity(self.config),
+            "identity": self.config.identity(),
             "events": event_sizes(self._run.path),
         }
         checkpoint_files.write(
@@ -312,11 +299,3 @@ class _Sums:
         sums._count = fields.integer("count")
         sums._sums = fields.numbers("sums", 2)
         return sums
-
-
-def identity(config: SequenceConfig) -> str:
-    """A short text that differs where configurations would lead elsewhere."""
-    flat = config.flat()
-    as_before = {key for key in LATER if flat.get(key) is None}
-    as_before |= {f"core.{key}" for key, value in LATER_OPTIONS.items() if flat.get(f"core.{key}") == value}
-    return digest({key: value for key, value in flat.items() if key not in FREE | as_before})
