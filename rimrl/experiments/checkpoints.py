@@ -15,8 +15,8 @@ from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
-from rimrl.runs.folder import train_command
-from rimrl.runs.logs import cut_back_logs, event_sizes, progress_until
+from rimrl.runs.kinds import AGENT
+from rimrl.runs.logs import event_sizes, progress_until
 from rimrl.runs.resuming import restore_last
 from rimrl.runs.validated import DamagedError, Fields
 
@@ -221,7 +221,7 @@ def _refuse_other_number(had: int, now: int, run: Path) -> None:
     if had != now:
         raise UsageError(
             f"{run} was trained by {had} process{'es' if had > 1 else ''} and goes on with as many, not with {now}: "
-            f"{train_command(had)} --resume {quoted(run)}"
+            f"{AGENT.command(had)} --resume {quoted(run)}"
         )
 
 
@@ -271,13 +271,12 @@ def flat(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def cut_back(run: Path, contents: Contents) -> None:
-    """Take out of a run's logs what came after a checkpoint: it will come again.
+    """Take out of ``monitor.csv`` what came after a checkpoint: it will come again.
 
     Raises:
         UsageError: If a log cannot be written.
     """
     fields = Fields(contents.state, "state")
-    cut_back_logs(run, contents)
     try:
         _cut_lines(run / "monitor.csv", 2 + _episode_count(fields))
     except OSError as error:

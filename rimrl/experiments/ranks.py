@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TypeVar
 
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,7 +19,9 @@ from rimrl.errors import UsageError
 from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config import ExperimentConfig, PPOConfig
 from rimrl.runs.failures import Failure, described
+from rimrl.runs.processes import Processes
 
+_T = TypeVar("_T")
 _LARGEST_SEED = 2**32
 
 
@@ -99,7 +101,55 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
                 )
 
 
-def at_once(ranks: Ranks | None) -> Any:
+class Together(Processes):
+    """All ranks as a run's lifecycle sees them.
+
+    Args:
+        ranks: The same.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self.size = ranks.size
+        self.writes = ranks.first
+
+    @property
+    def in_step(self) -> bool:
+        """Whether all ranks have stopped at the same point."""
+        return self._ranks.in_step
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block in which what fails on one rank fails on all."""
+        return self._ranks.together()
+
+    def told(self, what: _T) -> _T:
+        """What the first rank has."""
+        return self._ranks.told(what)
+
+    def any(self, flag: bool) -> bool:
+        """Whether something is true on any rank."""
+        return any(self._ranks.exchanged(flag))
+
+    def failed(self, failure: Exception | None) -> Failure | None:
+        """What ended the training of all ranks; None if nothing did."""
+        return common_failure(failure, self._ranks)
+
+    def written_before(self) -> AbstractContextManager[None]:
+        """A block at whose end the first rank has written everything."""
+        return written_before(self._ranks)
+
+
+def processes_of(ranks: Ranks | None) -> Processes:
+    """Who trains, as a run's lifecycle sees it."""
+    return Processes() if ranks is None else Together(ranks)
+
+
+def writes(ranks: Ranks | None) -> bool:
+    """Whether this process writes to the run folder: the only one, or the first."""
+    return ranks is None or ranks.first
+
+
+def at_once(ranks: Ranks | None) -> AbstractContextManager[None]:
     """A block in which what fails on one rank fails on all; nothing special for one process."""
     return nullcontext() if ranks is None else ranks.together()
 
@@ -151,12 +201,12 @@ def common_failure(failure: Exception | None, ranks: Ranks) -> Failure | None:
 
 
 @contextmanager
-def written_before(ranks: Ranks | None) -> Iterator[None]:
+def written_before(ranks: Ranks) -> Iterator[None]:
     """A block at whose end the first rank has written everything, so that all may go."""
     try:
         yield
     finally:
-        if ranks is not None and ranks.first:
+        if ranks.first:
             ranks.has_written()
-        elif ranks is not None:
+        else:
             ranks.wait_until_written()

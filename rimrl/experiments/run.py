@@ -20,7 +20,7 @@ from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.reading import check_regular
 from rimrl.runs.environment import refuse_edited, run_processes
-from rimrl.runs.folder import RunFolder, train_command
+from rimrl.runs.folder import RunFolder
 from rimrl.runs.settings import holds_diagnostic
 from rimrl.runs.yaml_files import read_yaml
 
@@ -57,7 +57,7 @@ class Run(RunFolder[ExperimentConfig]):
         if not file.is_file():
             why = "did not reach an evaluation (train.eval_freq); leave out --best" if best else "has no saved agent"
             if not best and self.status == "running":
-                command = f"{train_command(run_processes(self.path))} --resume {quoted(self.path)}"
+                command = f"{self.kind.command(run_processes(self.path))} --resume {quoted(self.path)}"
                 why = f"was stopped before its end, or goes on; to go on with it: {command}"
             raise UsageError(f"no {file}: the run {why}")
         return file

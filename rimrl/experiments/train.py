@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.distributed import Ranks, join
-from rimrl.agents.ppo import RecurrentPPO
 from rimrl.envs.vector_state import worker_processes
-from rimrl.errors import UsageError
 from rimrl.experiments.callbacks import Stopping, callbacks_of, evaluation_callback
-from rimrl.experiments.checkpoints import Checkpoints
+from rimrl.experiments.checkpoints import Checkpoints, cut_back
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.making import make_agent, make_train_env
-from rimrl.experiments.ranks import SharedMonitor, at_once, check_same, common_failure, share_of, written_before
+from rimrl.experiments.ranks import SharedMonitor, at_once, check_same, processes_of, share_of, writes
 from rimrl.experiments.run import Run
 from rimrl.files import placing_file
-from rimrl.runs.device import check_device
-from rimrl.runs.environment import Status
-from rimrl.runs.failures import described, explained
-from rimrl.runs.folder import default_run_dir, train_command
-from rimrl.runs.logs import new_logger
-from rimrl.runs.stopping import graceful_stop
+from rimrl.runs.checkpoint_files import Contents
+from rimrl.runs.lifecycle import Make, begin
+from rimrl.runs.stopping import Stop
 
 
 def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: bool = True) -> tuple[Run, bool]:
@@ -52,49 +46,22 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
     ranks = join()
     if ranks is not None:
         check_same(config, ranks)
-    check_device(config.train.device)
-    path = default_run_dir(config) if run_dir is None else run_dir
-    with _new_run(path, config, ranks) as run:
-        training = Training(run, config, progress_bar, ranks=ranks)
-        with at_once(ranks):
-            training.agent.predict(
-                training.agent.observation_space.sample(), deterministic=True
-            )  # what does not fit fails here
-            training.agent.set_logger(new_logger(run.path) if writes(ranks) else Logger(None, []))
-    with run.locked() if writes(ranks) else nullcontext():
-        return run, training.learn()
+    return begin(Run, config, run_dir, making(progress_bar, ranks), processes_of(ranks))
 
 
-def writes(ranks: Ranks | None) -> bool:
-    """Whether this process writes to the run folder: the only one, or the first."""
-    return ranks is None or ranks.first
+def making(progress_bar: bool, ranks: Ranks | None) -> Make[Run, ExperimentConfig]:
+    """What makes learners that show progress, or not, with the processes that train them together."""
+    return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, goes_on, ranks)
 
 
-@contextmanager
-def _new_run(path: Path, config: ExperimentConfig, ranks: Ranks | None) -> Iterator[Run]:
-    """`Run.create`; of several processes the first one does it."""
-    if ranks is None:
-        with Run.create(path, config) as run:
-            yield run
-        return
-    path = ranks.told(path)
-    run = Run(path, config)
-    with ExitStack() as stack:
-        with ranks.together():
-            if ranks.first:
-                run = stack.enter_context(Run.create(path, config))
-        run.processes = ranks.size
-        yield run
-
-
-class Training:
-    """An agent with its environments, callbacks and checkpoints, ready to learn.
+class AgentLearner:
+    """An agent with its environments, callbacks and checkpoints, as `rimrl.runs.lifecycle.Learner` wants it.
 
     Args:
         run: Where the results go.
         config: What to do.
         progress_bar: Show progress on standard error.
-        append: Go on with the ``monitor.csv`` that is there.
+        goes_on: Whether it goes on, with the ``monitor.csv`` that is there. Default False.
         ranks: The processes that train it together, this one among them; None for one.
 
     Raises:
@@ -106,7 +73,7 @@ class Training:
         run: Run,
         config: ExperimentConfig,
         progress_bar: bool,
-        append: bool = False,
+        goes_on: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
         th.set_num_threads(config.train.num_threads)
@@ -117,22 +84,26 @@ class Training:
         self._monitor: SharedMonitor | None = None
         try:
             with at_once(ranks):
-                self._make(append, progress_bar)
+                self._make(goes_on, progress_bar)
             if ranks is not None:
                 self.agent.ranks = ranks
                 ranks.copy_from_first(self.agent.policy.state_dict().values())
                 self._monitor = SharedMonitor(self._vectors[0], ranks)
                 self._callbacks.insert(0, self._monitor)
+            if not goes_on:
+                with at_once(ranks):
+                    self._check()
         except BaseException:
             self.close()
             raise
 
-    def _make(self, append: bool, progress_bar: bool) -> None:
+    def _make(self, goes_on: bool, progress_bar: bool) -> None:
         config, run, ranks = self.config, self._run, self._ranks
         own = config if ranks is None else share_of(config, ranks)
-        env = make_train_env(own, run.path if writes(ranks) else None, append)
+        env = make_train_env(own, run.path if writes(ranks) else None, goes_on)
         self._vectors.append(env)
         self.agent = make_agent(own, env)
+        self.agent.set_logger(Logger(None, []))  # holds what waits to be logged until there is one of the run
         evaluation = evaluation_callback(config, run) if config.train.eval_freq and writes(ranks) else None
         if evaluation is not None:
             self._vectors.append(evaluation.eval_env)
@@ -140,68 +111,56 @@ class Training:
         others = callbacks_of(config, run, evaluation, progress_bar) if writes(ranks) else []
         self._callbacks = [*others, self.checkpoints]
 
-    def learn(self) -> bool:
-        """Learn up to the configured step. Whatever stops it, what can be left is left.
+    def _check(self) -> None:
+        """Let fail here what does not fit."""
+        self.agent.predict(self.agent.observation_space.sample(), deterministic=True)
+
+    @property
+    def reached(self) -> int:
+        """How many environment steps the agent has had."""
+        return self.agent.num_timesteps
+
+    def log_to(self, logger: Logger) -> None:
+        """Log there from now on, beginning with what waits to be logged."""
+        pending = self.agent.logger
+        logger.name_to_value, logger.name_to_count = pending.name_to_value, pending.name_to_count
+        logger.name_to_excluded = pending.name_to_excluded
+        self.agent.set_logger(logger)
+
+    def learn(self, stop: Stop) -> bool:
+        """Learn up to the configured step, or until asked to stop.
 
         Returns:
             Whether it came to its end.
-
-        Raises:
-            UsageError: If it met NaN.
-            RunFailedError: If something broke.
         """
-        agent, run, ranks = self.agent, self._run, self._ranks
+        agent = self.agent
         remaining = self.config.train.total_timesteps - agent.num_timesteps
         begun = agent._last_obs is not None
         for callback in self._callbacks:
             callback.n_calls = agent.num_timesteps // self.config.env.n_envs
-        status: Status = "failed"
-        failure: Exception | None = None
-        try:
-            with graceful_stop(once=ranks is None) as stop:
-                agent.learn(remaining, callback=[*self._callbacks, Stopping(stop)], reset_num_timesteps=not begun)
-            if stop.requested if ranks is None else any(ranks.exchanged(stop.requested)):
-                self.checkpoints.write_pending()
-                status = "interrupted"
-            else:
-                self.checkpoints.write()
-                status = "finished"
-        except Exception as error:
-            failure = error
-            if ranks is None or ranks.in_step:
-                with suppress(Exception):  # on a full disk the checkpoint before it has to do
-                    self.checkpoints.write_pending()
-        with written_before(ranks):
-            ended = None if ranks is None else common_failure(failure, ranks)
-            if ended is not None:
-                status = "failed"
-            if writes(ranks):
-                left = self._leave(status)
-                failure = failure or left
-            else:
-                self.close()
-        if ended is None and failure is not None:
-            ended = described(failure)
-        if ended is not None:
-            raise explained(
-                ended, run.path, agent.num_timesteps, train_command(run.processes), writes=writes(ranks)
-            ) from failure
-        return status == "finished"
+        agent.learn(remaining, callback=[*self._callbacks, Stopping(stop)], reset_num_timesteps=not begun)
+        return not stop.requested
 
-    def _leave(self, status: Status) -> Exception | None:
-        """Save the agent and how the training ended; tells what kept it from that."""
-        failure: Exception | None = None
-        try:
-            _save(self.agent, self._run.model_file)
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-            status, failure = "failed", error
-        try:
-            self._run.set_status(status, self.agent.num_timesteps)
-        except UsageError as error:
-            failure = failure or error
-        finally:
-            self.close()
-        return failure
+    def write_checkpoint(self) -> None:
+        """Write where the training is; between iterations only."""
+        self.checkpoints.write()
+
+    def write_pending(self) -> None:
+        """Write where the rollout that was cut short began, unless an update has been at the weights since."""
+        self.checkpoints.write_pending()
+
+    def restore(self, accept_changes: bool, changes: Sequence[str]) -> tuple[Contents, str | None]:
+        """Go back to the last good checkpoint; see `rimrl.runs.lifecycle.Learner.restore`."""
+        return self.checkpoints.resume(accept_changes, changes)
+
+    def cut_back(self, contents: Contents) -> None:
+        """Take out of ``monitor.csv`` what came after a checkpoint: it will come again."""
+        cut_back(self._run.path, contents)
+
+    def save(self) -> None:
+        """Save the agent."""
+        with placing_file(self._run.model_file) as partial:
+            self.agent.save(partial)
 
     def close(self) -> None:
         """Close the logs, whose writers are threads, and all environments, also those whose process has died."""
@@ -217,8 +176,3 @@ class Training:
             except Exception:
                 for process in worker_processes(vector):
                     process.terminate()
-
-
-def _save(agent: RecurrentPPO | RecurrentA2C, file: Path) -> None:
-    with placing_file(file) as partial:
-        agent.save(partial)

@@ -29,6 +29,7 @@ from rimrl.errors import UsageError
 from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
 from rimrl.runs.config import Configuration
 from rimrl.runs.environment import Status, run_facts, run_status
+from rimrl.runs.kinds import Kind
 
 _WRITTEN_FILES = (
     "config.yaml",
@@ -146,6 +147,11 @@ class RunFolder(ABC, Generic[C]):
         yield from self.path.glob("events.out.tfevents.*")
         for name in _WRITTEN_FOLDERS:
             yield from (self.path / name).glob("*")
+
+    @property
+    def kind(self) -> Kind:
+        """Which kind of run it is."""
+        return self.config.kind
 
     @property
     @abstractmethod
@@ -317,8 +323,3 @@ def _remove(path: Path, missing: list[Path]) -> None:
     for parent in missing[1:]:
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
-
-
-def train_command(processes: int = 1) -> str:
-    """What trains, or goes on, with so many processes."""
-    return f"torchrun --standalone --nproc-per-node {processes} -m rimrl train" if processes > 1 else "rimrl train"

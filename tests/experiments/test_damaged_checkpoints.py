@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 import torch as th
 from safetensors.torch import load_file, save_file
-from stable_baselines3.common.logger import Logger
 
 from rimrl.errors import UsageError
 from rimrl.experiments.run import Run
-from rimrl.experiments.train import Training
+from rimrl.experiments.train import AgentLearner
 from rimrl.runs.checkpoint_files import found
 from tests.commands import SMALL, call, files, succeed
 
@@ -249,11 +248,10 @@ def copy(stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def resumed(path: Path, changes: bool = False) -> int:
     """The step to which a run goes back."""
     run = Run.open(path)
-    training = Training(run, run.config, progress_bar=False, append=True)
+    training = AgentLearner(run, run.config, progress_bar=False, goes_on=True)
     try:
-        training.agent.set_logger(Logger(None, []))
-        training.checkpoints.resume(changes)
-        return training.agent.num_timesteps
+        training.restore(changes, ())
+        return training.reached
     finally:
         training.close()
 

@@ -48,15 +48,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
     """Stops trainings in this process after an update, by a signal."""
-    learn_once = training.Training._learn_once
+    learn_once = training.ModelLearner._learn_once
 
     def at(update: int) -> None:
-        def learn(self: training.Training) -> None:
+        def learn(self: training.ModelLearner) -> None:
             learn_once(self)
-            if self.update == update:
+            if self.reached == update:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(training.Training, "_learn_once", learn)
+        monkeypatch.setattr(training.ModelLearner, "_learn_once", learn)
 
     return at
 
@@ -173,15 +173,15 @@ def test_another_length_of_a_falling_learning_rate_must_be_accepted(tmp_path: Pa
 
 def test_nan_ends_the_training_and_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    learn_once = training.Training._learn_once
+    learn_once = training.ModelLearner._learn_once
 
-    def learn(self: training.Training) -> None:
+    def learn(self: training.ModelLearner) -> None:
         learn_once(self)
-        if self.update == 7:
+        if self.reached == 7:
             with th.no_grad():
                 self.model.decoder.weight.fill_(math.nan)  # type: ignore[operator]
 
-    monkeypatch.setattr(training.Training, "_learn_once", learn)
+    monkeypatch.setattr(training.ModelLearner, "_learn_once", learn)
     answer = begin(run)
     assert answer.code == 2
     assert "the loss is not finite" in answer.err
@@ -216,7 +216,7 @@ def test_what_was_killed_before_its_first_checkpoint_starts_again_or_stays_as_it
 ) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(training.Training, "learn", lambda self: True)
+        patched.setattr("rimrl.runs.lifecycle._carry_out", lambda *_: True)
         patched.setattr("rimrl.sequence.evaluate.evaluate", lambda run, progress_bar: {"splits": {}})
         begin(run)
     (run / "progress.csv").write_text("a row\n")
@@ -244,15 +244,15 @@ def test_a_failure_that_leaves_no_checkpoint_can_start_again(tmp_path: Path, mon
 
 def test_weights_that_are_not_finite_at_the_end_are_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    learn_once = training.Training._learn_once
+    learn_once = training.ModelLearner._learn_once
 
-    def learn(self: training.Training) -> None:
+    def learn(self: training.ModelLearner) -> None:
         learn_once(self)
-        if self.update == UPDATES:
+        if self.reached == UPDATES:
             with th.no_grad():
                 self.model.decoder.weight.fill_(math.nan)  # type: ignore[operator]
 
-    monkeypatch.setattr(training.Training, "_learn_once", learn)
+    monkeypatch.setattr(training.ModelLearner, "_learn_once", learn)
     answer = begin(run)
     assert answer.code == 2
     assert "the weights are not finite" in answer.err
@@ -268,11 +268,11 @@ def test_a_failure_leaves_no_model_of_an_earlier_update(
     begin(run)
     assert (run / "model.safetensors").exists()
 
-    def break_within_a_step(self: training.Training) -> None:
+    def break_within_a_step(self: training.ModelLearner) -> None:
         self._stepping = True
         raise MemoryError
 
-    monkeypatch.setattr(training.Training, "_learn_once", break_within_a_step)
+    monkeypatch.setattr(training.ModelLearner, "_learn_once", break_within_a_step)
     answer = call("sequence", "--resume", run, "--quiet")
     assert answer.code == 1
     assert f"to go on from step 8: rimrl sequence --resume {run}" in answer.err
