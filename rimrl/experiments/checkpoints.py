@@ -166,7 +166,7 @@ class Checkpoints(BaseCallback):
         if self._ranks is None or self._ranks.first:
             tensors, state = contents
             state |= {"identity": self._identity, "events": self._events}
-            progress = progress_until(self._run / "progress.csv", snapshot.num_timesteps)
+            progress = progress_until(self._run, snapshot.num_timesteps, AGENT)
             checkpoint_files.write(self._run, snapshot.num_timesteps, Contents(tensors, state, progress))
         self._note(snapshot)
 

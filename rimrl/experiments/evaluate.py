@@ -160,6 +160,7 @@ def evaluate(
         results[current.name] = result
 
     evaluation: dict[str, Any] = {
+        "kind": run.kind.name,
         "suite": suite,
         "config": config.name,
         "core": config.core.name,

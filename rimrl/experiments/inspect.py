@@ -72,6 +72,7 @@ def record(
     policy = player.agent.policy
     assert isinstance(policy, RecurrentCorePolicy)
     facts = {
+        "kind": run.kind.name,
         "suite": run.config.env.id,
         "split": player.split.name,
         "held_out": player.split.held_out,

@@ -163,11 +163,11 @@ class RunFolder(ABC, Generic[C]):
         """How the run ended, or ``"running"``; None if that cannot be read."""
         return run_status(self.path)
 
-    def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str], progress: str) -> None:
+    def note_resumption(self, reached: int, exact: bool, changes: list[str], progress: str) -> None:
         """Note in ``environment.json`` that the run goes on, beside earlier times.
 
         Args:
-            num_timesteps: From where.
+            reached: From where.
             exact: Whether as if it had not been stopped.
             changes: What changed of the configuration, which is written if anything did.
             progress: ``progress.csv`` up to there.
@@ -177,8 +177,8 @@ class RunFolder(ABC, Generic[C]):
         """
         self._resumed = run_facts(self.path).get("resumed", [])
         now = datetime.now(UTC).isoformat("T", "seconds")
-        self._resumed.append({"time": now, "num_timesteps": num_timesteps, "exact": exact, "changes": changes})
-        contents = {"environment.json": self._environment("running", num_timesteps), "progress.csv": progress}
+        self._resumed.append({"time": now, self.kind.reached: reached, "exact": exact, "changes": changes})
+        contents = {"environment.json": self._environment("running", reached), "progress.csv": progress}
         if changes:
             contents["config.yaml"] = self.config.to_yaml()
         write_together({self.path / name: content for name, content in contents.items()}, self.path)
@@ -238,13 +238,13 @@ class RunFolder(ABC, Generic[C]):
         """
         check_writable(self.path / name, self.path)
 
-    def set_status(self, status: Status, num_timesteps: int) -> None:
+    def set_status(self, status: Status, reached: int) -> None:
         """Note how far the run is, beside the versions and the machine it runs on."""
-        self.write("environment.json", self._environment(status, num_timesteps))
+        self.write("environment.json", self._environment(status, reached))
 
-    def _environment(self, status: Status, num_timesteps: int) -> str:
+    def _environment(self, status: Status, reached: int) -> str:
         now = datetime.now(UTC).isoformat("T", "seconds")
-        facts: dict[str, Any] = {"status": status, "num_timesteps": num_timesteps, "time": now}
+        facts: dict[str, Any] = {"status": status, self.kind.reached: reached, "time": now}
         if self.processes > 1:
             facts["processes"] = self.processes
         resumed = {"resumed": self._resumed} if self._resumed else {}

@@ -13,8 +13,6 @@ from typing import Any
 from rimrl.errors import UsageError
 from rimrl.runs.yaml_files import read_yaml
 
-_BY_STEPS = "time/total_timesteps"
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -34,7 +32,9 @@ class Kind:
         free: Keys that may change when a run goes on: they decide how long, how often and where from, not what is
             learned.
         trial: What is scored after training.
-        trials: Key of how many of them, in each split of ``evaluation.json``.
+        trials: Key of how many of them, in each split of ``evaluation.json``, and of each in ``inspection.json``.
+        asked: Key of what makes a split, in ``evaluation.json``.
+        world: What that is given to.
         steps: What a learning curve is drawn over.
         guess: Who reaches the chance level, in words.
     """
@@ -52,6 +52,8 @@ class Kind:
     free: frozenset[str]
     trial: str
     trials: str
+    asked: str
+    world: str
     steps: str
     guess: str
 
@@ -74,13 +76,15 @@ AGENT = Kind(
     suites="",
     step="step",
     reached="num_timesteps",
-    column=_BY_STEPS,
+    column="time/total_timesteps",
     total="train.total_timesteps",
     learning_rate="agent.learning_rate",
     shaping=("env", "core", "agent"),
     free=frozenset({"train.total_timesteps", "train.resume_freq", "train.checkpoint_freq"}),
     trial="episode",
     trials="episodes",
+    asked="env_kwargs",
+    world="environment",
     steps="environment steps",
     guess="random actions reach",
 )
@@ -98,9 +102,12 @@ SEQUENCE = Kind(
     free=frozenset({"train.num_updates", "train.resume_freq", "train.test_sequences", "task.data"}),
     trial="sequence",
     trials="sequences",
+    asked="settings",
+    world="task",
     steps="updates",
     guess="a guess reaches",
 )
+_MEANT_NOTHING = ("deterministic", "n_envs", "env_id", "episode_noun", "timestep_noun")
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SEQUENCE, AGENT)}
 
 
@@ -119,6 +126,53 @@ def kind_of_run(run: Path) -> Kind:
     return kind_of(content) if isinstance(content, dict) else AGENT
 
 
-def kind_of_suite(suite: str) -> Kind:
-    """The kind of runs that are evaluated on a suite, for evaluations that are older than the note of it."""
-    return next(kind for kind in KINDS.values() if suite.startswith(kind.suites))
+def kind_of_facts(facts: Mapping[str, Any]) -> Kind:
+    """The kind of run that an evaluation or an inspection is of.
+
+    Args:
+        facts: Content of its file, whose ``kind`` and ``suite`` are texts. Earlier versions did not note the kind.
+
+    Raises:
+        KeyError: If there is no such kind.
+    """
+    if "kind" in facts:
+        return KINDS[facts["kind"]]
+    return next(kind for kind in KINDS.values() if facts["suite"].startswith(kind.suites))
+
+
+def as_today(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of an evaluation or an inspection with their kind, under the keys of today.
+
+    Earlier versions wrote those of a sequence model under an agent's keys, with some that meant nothing.
+
+    Args:
+        facts: As for `kind_of_facts`.
+
+    Raises:
+        KeyError: As `kind_of_facts`.
+    """
+    kind = kind_of_facts(facts)
+    if "kind" in facts or kind is AGENT:
+        return {**facts, "kind": kind.name}
+    today = {"kind": kind.name, **_renamed(facts, kind)}
+    splits = facts.get("splits")
+    if isinstance(splits, dict):
+        today["splits"] = {
+            name: _renamed(split, kind) if isinstance(split, dict) else split for name, split in splits.items()
+        }
+    return today
+
+
+def _renamed(facts: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    names = {AGENT.reached: kind.reached, AGENT.trials: kind.trials, AGENT.asked: kind.asked}
+    each = f"{AGENT.trial}_"
+    return {
+        names.get(name, name.replace(each, f"{kind.trial}_", 1) if name.startswith(each) else name): value
+        for name, value in facts.items()
+        if name not in _MEANT_NOTHING
+    }
+
+
+def progress_as_today(header: list[str], kind: Kind) -> list[str]:
+    """Names of columns of ``progress.csv``; earlier versions counted updates under the name of an agent's steps."""
+    return [kind.column if name == AGENT.column else name for name in header]

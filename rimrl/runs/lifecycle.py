@@ -19,7 +19,7 @@ from rimrl.runs.device import check_device
 from rimrl.runs.environment import Status
 from rimrl.runs.failures import described, explained
 from rimrl.runs.folder import RunFolder, default_run_dir
-from rimrl.runs.logs import appending_logger, cut_back_logs, new_logger
+from rimrl.runs.logs import appending_logger, cut_back_logs, new_logger, progress_of
 from rimrl.runs.processes import Processes
 from rimrl.runs.resuming import accepted_changes, check_not_past
 from rimrl.runs.stopping import Stop, graceful_stop
@@ -178,7 +178,7 @@ def _go_back(
     run.config = config
     with processes.together():
         if processes.writes:
-            run.note_resumption(learner.reached, inexact is None, changes, contents.progress)
+            run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, kind))
             cut_back_logs(run.path, contents)
             learner.cut_back(contents)
             learner.log_to(appending_logger(run.path))

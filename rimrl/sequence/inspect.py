@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rimrl.errors import UsageError
 from rimrl.runs.device import check_device
+from rimrl.runs.kinds import SEQUENCE
 from rimrl.runs.recording import Recording, means_over_steps
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
 from rimrl.sequence.base import Split
@@ -107,23 +108,21 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
     measure = task.metric.replace("_", " ")
     layers = model.core.units_per_layer
     facts = {
+        "kind": SEQUENCE.name,
         "suite": f"sequence/{task.name}",
         "split": split.name,
         "held_out": split.held_out,
         "config": config.name,
         "core": config.core.name,
         "model": run.model_file.name,
-        "num_timesteps": num_updates(run),
-        "deterministic": True,
+        SEQUENCE.reached: num_updates(run),
         "seed": seed,
         "steps": T * B,
         "units": arrays["active"].shape[1],
         "units_per_layer": list(layers),
         "action_names": names,
         "titles": list(story.row_titles),
-        "episode_noun": "sequence",
-        "timestep_noun": "update",
-        "episodes": [
+        SEQUENCE.trials: [
             {"length": T, "return": score, "success": success, "out_of_time": False, "task": None, "measure": measure}
             for score, success in zip(scores, successes, strict=True)
         ],

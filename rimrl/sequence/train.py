@@ -17,6 +17,7 @@ from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
 from rimrl.runs.chance import put_back_random, random_state
 from rimrl.runs.checkpoint_files import Contents
+from rimrl.runs.kinds import SEQUENCE
 from rimrl.runs.lifecycle import Make, begin
 from rimrl.runs.logs import event_sizes, progress_until
 from rimrl.runs.processes import Processes
@@ -183,7 +184,7 @@ class ModelLearner:
             for split in self.task.splits:
                 scores = score(self.task, self.model, split, _EVALUATION_SEED, settings.eval_sequences)
                 logger.record(f"eval/{self.task.metric}_{split.name}", float(scores.metric.mean()))
-        logger.record("time/total_timesteps", self.reached)
+        logger.record(SEQUENCE.column, self.reached)
         logger.record("time/time_elapsed", self._elapsed)
         logger.dump(self.reached)
         self._since_log = _Sums()
@@ -241,7 +242,7 @@ class ModelLearner:
             Contents(
                 {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
                 state,
-                progress_until(self._run.path / "progress.csv", self.reached),
+                progress_until(self._run.path, self.reached, SEQUENCE),
             ),
         )
         self._written = self.reached

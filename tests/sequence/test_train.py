@@ -106,8 +106,8 @@ def test_a_stopped_run_goes_on_to_the_same_end_bit_for_bit(at: int, whole: Path,
     succeed("sequence", "--resume", run, "--quiet")
     assert_same_run(whole, run)
     facts = read_json(run / "environment.json")
-    assert (facts["status"], facts["num_timesteps"]) == ("finished", UPDATES)
-    assert [note["num_timesteps"] for note in facts["resumed"]] == [at]
+    assert (facts["status"], facts["num_updates"]) == ("finished", UPDATES)
+    assert [note["num_updates"] for note in facts["resumed"]] == [at]
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(whole: Path, tmp_path: Path) -> None:
@@ -164,11 +164,11 @@ def test_another_length_of_a_falling_learning_rate_must_be_accepted(tmp_path: Pa
     assert answer.code == 2
     assert "the learning rate falls to zero" in answer.err
     rows = progress(run)
-    assert [float(row["train/learning_rate"]) for row in rows if row["time/total_timesteps"] == "12"] == [
+    assert [float(row["train/learning_rate"]) for row in rows if row["time/updates"] == "12"] == [
         pytest.approx(0.01 / 12)
     ]
     succeed("sequence", "--resume", run, "--num-updates", "20", "--accept-changes", "--quiet")
-    assert read_json(run / "environment.json")["num_timesteps"] == 20
+    assert read_json(run / "environment.json")["num_updates"] == 20
 
 
 def test_nan_ends_the_training_and_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,27 +291,28 @@ def test_others_may_read_the_weights(whole: Path) -> None:
 def test_facts_that_are_no_facts_do_not_stop_a_run(whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    (run / "environment.json").write_text('{"num_timesteps": 1e999}')
+    (run / "environment.json").write_text('{"num_updates": 1e999}')
     succeed("evaluate", run, "--quiet")
     (run / "environment.json").write_text("[]")
     succeed("sequence", "--resume", run, "--num-updates", "13", "--quiet")
-    assert read_json(run / "environment.json")["num_timesteps"] == 13
+    assert read_json(run / "environment.json")["num_updates"] == 13
 
 
 # -- what a run leaves ------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_has_the_form_of_an_agents(whole: Path) -> None:
+def test_an_evaluation_says_what_was_scored_and_nothing_of_an_agent(whole: Path) -> None:
     facts = read_json(whole / "evaluation.json")
-    agents = {"suite", "config", "core", "model", "num_timesteps", "deterministic", "seed", "n_envs", "splits"}
-    assert facts.keys() == agents
-    assert (facts["suite"], facts["core"], facts["num_timesteps"]) == ("sequence/copying", "rim", UPDATES)
+    assert facts.keys() == {"kind", "suite", "config", "core", "model", "num_updates", "seed", "splits"}
+    assert facts["kind"] == "sequence"
+    assert (facts["suite"], facts["core"], facts["num_updates"]) == ("sequence/copying", "rim", UPDATES)
     assert {name: split["held_out"] for name, split in facts["splits"].items()} == {"4_blanks": False, "9_blanks": True}
     for split in facts["splits"].values():
-        assert split["episodes"] == len(split["episode_cross_entropy"]) == 70
-        assert split["cross_entropy"] == pytest.approx(sum(split["episode_cross_entropy"]) / 70, abs=1e-5)
+        assert split["sequences"] == len(split["sequence_cross_entropy"]) == 70
+        assert split["cross_entropy"] == pytest.approx(sum(split["sequence_cross_entropy"]) / 70, abs=1e-5)
         assert split["random_cross_entropy"] == pytest.approx(math.log(8))
-        assert {"env_id", "env_kwargs"} <= split.keys()
+        assert split["settings"]["blanks"] in (4, 9)
+        assert not any(name.startswith(("env_", "episode")) for name in split)
 
 
 def test_an_evaluation_is_in_eval_mode_and_every_batch_starts_afresh(whole: Path) -> None:
@@ -322,7 +323,7 @@ def test_an_evaluation_is_in_eval_mode_and_every_batch_starts_afresh(whole: Path
     assert one == read_json(whole / "evaluation.json")["splits"]["9_blanks"]
     assert model.training
     alone = task.scores(model.eval(), task.evaluation_batch(task.splits[1], 1_000_000, 1, 64)).metric[:6]
-    assert one["episode_cross_entropy"][64:] == pytest.approx(alone.tolist(), abs=1e-5)
+    assert one["sequence_cross_entropy"][64:] == pytest.approx(alone.tolist(), abs=1e-5)
 
 
 def test_compare_report_and_evaluate_read_it(whole: Path, tmp_path: Path) -> None:
