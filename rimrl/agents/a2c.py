@@ -9,10 +9,12 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm, UnitActivity, entropy_loss
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.rollout import SequenceRolloutBuffer
+from rimrl.agents.unit_activity import UnitActivity
+from rimrl.agents.updating import entropy_loss
 
 
 class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks
 from rimrl.errors import RunFailedError, UsageError
 
 _T = TypeVar("_T")
@@ -29,14 +30,6 @@ _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _CALLED_OFF, _SPOKEN, _LAST_WORDS, _WRITTEN = "rimrl/called_off", "rimrl/spoken", "rimrl/last_words", "rimrl/written"
 _POLL_SECONDS = 0.5
 _PATIENCE = 30.0  # seconds; torchrun kills what is left of a failed training after as many
-
-
-class RankLostError(RuntimeError):
-    """Another process of this training has ended, or does not answer."""
-
-
-class OtherRankError(RuntimeError):
-    """Another process of this training failed, and all of them stop at the same point."""
 
 
 class Moments(NamedTuple):
@@ -47,18 +40,13 @@ class Moments(NamedTuple):
     squares: Tensor
 
 
-class Ranks:
-    """The processes that train one agent together; every method but the last ones is called by all of them at once.
+class DistributedRanks(Ranks):
+    """Several processes that train one agent together.
 
     Args:
         store: What they share without meeting.
         rank: Number of this process, from 0; the first one writes.
         size: How many there are.
-
-    Attributes:
-        rank: Number of this process.
-        size: How many there are.
-        in_step: Whether all ranks have stopped at the same point, so that they can go on to meet. Default False.
     """
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
@@ -68,27 +56,21 @@ class Ranks:
         self._store = store
         self._polled = 0.0
 
-    @property
-    def first(self) -> bool:
-        """Whether this is the rank that writes."""
-        return self.rank == 0
-
     # -- tensors ------------------------------------------------------------------------------------------------------
 
     def concatenated(self, part: Tensor) -> Tensor:
-        """Parts of all ranks, of the same shape ``[N, ...]``, one behind the other, ``[size * N, ...]``."""
+        part = part.detach()
         parts = [th.empty_like(part, memory_format=th.contiguous_format) for _ in range(self.size)]
         self._meet(lambda: dist.all_gather(parts, part.contiguous()))
         return th.cat(parts)
 
     def mean(self, value: Tensor) -> Tensor:
-        """Mean of a tensor over ranks."""
         total = value.detach().clone()
         self._meet(lambda: dist.all_reduce(total))
         return total / self.size
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its mean over ranks, in one exchange; one that no rank has stays missing."""
+        # One exchange for all of them.
         learned = [parameter for parameter in parameters if parameter.requires_grad]
         if not learned:
             return
@@ -104,7 +86,6 @@ class Ranks:
             parameter.grad.copy_(mean.view_as(parameter) / self.size)
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give tensors the values that they have on the first rank."""
         with th.no_grad():
             for tensor in tensors:
                 copy = tensor.detach().clone(memory_format=th.contiguous_format)
@@ -114,19 +95,16 @@ class Ranks:
     # -- Python objects -----------------------------------------------------------------------------------------------
 
     def exchanged(self, mine: _T) -> list[_T]:
-        """What every rank brings, by rank."""
         everyones: list[Any] = [None] * self.size
         self._meet(lambda: dist.all_gather_object(everyones, mine))
         return everyones
 
     def collected(self, mine: _T) -> list[_T] | None:
-        """What every rank brings, by rank, on the first; None on the others."""
         everyones: list[Any] | None = [None] * self.size if self.first else None
         self._meet(lambda: dist.gather_object(mine, everyones))
         return everyones
 
     def told(self, what: _T) -> _T:
-        """What the first rank has."""
         box: list[Any] = [what]
         self._meet(lambda: dist.broadcast_object_list(box, 0))
         told: _T = box[0]
@@ -134,12 +112,6 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What fails on one rank within the block fails on all at its end.
-
-        Raises:
-            UsageError: If it did so on another one.
-            RunFailedError: If anything else failed there.
-        """
         failure: Exception | None = None
         try:
             yield
@@ -152,6 +124,22 @@ class Ranks:
         for usage, text in filter(None, said):
             raise UsageError(text) if usage else RunFailedError(text)
 
+    def outcomes(self, play: Callable[[], _T]) -> list[_T]:
+        mine: list[_T] = []
+        failure: Exception | None = None
+        try:
+            mine.append(play())
+        except Exception as error:
+            failure = error
+            self.call_off()
+        everyones = self.exchanged(mine)
+        self.in_step = not all(everyones)
+        if failure is not None:
+            raise failure
+        if self.in_step:
+            raise OtherRankError("another process of this training failed")
+        return [theirs for (theirs,) in everyones]
+
     def _meet(self, collective: Callable[[], Any]) -> None:
         try:
             collective()
@@ -161,12 +149,11 @@ class Ranks:
     # -- without meeting ----------------------------------------------------------------------------------------------
 
     def call_off(self) -> None:
-        """Ask all ranks to cut the rollout short."""
         with suppress(RuntimeError):
             self._store.set(_CALLED_OFF, "1")
 
     def called_off(self) -> bool:
-        """Whether one has asked to; looks twice a second at most."""
+        # Asking the store takes long; twice a second is often enough.
         now = time.monotonic()
         if now - self._polled < _POLL_SECONDS:
             return False
@@ -174,21 +161,18 @@ class Ranks:
         return self._has(_CALLED_OFF)
 
     def speaks(self) -> bool:
-        """Whether this rank is the first to ask; so a message that all have is printed once."""
         try:
             return int(self._store.add(_SPOKEN, 1)) == 1
         except RuntimeError:
             return True
 
     def leave(self, last_words: Any) -> None:
-        """Tell why this rank ends out of step, and let go of the others, which may be waiting for it."""
         with suppress(RuntimeError):
             if self._store.add(f"{_LAST_WORDS}/count", 1) == 1:
                 self._store.set(_LAST_WORDS, json.dumps(last_words))
         _part()
 
     def last_words(self) -> Any:
-        """What the rank that ended out of step said; None if it said nothing."""
         for _ in range(20):
             if self._has(_LAST_WORDS):
                 return json.loads(self._store.get(_LAST_WORDS))
@@ -196,12 +180,11 @@ class Ranks:
         return None
 
     def has_written(self) -> None:
-        """Tell the others that the first rank has nothing more to write."""
         with suppress(RuntimeError):
             self._store.set(_WRITTEN, "1")
 
     def wait_until_written(self) -> None:
-        """Stay until the first rank has written: torchrun ends all ranks as soon as one has ended badly."""
+        # torchrun ends all ranks as soon as one has ended badly.
         end = time.monotonic() + _PATIENCE
         while not self._has(_WRITTEN) and time.monotonic() < end:
             time.sleep(0.05)
@@ -213,7 +196,7 @@ class Ranks:
             return False
 
 
-_joined: Ranks | None = None
+_joined: DistributedRanks | None = None
 
 
 def is_launched() -> bool:
@@ -221,18 +204,20 @@ def is_launched() -> bool:
     return all(name in os.environ for name in _LAUNCHED_BY) and os.environ["WORLD_SIZE"] != "1"
 
 
-def join() -> Ranks | None:
+def join() -> Ranks:
     """Meet the other processes that ``torchrun`` started.
 
     Returns:
-        All of them; None where this process is the only one.
+        All of them, or this process alone where it is the only one.
 
     Raises:
         UsageError: If this build of torch cannot, or they do not come.
     """
     global _joined  # noqa: PLW0603 (a process is one rank, for all that it does)
-    if _joined is not None or not is_launched():
+    if _joined is not None:
         return _joined
+    if not is_launched():
+        return Ranks()
     if not dist.is_available() or not dist.is_gloo_available():
         raise UsageError("this build of torch has no gloo, which several processes need; install torch's own wheels")
     backend = "cpu:gloo,cuda:nccl" if th.cuda.is_available() and dist.is_nccl_available() else "gloo"
@@ -251,7 +236,7 @@ def join() -> Ranks | None:
     # gloo's threads must end before the interpreter does, or what they still hold aborts the process
     # (https://github.com/pytorch/pytorch/issues/190489).
     atexit.register(_part)
-    _joined = Ranks(store, rank, size)
+    _joined = DistributedRanks(store, rank, size)
     return _joined
 
 

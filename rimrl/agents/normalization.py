@@ -94,12 +94,12 @@ class ObservationStatistics(nn.Module):
         return result
 
     @th.no_grad()
-    def update(self, observations: Tensor | dict[str, Tensor], of_all: Callable[[Tensor], Tensor] | None) -> None:
+    def update(self, observations: Tensor | dict[str, Tensor], of_all: Callable[[Tensor], Tensor]) -> None:
         """Take in the observations of a rollout.
 
         Args:
             observations: ``[T, B, ...]`` or a dict of such.
-            of_all: Puts the values ``[N]`` of all ranks one behind the other; None for one process.
+            of_all: Puts the values ``[N]`` of all ranks one behind the other.
         """
         if self.fixed:
             return
@@ -109,7 +109,7 @@ class ObservationStatistics(nn.Module):
             assert isinstance(seen, Tensor)
             number, mean, squares = moments(seen.flatten(0, 1))
             rows = th.cat([number.reshape(1), mean.flatten(), squares.flatten()])
-            together = rows.unsqueeze(0) if of_all is None else of_all(rows).view(-1, len(rows))
+            together = of_all(rows).view(-1, len(rows))
             batch: Moments | None = None
             for row in together:
                 size = mean.numel()

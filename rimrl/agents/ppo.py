@@ -12,15 +12,13 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm, UnitActivity, entropy_loss
-from rimrl.agents.policies import (
-    CnnRecurrentCorePolicy,
-    MultiInputRecurrentCorePolicy,
-    RecurrentCorePolicy,
-    SequenceEvaluation,
-)
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.rollout import SequenceRolloutBuffer, SequenceSamples
+from rimrl.agents.sequence_policy import SequenceEvaluation
+from rimrl.agents.unit_activity import UnitActivity
+from rimrl.agents.updating import entropy_loss
 from rimrl.errors import UsageError
 
 

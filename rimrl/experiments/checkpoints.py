@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from torch import Tensor
 
-from rimrl.agents.distributed import RankLostError, Ranks
+from rimrl.agents.ranks import RankLostError, Ranks
 from rimrl.errors import UsageError, quoted
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
@@ -48,7 +48,7 @@ class Checkpoints(BaseCallback):
         agent: Agent,
         evaluation: EvalCallback | None,
         freq: int,
-        ranks: Ranks | None = None,
+        ranks: Ranks,
     ) -> None:
         super().__init__()
         self._ranks = ranks
@@ -81,10 +81,9 @@ class Checkpoints(BaseCallback):
             UsageError: If none is good, or as many processes as there were are needed; nothing has been changed then.
         """
         ranks = self._ranks
-        number = 1 if ranks is None else ranks.size
 
         def put_back_all(contents: Contents, fields: Fields) -> str | None:
-            inexact = self._put_back(contents) if processes(fields) == number else None
+            inexact = self._put_back(contents) if processes(fields) == ranks.size else None
             self._elapsed = max(0.0, fields.number("elapsed"))
             _episode_count(fields)
             return inexact
@@ -95,11 +94,11 @@ class Checkpoints(BaseCallback):
             None if accept_changes else self._identity,
             checkpoints=told(ranks, lambda: checkpoint_files.found(self._run)),
             read=self._read,
-            writes=ranks is None or ranks.first,
+            writes=ranks.first,
             fatal=(RankLostError,),
             changes=changes,
         )
-        _refuse_other_number(processes(Fields(contents.state, "state")), number, self._run)
+        _refuse_other_number(processes(Fields(contents.state, "state")), ranks.size, self._run)
         self._written = 0 if accept_changes else self._agent.num_timesteps
         return contents, inexact
 
@@ -110,11 +109,7 @@ class Checkpoints(BaseCallback):
 
     def write_pending(self) -> None:
         """Write where the rollout that was cut short began, unless an update has been at the weights since."""
-        if self._ranks is not None:
-            possible = self._ranks.exchanged(self._snapshot is not None and not self.updating)
-            if all(possible):
-                self._write(self._snapshot)
-        elif self._snapshot is not None and not self.updating:
+        if all(self._ranks.exchanged(self._snapshot is not None and not self.updating)):
             self._write(self._snapshot)
 
     def _on_training_start(self) -> None:
@@ -155,15 +150,14 @@ class Checkpoints(BaseCallback):
             pass
         except Exception as error:
             failure = error
-        if self._ranks is not None:
-            contents = _gathered(contents, self._ranks)
+        contents = _gathered(contents, self._ranks)
         if failure is not None:
             raise failure
         if contents is None or snapshot is None:
             return
-        if self._ranks is not None:  # whether or not the first one can write it: they meet or they do not
+        if self._ranks.size > 1:  # whether or not the first one can write it: they meet or they do not
             self._note(snapshot)
-        if self._ranks is None or self._ranks.first:
+        if self._ranks.first:
             tensors, state = contents
             state |= {"identity": self._identity, "events": self._events}
             progress = progress_until(self._run, snapshot.num_timesteps, AGENT)
@@ -176,8 +170,6 @@ class Checkpoints(BaseCallback):
 
     def _read(self, checkpoint: Path) -> Contents:
         """Read a checkpoint on the first rank, for all."""
-        if self._ranks is None:
-            return checkpoint_files.read(checkpoint)
         found: Contents | str = ""
         if self._ranks.first:
             try:
@@ -191,8 +183,6 @@ class Checkpoints(BaseCallback):
 
     def _put_back(self, contents: Contents) -> str | None:
         ranks = self._ranks
-        if ranks is None:
-            return put_back(contents.tensors, contents.state, self._agent, self._evaluation)
         inexact = None
         with ranks.together():
             tensors, state = _part(contents, ranks.rank)
@@ -200,10 +190,8 @@ class Checkpoints(BaseCallback):
         return next(filter(None, ranks.exchanged(inexact)), None)
 
 
-def told(ranks: Ranks | None, find: Callable[[], _T]) -> _T:
-    """What the first rank, which may be the only process, finds."""
-    if ranks is None:
-        return find()
+def told(ranks: Ranks, find: Callable[[], _T]) -> _T:
+    """What the first rank finds."""
     return ranks.told(find() if ranks.first else None)  # type: ignore[return-value]
 
 
@@ -249,7 +237,7 @@ def _gathered(
         assert part is not None
         tensors |= {f"rank.{rank}.{name}": tensor for name, tensor in part[0].items()}
         others.append(part[1])
-    return tensors, state | {_OTHERS: others}
+    return tensors, state | ({_OTHERS: others} if others else {})
 
 
 def _part(contents: Contents, rank: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

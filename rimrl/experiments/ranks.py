@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.distributed import OtherRankError, RankLostError, Ranks
+from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks
 from rimrl.envs.vector_state import monitor_of
 from rimrl.errors import UsageError
 from rimrl.experiments.checkpoints import flat
@@ -38,6 +38,8 @@ def share_of(config: ExperimentConfig, ranks: Ranks) -> ExperimentConfig:
     Raises:
         UsageError: If so many processes cannot share it equally; says what would be valid.
     """
+    if ranks.size == 1:
+        return config
     n_envs = _divided(config.env.n_envs, ranks.size, "env.n_envs")
     agent = config.agent
     if isinstance(agent, PPOConfig):
@@ -93,7 +95,7 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
     """
     mine = flat(config)
     for rank, other in enumerate(ranks.exchanged(mine)):
-        for key in {**mine, **other}:
+        for key in {**mine, **other} if rank != ranks.rank else {}:
             if mine.get(key) != other.get(key):
                 raise UsageError(
                     f"the processes were given different configurations: {key} is {mine.get(key)} on rank {ranks.rank} "
@@ -131,27 +133,32 @@ class Together(Processes):
         return any(self._ranks.exchanged(flag))
 
     def failed(self, failure: Exception | None) -> Failure | None:
-        """What ended the training of all ranks; None if nothing did."""
-        return common_failure(failure, self._ranks)
+        """What ended the training of all ranks, given what ended it here; None if nothing did."""
+        ranks = self._ranks
+        mine = None if failure is None or isinstance(failure, OtherRankError | RankLostError) else described(failure)
+        if mine is not None and not ranks.in_step:
+            ranks.leave(asdict(mine))
+            return mine
+        if not isinstance(failure, RankLostError):
+            try:
+                return next(filter(None, ranks.exchanged(mine)), None)
+            except RankLostError:
+                pass
+        words = ranks.last_words()
+        if words is None:
+            return Failure("another process of this training was killed or ended without a word", False, "")
+        return Failure(**words)
 
-    def written_before(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def written_before(self) -> Iterator[None]:
         """A block at whose end the first rank has written everything."""
-        return written_before(self._ranks)
-
-
-def processes_of(ranks: Ranks | None) -> Processes:
-    """Who trains, as a run's lifecycle sees it."""
-    return Processes() if ranks is None else Together(ranks)
-
-
-def writes(ranks: Ranks | None) -> bool:
-    """Whether this process writes to the run folder: the only one, or the first."""
-    return ranks is None or ranks.first
-
-
-def at_once(ranks: Ranks | None) -> AbstractContextManager[None]:
-    """A block in which what fails on one rank fails on all; nothing special for one process."""
-    return nullcontext() if ranks is None else ranks.together()
+        try:
+            yield
+        finally:
+            if self.writes:
+                self._ranks.has_written()
+            else:
+                self._ranks.wait_until_written()
 
 
 class SharedMonitor(BaseCallback):
@@ -181,32 +188,3 @@ class SharedMonitor(BaseCallback):
         """Close the file."""
         if self._writer is not None:
             self._writer.close()
-
-
-def common_failure(failure: Exception | None, ranks: Ranks) -> Failure | None:
-    """What ended the training of all ranks, given what ended it here; None if nothing did."""
-    mine = None if failure is None or isinstance(failure, OtherRankError | RankLostError) else described(failure)
-    if mine is not None and not ranks.in_step:
-        ranks.leave(asdict(mine))
-        return mine
-    if not isinstance(failure, RankLostError):
-        try:
-            return next(filter(None, ranks.exchanged(mine)), None)
-        except RankLostError:
-            pass
-    words = ranks.last_words()
-    if words is None:
-        return Failure("another process of this training was killed or ended without a word", False, "")
-    return Failure(**words)
-
-
-@contextmanager
-def written_before(ranks: Ranks) -> Iterator[None]:
-    """A block at whose end the first rank has written everything, so that all may go."""
-    try:
-        yield
-    finally:
-        if ranks.first:
-            ranks.has_written()
-        else:
-            ranks.wait_until_written()

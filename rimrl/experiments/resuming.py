@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rimrl.agents.distributed import join
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.ranks import check_same, processes_of
+from rimrl.experiments.ranks import Together, check_same
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import making
 from rimrl.runs.lifecycle import go_on
@@ -38,6 +38,5 @@ def resume(
     """
     ranks = join()
     config = run.config if config is None else replace(config, name=run.config.name)
-    if ranks is not None:
-        check_same(config, ranks)
-    return go_on(run, config, accept_changes, making(progress_bar, ranks), processes_of(ranks))
+    check_same(config, ranks)
+    return go_on(run, config, accept_changes, making(progress_bar, ranks), Together(ranks))

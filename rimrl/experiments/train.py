@@ -10,13 +10,14 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.distributed import Ranks, join
+from rimrl.agents.distributed import join
+from rimrl.agents.ranks import Ranks
 from rimrl.envs.vector_state import worker_processes
 from rimrl.experiments.callbacks import Stopping, callbacks_of, evaluation_callback
 from rimrl.experiments.checkpoints import Checkpoints, cut_back
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.making import make_agent, make_train_env
-from rimrl.experiments.ranks import SharedMonitor, at_once, check_same, processes_of, share_of, writes
+from rimrl.experiments.ranks import SharedMonitor, Together, check_same, share_of
 from rimrl.experiments.run import Run
 from rimrl.files import placing_file
 from rimrl.runs.checkpoint_files import Contents
@@ -44,14 +45,13 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
         RunFailedError: If something breaks on the way, such as an environment or the disk.
     """
     ranks = join()
-    if ranks is not None:
-        check_same(config, ranks)
-    return begin(Run, config, run_dir, making(progress_bar, ranks), processes_of(ranks))
+    check_same(config, ranks)
+    return begin(Run, config, run_dir, making(progress_bar, ranks), Together(ranks))
 
 
-def making(progress_bar: bool, ranks: Ranks | None) -> Make[Run, ExperimentConfig]:
+def making(progress_bar: bool, ranks: Ranks) -> Make[Run, ExperimentConfig]:
     """What makes learners that show progress, or not, with the processes that train them together."""
-    return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, goes_on, ranks)
+    return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, ranks, goes_on)
 
 
 class AgentLearner:
@@ -61,8 +61,8 @@ class AgentLearner:
         run: Where the results go.
         config: What to do.
         progress_bar: Show progress on standard error.
+        ranks: The processes that train it together, this one among them.
         goes_on: Whether it goes on, with the ``monitor.csv`` that is there. Default False.
-        ranks: The processes that train it together, this one among them; None for one.
 
     Raises:
         UsageError: If the configuration does not fit together.
@@ -73,8 +73,8 @@ class AgentLearner:
         run: Run,
         config: ExperimentConfig,
         progress_bar: bool,
+        ranks: Ranks,
         goes_on: bool = False,
-        ranks: Ranks | None = None,
     ) -> None:
         th.set_num_threads(config.train.num_threads)
         self.config = config
@@ -83,15 +83,15 @@ class AgentLearner:
         self._vectors: list[VecEnv] = []
         self._monitor: SharedMonitor | None = None
         try:
-            with at_once(ranks):
+            with ranks.together():
                 self._make(goes_on, progress_bar)
-            if ranks is not None:
-                self.agent.ranks = ranks
-                ranks.copy_from_first(self.agent.policy.state_dict().values())
+            self.agent.ranks = ranks
+            ranks.copy_from_first(self.agent.policy.state_dict().values())
+            if ranks.size > 1:
                 self._monitor = SharedMonitor(self._vectors[0], ranks)
                 self._callbacks.insert(0, self._monitor)
             if not goes_on:
-                with at_once(ranks):
+                with ranks.together():
                     self._check()
         except BaseException:
             self.close()
@@ -99,16 +99,16 @@ class AgentLearner:
 
     def _make(self, goes_on: bool, progress_bar: bool) -> None:
         config, run, ranks = self.config, self._run, self._ranks
-        own = config if ranks is None else share_of(config, ranks)
-        env = make_train_env(own, run.path if writes(ranks) else None, goes_on)
+        own = share_of(config, ranks)
+        env = make_train_env(own, run.path if ranks.first else None, goes_on)
         self._vectors.append(env)
         self.agent = make_agent(own, env)
         self.agent.set_logger(Logger(None, []))  # holds what waits to be logged until there is one of the run
-        evaluation = evaluation_callback(config, run) if config.train.eval_freq and writes(ranks) else None
+        evaluation = evaluation_callback(config, run) if config.train.eval_freq and ranks.first else None
         if evaluation is not None:
             self._vectors.append(evaluation.eval_env)
         self.checkpoints = Checkpoints(run.path, config, self.agent, evaluation, config.train.resume_freq, ranks)
-        others = callbacks_of(config, run, evaluation, progress_bar) if writes(ranks) else []
+        others = callbacks_of(config, run, evaluation, progress_bar) if ranks.first else []
         self._callbacks = [*others, self.checkpoints]
 
     def _check(self) -> None:

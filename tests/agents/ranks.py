@@ -15,7 +15,8 @@ import torch as th
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from rimrl.agents.distributed import Ranks, join
+from rimrl.agents.distributed import join
+from rimrl.agents.ranks import Ranks
 
 
 def launched(rank: int, size: int, port: int) -> dict[str, str]:
@@ -52,7 +53,6 @@ def _work(rank: int, function: Callable[[Ranks], Any], folder: Path, size: int, 
     os.environ |= launched(rank, size, port)
     atexit.register(_note_end, _end(folder, rank))  # before those of `join`, so that it is called after them
     ranks = join()
-    assert ranks is not None
     th.save(function(ranks), _result(folder, rank))
     # The first one holds the store that the others talk to.
     with suppress(Exception):

@@ -13,7 +13,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor
 
 import rimrl
-from rimrl.agents.distributed import OtherRankError, Ranks, combined, moments
+from rimrl.agents.distributed import combined, moments
+from rimrl.agents.ranks import OtherRankError, Ranks
 from rimrl.errors import UsageError
 from tests.agents.ranks import on_ranks
 from tests.sb3.helpers import SMALL_RIM, ShortEpisodes, assert_close, randomize, short_episodes

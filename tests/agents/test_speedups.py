@@ -15,8 +15,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 import rimrl
-from rimrl.agents import on_policy, precision
+from rimrl.agents import precision
 from rimrl.agents.categorical import QuickCategorical
+from rimrl.agents.episodes import cut_by_time
 from rimrl.agents.preparation import Preparation
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.errors import EnvironmentFaultError, UsageError
@@ -372,6 +373,6 @@ def test_a_cut_keeps_what_the_environment_showed() -> None:
     last = np.ones(3, np.float32)
     info = {"TimeLimit.truncated": True, "terminal_observation": last}
     states = image_agent().policy.initial_states(1)
-    (cut,) = on_policy._cut_by_time(0, np.array([True]), [info], states)
+    (cut,) = cut_by_time(0, np.array([True]), [info], states)
     last[:] = 7
     np.testing.assert_array_equal(cut.observation, np.ones((1, 3)))

@@ -16,6 +16,7 @@ import pytest
 import torch as th
 from safetensors.torch import load_file, save_file
 
+from rimrl.agents.ranks import Ranks
 from rimrl.errors import UsageError
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import AgentLearner
@@ -248,7 +249,7 @@ def copy(stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def resumed(path: Path, changes: bool = False) -> int:
     """The step to which a run goes back."""
     run = Run.open(path)
-    training = AgentLearner(run, run.config, progress_bar=False, goes_on=True)
+    training = AgentLearner(run, run.config, progress_bar=False, ranks=Ranks(), goes_on=True)
     try:
         training.restore(changes, ())
         return training.reached

@@ -18,7 +18,8 @@ import pytest
 import torch as th
 
 import rimrl
-from rimrl.agents.distributed import Ranks
+from rimrl.agents.distributed import DistributedRanks
+from rimrl.agents.ranks import Ranks
 from rimrl.envs.distractors import ObjectPickingEnv
 from rimrl.errors import UsageError
 from rimrl.experiments import making
@@ -43,7 +44,7 @@ WORDS = (
 
 
 def share(rank: int, size: int, *words: str) -> Any:
-    return share_of(load_config("distractors/lstm", words), Ranks(None, rank, size))  # type: ignore[arg-type]
+    return share_of(load_config("distractors/lstm", words), DistributedRanks(None, rank, size))  # type: ignore[arg-type]
 
 
 def test_shares_add_up_to_the_whole() -> None:

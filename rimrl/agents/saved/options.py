@@ -14,13 +14,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import Tensor, nn
 
 from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap
-from rimrl.agents.policies import (
-    CnnRecurrentCorePolicy,
-    CoreSharing,
-    MultiInputRecurrentCorePolicy,
-    RecurrentCorePolicy,
-    Trunk,
-)
+from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
+from rimrl.agents.policy_networks import CoreSharing, Trunk
 from rimrl.agents.saved.fields import choice, integer, integers, number, switch
 from rimrl.cores.registry import CORES, core_class, core_options
 from rimrl.errors import UsageError, unknown_name
