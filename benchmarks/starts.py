@@ -30,10 +30,9 @@ import torch as th
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.load import load
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.agents.ppo import RecurrentPPO
 from rimrl.cores.attention import InputAttention
 from rimrl.cores.initialization import STARTS
 from rimrl.cores.rim import RIM
@@ -87,7 +86,7 @@ def _of_rim(core: RIM, read: InputAttention, features: th.Tensor, h: th.Tensor) 
     return {"value": float(values.square().mean().sqrt()), "scores": float(scores.std(dim=1).mean())}
 
 
-def relearned(agent: RecurrentPPO | RecurrentA2C, env: VecEnv, timesteps: int, steps: int = 32) -> float:
+def relearned(agent: RecurrentOnPolicyAlgorithm, env: VecEnv, timesteps: int, steps: int = 32) -> float:
     """The column of that name: learn, and choose again."""
     policy = agent.policy
     assert isinstance(policy, RecurrentCorePolicy)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RecurrentCorePolicy,
     )
     from rimrl.agents.ppo import RecurrentPPO
+    from rimrl.agents.registry import register_algorithm
     from rimrl.cores.base import CoreTrace, RecurrentCore
     from rimrl.cores.registry import make_core
     from rimrl.envs.vector import make_env
@@ -39,6 +40,7 @@ _HOME_OF = {
     "load": "rimrl.agents.load",
     "make_core": "rimrl.cores.registry",
     "make_env": "rimrl.envs.vector",
+    "register_algorithm": "rimrl.agents.registry",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "load",
     "make_core",
     "make_env",
+    "register_algorithm",
 ]
 
 register_envs()

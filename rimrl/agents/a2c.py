@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch as th
@@ -9,12 +10,31 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from rimrl.agents.config import AT_MOST_1E30, POSITIVE_AND_FINITE, AgentConfig, option
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.agents.unit_activity import UnitActivity
 from rimrl.agents.updating import entropy_loss
+
+
+@dataclass(frozen=True)
+class A2CConfig(AgentConfig):
+    """Synchronous advantage actor-critic; defaults are Stable-Baselines3's.
+
+    Attributes:
+        use_rms_prop: RMSProp, as in the RIM paper (App. D.6), or Adam.
+        rms_prop_eps: RMSProp's epsilon.
+    """
+
+    algorithm: str = "a2c"
+    learning_rate: float = 7e-4
+    n_steps: int = 5
+    gae_lambda: float = 1.0
+    normalize_advantage: bool = False
+    use_rms_prop: bool = True
+    rms_prop_eps: float = option(1e-5, POSITIVE_AND_FINITE, AT_MOST_1E30)
 
 
 class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):

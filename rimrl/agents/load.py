@@ -10,10 +10,10 @@ from pathlib import Path
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 
-from rimrl.agents.a2c import RecurrentA2C
-from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from rimrl.agents.registry import algorithm_class, named_in
 from rimrl.agents.saved.archive import LARGEST, load_archive
-from rimrl.agents.saved.build import ALGORITHMS, require_finite
+from rimrl.agents.saved.build import require_finite
 from rimrl.agents.saved.exported import load_exported
 from rimrl.agents.saved.hub import PREFIX, pull
 from rimrl.agents.saved.inert import NotPlainError
@@ -24,7 +24,7 @@ from rimrl.reading import read_bytes
 
 def load(
     path: str | Path, env: GymEnv | None = None, device: th.device | str = "auto", trust: bool = False
-) -> RecurrentPPO | RecurrentA2C:
+) -> RecurrentOnPolicyAlgorithm:
     """Load an agent from a run folder, a ``.zip`` or an exported folder.
 
     Nothing that the file brings along is run: the pickles in a ``.zip`` are read as data, and weights are plain
@@ -70,11 +70,11 @@ def load(
         ) from None
 
 
-def _unpickle(content: bytes, file: Path, env: GymEnv | None, device: th.device | str) -> RecurrentPPO | RecurrentA2C:
+def _unpickle(content: bytes, file: Path, env: GymEnv | None, device: th.device | str) -> RecurrentOnPolicyAlgorithm:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             data = json.loads(archive.read("data"))
-        algorithm = ALGORITHMS["RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"]
+        algorithm = algorithm_class(named_in(data, f"{file}: algorithm"))
         agent = algorithm.load(io.BytesIO(content), env=env, device=device)
         require_finite(agent.policy.state_dict(), str(file))
         return agent

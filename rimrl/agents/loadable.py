@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from rimrl.agents.config import AgentConfig
+from rimrl.agents.registry import config_class, name_of
 from rimrl.agents.saved.options import POLICIES, as_builtin, check_options, holds_code
 from rimrl.agents.saved.settings import SCHEDULES, SETTINGS, check_rollout, check_settings
 from rimrl.agents.saved.spaces import of_gymnasium
@@ -23,10 +25,16 @@ def prepare(agent: OnPolicyAlgorithm) -> None:
     log: object = agent.tensorboard_log
     if isinstance(log, Path):
         agent.tensorboard_log = str(log)
-    for key in SETTINGS:
+    name = name_of(type(agent))
+    config = AgentConfig if name is None else config_class(name)
+    own = config.own_options().keys() - set(SETTINGS)
+    for key in (*SETTINGS, *own):
         if isinstance(value := getattr(agent, key, None), np.generic):
             setattr(agent, key, value.item())
     check_settings(vars(agent))
+    for key in own & vars(agent).keys():
+        if not callable(value := getattr(agent, key)):
+            config.checked(key, value, key)
     check_rollout(agent.observation_space, agent.n_steps, agent.n_envs, "the agent")
     if not holds_code(agent.policy_kwargs):
         agent.policy_kwargs = as_builtin(agent.policy_kwargs)

@@ -22,6 +22,7 @@ from rimrl.agents.extractor_checks import check_images
 from rimrl.agents.moves import moves_of
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.precision import check_autocast
+from rimrl.agents.registry import saved_as
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.agents.updating import Updating
 from rimrl.errors import UsageError
@@ -39,6 +40,8 @@ class RecurrentOnPolicyAlgorithm(Collecting, Updating):
     """
 
     sequence_length: int | None
+    # What files name it by; sb3-contrib's algorithms take it along unread.
+    algorithm: str
     # Of the calls of `learn` that this one continues; they are counted on in the log.
     iterations_before = 0
 
@@ -133,6 +136,7 @@ class RecurrentOnPolicyAlgorithm(Collecting, Updating):
     ) -> None:
         """Save the agent to a ``.zip``; see SB3's `BaseAlgorithm.save`."""
         self.describe_core()
+        self.algorithm = saved_as(type(self))
         super().save(path, exclude, include)
 
     def dump_logs(self, iteration: int = 0) -> None:

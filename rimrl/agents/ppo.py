@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch as th
 from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
@@ -12,14 +13,50 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
+from rimrl.agents.config import AT_MOST_1E30, COUNTABLE, POSITIVE, AgentConfig, option
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, check_autocast
+from rimrl.agents.ranks import Ranks, divided
 from rimrl.agents.rollout import SequenceRolloutBuffer, SequenceSamples
 from rimrl.agents.sequence_policy import SequenceEvaluation
 from rimrl.agents.unit_activity import UnitActivity
 from rimrl.agents.updating import entropy_loss
 from rimrl.errors import UsageError
+
+
+@dataclass(frozen=True)
+class PPOConfig(AgentConfig):
+    """Proximal policy optimisation.
+
+    Attributes:
+        batch_size: Steps per minibatch, a multiple of the sequence length.
+        n_epochs: Passes over each rollout.
+        clip_range: Clipping of the policy ratio.
+        clip_range_vf: Clipping of the value function; null for none.
+        target_kl: Stop an update early when the policy moved this far; null for no limit.
+    """
+
+    batch_size: int = option(512, POSITIVE, COUNTABLE)
+    n_epochs: int = option(4, POSITIVE, COUNTABLE)
+    clip_range: float = option(0.2, POSITIVE, AT_MOST_1E30)
+    clip_range_vf: float | None = option(None, POSITIVE, AT_MOST_1E30)
+    target_kl: float | None = option(None, POSITIVE)
+
+    def share(self, ranks: Ranks, n_envs: int) -> Self:
+        """As `AgentConfig.share`: minibatches are divided, unless one is the whole rollout."""
+        if self.batch_size >= self.n_steps * n_envs:
+            return self
+        batch_size = divided(self.batch_size, ranks.size, "agent.batch_size")
+        length = self.sequence_length or self.n_steps
+        if batch_size % length:
+            least = ranks.size * length
+            fitting = max(1, round(self.batch_size / least)) * least
+            raise UsageError(
+                f"{ranks.size} processes cannot share agent.batch_size {self.batch_size}: each takes whole sequences "
+                f"of {length} steps; use --agent.batch_size {fitting} or a shorter sequence_length"
+            )
+        return replace(self, batch_size=batch_size)
 
 
 class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):

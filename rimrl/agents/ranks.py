@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
+from rimrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _T = TypeVar("_T")
 
@@ -112,3 +115,22 @@ class Ranks:
 
     def wait_until_written(self) -> None:
         """Stay until the first rank has written."""
+
+
+def divided(number: int, size: int, key: str) -> int:
+    """The share of one of several processes in a number of something.
+
+    Args:
+        number: Of all together.
+        size: How many they are.
+        key: What it is called in a configuration.
+
+    Raises:
+        UsageError: If it cannot be shared equally; says what could.
+    """
+    if number % size:
+        fitting = -(-number // size) * size
+        raise UsageError(
+            f"{size} processes cannot share {key} {number}; use --{key} {fitting}, or as many as divide it"
+        )
+    return number // size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.names import CARD
 from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
@@ -19,7 +19,7 @@ from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.experiments.config import ALGORITHMS, AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
+from rimrl.experiments.config import AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
 from rimrl.runs.config import by_key
 from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
@@ -133,12 +133,13 @@ def _build(
         groups["env"]["id"] = get_suite(groups["env"]["id"]).name
     core_settings = dict(groups["core"])
     check_ranges(groups, _RANGES)
+    check_ranges(groups, _ranges_of_agent(algorithm))
     _check_env_kwargs(groups["env"]["kwargs"])
     return ExperimentConfig(
         name,
         EnvConfig(**_plain(groups["env"])),
         CoreConfig(core_settings.pop("name"), core_settings),
-        ALGORITHMS[algorithm](**groups["agent"]),
+        config_class(algorithm)(**groups["agent"]),
         AgentTrainConfig(**groups["train"]),
     )
 
@@ -217,13 +218,13 @@ def _parser(core: str, algorithm: str) -> ArgumentParser:
     parser.add_class_arguments(EnvConfig, "env")
     parser.add_argument("--core.name", type=str, default=core)
     parser.add_class_arguments(core_class(core), "core", skip={"input_size"})
-    parser.add_class_arguments(ALGORITHMS[algorithm], "agent")
+    parser.add_class_arguments(config_class(algorithm), "agent")
     parser.add_class_arguments(AgentTrainConfig, "train")
     return parser
 
 
 def _known_keys(core: str, algorithm: str) -> list[str]:
-    keys = {"env": EnvConfig, "agent": ALGORITHMS[algorithm], "train": AgentTrainConfig}
+    keys: dict[str, type[Any]] = {"env": EnvConfig, "agent": config_class(algorithm), "train": AgentTrainConfig}
     known = [f"{group}.{entry.name}" for group, cls in keys.items() for entry in fields(cls)]
     options = [key for key, p in core_options(core).items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     return [*known, "core.name", *(f"core.{option}" for option in options)]
@@ -233,7 +234,7 @@ def _check_null(settings: Mapping[str, Any], algorithm: str, file: Path) -> None
     """Refuse null where it means nothing, as jsonargparse does not; cores look after their own options."""
     hints = {
         "env": get_type_hints(EnvConfig),
-        "agent": get_type_hints(ALGORITHMS[algorithm]),
+        "agent": get_type_hints(config_class(algorithm)),
         "train": get_type_hints(AgentTrainConfig),
     }
     for key, value in settings.items():
@@ -244,52 +245,22 @@ def _check_null(settings: Mapping[str, Any], algorithm: str, file: Path) -> None
 
 
 _RANGES: Ranges = {
-    "positive": (
-        lambda value: value > 0,
-        (
-            "env.n_envs",
-            "agent.n_steps",
-            "agent.sequence_length",
-            "agent.batch_size",
-            "agent.n_epochs",
-            "agent.max_grad_norm",
-            "agent.clip_range",
-            "agent.clip_range_vf",
-            "agent.target_kl",
-            "agent.net_arch",
-            "agent.features_dim",
-            "train.total_timesteps",
-            "train.eval_episodes",
-        ),
-    ),
-    "positive and finite": (lambda value: 0 < value < math.inf, ("agent.learning_rate", "agent.rms_prop_eps")),
-    "between -1e30 and 1e30": (lambda value: abs(value) <= 1e30, ("agent.ent_coef", "agent.vf_coef")),
-    "at most 1e30": (
-        lambda value: value <= 1e30,
-        ("agent.clip_range", "agent.clip_range_vf", "agent.learning_rate", "agent.rms_prop_eps"),
-    ),
-    f"at most {_LARGEST}": (
-        lambda value: value <= _LARGEST,
-        (
-            "env.n_envs",
-            "agent.n_steps",
-            "agent.sequence_length",
-            "agent.batch_size",
-            "agent.n_epochs",
-            "agent.net_arch",
-            "agent.features_dim",
-            "train.eval_episodes",
-        ),
-    ),
+    "positive": (lambda value: value > 0, ("env.n_envs", "train.total_timesteps", "train.eval_episodes")),
+    f"at most {_LARGEST}": (lambda value: value <= _LARGEST, ("env.n_envs", "train.eval_episodes")),
     "at most 2**53": (
         lambda value: value <= 2**53,
         ("train.total_timesteps", "train.eval_freq", "train.checkpoint_freq", "train.resume_freq"),
     ),
     "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
     "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq", "train.resume_freq")),
-    "between 0 and 1": (lambda value: 0 <= value <= 1, ("agent.gamma", "agent.gae_lambda", "agent.critic_gradient")),
     "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
 }
+
+
+def _ranges_of_agent(algorithm: str) -> Ranges:
+    config = config_class(algorithm)
+    ranges = [(f"agent.{entry.name}", each) for entry in fields(config) for each in config.ranges_of(entry.name)]
+    return {words: (fits, tuple(key for key, each in ranges if each.words == words)) for _, (words, fits) in ranges}
 
 
 def _check_env_kwargs(kwargs: Mapping[str, Any]) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch as th
 
-from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.load import load
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.agents.ppo import RecurrentPPO
 from rimrl.cores.options import plain
 from rimrl.cores.registry import CORES, core_options, with_later_options
 from rimrl.errors import UsageError
@@ -36,7 +35,7 @@ def load_agent(
     trust: bool = False,
     device: th.device | str | None = None,
     num_active: int | list[int] | None = None,
-) -> RecurrentPPO | RecurrentA2C:
+) -> RecurrentOnPolicyAlgorithm:
     """Load the agent of a run.
 
     Args:
@@ -61,7 +60,7 @@ def load_agent(
     return agent
 
 
-def ablate(agent: RecurrentPPO | RecurrentA2C, num_active: int | list[int]) -> None:
+def ablate(agent: RecurrentOnPolicyAlgorithm, num_active: int | list[int]) -> None:
     """Let another number of units be active, in the critic's core, too.
 
     Raises:
@@ -78,7 +77,7 @@ def ablate(agent: RecurrentPPO | RecurrentA2C, num_active: int | list[int]) -> N
             raise UsageError(f"core.num_active needs a core that selects units: {error}") from None
 
 
-def core_settings(agent: RecurrentPPO | RecurrentA2C) -> dict[str, Any]:
+def core_settings(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
     """Name and options of an agent's core, as its file says; the name alone of a core that is not registered."""
     kwargs = agent.policy_kwargs
     name = kwargs.get("core", "rim")
@@ -96,7 +95,7 @@ def _comparable(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else plain(value) for name, value in options.items()}
 
 
-def _check_described(agent: RecurrentPPO | RecurrentA2C, file: Path, config: ExperimentConfig, where: Path) -> None:
+def _check_described(agent: RecurrentOnPolicyAlgorithm, file: Path, config: ExperimentConfig, where: Path) -> None:
     """Refuse an agent that was trained otherwise than the configuration says: results would bear the wrong label.
 
     Args:

@@ -10,14 +10,14 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.a2c import RecurrentA2C
 from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap, has_copies, without_copies
 from rimrl.agents.load import load
-from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from rimrl.agents.registry import algorithm_class
 from rimrl.agents.transfer import start_from
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
-from rimrl.experiments.config import A2CConfig, ExperimentConfig, PPOConfig
+from rimrl.experiments.config import ExperimentConfig
 from rimrl.spaces import check_spaces
 
 _MOST_TOKENS = 2**16
@@ -45,7 +45,7 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, ap
         raise UsageError(f"cannot make the environment {env.id} with arguments {env.kwargs} ({reason})") from error
 
 
-def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | RecurrentA2C:
+def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgorithm:
     """The agent of a configuration, untrained."""
     settings = config.agent
     check_spaces(env.observation_space, env.action_space, config.env.id)
@@ -78,19 +78,7 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentPPO | Recurren
         "device": config.train.device,
         "autocast": settings.autocast,
     }
-    agent: RecurrentPPO | RecurrentA2C
-    if isinstance(settings, PPOConfig):
-        agent = RecurrentPPO(
-            **common,
-            batch_size=settings.batch_size,
-            n_epochs=settings.n_epochs,
-            clip_range=settings.clip_range,
-            clip_range_vf=settings.clip_range_vf,
-            target_kl=settings.target_kl,
-        )
-    else:
-        assert isinstance(settings, A2CConfig)
-        agent = RecurrentA2C(**common, use_rms_prop=settings.use_rms_prop, rms_prop_eps=settings.rms_prop_eps)
+    agent = algorithm_class(settings.algorithm)(**common, **settings.arguments())
     if settings.init_from is not None:
         start_from(agent.policy, load(settings.init_from, device=agent.device).policy, settings.init_from)
     return agent

@@ -13,11 +13,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks
+from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks, divided
 from rimrl.envs.vector_state import monitor_of
 from rimrl.errors import UsageError
 from rimrl.experiments.checkpoints import flat
-from rimrl.experiments.config import ExperimentConfig, PPOConfig
+from rimrl.experiments.config import ExperimentConfig
 from rimrl.runs.failures import Failure, described
 from rimrl.runs.processes import Processes
 
@@ -40,40 +40,17 @@ def share_of(config: ExperimentConfig, ranks: Ranks) -> ExperimentConfig:
     """
     if ranks.size == 1:
         return config
-    n_envs = _divided(config.env.n_envs, ranks.size, "env.n_envs")
-    agent = config.agent
-    if isinstance(agent, PPOConfig):
-        length = agent.sequence_length or agent.n_steps
-        whole = agent.n_steps * config.env.n_envs
-        if agent.batch_size < whole:
-            batch_size = _divided(agent.batch_size, ranks.size, "agent.batch_size")
-            if batch_size % length:
-                least = ranks.size * length
-                fitting = max(1, round(agent.batch_size / least)) * least
-                raise UsageError(
-                    f"{ranks.size} processes cannot share agent.batch_size {agent.batch_size}: each takes whole "
-                    f"sequences of {length} steps; use --agent.batch_size {fitting} or a shorter sequence_length"
-                )
-            agent = replace(agent, batch_size=batch_size)
+    n_envs = divided(config.env.n_envs, ranks.size, "env.n_envs")
     return replace(
         config,
         env=replace(config.env, n_envs=n_envs),
-        agent=agent,
+        agent=config.agent.share(ranks, config.env.n_envs),
         train=replace(
             config.train,
             seed=(config.train.seed + ranks.rank * n_envs) % _LARGEST_SEED,
             device=_device(config.train.device),
         ),
     )
-
-
-def _divided(number: int, size: int, key: str) -> int:
-    if number % size:
-        fitting = -(-number // size) * size
-        raise UsageError(
-            f"{size} processes cannot share {key} {number}; use --{key} {fitting}, or as many as divide it"
-        )
-    return number // size
 
 
 def _device(device: str) -> str:

@@ -22,15 +22,14 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rimrl.agents.a2c import RecurrentA2C
-from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.envs.replay import EpisodeRecord, ReplayError
 from rimrl.envs.vector_state import VectorMark, is_replayable, mark, marked_episodes, restore
 from rimrl.runs.chance import put_back_random, random_state
 from rimrl.runs.tensors import fitting, optimizer_state, put_back_optimizer
 from rimrl.runs.validated import DamagedError, Fields
 
-Agent = RecurrentPPO | RecurrentA2C
+Agent = RecurrentOnPolicyAlgorithm
 _PLAIN = (str, int, float, bool, type(None))
 
 

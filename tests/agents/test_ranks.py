@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 import torch as th
-from torch.distributed import (
-    HashStore,  # type: ignore[attr-defined]
-    destroy_process_group,
-    init_process_group,
-)
+from torch._C._distributed_c10d import HashStore
+from torch.distributed import destroy_process_group, init_process_group
 
 import rimrl
 from rimrl.agents.distributed import DistributedRanks, join

@@ -7,11 +7,11 @@ from pathlib import Path
 import gymnasium
 import pytest
 
+from rimrl.agents.ppo import PPOConfig
 from rimrl.envs.atari_games import find_game
 from rimrl.envs.suites import get_suite
 from rimrl.envs.vector import resolve
 from rimrl.errors import UsageError
-from rimrl.experiments.config import PPOConfig
 from rimrl.experiments.config_files import load_config
 from tests.commands import call, read_json, succeed
 

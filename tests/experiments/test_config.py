@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 import rimrl
+from rimrl.agents.a2c import A2CConfig
+from rimrl.agents.ppo import PPOConfig
 from rimrl.cores.registry import CORES, LATER_OPTIONS, core_options
-from rimrl.experiments.config import A2CConfig, PPOConfig
 from rimrl.experiments.config_files import load_config, shipped_configs
 from rimrl.runs.config import digest
 from tests.commands import read_json, same_weights, succeed

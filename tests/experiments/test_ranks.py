@@ -19,13 +19,13 @@ import torch as th
 
 import rimrl
 from rimrl.agents.distributed import DistributedRanks
+from rimrl.agents.ppo import PPOConfig
 from rimrl.agents.ranks import Ranks
 from rimrl.envs.distractors import ObjectPickingEnv
 from rimrl.errors import UsageError
 from rimrl.experiments import making
 from rimrl.experiments import train as training
 from rimrl.experiments.callbacks import Stopping
-from rimrl.experiments.config import PPOConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.ranks import share_of
 from rimrl.runs import checkpoint_files

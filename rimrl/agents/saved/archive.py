@@ -20,8 +20,8 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from rimrl.agents.a2c import RecurrentA2C
-from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from rimrl.agents.registry import config_class, named_in
 from rimrl.agents.saved.build import AgentSpec, build
 from rimrl.agents.saved.fields import choice
 from rimrl.agents.saved.inert import NotPlainError, check_stream, read_inert, to_plain
@@ -48,7 +48,7 @@ _MOST_ENTRIES = 100_000
 
 def load_archive(
     content: bytes, where: str, env: GymEnv | None = None, device: th.device | str = "auto"
-) -> RecurrentPPO | RecurrentA2C:
+) -> RecurrentOnPolicyAlgorithm:
     """Load an agent that rimrl's or SB3's ``save`` wrote, without running anything that the file brings along.
 
     Args:
@@ -66,8 +66,11 @@ def load_archive(
         NotPlainError: If it needs classes or functions that are not rimrl's or SB3's.
     """
     data, weights, optimizer = _read(content, where)
-    algorithm = "RecurrentPPO" if "n_epochs" in data else "RecurrentA2C"
+    algorithm = named_in(data, f"{where}: algorithm")
     settings = {key: _setting(key, data[key], optimizer, where) for key in SETTINGS if key in data}
+    config = config_class(algorithm)
+    for key in data.keys() & (config.own_options().keys() - set(SETTINGS)):
+        settings[key] = config.checked(key, _plain(data[key]), f"{where}: {key}")
     if "sequence_length" not in data and settings.get("batch_size"):
         # Contrib cuts its minibatches anywhere; whole sequences of this length fill the same ones.
         settings["sequence_length"] = math.gcd(settings["batch_size"], settings.get("n_steps", 1))
@@ -83,7 +86,7 @@ def load_archive(
     )
     check_rollout(spec.observation_space, settings.get("n_steps", 1), settings.get("n_envs", 1), where)
 
-    def fill(agent: RecurrentPPO | RecurrentA2C) -> None:
+    def fill(agent: RecurrentOnPolicyAlgorithm) -> None:
         agent.policy.load_state_dict(weights)
         _check_optimizer(agent, optimizer, where)
         agent.policy.optimizer.load_state_dict(optimizer)
@@ -216,7 +219,7 @@ def _rate_in(optimizer: dict[str, Any]) -> float:
     return float(rate) if isinstance(rate, float | int) and math.isfinite(rate) and rate >= 0 else 0.0
 
 
-def _check_optimizer(agent: RecurrentPPO | RecurrentA2C, found: dict[str, Any], where: str) -> None:
+def _check_optimizer(agent: RecurrentOnPolicyAlgorithm, found: dict[str, Any], where: str) -> None:
     """Refuse an optimiser state of other parameters, which torch would only notice in the next update."""
     parameters = [p for group in agent.policy.optimizer.param_groups for p in group["params"]]
     problem = UsageError(f"{where} holds the state of an optimiser of another policy")

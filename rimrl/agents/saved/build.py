@@ -14,14 +14,10 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from rimrl.agents.a2c import RecurrentA2C
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.agents.ppo import RecurrentPPO
+from rimrl.agents.registry import algorithm_class
 from rimrl.errors import UsageError
-
-ALGORITHMS: dict[str, type[RecurrentPPO] | type[RecurrentA2C]] = {
-    cls.__name__: cls for cls in (RecurrentPPO, RecurrentA2C)
-}
 
 _FACTORIES = (th.empty, th.zeros, th.ones, th.randn, th.rand, th.full, th.eye, th.arange, th.linspace)
 # What initialisation needs beside the weights themselves.
@@ -34,7 +30,7 @@ class AgentSpec:
     """What an agent is made of, all of it checked.
 
     Attributes:
-        algorithm: ``"RecurrentPPO"`` or ``"RecurrentA2C"``.
+        algorithm: Its name in configurations.
         policy_class: Form of the policy.
         policy_kwargs: Its arguments.
         observation_space: As the policy sees it: images with their channels first.
@@ -53,12 +49,12 @@ class AgentSpec:
 def build(
     spec: AgentSpec,
     weights: Mapping[str, Tensor],
-    fill: Callable[[RecurrentPPO | RecurrentA2C], None],
+    fill: Callable[[RecurrentOnPolicyAlgorithm], None],
     env: GymEnv | None,
     device: th.device | str,
     where: str,
     shared_once: bool = False,
-) -> RecurrentPPO | RecurrentA2C:
+) -> RecurrentOnPolicyAlgorithm:
     """Build an agent whose weights have the shapes of a file's.
 
     Args:
@@ -84,18 +80,18 @@ def build(
     _check_weights(own_tensors(draft) if shared_once else draft.state_dict(), weights, where)
     del draft
 
-    algorithm = ALGORITHMS[spec.algorithm]
+    algorithm: Any = algorithm_class(spec.algorithm)
     settings = {"n_envs": 1, "seed": None} | spec.settings
     if env is not None:
-        env = algorithm._wrap_env(env, 0)
+        env = vector = algorithm._wrap_env(env, 0)
         try:
-            check_for_correct_spaces(env, spec.observation_space, spec.action_space)
+            check_for_correct_spaces(vector, spec.observation_space, spec.action_space)
         except ValueError as error:
             raise UsageError(f"the environment does not fit {where}: {' '.join(str(error).split())}") from None
-        settings["n_envs"] = env.num_envs
+        settings["n_envs"] = vector.num_envs
     try:
         # As SB3's own load: an empty shell first, then what was saved, then the networks.
-        agent = algorithm(spec.policy_class, env, device=device, _init_setup_model=False)  # type: ignore[arg-type]
+        agent: RecurrentOnPolicyAlgorithm = algorithm(spec.policy_class, env, device=device, _init_setup_model=False)
         agent.__dict__.update(settings)
         agent.policy_kwargs = spec.policy_kwargs
         agent.observation_space, agent.action_space = spec.observation_space, spec.action_space

@@ -17,9 +17,9 @@ from safetensors.torch import save
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from rimrl.agents.a2c import RecurrentA2C
-from rimrl.agents.ppo import RecurrentPPO
-from rimrl.agents.saved.build import ALGORITHMS, AgentSpec, build, own_tensors
+from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from rimrl.agents.registry import named_in, saved_as
+from rimrl.agents.saved.build import AgentSpec, build, own_tensors
 from rimrl.agents.saved.card import FORMAT, FORMAT_VERSION, read_card
 from rimrl.agents.saved.fields import choice, fields_of, integer, switch
 from rimrl.agents.saved.names import CARD, WEIGHTS
@@ -39,7 +39,7 @@ _FIELDS = (
 )
 
 
-def write_exported(agent: RecurrentPPO | RecurrentA2C, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+def write_exported(agent: RecurrentOnPolicyAlgorithm, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
     """Write the card and the weights of an agent into an existing folder.
 
     Args:
@@ -63,7 +63,7 @@ def write_exported(agent: RecurrentPPO | RecurrentA2C, folder: Path, facts: Mapp
         raise UsageError(f"cannot write {folder}: {error.strerror}") from None
 
 
-def agent_to_json(agent: RecurrentPPO | RecurrentA2C) -> dict[str, Any]:
+def agent_to_json(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
     """What rebuilds an agent beside its weights.
 
     Raises:
@@ -75,7 +75,7 @@ def agent_to_json(agent: RecurrentPPO | RecurrentA2C) -> dict[str, Any]:
     if policy is None:
         raise UsageError(f"{policy_class.__name__} cannot be exported: it is none of {', '.join(POLICIES)}")
     return {
-        "algorithm": type(agent).__name__,
+        "algorithm": saved_as(type(agent)),
         "policy": policy,
         "policy_kwargs": options_to_json(agent.policy_kwargs),
         "observation_space": space_to_json(agent.observation_space),
@@ -86,7 +86,7 @@ def agent_to_json(agent: RecurrentPPO | RecurrentA2C) -> dict[str, Any]:
     }
 
 
-def weights_to_bytes(agent: RecurrentPPO | RecurrentA2C) -> bytes:
+def weights_to_bytes(agent: RecurrentOnPolicyAlgorithm) -> bytes:
     """The weights of an agent's policy as a safetensors file.
 
     Raises:
@@ -100,7 +100,7 @@ def weights_to_bytes(agent: RecurrentPPO | RecurrentA2C) -> bytes:
 
 def load_exported(
     folder: Path, env: GymEnv | None = None, device: th.device | str = "auto"
-) -> RecurrentPPO | RecurrentA2C:
+) -> RecurrentOnPolicyAlgorithm:
     """Rebuild an agent from an exported folder.
 
     Args:
@@ -124,7 +124,7 @@ def load_exported(
         "num_timesteps": integer(found["num_timesteps"], f"{where}.num_timesteps", 0, 2**53),
     }
     spec = AgentSpec(
-        choice(found["algorithm"], f"{where}.algorithm", "algorithm", list(ALGORITHMS)),
+        named_in(found, f"{where}.algorithm"),
         POLICIES[choice(found["policy"], f"{where}.policy", "policy", list(POLICIES))],
         options_from_json(found["policy_kwargs"], f"{where}.policy_kwargs", largest),
         space_from_json(found["observation_space"], f"{where}.observation_space"),
@@ -132,7 +132,7 @@ def load_exported(
         settings,
     )
 
-    def fill(agent: RecurrentPPO | RecurrentA2C) -> None:
+    def fill(agent: RecurrentOnPolicyAlgorithm) -> None:
         with th.no_grad():
             for name, tensor in own_tensors(agent.policy).items():
                 tensor.copy_(weights[name])
