@@ -14,8 +14,6 @@ from rimrl.errors import UsageError, shorten
 
 DIAGNOSTICS = "sequence/"
 """How the names of configurations of ``rimrl sequence`` begin."""
-LONGEST_NAME = 400
-"""Letters that the name of a configuration may have."""
 
 
 def shipped_files() -> dict[str, Path]:
