@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch as th
 from stable_baselines3 import A2C
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from rimrl.agents.config import AT_MOST_1E30, POSITIVE_AND_FINITE, AgentConfig, option
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
-from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
+from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, check_autocast
-from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.agents.unit_activity import UnitActivity
 from rimrl.agents.updating import entropy_loss
 
@@ -70,13 +68,6 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         UsageError: If the device has no bfloat16, ``sequence_length`` does not divide, or the policy has no recurrent
             core.
     """
-
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": RecurrentCorePolicy,
-        "CnnPolicy": CnnRecurrentCorePolicy,
-        "MultiInputPolicy": MultiInputRecurrentCorePolicy,
-    }
-    rollout_buffer: SequenceRolloutBuffer
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -20,7 +20,7 @@ from rimrl.agents import loadable
 from rimrl.agents.collecting import Collecting
 from rimrl.agents.extractor_checks import check_images
 from rimrl.agents.moves import moves_of
-from rimrl.agents.policies import RecurrentCorePolicy
+from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.precision import check_autocast
 from rimrl.agents.registry import saved_as
 from rimrl.agents.rollout import SequenceRolloutBuffer
@@ -39,6 +39,11 @@ class RecurrentOnPolicyAlgorithm(Collecting, Updating):
             with all environments would have.
     """
 
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": RecurrentCorePolicy,
+        "CnnPolicy": CnnRecurrentCorePolicy,
+        "MultiInputPolicy": MultiInputRecurrentCorePolicy,
+    }
     sequence_length: int | None
     # What files name it by; sb3-contrib's algorithms take it along unread.
     algorithm: str

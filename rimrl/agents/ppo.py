@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch as th
 from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
 from rimrl.agents.config import AT_MOST_1E30, COUNTABLE, POSITIVE, AgentConfig, option
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
-from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
+from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.ranks import Ranks, divided
-from rimrl.agents.rollout import SequenceRolloutBuffer, SequenceSamples
+from rimrl.agents.rollout import SequenceSamples
 from rimrl.agents.sequence_policy import SequenceEvaluation
 from rimrl.agents.unit_activity import UnitActivity
 from rimrl.agents.updating import entropy_loss
@@ -99,12 +98,6 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         UsageError: If the device has no bfloat16, the lengths do not divide, or the policy has no recurrent core.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": RecurrentCorePolicy,
-        "CnnPolicy": CnnRecurrentCorePolicy,
-        "MultiInputPolicy": MultiInputRecurrentCorePolicy,
-    }
-    rollout_buffer: SequenceRolloutBuffer
     clip_range: Schedule
     clip_range_vf: Schedule | None
 

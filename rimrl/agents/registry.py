@@ -73,12 +73,12 @@ def register_algorithm(name: str, algorithm: type[RecurrentOnPolicyAlgorithm], c
         raise UsageError(f"the options of algorithm {name!r} must be an AgentConfig, got {shorten(config)}")
     if config.algorithm != name:
         raise UsageError(f"{config.__name__}.algorithm must be {name!r}, got {config.algorithm!r}")
-    _check_options(algorithm, config)
     for other, known in ALGORITHMS.items():
         if other == name and _origin(known.classes()[0]) != _origin(algorithm):
             raise UsageError(f"the algorithm name {name!r} is taken by {known.saved_as}; choose another one")
         if other != name and known.saved_as == algorithm.__name__:
             raise UsageError(f"the class name {known.saved_as!r} is taken by algorithm {other!r}; choose another one")
+    _check_options(algorithm, config)
     ALGORITHMS[name] = Algorithm(algorithm.__name__, lambda: (algorithm, config))
 
 
