@@ -16,7 +16,6 @@ import yaml
 import rimrl
 from rimrl.errors import UsageError
 from rimrl.experiments.config_files import shipped_transfers
-from rimrl.experiments.train import train as real_train
 from rimrl.experiments.transfer import Transfer
 from rimrl.experiments.transfer_config import METHODS, load_transfer
 from rimrl.runs.checkpoint_files import found
@@ -83,7 +82,7 @@ def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path:
         "progressive": ("progressive", True),
         "progressive_random": ("progressive", False),
     }
-    assert all(agent.init_from in (None, str(cells[0].path)) for agent in by_method.values())
+    assert all(agent.init_from in (None, str(tmp_path / "out" / cells[0].name)) for agent in by_method.values())
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_from_sources_to_scores_and_on_after_an_interruption(tmp_path: Path) -> 
     shutil.rmtree(last)
     others = {file: file.stat().st_mtime_ns for file in out.rglob("model.zip") if file.parent not in (lost, cut)}
     before = result["scores"]
-    assert "waiting" in succeed(*words, "--plan").out
+    assert "pending" in succeed(*words, "--plan").out
     succeed(*words)
     assert {file: file.stat().st_mtime_ns for file in others} == others
     assert read_json(lost / "environment.json")["status"] == "finished"
@@ -214,24 +213,3 @@ def test_source_runs_that_exist_are_taken_and_have_to_fit(tmp_path: Path) -> Non
     wider = write(tmp_path, sources=[source], overrides=TINY["overrides"] | {"core.hidden_size": 9})
     with pytest.raises(UsageError, match="has the core lstm"):
         Transfer(load_transfer(str(wider)), tmp_path / "other")
-
-
-@pytest.mark.slow
-def test_a_run_that_fails_does_not_keep_others_from_being_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def train(config: Any, path: Path, progress_bar: bool) -> Any:
-        if config.agent.trunk == "frozen":
-            raise ZeroDivisionError("the simulator broke")
-        return real_train(config, path, progress_bar)
-
-    monkeypatch.setattr("rimrl.experiments.transfer.train", train)
-    words = ("transfer", write(tmp_path, methods=["scratch", "random", "finetune"], seeds=[0]))
-    answer = call(*words, "--run-dir", tmp_path / "out", "--quiet")
-    assert answer.code == 1
-    assert "1 of 4 runs failed" in answer.err
-    assert "the simulator broke" in answer.err
-    status = {run["method"]: run["status"] for run in read_json(tmp_path / "out/transfer.json")["runs"]}
-    assert status == {None: "finished", "scratch": "finished", "random": "waiting", "finetune": "finished"}
-    monkeypatch.undo()
-    succeed(*words, "--run-dir", tmp_path / "out", "--quiet")
