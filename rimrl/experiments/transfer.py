@@ -244,7 +244,9 @@ class Transfer(Study[Cell]):
         """Play random actions on each target, once for all runs."""
         episodes = self.config.random_episodes
         targets = {name: env for name, env in self._targets().items() if name not in self._random}
-        for name, env in tqdm(targets.items(), desc="random actions", unit="target", disable=not progress_bar):
+        for name, env in tqdm(
+            targets.items(), desc="random actions", unit="target", disable=not (progress_bar and targets)
+        ):
             make = partial(
                 make_vec_env,
                 env.id,

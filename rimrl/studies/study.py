@@ -294,8 +294,8 @@ class Study(ABC, Generic[T]):
     def _failed(self) -> RunFailedError:
         total, failed, left_out = len(self.trials), len(self.failures), len(self.left_out)
         name, reason = next(iter(self.failures.items()))
-        needed = f"{left_out} that need them were not run, " if left_out else ""
-        others = "the others are done, and " if failed + left_out < total else "and " if left_out else ""
+        needed = f"not run because of that: {left_out}; " if left_out else ""
+        others = "the others are done, and " if failed + left_out < total else ""
         return RunFailedError(
             f"{failed} of {total} {self.noun}s failed, the first {self.folder / name}: {reason} "
             f"(log: {Record(self.folder, name).log}); {needed}{others}the same command tries these again"

@@ -472,19 +472,6 @@ def test_a_job_array_trains_cells_side_by_side(tmp_path: Path, alone: Path) -> N
     assert list(experiments) == ["core=rim", "core=lstm"]
 
 
-@pytest.fixture
-def cluster() -> Iterator[str]:
-    """The address of a Ray of two nodes on this machine."""
-    pytest.importorskip("ray", reason="Ray is not installed")
-    environment = os.environ | {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    line = [sys.executable, "-m", "tests.experiments.ray_cluster"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.communicate(timeout=60)
-
-
 @pytest.mark.slow
 def test_a_ray_of_two_nodes_one_worker_killed_half_way(cluster: str, tmp_path: Path, alone: Path) -> None:
     folder, killed = tmp_path / "sweep", NAMES[1]
