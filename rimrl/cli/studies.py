@@ -25,29 +25,24 @@ def add_working(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
-def check_working(options: argparse.Namespace) -> None:
-    """Refuse options that are out of range or do not go together.
+def check_working(options: argparse.Namespace, **others: int) -> None:
+    """Refuse options that are too small or do not go together.
+
+    Args:
+        options: What was given.
+        others: The least of options besides those of `add_working`.
 
     Raises:
         UsageError: Names them.
     """
-    for name, least in (("jobs", 1), ("retries", 0), ("gpus", 0)):
-        check_least(options, name, least)
+    for name, least in {"jobs": 1, "retries": 0, "gpus": 0, **others}.items():
+        value = getattr(options, name)
+        if value is not None and not value >= least:
+            raise UsageError(f"--{name} must be at least {least}, got {value}")
     if options.gpus is not None and options.ray is None:
         raise UsageError(f"--gpus goes with --ray; see rimrl {options.name} --help")
     if options.cell is not None and (options.ray is not None or options.jobs is not None):
         raise UsageError("--cell trains in this process; leave out --ray and --jobs")
-
-
-def check_least(options: argparse.Namespace, name: str, least: int) -> None:
-    """Refuse an option that is too small.
-
-    Raises:
-        UsageError: Names it.
-    """
-    value = getattr(options, name)
-    if value is not None and not value >= least:
-        raise UsageError(f"--{name} must be at least {least}, got {value}")
 
 
 def print_plan(study: Study[Any]) -> None:

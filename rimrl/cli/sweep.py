@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rimrl.cli.parser import Verbs, config_among, flags
-from rimrl.cli.studies import add_working, check_least, check_working, print_plan, work
+from rimrl.cli.studies import add_working, check_working, print_plan, work
 from rimrl.errors import UsageError, quoted
 
 
@@ -43,8 +43,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from rimrl.experiments.sweep_config import ask, folder_of
     from rimrl.runs.settings import split_overrides
 
-    check_working(options)
-    check_least(options, "episodes", 1)
+    check_working(options, episodes=1)
     if options.episodes is not None and not options.evaluate:
         raise UsageError("--episodes goes with --evaluate; see rimrl sweep --help")
     given, overrides = config_among(options.overrides)

@@ -78,17 +78,13 @@ class Transfer(Study[Cell]):
     noun = "run"
 
     def __init__(
-        self,
-        config: TransferConfig,
-        folder: Path,
-        scored: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        self, config: TransferConfig, folder: Path, scored: Callable[[dict[str, Any]], dict[str, Any]] = dict
     ) -> None:
         self.is_in(folder)
-        self.config = config
+        self.config, self.folder = config, folder
         self._scored = scored
         self._before: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._experiments: dict[tuple[str, str, str], ExperimentConfig] = {}
-        self._folder = folder
         self.cells = list(self._plan())
         super().__init__(folder, [cell for cell in self.cells if cell.given is None])
         for cell in self.trials:
@@ -110,10 +106,7 @@ class Transfer(Study[Cell]):
             run |= {"path": str(cell.given or cell.name), "total_timesteps": cell.config.train.total_timesteps}
             far = progress.get(cell.name, {"state": "finished"})
             runs.append(run | {"status": far.pop("state")} | far)
-        random = {
-            target.name: self._random[target.name] for target in self.config.targets if target.name in self._random
-        }
-        content = {"config": yaml.safe_load(self.config.to_yaml()), "random": random, "runs": runs}
+        content = {"config": yaml.safe_load(self.config.to_yaml()), "random": dict(self._random), "runs": runs}
         if content != self._before[0]:  # scores take a while
             self._before = content, self._scored(json.loads(json.dumps(content)))
         return self._before[1]
@@ -159,7 +152,7 @@ class Transfer(Study[Cell]):
         source = None if start is None else start.source
         label = method if source is None else f"{method}-from-{_slug(source)}"
         config = self._experiment(core, target, seed, self.config.target_timesteps, f"{core}-{label}")
-        place = None if start is None else str(start.given or self._folder / start.name)
+        place = None if start is None else str(start.given or self.folder / start.name)
         return Cell(
             name=f"targets/{core}/{_slug(target.name)}/{label}/seed_{seed}",
             config=replace(config, agent=replace(config.agent, trunk=METHODS[method].trunk, init_from=place)),
@@ -233,20 +226,22 @@ class Transfer(Study[Cell]):
         except UsageError:
             plan = None
         earlier = plan.get("random") if isinstance(plan, dict) else None
-        kept = {name: earlier.get(name) for name in self._targets()} if isinstance(earlier, dict) else {}
-        return {
-            name: result
-            for name, result in kept.items()
-            if isinstance(result, dict) and _is_result(result, self._targets()[name].id, self.config.random_episodes)
-        }
+        kept: dict[str, dict[str, Any]] = {}
+        for name, env in self._targets().items():
+            found = earlier.get(name) if isinstance(earlier, dict) else None
+            if isinstance(found, dict) and isinstance(mean := found.get("return_mean"), float) and math.isfinite(mean):
+                result = {"env_id": env.id, "episodes": self.config.random_episodes, "return_mean": mean}
+                kept |= {name: result} if result == found else {}
+        return kept
 
     def prepare(self, progress_bar: bool) -> None:
         """Play random actions on each target, once for all runs."""
         episodes = self.config.random_episodes
-        targets = {name: env for name, env in self._targets().items() if name not in self._random}
-        for name, env in tqdm(
-            targets.items(), desc="random actions", unit="target", disable=not (progress_bar and targets)
-        ):
+        targets = self._targets()
+        missing = targets.keys() - self._random.keys()
+        for name, env in tqdm(targets.items(), "random actions", disable=not (progress_bar and missing)):
+            if name not in missing:
+                continue
             make = partial(
                 make_vec_env,
                 env.id,
@@ -257,16 +252,11 @@ class Transfer(Study[Cell]):
             )
             outcome = play(None, make, episodes, deterministic=False, seed=DEFAULT_SEED).summary()
             self._random[name] = {"env_id": env.id, "episodes": episodes, "return_mean": outcome["return_mean"]}
+        self._random = {name: self._random[name] for name in targets}
 
     def _targets(self) -> dict[str, EnvConfig]:
-        return {cell.target: cell.config.env for cell in reversed(self.cells) if cell.target is not None}
-
-
-def _is_result(kept: dict[str, Any], env_id: str, episodes: int) -> bool:
-    """Whether an entry of ``transfer.json`` says what random actions earn in so many episodes."""
-    mean = kept.get("return_mean")
-    same = (kept.get("env_id"), kept.get("episodes")) == (env_id, episodes)
-    return same and isinstance(mean, float) and math.isfinite(mean)
+        first = {cell.target: cell.config.env for cell in reversed(self.cells)}
+        return {target.name: first[target.name] for target in self.config.targets}
 
 
 def default_folder(config: TransferConfig) -> Path:

@@ -59,12 +59,10 @@ class RayWorkers(Workers[Any]):
         self._work = self._ray.remote(max_calls=1, max_retries=0)(_work_on)
 
     def stop(self) -> None:
-        """Ask all tasks to stop."""
         for task in self._running:
             self._ray.cancel(task)
 
     def close(self) -> None:
-        """End the processes of all tasks and leave the cluster."""
         for task in self._running:
             with suppress(Exception):  # of those that ended by themselves
                 self._ray.cancel(task, force=True)

@@ -82,13 +82,9 @@ class Study(ABC, Generic[T]):
         Raises:
             UsageError: If something else is, or the folder cannot be written.
         """
-        there = folder.is_dir() and (folder / f"{cls.kind}.yaml").is_file()
-        # Logs alone come from a process beside this one, which has just begun.
-        if (
-            not there
-            and folder.exists()
-            and not (folder.is_dir() and {each.name for each in folder.iterdir()} <= {LOGS})
-        ):
+        names = {each.name for each in folder.iterdir()} if folder.is_dir() else {""} if folder.exists() else set()
+        there = (folder / f"{cls.kind}.yaml").is_file()
+        if not there and not names <= {LOGS}:  # logs alone come from a process beside this one, which has just begun
             raise UsageError(f"{folder} holds something else than a {cls.kind}; choose another --run-dir")
         check_writable(folder / f"{cls.kind}.yaml")
         return there
@@ -170,11 +166,10 @@ class Study(ABC, Generic[T]):
             raise UsageError(
                 f"--cell {number}: the {self.kind} has the {self.noun}s 0 to {len(self.trials) - 1}; --plan lists them"
             )
-        by_name = {trial.name: trial for trial in self.trials}
         busy = f"another process works on the whole {self.kind} {self.folder}; wait for it or stop it"
         with self.opened(busy, shared=True):
             try:
-                return self._with_needs(self.trials[number], by_name, progress_bar)
+                return self._with_needs(self.trials[number], progress_bar, PATIENCE)
             finally:
                 self.save()
 
@@ -224,13 +219,13 @@ class Study(ABC, Generic[T]):
         with locked(lock, f"{lock} is locked by another process", patience=60):
             yield
 
-    def _with_needs(self, trial: T, by_name: dict[str, T], progress_bar: bool, patience: float = PATIENCE) -> Outcome:
-        for name in trial.needs:
-            outcome = self._with_needs(by_name[name], by_name, progress_bar, math.inf)
-            if outcome.end in ("failed", "refused"):
-                return Outcome("failed", f"not run, because {name} failed: {outcome.message}")
-            if outcome.end != "finished":
+    def _with_needs(self, trial: T, progress_bar: bool, patience: float) -> Outcome:
+        for need in (each for each in self.trials if each.name in trial.needs):
+            outcome = self._with_needs(need, progress_bar, math.inf)
+            if outcome.end == "interrupted":
                 return outcome
+            if outcome.end != "finished":
+                return Outcome("failed", f"not run, because {need.name} failed: {outcome.message}")
         return work_on(self.folder, trial, progress_bar, patience)
 
     def _close_dead(self) -> None:

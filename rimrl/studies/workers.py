@@ -82,12 +82,10 @@ class LocalWorkers(Workers["subprocess.Popen[bytes]"]):
     """Processes on this machine."""
 
     def stop(self) -> None:
-        """Ask all processes to stop."""
         for process in self._running:
             process.terminate()
 
     def close(self) -> None:
-        """Kill what is left and wait for it."""
         for process in self._running:
             process.kill()
         for process in self._running:
