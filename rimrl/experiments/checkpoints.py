@@ -253,11 +253,6 @@ def _part(contents: Contents, rank: int) -> tuple[dict[str, Tensor], dict[str, A
     return tensors, state
 
 
-def flat(config: ExperimentConfig) -> dict[str, Any]:
-    """Every value of a configuration by its dotted key."""
-    return config.flat()
-
-
 def cut_back(run: Path, contents: Contents) -> None:
     """Take out of ``monitor.csv`` what came after a checkpoint: it will come again.
 

@@ -16,7 +16,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks, divided
 from rimrl.envs.vector_state import monitor_of
 from rimrl.errors import UsageError
-from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.runs.failures import Failure, described
 from rimrl.runs.processes import Processes
@@ -70,7 +69,7 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
     Raises:
         UsageError: Names the first key that differs.
     """
-    mine = flat(config)
+    mine = config.flat()
     for rank, other in enumerate(ranks.exchanged(mine)):
         for key in {**mine, **other} if rank != ranks.rank else {}:
             if mine.get(key) != other.get(key):
