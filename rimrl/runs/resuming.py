@@ -51,11 +51,7 @@ def restore_last(
     for checkpoint in checkpoint_files.found(run) if checkpoints is None else checkpoints:
         try:
             contents = read(checkpoint)
-            fields = Fields(contents.state, "state")
-            if identity is not None and fields.text("identity") != identity:
-                raise DamagedError("it belongs to another configuration")
-            if fields.integer("num_timesteps") != int(checkpoint.name):
-                raise DamagedError("it belongs to another step")
+            fields = _checked(contents, identity, int(checkpoint.name))
             result = put_back(contents, fields)
             logged_sizes(fields)
         except fatal:
@@ -70,13 +66,26 @@ def restore_last(
             )
             checkpoint_files.set_aside(other)
         return checkpoint, contents, result
-    reasons = "; ".join(f"{path.name}: {why}" for path, why in damaged)
+    raise _none_good(run, "; ".join(f"{path.name}: {why}" for path, why in damaged), changes)
+
+
+def _checked(contents: Contents, identity: str | None, step: int) -> Fields:
+    """The state of a checkpoint that is of a configuration and a step."""
+    fields = Fields(contents.state, "state")
+    if identity is not None and fields.text("identity") != identity:
+        raise DamagedError("it belongs to another configuration")
+    if fields.integer("num_timesteps") != step:
+        raise DamagedError("it belongs to another step")
+    return fields
+
+
+def _none_good(run: Path, reasons: str, changes: Sequence[str]) -> UsageError:
     if changes:
-        raise UsageError(
+        return UsageError(
             f"no checkpoint of {run} fits what changed ({'; '.join(changes)}), or none is good ({reasons}); leave the "
             "changes out, or train anew with another --run-dir"
         )
-    raise UsageError(
+    return UsageError(
         f"no good checkpoint in {run / checkpoint_files.FOLDER} ({reasons}); restore it from a copy, or train anew "
         f"from {run / 'config.yaml'} with another --run-dir"
     )

@@ -16,7 +16,7 @@ from rimrl.runs.device import check_device
 from rimrl.runs.environment import run_reached
 from rimrl.runs.evaluations import splits_of_same, to_json
 from rimrl.runs.kinds import SEQUENCE
-from rimrl.sequence.base import Batch, Scores, Split, Task
+from rimrl.sequence.base import Batch, Scores, Task, TaskSplit
 from rimrl.sequence.config import MOST_SEQUENCES
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.run import SequenceRun, make_run_task
@@ -101,7 +101,7 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
 
 
-def split_result(task: Task, model: SequenceModel, split: Split, seed: int, count: int) -> dict[str, Any]:
+def split_result(task: Task, model: SequenceModel, split: TaskSplit, seed: int, count: int) -> dict[str, Any]:
     """What ``evaluation.json`` says of one split."""
     scores = score(task, model, split, seed, count)
     metric, values = task.metric, scores.metric
@@ -119,7 +119,7 @@ def split_result(task: Task, model: SequenceModel, split: Split, seed: int, coun
     return result | {SEQUENCE.asked: dict(split.settings), f"sequence_{metric}": _rounded(values)}
 
 
-def score(task: Task, model: SequenceModel, split: Split, seed: int, count: int) -> Scores:
+def score(task: Task, model: SequenceModel, split: TaskSplit, seed: int, count: int) -> Scores:
     """Scores of sequences of a split, in float64.
 
     Args:
@@ -156,7 +156,7 @@ def evaluating(model: SequenceModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _batches(task: Task, split: Split, seed: int, count: int, model: SequenceModel) -> Iterator[Batch]:
+def _batches(task: Task, split: TaskSplit, seed: int, count: int, model: SequenceModel) -> Iterator[Batch]:
     device = next(model.parameters()).device
     for number, begin in enumerate(range(0, count, _ROWS)):
         # Always whole batches, so that the first sequences are the same however many there are.
