@@ -131,7 +131,7 @@ def go_on(run: R, config: C, accept_changes: bool, make: Make[R, C], processes: 
         RunFailedError: If something breaks on the way.
     """
     run.processes = processes.size
-    changes = _checked_changes(run, config, accept_changes)
+    changes = accepted_changes(run, config, accept_changes)
     check_device(config.train.device)
     with _locked(run, processes):
         if not processes.told(found(run.path)):
@@ -151,34 +151,17 @@ def go_on(run: R, config: C, accept_changes: bool, make: Make[R, C], processes: 
         return _carry_out(run, learner, processes)
 
 
-def _checked_changes(run: RunFolder[Any], config: Any, accept: bool) -> list[str]:
-    """What differs from the run's own configuration.
-
-    Raises:
-        UsageError: If that must be accepted first, or nothing is left to do.
-    """
-    kind, before = run.kind, run.config.total
-    falls = config.flat()[f"{kind.learning_rate}_schedule"] == "linear"
-    changes = accepted_changes(
-        run.path, run.config.flat(), config.flat(), kind.free, kind.total if falls else None, accept
-    )
-    if run.status == "finished" and config.total <= before:
-        raise UsageError(f"{run.path} is finished, at {before} {kind.step}s; give a larger {kind.flag} to go on")
-    return changes
-
-
 def _go_back(
     run: RunFolder[Any], config: Any, learner: Learner, accept: bool, changes: list[str], processes: Processes
 ) -> str | None:
     """Bring a learner to the last good checkpoint, and the run's files to what they were then."""
-    kind = run.kind
-    shaping = [change for change in changes if accept and change.partition(".")[0] in kind.shaping]
+    shaping = [change for change in changes if accept and change.partition(".")[0] in run.kind.shaping]
     contents, inexact = learner.restore(accept, shaping)
-    check_not_past(run.path, learner.reached, config.total, run.config.total, f"{kind.step}s", kind.flag)
+    check_not_past(run, config, learner.reached)
     run.config = config
     with processes.together():
         if processes.writes:
-            run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, kind))
+            run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, run.kind))
             cut_back_logs(run.path, contents)
             learner.cut_back(contents)
             learner.log_to(appending_logger(run.path))
@@ -203,8 +186,12 @@ def _start_again(run: R, config: C, make: Make[R, C], processes: Processes) -> b
 
 
 def _log_anew(learner: Learner, run: RunFolder[Any], processes: Processes) -> None:
-    with processes.together():
-        learner.log_to(new_logger(run.path) if processes.writes else Logger(None, []))
+    try:
+        with processes.together():
+            learner.log_to(new_logger(run.path) if processes.writes else Logger(None, []))
+    except BaseException:
+        learner.close()
+        raise
 
 
 @contextmanager
