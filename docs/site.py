@@ -21,7 +21,7 @@ from rimrl.agents.a2c import A2CConfig
 from rimrl.agents.ppo import PPOConfig
 from rimrl.cli import parser
 from rimrl.cores.registry import CORES, core_options
-from rimrl.experiments.config import EnvConfig, TrainConfig
+from rimrl.experiments.config import AgentTrainConfig, EnvConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
@@ -107,7 +107,7 @@ def configuration() -> str:
     """Every key of an agent's configuration, with type, default and meaning, and every core's options."""
     lines = ["# Configuration", "", "A configuration is a YAML file with four groups. Any key can be overridden on the"]
     lines += ["command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --keys` prints the values in force.", ""]
-    for group, classes in {"env": [EnvConfig], "agent": [PPOConfig, A2CConfig], "train": [TrainConfig]}.items():
+    for group, classes in {"env": [EnvConfig], "agent": [PPOConfig, A2CConfig], "train": [AgentTrainConfig]}.items():
         for cls in classes:
             suffix = f" with `algorithm: {'ppo' if cls is PPOConfig else 'a2c'}`" if group == "agent" else ""
             lines += [f"## {group}{suffix}", "", "| key | type | default | meaning |", "|---|---|---|---|"]

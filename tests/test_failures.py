@@ -8,6 +8,7 @@ import pytest
 
 from rimrl.errors import EnvironmentFaultError, UsageError
 from rimrl.runs.failures import explained
+from rimrl.runs.kinds import AGENT
 
 
 @pytest.mark.parametrize(("error", "proposed"), [(UsageError("a"), True), (EnvironmentFaultError("b"), False)])
@@ -15,7 +16,7 @@ def test_another_rate_is_proposed_only_for_what_a_rate_can_mend(
     error: UsageError, proposed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rimrl.runs.failures.found", lambda run: [run / "512"])
-    text = str(explained(error, tmp_path, 600))
+    text = str(explained(error, tmp_path, 600, AGENT))
     assert "512" in text
     assert f"--resume {tmp_path}" in text
     assert ("learning_rate" in text) == proposed

@@ -1,23 +1,16 @@
-"""What verbs for agents do with runs of ``rimrl sequence``."""
+"""What verbs do with runs of ``rimrl sequence``."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from rimrl.cli.parser import refuse_ablation
+from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
 from rimrl.errors import UsageError
 
 
-def are_diagnostics(paths: Sequence[Path]) -> bool:
-    """Whether all of some runs are of ``rimrl sequence``."""
-    from rimrl.runs.settings import holds_diagnostic
-
-    return all(holds_diagnostic(path) for path in paths)
-
-
-def evaluate_diagnostics(paths: Sequence[Path], options: argparse.Namespace) -> None:
+def evaluate_runs(options: argparse.Namespace) -> None:
     """Test runs on every split again, as ``rimrl evaluate`` was asked to.
 
     Raises:
@@ -26,8 +19,9 @@ def evaluate_diagnostics(paths: Sequence[Path], options: argparse.Namespace) -> 
     from rimrl.sequence.evaluate import DEFAULT_SEED, evaluate
     from rimrl.sequence.run import SequenceRun, make_run_task
 
+    refuse_ablation(options)
     _refuse(options, "evaluate", "suite", "deterministic", "best", "trust", "no_random")
-    runs = [SequenceRun.open(path) for path in paths]
+    runs = [SequenceRun.open(path) for path in options.runs]
     for run in runs:  # what is missing is said before anything is tested
         task = make_run_task(run.config)
         if options.split is not None:
@@ -44,9 +38,10 @@ def evaluate_diagnostics(paths: Sequence[Path], options: argparse.Namespace) -> 
             seed=DEFAULT_SEED if options.seed is None else options.seed,
             progress_bar=not options.quiet,
         )
+    print_comparison(read_comparison(options.runs))
 
 
-def inspect_diagnostic(options: argparse.Namespace) -> int:
+def inspect_run(options: argparse.Namespace) -> None:
     """Record and draw what units do, and rollouts of frames, as ``rimrl inspect`` was asked to.
 
     Raises:
@@ -60,6 +55,7 @@ def inspect_diagnostic(options: argparse.Namespace) -> int:
     from rimrl.sequence.inspect import ROLLOUTS, find_split, record
     from rimrl.sequence.run import SequenceRun
 
+    refuse_ablation(options)
     _refuse(options, "inspect", "deterministic", "best", "trust", "record")
     run = SequenceRun.open(options.run)
     split = find_split(run, None if options.split == "train" else options.split)
@@ -71,30 +67,8 @@ def inspect_diagnostic(options: argparse.Namespace) -> int:
         pictures = save_pictures(partial)
         if inspected.rollouts is not None:
             pictures.append(save_rollouts(partial / ROLLOUTS, partial / PICTURE))
-    print_inspection(run.path, inspected.recording.facts, "sequences", "inputs and outcomes")
+    print_inspection(run.path, inspected.recording.facts, "inputs and outcomes")
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
-    return 0
-
-
-def print_inspection(run: Path, facts: dict[str, Any], noun: str, without_units: str) -> None:
-    """Print how often each unit was active, how evenly units were used, and how much that tells of what happens.
-
-    Args:
-        run: What was inspected.
-        facts: Content of ``inspection.json``.
-        noun: What was played.
-        without_units: What pictures show where there are no units.
-    """
-    from rimrl.reporting.inspection import evenness, percent, told
-
-    print(f"inspected {run} on {facts['split']}: {len(facts['episodes'])} {noun}, {facts['steps']} steps")
-    if facts["units"] == 1:
-        print(f"core {facts['core']!r} has no units to show: the picture shows {without_units}")
-        return
-    shares = facts["active_frequency"][0]["units"]
-    print("active:", ", ".join(f"unit {n} {percent(share)}" for n, share in enumerate(shares)))
-    print(f"used: {evenness(facts)} (0: all units alike)")
-    print("mutual information of units with:", told(facts))
 
 
 def drop(options: argparse.Namespace) -> int:

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rimrl.cli.diagnostics import are_diagnostics, evaluate_diagnostics
-from rimrl.cli.parser import Verbs, add_ablation, playing_options, refuse_ablation
-from rimrl.cli.tables import print_comparison, read_comparison
-from rimrl.errors import UsageError
-
-if TYPE_CHECKING:
-    from rimrl.experiments.run import Run
+from rimrl.cli.kinds import verbs_of
+from rimrl.cli.parser import Verbs, add_ablation, playing_options
 
 
 def add(verbs: Verbs) -> None:
@@ -37,46 +30,5 @@ def add(verbs: Verbs) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    if are_diagnostics(options.runs):
-        refuse_ablation(options)
-        evaluate_diagnostics(options.runs, options)
-        print_comparison(read_comparison(options.runs))
-        return 0
-    from rimrl.experiments.evaluate import DEFAULT_EPISODES, DEFAULT_SEED, check_suite, evaluate
-    from rimrl.experiments.run import Run
-
-    runs = [Run.open(path) for path in options.runs]
-    for run in runs:  # what is missing is said before anything is played
-        run.agent_file(options.best)
-        check_suite(run, options.suite, options.split)
-    for run in runs:
-        evaluate(
-            run,
-            episodes=DEFAULT_EPISODES if options.episodes is None else options.episodes,
-            split=options.split,
-            deterministic=options.deterministic,
-            seed=DEFAULT_SEED if options.seed is None else options.seed,
-            n_envs=options.n_envs,
-            random_policy=not options.no_random,
-            best=options.best,
-            trust=options.trust,
-            progress_bar=not options.quiet,
-            suite=options.suite,
-            num_active=options.num_active,
-        )
-    for paths in _by_suite(runs, options.suite):
-        try:
-            print_comparison(read_comparison(paths, options.suite, num_active=options.num_active))
-        except UsageError as error:  # what was evaluated is kept, whether or not it fits in one table
-            print(f"note: no table of them together: {error}", file=sys.stderr)
-            for path in paths:
-                print_comparison(read_comparison([path], options.suite, num_active=options.num_active))
+    verbs_of(options.runs).evaluate_runs(options)
     return 0
-
-
-def _by_suite(runs: list[Run], suite: str | None) -> list[list[Path]]:
-    """Folders of runs that were asked the same questions."""
-    together: dict[str, list[Path]] = {}
-    for run in runs:
-        together.setdefault(run.config.env.id if suite is None else suite, []).append(run.path)
-    return list(together.values())

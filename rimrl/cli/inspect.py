@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rimrl.cli.diagnostics import are_diagnostics, inspect_diagnostic, print_inspection
-from rimrl.cli.parser import Verbs, add_ablation, filming_options, refuse_ablation
+from rimrl.cli.kinds import verbs_of
+from rimrl.cli.parser import Verbs, add_ablation, filming_options
 
 _RECORDABLE = ("states", "observations", "values")
 
@@ -37,37 +37,5 @@ def add(verbs: Verbs) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play
-
-    if are_diagnostics([options.run]):
-        refuse_ablation(options)
-        return inspect_diagnostic(options)
-    from rimrl.experiments.inspect import record
-    from rimrl.experiments.run import Run
-    from rimrl.files import replacing
-    from rimrl.reporting.inspection import PICTURES, save_pictures
-    from rimrl.runs.evaluations import ablation_suffix
-    from rimrl.runs.recording import RECORDING_FILES
-
-    run = Run.open(options.run)
-    (split,) = splits_to_play(run.config.env.id, options.split)
-    name = f"{split.name}{ablation_suffix(options.num_active)}"
-    folder = (options.output or run.path / "inspection") / name
-    with replacing(folder, [*RECORDING_FILES, *PICTURES], options.output or run.path) as partial:
-        recording = record(
-            run,
-            episodes=options.episodes,
-            split=split.name,
-            deterministic=options.deterministic,
-            seed=DEFAULT_SEED if options.seed is None else options.seed,
-            best=options.best,
-            trust=options.trust,
-            progress_bar=not options.quiet,
-            num_active=options.num_active,
-            also=options.record,
-        )
-        recording.save(partial)
-        pictures = save_pictures(partial)
-    print_inspection(run.path, recording.facts, "episodes", "actions and rewards")
-    print("pictures:", ", ".join(str(folder / name) for name in pictures))
+    verbs_of([options.run]).inspect_run(options)
     return 0

@@ -1,11 +1,11 @@
-"""What verbs print: runs that are compared, in tables."""
+"""What several verbs print: runs that are compared, in tables, and what units did."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rimrl.errors import UsageError
 
@@ -69,6 +69,28 @@ def print_comparison(comparison: Comparison) -> None:
 
     print_remarks(comparison)
     console().print(group_table(comparison) if comparison.has_seeds else comparison_table(comparison.single_runs()))
+
+
+def print_inspection(run: Path, facts: dict[str, Any], without_units: str) -> None:
+    """Print how often each unit was active, how evenly units were used, and how much that tells of what happens.
+
+    Args:
+        run: What was inspected.
+        facts: Content of ``inspection.json``.
+        without_units: What pictures show where there are no units.
+    """
+    from rimrl.reporting.inspection import evenness, percent, told
+    from rimrl.runs.kinds import kind_of_facts
+
+    kind = kind_of_facts(facts)
+    print(f"inspected {run} on {facts['split']}: {len(facts[kind.trials])} {kind.trial}s, {facts['steps']} steps")
+    if facts["units"] == 1:
+        print(f"core {facts['core']!r} has no units to show: the picture shows {without_units}")
+        return
+    shares = facts["active_frequency"][0]["units"]
+    print("active:", ", ".join(f"unit {n} {percent(share)}" for n, share in enumerate(shares)))
+    print(f"used: {evenness(facts)} (0: all units alike)")
+    print("mutual information of units with:", told(facts))
 
 
 def print_remarks(comparison: Comparison) -> None:

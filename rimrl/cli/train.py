@@ -79,9 +79,7 @@ def _trained(run: Run, finished: bool) -> int:
     if not speaks():
         return 0 if finished else INTERRUPTED
     if not finished:
-        from rimrl.runs.folder import train_command
-
-        command = f"{train_command(run.processes)} --resume {quoted(run.path)}"
+        command = f"{run.kind.command(run.processes)} --resume {quoted(run.path)}"
         print(f"rimrl: interrupted; the agent so far is in {run.model_file}; to go on: {command}", file=sys.stderr)
         return INTERRUPTED
     print(f"trained {run.config.name}: {run.path}")

@@ -10,14 +10,14 @@ from functools import cache
 from typing import Any
 
 from rimrl.envs.atari_games import Game, find_game, flavours
-from rimrl.envs.splits import Split, Suite, SuiteFamily
+from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
 from rimrl.errors import UsageError
 
 STICKY_PROBABILITY = 0.25
 
 
-def _modes_split(game: Game, name: str, what: str, **env_kwargs: int) -> Split:
-    return Split(name, game.env_id, bool(env_kwargs), what, env_kwargs)
+def _modes_split(game: Game, name: str, what: str, **env_kwargs: int) -> EnvSplit:
+    return EnvSplit(name, game.env_id, bool(env_kwargs), what, env_kwargs)
 
 
 @cache
@@ -45,9 +45,9 @@ def _modes(game: Game) -> Suite:
     )
 
 
-def _sticky_split(game: str, name: str, probability: float, description: str) -> Split:
+def _sticky_split(game: str, name: str, probability: float, description: str) -> EnvSplit:
     env_kwargs: dict[str, Any] = {"preset": "legacy", "repeat_action_probability": probability}
-    return Split(name, f"ALE/{game}-v5", probability > 0, description, env_kwargs)
+    return EnvSplit(name, f"ALE/{game}-v5", probability > 0, description, env_kwargs)
 
 
 def _sticky(game: str) -> Suite:

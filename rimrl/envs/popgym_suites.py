@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from rimrl.envs.splits import Split, Suite, SuiteFamily
+from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
 from rimrl.errors import unknown_name
 
 
@@ -129,10 +129,10 @@ def popgym_suite(name: str) -> Suite:
 
 
 def _suite(name: str, task: Task) -> Suite:
-    train = Split("train", env_id(name, "Easy"), held_out=False, description=f"Easy: {task.easy}")
+    train = EnvSplit("train", env_id(name, "Easy"), held_out=False, description=f"Easy: {task.easy}")
     held_out = (
-        Split("medium", env_id(name, "Medium"), held_out=True, description=f"Medium: {task.medium}"),
-        Split("hard", env_id(name, "Hard"), held_out=True, description=f"Hard: {task.hard}"),
+        EnvSplit("medium", env_id(name, "Medium"), held_out=True, description=f"Medium: {task.medium}"),
+        EnvSplit("hard", env_id(name, "Hard"), held_out=True, description=f"Hard: {task.hard}"),
     )
     description = f"{task.summary} (POPGym)"
     if task.same_spaces:
@@ -155,9 +155,9 @@ FAMILIES = (
             "popgym/<Env>",
             f"An environment of POPGym, which needs the extra popgym: {', '.join(TASKS)}.",
             (
-                Split("train", "", False, "Its easy version."),
-                Split("medium", "", True, "Its medium version, if observations and actions are the same there."),
-                Split("hard", "", True, "Its hard version, if observations and actions are the same there."),
+                EnvSplit("train", "", False, "Its easy version."),
+                EnvSplit("medium", "", True, "Its medium version, if observations and actions are the same there."),
+                EnvSplit("hard", "", True, "Its hard version, if observations and actions are the same there."),
             ),
         ),
         "environment",

@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 from rimrl.errors import UsageError, unknown_name
+from rimrl.splits import Split, find_split
 
 
 @dataclass(frozen=True)
-class Split:
+class EnvSplit(Split):
     """One environment of a suite.
 
     Attributes:
@@ -31,9 +32,9 @@ class Split:
     def __post_init__(self) -> None:
         object.__setattr__(self, "env_kwargs", MappingProxyType(dict(self.env_kwargs)))
 
-    def __reduce__(self) -> tuple[type[Split], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[EnvSplit], tuple[Any, ...]]:
         # A mapping proxy cannot be pickled, and worker processes receive splits.
-        return Split, (self.name, self.env_id, self.held_out, self.description, dict(self.env_kwargs))
+        return EnvSplit, (self.name, self.env_id, self.held_out, self.description, dict(self.env_kwargs))
 
 
 @dataclass(frozen=True)
@@ -52,30 +53,30 @@ class Suite:
 
     name: str
     description: str
-    splits: tuple[Split, ...]
+    splits: tuple[EnvSplit, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     memoryless: float | None = None
 
     @property
-    def train(self) -> Split:
+    def train(self) -> EnvSplit:
         """The split that agents train on."""
         (train,) = (split for split in self.splits if not split.held_out)
         return train
 
     @property
-    def held_out(self) -> tuple[Split, ...]:
+    def held_out(self) -> tuple[EnvSplit, ...]:
         """The splits that agents never train on."""
         return tuple(split for split in self.splits if split.held_out)
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> EnvSplit:
         """Return the split called `name`.
 
         Raises:
             UsageError: If the suite has no such split; says why, or names the nearest one.
         """
-        for split in self.splits:
-            if split.name == name:
-                return split
+        split = find_split(self.splits, name)
+        if split is not None:
+            return split
         if name in self.left_out:
             raise UsageError(f"suite {self.name!r} has no split {name!r}: {self.left_out[name]}")
         raise unknown_name("split", name, [split.name for split in self.splits], where=f"suite {self.name!r}")

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rimrl.envs import atari_suites, popgym_suites
-from rimrl.envs.splits import Split, Suite, SuiteFamily
+from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
 from rimrl.errors import unknown_name
 
 # Every number of the object-picking task, here so that it can be tuned in one place.
@@ -25,7 +25,7 @@ NOVEL_TYPES = ("key",)
 NOVEL_COLORS = ("purple", "yellow", "grey")
 
 
-def _distractor_split(name: str, env_id: str, description: str, *, held_out: bool = True, **changed: Any) -> Split:
+def _distractor_split(name: str, env_id: str, description: str, *, held_out: bool = True, **changed: Any) -> EnvSplit:
     """Describe the training task with the `changed` arguments in place of its own."""
     trained_on = {
         "size": ROOM_SIZE,
@@ -36,7 +36,7 @@ def _distractor_split(name: str, env_id: str, description: str, *, held_out: boo
         "distractor_colors": KNOWN_COLORS,
         "num_distractors": NUM_DISTRACTORS,
     }
-    return Split(name, env_id, held_out, description, {**trained_on, **changed})
+    return EnvSplit(name, env_id, held_out, description, {**trained_on, **changed})
 
 
 DISTRACTORS = Suite(
@@ -82,9 +82,9 @@ MULTIROOM = Suite(
     name="multiroom",
     description="Cross a row of rooms with closed doors to the goal; held-out mazes have more and larger rooms.",
     splits=(
-        Split("train", "MiniGrid-MultiRoom-N2-S4-v0", False, "Two rooms of side 4 at most.", _NO_MISSION),
-        Split("n4_s5", "MiniGrid-MultiRoom-N4-S5-v1", True, "Four rooms of side 5 at most.", _NO_MISSION),
-        Split("n6", "MiniGrid-MultiRoom-N6-v0", True, "Six rooms of side 10 at most.", _NO_MISSION),
+        EnvSplit("train", "MiniGrid-MultiRoom-N2-S4-v0", False, "Two rooms of side 4 at most.", _NO_MISSION),
+        EnvSplit("n4_s5", "MiniGrid-MultiRoom-N4-S5-v1", True, "Four rooms of side 5 at most.", _NO_MISSION),
+        EnvSplit("n6", "MiniGrid-MultiRoom-N6-v0", True, "Six rooms of side 10 at most.", _NO_MISSION),
     ),
     memoryless=1.0,
 )
@@ -95,7 +95,7 @@ MEMORY = Suite(
     name="memory",
     description="Look at an object, walk down a hallway and go to its like; held-out hallways are longer.",
     splits=(
-        Split(
+        EnvSplit(
             "train",
             "rimrl/Memory-v0",
             False,
@@ -103,7 +103,7 @@ MEMORY = Suite(
             {"size": MEMORY_SIZE, "random_length": True},
         ),
         *(
-            Split(
+            EnvSplit(
                 f"s{size}",
                 f"rimrl/Memory-S{size}-v0",
                 True,
@@ -124,7 +124,7 @@ SEEN_DISTRACTORS = (0, 1, 2, 3)
 UNSEEN_DISTRACTORS = (4, 5, 6, 7)
 
 
-def _recall_split(name: str, suffix: str, description: str, *, held_out: bool = True, **changed: Any) -> Split:
+def _recall_split(name: str, suffix: str, description: str, *, held_out: bool = True, **changed: Any) -> EnvSplit:
     """Describe the training task with the `changed` arguments in place of its own."""
     trained_on = {
         "num_cues": NUM_CUES,
@@ -135,7 +135,7 @@ def _recall_split(name: str, suffix: str, description: str, *, held_out: bool = 
         "num_distractors": NUM_DISTRACTOR_SYMBOLS,
         "shown_distractors": SEEN_DISTRACTORS,
     }
-    return Split(name, f"rimrl/Recall{suffix}-v0", held_out, description, {**trained_on, **changed})
+    return EnvSplit(name, f"rimrl/Recall{suffix}-v0", held_out, description, {**trained_on, **changed})
 
 
 RECALL = Suite(
@@ -165,7 +165,7 @@ TMAZE = Suite(
     name="tmaze",
     description="See a sign, walk down a corridor and turn to the side it showed; held-out corridors are longer.",
     splits=(
-        Split(
+        EnvSplit(
             "train",
             "rimrl/TMaze-v0",
             False,
@@ -173,7 +173,7 @@ TMAZE = Suite(
             {"min_length": 1, "max_length": MAX_LENGTH},
         ),
         *(
-            Split(
+            EnvSplit(
                 f"l{length}",
                 f"rimrl/TMaze-L{length}-v0",
                 True,
@@ -189,9 +189,9 @@ GOTO_LOCAL = Suite(
     name="goto-local",
     description="Go to the object that the instruction names; held-out rooms hold more objects.",
     splits=(
-        Split("train", "BabyAI-GoToLocalS8N2-v0", False, "The object and one distractor."),
+        EnvSplit("train", "BabyAI-GoToLocalS8N2-v0", False, "The object and one distractor."),
         *(
-            Split(f"n{objects}", f"BabyAI-GoToLocalS8N{objects}-v0", True, f"{objects} objects in all.")
+            EnvSplit(f"n{objects}", f"BabyAI-GoToLocalS8N{objects}-v0", True, f"{objects} objects in all.")
             for objects in range(3, 8)
         ),
     ),
@@ -201,8 +201,8 @@ UNLOCK = Suite(
     name="unlock",
     description="Fetch the key of the locked door and open it; the held-out room is strewn with distractors.",
     splits=(
-        Split("train", "BabyAI-UnlockLocal-v0", False, "Nothing but key and door.", _NO_MISSION),
-        Split("distractors", "BabyAI-UnlockLocalDist-v0", True, "Three distractors.", _NO_MISSION),
+        EnvSplit("train", "BabyAI-UnlockLocal-v0", False, "Nothing but key and door.", _NO_MISSION),
+        EnvSplit("distractors", "BabyAI-UnlockLocalDist-v0", True, "Three distractors.", _NO_MISSION),
     ),
 )
 
@@ -212,14 +212,14 @@ LAYOUTS = Suite(
     name="layouts",
     description="Cross two rooms to the goal; trained on a hundred levels, tested on levels never seen.",
     splits=(
-        Split(
+        EnvSplit(
             "train",
             "rimrl/Layouts-v0",
             False,
             f"{NUM_LEVELS} levels, those of the first seeds.",
             {"start_level": 0, "num_levels": NUM_LEVELS},
         ),
-        Split(
+        EnvSplit(
             "unseen",
             "rimrl/Layouts-Unseen-v0",
             True,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,29 +10,20 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from torch import Tensor
 
 from rimrl.agents.ranks import RankLostError, Ranks
-from rimrl.cores.registry import LATER_OPTIONS
 from rimrl.errors import UsageError, quoted
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
-from rimrl.runs.folder import train_command
-from rimrl.runs.logs import cut_back_logs, event_sizes, progress_until
-from rimrl.runs.resuming import digest, restore_last
+from rimrl.runs.kinds import AGENT
+from rimrl.runs.logs import event_sizes, progress_until
+from rimrl.runs.resuming import restore_last
 from rimrl.runs.validated import DamagedError, Fields
 
 _T = TypeVar("_T")
 _SHARED = ("policy.", "optimizer.")
 _OTHERS = "other_ranks"
 _LONGEST_LINE = 2**16
-# Keys that checkpoints may be older than; at these values they change nothing.
-_ADDED: Mapping[str, object] = {
-    "agent.normalize_observations": False,
-    "agent.critic_gradient": 1.0,
-    **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
-}
-# What may change without a word: it decides how long and how often, not what is learned.
-FREE = frozenset({"train.total_timesteps", "train.resume_freq", "train.checkpoint_freq"})
 
 
 class Checkpoints(BaseCallback):
@@ -65,7 +55,7 @@ class Checkpoints(BaseCallback):
         self._at_once = config.env.n_envs
         self.updating = False
         self._run = run
-        self._identity = identity(config)
+        self._identity = config.identity()
         self._agent = agent
         self._evaluation = evaluation
         self._freq = freq
@@ -170,7 +160,7 @@ class Checkpoints(BaseCallback):
         if self._ranks.first:
             tensors, state = contents
             state |= {"identity": self._identity, "events": self._events}
-            progress = progress_until(self._run / "progress.csv", snapshot.num_timesteps)
+            progress = progress_until(self._run, snapshot.num_timesteps, AGENT)
             checkpoint_files.write(self._run, snapshot.num_timesteps, Contents(tensors, state, progress))
         self._note(snapshot)
 
@@ -219,7 +209,7 @@ def _refuse_other_number(had: int, now: int, run: Path) -> None:
     if had != now:
         raise UsageError(
             f"{run} was trained by {had} process{'es' if had > 1 else ''} and goes on with as many, not with {now}: "
-            f"{train_command(had)} --resume {quoted(run)}"
+            f"{AGENT.command(had)} --resume {quoted(run)}"
         )
 
 
@@ -263,33 +253,13 @@ def _part(contents: Contents, rank: int) -> tuple[dict[str, Tensor], dict[str, A
     return tensors, state
 
 
-def identity(config: ExperimentConfig) -> str:
-    """A short text that differs where configurations would lead elsewhere."""
-    groups = {
-        key: value
-        for key, value in flat(config).items()
-        if key not in FREE and not (key in _ADDED and value == _ADDED[key])
-    }
-    return digest(groups)
-
-
-def flat(config: ExperimentConfig) -> dict[str, Any]:
-    """Every value of a configuration by its dotted key."""
-    groups = {"env": asdict(config.env), "agent": asdict(config.agent), "train": asdict(config.train)}
-    groups["core"] = {"name": config.core.name, **config.core.options}
-    kwargs = groups["env"].pop("kwargs")
-    values = {f"{group}.{key}": value for group, settings in groups.items() for key, value in settings.items()}
-    return values | {f"env.kwargs.{key}": value for key, value in kwargs.items()}
-
-
 def cut_back(run: Path, contents: Contents) -> None:
-    """Take out of a run's logs what came after a checkpoint: it will come again.
+    """Take out of ``monitor.csv`` what came after a checkpoint: it will come again.
 
     Raises:
         UsageError: If a log cannot be written.
     """
     fields = Fields(contents.state, "state")
-    cut_back_logs(run, contents)
     try:
         _cut_lines(run / "monitor.csv", 2 + _episode_count(fields))
     except OSError as error:

@@ -7,12 +7,14 @@ options, whose names, types and defaults are those of its constructor.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
-
-import yaml
+from typing import Any, ClassVar, Literal
 
 from rimrl.agents.config import AgentConfig
+from rimrl.cores.registry import LATER_OPTIONS
+from rimrl.runs.config import Configuration, TrainConfig
+from rimrl.runs.kinds import AGENT
 
 
 @dataclass(frozen=True)
@@ -51,25 +53,17 @@ class CoreConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How long, and what is kept.
+class AgentTrainConfig(TrainConfig):
+    """How long an agent learns, and what is kept.
 
     Attributes:
         total_timesteps: Environment steps, over all environments together.
-        seed: Seed of weights, actions and environments.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        num_threads: Threads that torch uses on the CPU; results are repeatable bit for bit at the same number.
         eval_freq: Steps between evaluations on the training split, which choose ``best_model.zip``; 0 for none.
         eval_episodes: Episodes of each.
         checkpoint_freq: Steps between agents that are kept in ``checkpoints/``, to look at later; 0 for none.
-        resume_freq: Steps between checkpoints in ``resume/``, which ``--resume`` goes on from and of which the last two
-            are kept; 0 for none but at the end and at a signal or failure.
     """
 
     total_timesteps: int = 1_000_000
-    seed: int = 0
-    device: str = "auto"
-    num_threads: int = 1
     eval_freq: int = 50_000
     eval_episodes: int = 32
     checkpoint_freq: int = 0
@@ -77,7 +71,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(Configuration):
     """A complete, re-runnable experiment.
 
     Attributes:
@@ -92,14 +86,21 @@ class ExperimentConfig:
     env: EnvConfig
     core: CoreConfig
     agent: AgentConfig
-    train: TrainConfig
+    train: AgentTrainConfig
 
-    def to_yaml(self) -> str:
-        """The configuration as a file that `load_config` reads back to an equal one."""
-        groups = {
+    kind = AGENT
+    added: ClassVar[Mapping[str, object]] = {
+        "agent.normalize_observations": False,
+        "agent.critic_gradient": 1.0,
+        **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
+    }
+    opened: ClassVar[frozenset[str]] = frozenset({"env.kwargs"})
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Every value by group and key."""
+        return {
             "env": asdict(self.env),
             "core": {"name": self.core.name, **self.core.options},
             "agent": asdict(self.agent),
             "train": asdict(self.train),
         }
-        return yaml.safe_dump({"name": self.name, **groups}, sort_keys=False)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
-
-from jsonargparse import ArgumentParser, Namespace
+from typing import Any
 
 from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.names import CARD
-from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
+from rimrl.cores.registry import CORES, core_class, with_later_options
 from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
-from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.experiments.config import CoreConfig, EnvConfig, ExperimentConfig, TrainConfig
-from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
+from rimrl.errors import UsageError, unknown_name
+from rimrl.experiments.config import AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
+from rimrl.runs.config import by_key
+from rimrl.runs.schema import Schema, check_groups
+from rimrl.runs.settings import DIAGNOSTICS, Ranges, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 
 _GROUPS = ("env", "core", "agent", "train")
@@ -90,7 +90,7 @@ def _build(
     content: dict[str, Any], name: str, file: Path, game: Game | None, overrides: Sequence[str]
 ) -> ExperimentConfig:
     name = content.pop("name", name)
-    settings = dict(_flatten(content))
+    settings = by_key(content, ExperimentConfig.opened)
     if game is not None:
         settings["env.id"] = settings["env.id"].replace(_ATARI_GAME.name, game.name)
     changes = dict(split_overrides(overrides))
@@ -104,43 +104,45 @@ def _build(
 
     core = chosen("core.name", "rim", CORES)
     algorithm = chosen("agent.algorithm", "ppo", ALGORITHMS)
-    parser = _parser(core, algorithm)
-    known = _known_keys(core, algorithm)
+    schema = _schema(core, algorithm)
     if core != settings.get("core.name", "rim"):
         # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
         settings = {k: v for k, v in settings.items() if not k.startswith("core.") or k == "core.hidden_size"}
     if algorithm != settings.get("agent.algorithm", "ppo"):
-        settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in known}
-    for source, keys in ((str(file), settings), ("the command line", changes)):
-        for key in keys:
-            if key not in known and not key.startswith("env.kwargs."):
-                raise unknown_name("key", key, known, where=source)
-    settings.pop("core.name", None)
-    settings.pop("agent.algorithm", None)
-    of_core = {key.removeprefix("core."): value for key, value in settings.items() if key.startswith("core.")}
+        settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in schema.keys}
+    schema.refuse_unknown(settings, changes, file)
+    of_core = {k.removeprefix("core."): v for k, v in settings.items() if k.startswith("core.") and k != "core.name"}
     settings |= {f"core.{key}": value for key, value in with_later_options(core, of_core).items()}
-    changes |= {"core.name": core, "agent.algorithm": algorithm}
+    settings |= {"core.name": core, "agent.algorithm": algorithm}
     if "env.id" not in settings | changes:
         raise UsageError(f"{file} does not say what to play: set env.id to a suite or a gymnasium id")
-    _check_null(settings, algorithm, file)
-
-    values = parsed(lambda: parser.parse_object(_nest(settings)), file)
-    words = [f"--{key}={value}" for key, value in changes.items()]
-    values = parsed(lambda: parser.parse_args(words, values), "the command line")
-    groups = {group: vars(values[group]) for group in _GROUPS}
+    groups = schema.values(settings, changes, file)
     if is_suite(groups["env"]["id"]):  # games can be spelled in several ways, and results have one
         groups["env"]["id"] = get_suite(groups["env"]["id"]).name
-    core_settings = dict(groups["core"])
-    check_ranges(groups, _RANGES)
-    check_ranges(groups, _ranges_of_agent(algorithm))
     _check_env_kwargs(groups["env"]["kwargs"])
     return ExperimentConfig(
         name,
-        EnvConfig(**_plain(groups["env"])),
-        CoreConfig(core_settings.pop("name"), core_settings),
+        EnvConfig(**groups["env"]),
+        CoreConfig(core, groups["core"]),
         config_class(algorithm)(**groups["agent"]),
-        TrainConfig(**groups["train"]),
+        AgentTrainConfig(**groups["train"]),
     )
+
+
+def _schema(core: str, algorithm: str) -> Schema:
+    """The keys of experiments with a core and an algorithm."""
+    agent = config_class(algorithm)
+    groups: dict[str, type[Any]] = {
+        "env": EnvConfig,
+        "core": core_class(core),
+        "agent": agent,
+        "train": AgentTrainConfig,
+    }
+    options = [(f"agent.{entry.name}", each) for entry in fields(agent) for each in agent.ranges_of(entry.name)]
+    of_agent = {
+        words: (fits, tuple(key for key, each in options if each.words == words)) for _, (words, fits) in options
+    }
+    return Schema(groups, {"core": core}, (_RANGES, of_agent), ExperimentConfig.opened)
 
 
 def _find(config: str) -> tuple[str, Path, Game | None]:
@@ -188,87 +190,16 @@ def _from_card(file: Path) -> Any:
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
-    for group, settings in content.items():
-        if group == "name":
-            if not isinstance(settings, str) or len(settings) > LONGEST_NAME:
-                what = f"at most {LONGEST_NAME} letters" if isinstance(settings, str) else "text"
-                raise UsageError(f"name in {file} must be {what}, got {shorten(settings)}")
-            continue
-        if group not in _GROUPS:
-            raise unknown_name("group", str(group), _GROUPS, where=str(file))
-        if not isinstance(settings, dict):
-            raise UsageError(f"group {group!r} in {file} must hold keys, got {shorten(settings)}")
+    check_groups(content, file, _GROUPS)
     return content
-
-
-def _flatten(content: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-    for group, settings in content.items():
-        for key, value in settings.items():
-            if (group, key) == ("env", "kwargs") and isinstance(value, dict):
-                yield from ((f"env.kwargs.{name}", argument) for name, argument in value.items())
-            else:
-                yield f"{group}.{key}", value
-
-
-def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        *path, last = key.split(".", maxsplit=2)
-        level = nested
-        for part in path:
-            level = level.setdefault(part, {})
-        level[last] = value
-    return nested
-
-
-def _parser(core: str, algorithm: str) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_class_arguments(EnvConfig, "env")
-    parser.add_argument("--core.name", type=str, default=core)
-    parser.add_class_arguments(core_class(core), "core", skip={"input_size"})
-    parser.add_class_arguments(config_class(algorithm), "agent")
-    parser.add_class_arguments(TrainConfig, "train")
-    return parser
-
-
-def _known_keys(core: str, algorithm: str) -> list[str]:
-    keys: dict[str, type[Any]] = {"env": EnvConfig, "agent": config_class(algorithm), "train": TrainConfig}
-    known = [f"{group}.{entry.name}" for group, cls in keys.items() for entry in fields(cls)]
-    options = [key for key, p in core_options(core).items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    return [*known, "core.name", *(f"core.{option}" for option in options)]
-
-
-def _check_null(settings: Mapping[str, Any], algorithm: str, file: Path) -> None:
-    """Refuse null where it means nothing, as jsonargparse does not; cores look after their own options."""
-    hints = {
-        "env": get_type_hints(EnvConfig),
-        "agent": get_type_hints(config_class(algorithm)),
-        "train": get_type_hints(TrainConfig),
-    }
-    for key, value in settings.items():
-        group, name = key.split(".", maxsplit=1)
-        hint = hints.get(group, {}).get(name)
-        if value is None and hint is not None and type(None) not in get_args(hint):
-            raise UsageError(f"{key} in {file} must not be null; leave it out for its default")
 
 
 _RANGES: Ranges = {
     "positive": (lambda value: value > 0, ("env.n_envs", "train.total_timesteps", "train.eval_episodes")),
     f"at most {_LARGEST}": (lambda value: value <= _LARGEST, ("env.n_envs", "train.eval_episodes")),
-    "at most 2**53": (
-        lambda value: value <= 2**53,
-        ("train.total_timesteps", "train.eval_freq", "train.checkpoint_freq", "train.resume_freq"),
-    ),
-    "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
-    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.checkpoint_freq", "train.resume_freq")),
-    "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
+    "at most 2**53": (lambda value: value <= 2**53, ("train.total_timesteps", "train.checkpoint_freq")),
+    "at least 0": (lambda value: value >= 0, ("train.checkpoint_freq",)),
 }
-
-
-def _ranges_of_agent(algorithm: str) -> Ranges:
-    config = config_class(algorithm)
-    ranges = [(f"agent.{entry.name}", each) for entry in fields(config) for each in config.ranges_of(entry.name)]
-    return {words: (fits, tuple(key for key, each in ranges if each.words == words)) for _, (words, fits) in ranges}
 
 
 def _check_env_kwargs(kwargs: Mapping[str, Any]) -> None:
@@ -280,7 +211,3 @@ def _check_env_kwargs(kwargs: Mapping[str, Any]) -> None:
                 "env.id, env.n_envs, env.backend, env.efference_copies and train.seed say what is played, "
                 "and training plays its own split"
             )
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.as_dict() if isinstance(value, Namespace) else value for key, value in settings.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
-from rimrl.envs.splits import Split
+from rimrl.envs.splits import EnvSplit
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env, resolve
 from rimrl.errors import UsageError, shorten
@@ -140,25 +141,7 @@ def evaluate(
 
     results: dict[str, Any] = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
-
-        def make() -> VecEnv:
-            env = make_vec_env(
-                suite,
-                split=current.name,  # noqa: B023
-                n_envs=min(n_envs, episodes),
-                seed=seed,
-                # Whatever a run was trained with: all of them are asked the same levels, by the original.
-                backend="subproc" if config.env.backend == "subproc" else "dummy",
-                efference_copies=config.env.efference_copies,
-                **config.env.kwargs,
-            )
-            try:
-                check_plays(agent, env, model_file, suite)
-            except UsageError:
-                env.close()
-                raise
-            return env
-
+        make = partial(_environments, run, agent, model_file, suite, current.name, min(n_envs, episodes), seed)
         env_id, env_kwargs = resolve(suite, current.name, **config.env.kwargs)
         outcome = play(agent, make, episodes, deterministic, seed)
         # A split that another suite trains on is new to this agent, unless it is the very same.
@@ -167,10 +150,10 @@ def evaluate(
         if random_policy:
             chance = play(None, make, episodes, deterministic, seed).summary()
             result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
-        result |= {"env_id": env_id, "env_kwargs": _plain(env_kwargs), **outcome.log()}
-        results[current.name] = result
+        results[current.name] = result | {"env_id": env_id, "env_kwargs": _plain(env_kwargs), **outcome.log()}
 
     evaluation: dict[str, Any] = {
+        "kind": run.kind.name,
         "suite": suite,
         "config": config.name,
         "core": config.core.name,
@@ -190,7 +173,32 @@ def evaluate(
     return evaluation
 
 
-def check_suite(run: Run, suite: str | None, split: str | None) -> tuple[Split, ...]:
+def _environments(run: Run, agent: BaseAlgorithm, file: Path, suite: str, split: str, n_envs: int, seed: int) -> VecEnv:
+    """What an agent plays of a split, seeded.
+
+    Raises:
+        UsageError: If it is not what the agent was trained on.
+    """
+    config = run.config.env
+    env = make_vec_env(
+        suite,
+        split=split,
+        n_envs=n_envs,
+        seed=seed,
+        # Whatever a run was trained with: all of them are asked the same levels, by the original.
+        backend="subproc" if config.backend == "subproc" else "dummy",
+        efference_copies=config.efference_copies,
+        **config.kwargs,
+    )
+    try:
+        check_plays(agent, env, file, suite)
+    except UsageError:
+        env.close()
+        raise
+    return env
+
+
+def check_suite(run: Run, suite: str | None, split: str | None) -> tuple[EnvSplit, ...]:
     """Refuse what a run's agent cannot play.
 
     Args:
@@ -347,7 +355,7 @@ class _RandomPlayer:
         return np.stack([self._space.sample() for _ in episode_start]), None
 
 
-def splits_to_play(env_id: str, wanted: str | None) -> tuple[Split, ...]:
+def splits_to_play(env_id: str, wanted: str | None) -> tuple[EnvSplit, ...]:
     """One split of a suite, or all of them; a single environment is its own training split.
 
     Raises:
@@ -356,7 +364,7 @@ def splits_to_play(env_id: str, wanted: str | None) -> tuple[Split, ...]:
     if not is_suite(env_id):
         if wanted not in (None, "train"):
             raise UsageError(f"{env_id} is a single environment, not a suite: its only split is 'train'")
-        return (Split("train", env_id, held_out=False, description="The training environment."),)
+        return (EnvSplit("train", env_id, held_out=False, description="The training environment."),)
     suite = get_suite(env_id)
     return suite.splits if wanted is None else (suite.split(wanted),)
 

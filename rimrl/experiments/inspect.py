@@ -80,6 +80,7 @@ def record(
         del arrays["event"]
 
     facts = {
+        "kind": run.kind.name,
         "suite": run.config.env.id,
         "split": player.split.name,
         "held_out": player.split.held_out,

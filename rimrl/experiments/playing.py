@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
-from rimrl.envs.splits import Split
+from rimrl.envs.splits import EnvSplit
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays, splits_to_play
@@ -101,7 +101,7 @@ class Player:
     """
 
     run: Run
-    split: Split
+    split: EnvSplit
     episodes: int
     model_file: Path
     agent: BaseAlgorithm
@@ -216,7 +216,7 @@ def playing(
         env.close()
 
 
-def _check_draws_itself(id_or_suite: str, split: Split) -> None:
+def _check_draws_itself(id_or_suite: str, split: EnvSplit) -> None:
     env = make_vec_env(id_or_suite, split=split.name)
     try:
         modes = env.get_attr("metadata")[0].get("render_modes", [])

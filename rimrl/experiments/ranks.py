@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
+from typing import TypeVar
 
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
@@ -15,10 +16,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks, divided
 from rimrl.envs.vector_state import monitor_of
 from rimrl.errors import UsageError
-from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.runs.failures import Failure, described
+from rimrl.runs.processes import Processes
 
+_T = TypeVar("_T")
 _LARGEST_SEED = 2**32
 
 
@@ -67,7 +69,7 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
     Raises:
         UsageError: Names the first key that differs.
     """
-    mine = flat(config)
+    mine = config.flat()
     for rank, other in enumerate(ranks.exchanged(mine)):
         for key in {**mine, **other} if rank != ranks.rank else {}:
             if mine.get(key) != other.get(key):
@@ -75,6 +77,64 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
                     f"the processes were given different configurations: {key} is {mine.get(key)} on rank {ranks.rank} "
                     f"and {other.get(key)} on rank {rank}"
                 )
+
+
+class Together(Processes):
+    """All ranks as a run's lifecycle sees them.
+
+    Args:
+        ranks: The same.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self.size = ranks.size
+        self.writes = ranks.first
+
+    @property
+    def in_step(self) -> bool:
+        """Whether all ranks have stopped at the same point."""
+        return self._ranks.in_step
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block in which what fails on one rank fails on all."""
+        return self._ranks.together()
+
+    def told(self, what: _T) -> _T:
+        """What the first rank has."""
+        return self._ranks.told(what)
+
+    def any(self, flag: bool) -> bool:
+        """Whether something is true on any rank."""
+        return any(self._ranks.exchanged(flag))
+
+    def failed(self, failure: Exception | None) -> Failure | None:
+        """What ended the training of all ranks, given what ended it here; None if nothing did."""
+        ranks = self._ranks
+        mine = None if failure is None or isinstance(failure, OtherRankError | RankLostError) else described(failure)
+        if mine is not None and not ranks.in_step:
+            ranks.leave(asdict(mine))
+            return mine
+        if not isinstance(failure, RankLostError):
+            try:
+                return next(filter(None, ranks.exchanged(mine)), None)
+            except RankLostError:
+                pass
+        words = ranks.last_words()
+        if words is None:
+            return Failure("another process of this training was killed or ended without a word", False, "")
+        return Failure(**words)
+
+    @contextmanager
+    def written_before(self) -> Iterator[None]:
+        """A block at whose end the first rank has written everything."""
+        try:
+            yield
+        finally:
+            if self.writes:
+                self._ranks.has_written()
+            else:
+                self._ranks.wait_until_written()
 
 
 class SharedMonitor(BaseCallback):
@@ -104,32 +164,3 @@ class SharedMonitor(BaseCallback):
         """Close the file."""
         if self._writer is not None:
             self._writer.close()
-
-
-def common_failure(failure: Exception | None, ranks: Ranks) -> Failure | None:
-    """What ended the training of all ranks, given what ended it here; None if nothing did."""
-    mine = None if failure is None or isinstance(failure, OtherRankError | RankLostError) else described(failure)
-    if mine is not None and not ranks.in_step:
-        ranks.leave(asdict(mine))
-        return mine
-    if not isinstance(failure, RankLostError):
-        try:
-            return next(filter(None, ranks.exchanged(mine)), None)
-        except RankLostError:
-            pass
-    words = ranks.last_words()
-    if words is None:
-        return Failure("another process of this training was killed or ended without a word", False, "")
-    return Failure(**words)
-
-
-@contextmanager
-def written_before(ranks: Ranks) -> Iterator[None]:
-    """A block at whose end the first rank has written everything, so that all may go."""
-    try:
-        yield
-    finally:
-        if ranks.first:
-            ranks.has_written()
-        else:
-            ranks.wait_until_written()

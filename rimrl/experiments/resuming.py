@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from stable_baselines3.common.logger import Logger
-
 from rimrl.agents.distributed import join
-from rimrl.agents.ranks import Ranks
-from rimrl.errors import UsageError
-from rimrl.experiments.checkpoints import FREE, cut_back, flat, told
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.ranks import check_same
+from rimrl.experiments.ranks import Together, check_same
 from rimrl.experiments.run import Run
-from rimrl.experiments.train import Training
-from rimrl.runs.checkpoint_files import found
-from rimrl.runs.device import check_device
-from rimrl.runs.logs import appending_logger, new_logger
-from rimrl.runs.resuming import accepted_changes, check_not_past
+from rimrl.experiments.train import making
+from rimrl.runs.lifecycle import go_on
 
 
 def resume(
@@ -50,84 +39,4 @@ def resume(
     ranks = join()
     config = run.config if config is None else replace(config, name=run.config.name)
     check_same(config, ranks)
-    run.processes = ranks.size
-    changes = _checked_changes(run, config, accept_changes)
-    check_device(config.train.device)
-    with _locked(run, ranks):
-        if not told(ranks, lambda: found(run.path)):
-            return _start_again(run, config, progress_bar, ranks)
-        training = Training(run, config, progress_bar, ranks, append=True)
-        try:
-            training.agent.set_logger(Logger(None, []))  # holds what waits to be logged until the logs are cut back
-            shaping = [change for change in changes if change.startswith(("env.", "core.", "agent."))]
-            contents, inexact = training.checkpoints.resume(accept_changes, shaping)
-            reached = training.agent.num_timesteps
-            before, total = run.config.train.total_timesteps, config.train.total_timesteps
-            check_not_past(run.path, reached, total, before, "steps", "--total-timesteps")
-            run.config = config
-            with ranks.together():
-                if ranks.first:
-                    run.note_resumption(reached, inexact is None, changes, contents.progress)
-                    cut_back(run.path, contents)
-                    _append_logs(training, run)
-        except BaseException:
-            training.close()
-            raise
-        if inexact is not None and ranks.first:
-            print(
-                f"rimrl: episodes begin anew at step {reached}, so that the result will not be, bit for bit, that of "
-                f"an uninterrupted run: {inexact}",
-                file=sys.stderr,
-            )
-        return training.learn()
-
-
-@contextmanager
-def _locked(run: Run, ranks: Ranks) -> Iterator[None]:
-    """`Run.locked`; of several processes the first one holds the lock."""
-    with ExitStack() as stack:
-        with ranks.together():
-            if ranks.first:
-                stack.enter_context(run.locked())
-        yield
-
-
-def _checked_changes(run: Run, config: ExperimentConfig, accept_changes: bool) -> list[str]:
-    """What differs from the run's own configuration.
-
-    Raises:
-        UsageError: If that must be accepted first, or nothing is left to do.
-    """
-    last = "train.total_timesteps" if config.agent.learning_rate_schedule == "linear" else None
-    changes = accepted_changes(run.path, flat(run.config), flat(config), FREE, last, accept_changes)
-    before, total = run.config.train.total_timesteps, config.train.total_timesteps
-    if run.status == "finished" and total <= before:
-        raise UsageError(f"{run.path} is finished, at {before} steps; give a larger --total-timesteps to go on")
-    return changes
-
-
-def _start_again(run: Run, config: ExperimentConfig, progress_bar: bool, ranks: Ranks) -> bool:
-    logger = Logger(None, [])
-    with ExitStack() as preparing:
-        with ranks.together():
-            if ranks.first:
-                preparing.enter_context(run.restarting(config))
-        training = Training(run, config, progress_bar, ranks)
-        try:
-            with ranks.together():
-                preparing.close()
-        except BaseException:
-            training.close()
-            raise
-    with ranks.together():
-        if ranks.first:
-            logger = new_logger(run.path)
-    training.agent.set_logger(logger)
-    return training.learn()
-
-
-def _append_logs(training: Training, run: Run) -> None:
-    pending, logger = training.agent.logger, appending_logger(run.path)
-    logger.name_to_value, logger.name_to_count = pending.name_to_value, pending.name_to_count
-    logger.name_to_excluded = pending.name_to_excluded
-    training.agent.set_logger(logger)
+    return go_on(run, config, accept_changes, making(progress_bar, ranks), Together(ranks))

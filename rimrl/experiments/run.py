@@ -20,8 +20,8 @@ from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.reading import check_regular
 from rimrl.runs.environment import refuse_edited, run_processes
-from rimrl.runs.folder import RunFolder, train_command
-from rimrl.runs.settings import holds_diagnostic
+from rimrl.runs.folder import RunFolder
+from rimrl.runs.kinds import AGENT, kind_of_run
 from rimrl.runs.yaml_files import read_yaml
 
 
@@ -57,7 +57,7 @@ class Run(RunFolder[ExperimentConfig]):
         if not file.is_file():
             why = "did not reach an evaluation (train.eval_freq); leave out --best" if best else "has no saved agent"
             if not best and self.status == "running":
-                command = f"{train_command(run_processes(self.path))} --resume {quoted(self.path)}"
+                command = f"{self.kind.command(run_processes(self.path))} --resume {quoted(self.path)}"
                 why = f"was stopped before its end, or goes on; to go on with it: {command}"
             raise UsageError(f"no {file}: the run {why}")
         return file
@@ -76,10 +76,11 @@ class Run(RunFolder[ExperimentConfig]):
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
         check_regular(path / "config.yaml", follow=False)
-        if holds_diagnostic(path):
+        kind = kind_of_run(path)
+        if kind is not AGENT:
             raise UsageError(
-                f"{path} is a run of rimrl sequence and holds no agent; rimrl evaluate, inspect, compare and report "
-                f"take it, and rimrl sequence --resume {quoted(path)} goes on with it"
+                f"{path} is a run of {kind.command()} and holds no agent; rimrl evaluate, inspect, compare and report "
+                f"take it, and {kind.command()} --resume {quoted(path)} goes on with it"
             )
         config = load_config(str(path / "config.yaml"))
         refuse_edited(path, read_yaml(path / "config.yaml", follow=False))

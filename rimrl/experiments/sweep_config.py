@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config_files import load_config
 from rimrl.reading import MEGABYTE
 from rimrl.runs.validated import DamagedError, Fields
@@ -23,6 +22,7 @@ MOST_VALUES = 2_000_000
 _SEEDS_AT_MOST = 10_000
 _LONGEST_TEXT = 4096
 _LARGEST_SEED = 2**32 - 1
+_ADDED = "seeds and values can be added to it, for the rest choose another --run-dir"
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,13 @@ def ask(
     folder = folder_of(config)
     if folder is not None:
         found = read(folder)
-        _check_axes(found.over, axes, folder)
-        _check_overrides(
-            found.overrides, common | {k: v for k, v in found.overrides.items() if k not in common}, folder
-        )
-        return SweepConfig(found.config, listed or found.seeds, {**found.over, **axes}, found.overrides)
+        asked = SweepConfig(found.config, listed or found.seeds, {**found.over, **axes}, {**found.overrides, **common})
+        merged(found, asked, folder)  # refuses what cannot be added
+        return asked
     if Path(config).suffix:
         config = str(Path(config).resolve())
     base = load_config(config)
-    _check_keys(axes, common, list(flat(base)))
+    _check_keys(axes, common, list(base.flat()))
     return SweepConfig(config, listed or [base.train.seed], axes, common)
 
 
@@ -118,8 +116,14 @@ def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:
     """
     if found.config != asked.config:
         raise _differs(folder, "CONFIG", found.config, asked.config)
-    _check_axes(found.over, asked.over, folder, all_of_them=True)
-    _check_overrides(found.overrides, asked.overrides, folder)
+    key = next((key for key in {**asked.over, **found.over} if (key in asked.over) != (key in found.over)), None)
+    if key is not None:
+        raise UsageError(
+            f"{folder} is a sweep over {', '.join(found.over) or 'seeds alone'}, and {key!r} is "
+            f"{'another key' if key in asked.over else 'not given now'}; {_ADDED}"
+        )
+    options = [{f"--{name}": value for name, value in each.overrides.items()} for each in (found, asked)]
+    check_same(folder, "", *options)
     return SweepConfig(
         found.config,
         list(dict.fromkeys([*found.seeds, *asked.seeds])),
@@ -220,30 +224,6 @@ def _check_keys(axes: Mapping[str, object], common: Mapping[str, object], known:
         raise UsageError("--over gives 'core' and 'core.name', which is the same; leave one of them out")
 
 
-def _check_axes(
-    found: Mapping[str, Sequence[str]], asked: Mapping[str, object], folder: Path, all_of_them: bool = False
-) -> None:
-    ours, theirs = list(found), list(asked)
-    unknown = next((key for key in theirs if key not in found), None)
-    missing = next((key for key in ours if key not in asked), None) if all_of_them else None
-    key = unknown or missing
-    if key is not None:
-        raise UsageError(
-            f"{folder} is a sweep over {', '.join(ours) or 'seeds alone'}, and {key!r} is "
-            f"{'another key' if unknown else 'not given now'}; seeds and values can be added to it, for the rest "
-            "choose another --run-dir"
-        )
-
-
-def _check_overrides(found: Mapping[str, str], asked: Mapping[str, str], folder: Path) -> None:
-    for key in dict.fromkeys([*found, *asked]):
-        if found.get(key) != asked.get(key):
-            raise _differs(folder, f"--{key}", found.get(key), asked.get(key))
-
-
 def _differs(folder: Path, key: str, found: object, asked: object) -> UsageError:
     before, now = ("nothing" if value is None else repr(value) for value in (found, asked))
-    return UsageError(
-        f"{folder} is a sweep with {key} {before}, and now it is {now}; seeds and values can be added to it, for the "
-        "rest choose another --run-dir"
-    )
+    return UsageError(f"{folder} is a sweep with {key} {before}, and now it is {now}; {_ADDED}")

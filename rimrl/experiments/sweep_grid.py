@@ -14,17 +14,17 @@ from tqdm import tqdm
 
 from rimrl.cores.registry import CORES
 from rimrl.errors import UsageError, unknown_name
-from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import is_shipped, load_config, shipped_configs
 from rimrl.experiments.making import make_agent, make_train_env
 from rimrl.experiments.sweep_config import SweepConfig
+from rimrl.experiments.trials import RunTrial
 
 _MOST_CELLS = 100_000
 
 
-@dataclass(frozen=True)
-class Cell:
+@dataclass(frozen=True, kw_only=True)
+class Cell(RunTrial):
     """One run of a sweep.
 
     Attributes:
@@ -32,23 +32,20 @@ class Cell:
         experiment: Its folder without the seed, such as ``core=rim/env=memory``; empty if nothing but seeds is swept.
         settings: Values of the keys that are swept.
         seed: Of the run.
-        config: Its experiment, complete.
     """
 
     number: int
     experiment: str
     settings: Mapping[str, str]
     seed: int
-    config: ExperimentConfig
-
-    @property
-    def name(self) -> str:
-        """Its run folder, below that of the sweep."""
-        return str(PurePosixPath(self.experiment, f"seed_{self.seed}"))
 
 
-def make_cells(sweep: SweepConfig) -> list[Cell]:
+def make_cells(sweep: SweepConfig, episodes: int | None = None) -> list[Cell]:
     """All cells, seed by seed, so that a part of the whole is a smaller whole.
+
+    Args:
+        sweep: What is asked for.
+        episodes: With how many each is evaluated; None for no evaluation.
 
     Raises:
         UsageError: For a value that does not exist or is of the wrong type, and for values that mean the same.
@@ -62,16 +59,24 @@ def make_cells(sweep: SweepConfig) -> list[Cell]:
         settings = dict(zip(sweep.over, values, strict=True))
         label = "/".join(f"{key}={_as_folder(value)}" for key, value in settings.items())
         config = _experiment(sweep, settings)
-        same = known.setdefault(repr(sorted(flat(config).items())), label)
+        same = known.setdefault(repr(sorted(config.flat().items())), label)
         if same != label or label in experiments:
             raise UsageError(f"{same} and {label} are the same experiment; leave one of them out")
         experiments[label] = settings, config
-    cells = (
-        (label, settings, seed, replace(config, train=replace(config.train, seed=seed)))
-        for seed in sweep.seeds
-        for label, (settings, config) in experiments.items()
-    )
-    return [Cell(number, *cell) for number, cell in enumerate(cells)]
+    return [
+        Cell(
+            name=str(PurePosixPath(label, f"seed_{seed}")),
+            config=replace(config, train=replace(config.train, seed=seed)),
+            episodes=episodes,
+            number=number,
+            experiment=label,
+            settings=settings,
+            seed=seed,
+        )
+        for number, (seed, (label, (settings, config))) in enumerate(
+            itertools.product(sweep.seeds, experiments.items())
+        )
+    ]
 
 
 def check_cells(cells: Iterable[Cell], progress_bar: bool = False) -> None:

@@ -1,14 +1,11 @@
-"""``rimrl transfer``: train sources, then targets by every method, and score what the sources were good for.
-
-A transfer is a folder:
+"""``rimrl transfer``: train sources, then targets by every method, and score what the sources were good for; a study.
 
 transfer.yaml     the complete configuration; ``rimrl transfer FOLDER/transfer.yaml --run-dir FOLDER`` goes on with it
-transfer.json     every run with its state and learning curve, scores and counts; brought up to date after every run
+transfer.json     every run with its state and learning curve, scores and counts
 matrix.png        scores, sources by targets; matrix_raw.png without offset
 sources/CORE/SOURCE/seed_N           run folders
 targets/CORE/TARGET/METHOD/seed_N    run folders; METHOD is METHOD-from-SOURCE where there is a source
-
-Runs that have finished are never trained again; what stopped on the way goes on from its last checkpoint.
+logs/                                what each run said, and its attempts
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,24 +24,21 @@ from gymnasium import spaces
 from tqdm import tqdm
 
 from rimrl.envs.vector import make_vec_env
-from rimrl.errors import RunFailedError, UsageError
-from rimrl.experiments.checkpoints import flat
-from rimrl.experiments.config import ExperimentConfig
+from rimrl.errors import UsageError
+from rimrl.experiments.config import EnvConfig, ExperimentConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.evaluate import DEFAULT_SEED, play
-from rimrl.experiments.resuming import resume
 from rimrl.experiments.run import Run
-from rimrl.experiments.train import train
 from rimrl.experiments.transfer_config import METHODS, Task, TransferConfig
-from rimrl.files import refuse_links, write_text
+from rimrl.experiments.trials import RunTrial
+from rimrl.files import refuse_links
 from rimrl.reading import read_json
-from rimrl.runs import checkpoint_files
-from rimrl.runs.environment import run_status
 from rimrl.spaces import in_words
+from rimrl.studies.study import Study
 
 
-@dataclass(frozen=True)
-class Cell:
+@dataclass(frozen=True, kw_only=True)
+class Cell(RunTrial):
     """One run of a transfer.
 
     Attributes:
@@ -54,95 +47,69 @@ class Cell:
         source: Name of the source; None for a method without one.
         target: Name of the target; None for the training of a source.
         seed: Of the run.
-        path: Its folder, below that of the transfer unless `given`.
-        config: Its experiment.
-        given: Whether it was trained before.
+        given: The run folder, if it was trained before; it is no trial then.
     """
 
     core: str
-    method: str | None
-    source: str | None
-    target: str | None
+    method: str | None = None
+    source: str | None = None
+    target: str | None = None
     seed: int
-    path: Path
-    config: ExperimentConfig
-    given: bool = False
+    given: Path | None = None
 
 
-class Transfer:
+class Transfer(Study[Cell]):
     """A transfer in its folder.
 
     Args:
         config: What to do.
         folder: Where its runs are, or will be.
+        scored: Adds scores to the content of ``transfer.json``; default: none.
+
+    Attributes:
+        cells: Every run, also those that were trained before.
 
     Raises:
         UsageError: For what cannot be trained: a key or name that does not exist, a source run that is missing or of
             another core, observations that do not fit, a folder that holds something else. Nothing is written then.
     """
 
-    def __init__(self, config: TransferConfig, folder: Path) -> None:
-        self.config = config
-        self.folder = folder
-        if folder.exists() and not (folder.is_dir() and (_is_ours(folder) or not any(folder.iterdir()))):
-            raise UsageError(f"{folder} holds something else than a transfer; choose another --run-dir")
+    kind = "transfer"
+    noun = "run"
+
+    def __init__(
+        self, config: TransferConfig, folder: Path, scored: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    ) -> None:
+        self.is_in(folder)
+        self.config, self.folder = config, folder
+        self._scored = scored
+        self._before: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._experiments: dict[tuple[str, str, str], ExperimentConfig] = {}
         self.cells = list(self._plan())
-        for cell in self.cells:
-            if not cell.given:
-                refuse_links(cell.path, folder)
+        super().__init__(folder, [cell for cell in self.cells if cell.given is None])
+        for cell in self.trials:
+            refuse_links(folder / cell.name, folder)
             self._check_same(cell)
         self._check_observations()
-        self.failures: dict[Path, str] = {}
+        self._random = self._random_before()
 
-    @property
-    def waiting(self) -> list[Cell]:
-        """Runs that are yet to be trained."""
-        return [cell for cell in self.cells if self.status(cell) != "finished"]
+    def description(self) -> str:
+        """The complete configuration."""
+        return self.config.to_yaml()
 
-    def status(self, cell: Cell) -> str:
-        """``"finished"``, or how far the run is: ``"waiting"``, ``"running"``, ``"interrupted"``, ``"failed"``."""
-        if cell.given:
-            return "finished"
-        return run_status(cell.path) or "waiting"
-
-    def run(self, progress_bar: bool = True, after_each: Callable[[], object] = lambda: None) -> bool:
-        """Train what has not finished yet; a run that fails does not keep others from being trained.
-
-        Args:
-            progress_bar: Show progress on standard error.
-            after_each: Called whenever ``transfer.json`` was written.
-
-        Returns:
-            Whether it came to its end; False where it was interrupted.
-
-        Raises:
-            RunFailedError: At the end, if runs failed; names the first.
-        """
-        self._begin()
-        random = self._random_returns(progress_bar)
-        self._save(random)
-        after_each()
-        cells = [cell for cell in self.cells if not cell.given]
-        with tqdm(total=len(cells), desc=str(self.folder), unit="run", disable=not progress_bar) as bar:
-            for cell in cells:
-                if self.status(cell) != "finished":
-                    try:
-                        finished = self._train(cell, progress_bar)
-                    finally:
-                        self._save(random)
-                        after_each()
-                    if not finished:
-                        return False
-                bar.update()
-        if self.failures:
-            path, reason = next(iter(self.failures.items()))
-            others = "the others are done, and " if len(self.failures) < len(cells) else ""
-            raise RunFailedError(
-                f"{len(self.failures)} of {len(cells)} runs failed, the first in {path}: {reason}; "
-                f"{others}the same command tries these again"
-            )
-        return True
+    def summary(self) -> dict[str, Any]:
+        """Every run with its state, and scores."""
+        progress = self.progress()
+        runs = []
+        for cell in self.cells:
+            run = {key: getattr(cell, key) for key in ("core", "method", "source", "target", "seed")}
+            run |= {"path": str(cell.given or cell.name), "total_timesteps": cell.config.train.total_timesteps}
+            far = progress.get(cell.name, {"state": "finished"})
+            runs.append(run | {"status": far.pop("state")} | far)
+        content = {"config": yaml.safe_load(self.config.to_yaml()), "random": dict(self._random), "runs": runs}
+        if content != self._before[0]:  # scores take a while
+            self._before = content, self._scored(json.loads(json.dumps(content)))
+        return self._before[1]
 
     # -- the plan -----------------------------------------------------------------------------------------------------
 
@@ -177,17 +144,25 @@ class Transfer:
                 raise UsageError(
                     f"the source run {path} has the core {_core(run.config)}, not that of {core!r}: {_core(config)}"
                 )
-            return Cell(core, None, source.name, None, seed, path, run.config, given=True)
-        path = self.folder / "sources" / core / _slug(source.name) / f"seed_{seed}"
-        return Cell(core, None, source.name, None, seed, path, config)
+            return Cell(name=str(path), config=run.config, core=core, source=source.name, seed=seed, given=path)
+        name = f"sources/{core}/{_slug(source.name)}/seed_{seed}"
+        return Cell(name=name, config=config, core=core, source=source.name, seed=seed)
 
     def _target(self, core: str, target: Task, method: str, start: Cell | None, seed: int) -> Cell:
         source = None if start is None else start.source
         label = method if source is None else f"{method}-from-{_slug(source)}"
         config = self._experiment(core, target, seed, self.config.target_timesteps, f"{core}-{label}")
-        agent = replace(config.agent, trunk=METHODS[method].trunk, init_from=None if start is None else str(start.path))
-        path = self.folder / "targets" / core / _slug(target.name) / label / f"seed_{seed}"
-        return Cell(core, method, source, target.name, seed, path, replace(config, agent=agent))
+        place = None if start is None else str(start.given or self.folder / start.name)
+        return Cell(
+            name=f"targets/{core}/{_slug(target.name)}/{label}/seed_{seed}",
+            config=replace(config, agent=replace(config.agent, trunk=METHODS[method].trunk, init_from=place)),
+            needs=() if start is None or start.given is not None else (start.name,),
+            core=core,
+            method=method,
+            source=source,
+            target=target.name,
+            seed=seed,
+        )
 
     def _experiment(self, core: str, task: Task, seed: int, total_timesteps: int, label: str) -> ExperimentConfig:
         key = (core, task.env, json.dumps(task.kwargs, default=str))
@@ -207,13 +182,14 @@ class Transfer:
 
     def _check_same(self, cell: Cell) -> None:
         """Refuse to take a run for another one that the configuration asks for now."""
-        if cell.given or self.status(cell) != "finished":
+        if not cell.is_done(self.folder):
             return
-        found, asked = (_settings(config) for config in (Run.open(cell.path).config, cell.config))
+        path = self.folder / cell.name
+        found, asked = (_settings(config) for config in (Run.open(path).config, cell.config))
         for key, value in asked.items():
             if found.get(key) != value:
                 raise UsageError(
-                    f"{cell.path} was trained with {key} {found.get(key)!r}, the configuration now says {value!r}; "
+                    f"{path} was trained with {key} {found.get(key)!r}, the configuration now says {value!r}; "
                     "choose another --run-dir, or remove that run to train it again"
                 )
 
@@ -241,47 +217,30 @@ class Transfer:
                     f"{in_words(theirs)}, the target's are {in_words(ours)}"
                 )
 
-    # -- the folder ---------------------------------------------------------------------------------------------------
+    # -- random actions -----------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        write_text(self.folder / "transfer.yaml", self.config.to_yaml(), self.folder)
-
-    def _train(self, cell: Cell, progress_bar: bool) -> bool:
-        """Train a cell.
-
-        Returns:
-            False if it was interrupted.
-        """
-        start = cell.config.agent.init_from
-        if start is not None and Path(start) in self.failures:
-            self.failures[cell.path] = f"its source {start} failed"
-            return True
-        try:
-            if _goes_on(cell):
-                return resume(Run.open(cell.path), cell.config, progress_bar=progress_bar)
-            if cell.path.exists():
-                shutil.rmtree(cell.path)
-            _, finished = train(cell.config, cell.path, progress_bar)
-        except Exception as error:  # environments fail in every way; the other runs are worth having
-            self.failures[cell.path] = " ".join(f"{type(error).__name__}: {error}".split())
-            return True
-        return finished
-
-    def _random_returns(self, progress_bar: bool) -> dict[str, dict[str, Any]]:
-        """What random actions earn on each target, played once for all runs."""
-        episodes = self.config.random_episodes
+    def _random_before(self) -> dict[str, dict[str, Any]]:
+        """What ``transfer.json`` says of random actions, as far as that is what is asked for now."""
         try:
             plan = read_json(self.folder / "transfer.json", follow=False)
         except UsageError:
             plan = None
         earlier = plan.get("random") if isinstance(plan, dict) else None
-        earlier = earlier if isinstance(earlier, dict) else {}
-        found = {}
-        targets = {cell.target: cell.config.env for cell in reversed(self.cells) if cell.target is not None}
-        for name, env in tqdm(targets.items(), desc="random actions", unit="target", disable=not progress_bar):
-            kept = earlier.get(name)
-            if isinstance(kept, dict) and _is_result(kept, env.id, episodes):
-                found[name] = kept
+        kept: dict[str, dict[str, Any]] = {}
+        for name, env in self._targets().items():
+            found = earlier.get(name) if isinstance(earlier, dict) else None
+            if isinstance(found, dict) and isinstance(mean := found.get("return_mean"), float) and math.isfinite(mean):
+                result = {"env_id": env.id, "episodes": self.config.random_episodes, "return_mean": mean}
+                kept |= {name: result} if result == found else {}
+        return kept
+
+    def prepare(self, progress_bar: bool) -> None:
+        """Play random actions on each target, once for all runs."""
+        episodes = self.config.random_episodes
+        targets = self._targets()
+        missing = targets.keys() - self._random.keys()
+        for name, env in tqdm(targets.items(), "random actions", disable=not (progress_bar and missing)):
+            if name not in missing:
                 continue
             make = partial(
                 make_vec_env,
@@ -292,51 +251,17 @@ class Transfer:
                 **env.kwargs,
             )
             outcome = play(None, make, episodes, deterministic=False, seed=DEFAULT_SEED).summary()
-            found[name] = {"env_id": env.id, "episodes": episodes, "return_mean": outcome["return_mean"]}
-        return {target.name: found[target.name] for target in self.config.targets}
+            self._random[name] = {"env_id": env.id, "episodes": episodes, "return_mean": outcome["return_mean"]}
+        self._random = {name: self._random[name] for name in targets}
 
-    def _save(self, random: dict[str, Any]) -> None:
-        runs = [
-            {
-                "core": cell.core,
-                "method": cell.method,
-                "source": cell.source,
-                "target": cell.target,
-                "seed": cell.seed,
-                "path": str(cell.path if cell.given else cell.path.relative_to(self.folder)),
-                "status": self.status(cell),
-                "total_timesteps": cell.config.train.total_timesteps,
-            }
-            for cell in self.cells
-        ]
-        content = {"config": yaml.safe_load(self.config.to_yaml()), "random": random, "runs": runs}
-        write_text(self.folder / "transfer.json", json.dumps(content, indent=1) + "\n", self.folder)
-
-
-def _goes_on(cell: Cell) -> bool:
-    """Whether a run stopped after a checkpoint, under the same settings; any other begins anew."""
-    if not checkpoint_files.found(cell.path):
-        return False
-    try:
-        return flat(Run.open(cell.path).config) == flat(cell.config)
-    except UsageError:
-        return False
-
-
-def _is_result(kept: dict[str, Any], env_id: str, episodes: int) -> bool:
-    """Whether an entry of ``transfer.json`` says what random actions earn in so many episodes."""
-    mean = kept.get("return_mean")
-    same = (kept.get("env_id"), kept.get("episodes")) == (env_id, episodes)
-    return same and isinstance(mean, float) and math.isfinite(mean)
+    def _targets(self) -> dict[str, EnvConfig]:
+        first = {cell.target: cell.config.env for cell in reversed(self.cells)}
+        return {target.name: first[target.name] for target in self.config.targets}
 
 
 def default_folder(config: TransferConfig) -> Path:
     """``runs/NAME``: always the same, so that the same command goes on with what it began."""
     return Path("runs") / config.name
-
-
-def _is_ours(folder: Path) -> bool:
-    return (folder / "transfer.yaml").is_file()
 
 
 def _slug(name: str) -> str:

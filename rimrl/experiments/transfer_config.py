@@ -145,34 +145,28 @@ _MOST_SEEDS = 10_000
 _NEEDED = ("cores", "sources", "targets", "seeds", "source_timesteps", "target_timesteps")
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 2**53
-
-
 def _is_texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
-
-
-def _is_seeds(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**32 for each in value)
-        and len(set(value)) == len(value) <= _MOST_SEEDS
-    )
 
 
 def _is_named(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) for key in value)
 
 
-_COUNT = ("a positive integer", _is_count)
+def _is_integer(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_seeds(value: Any) -> bool:
+    seeds = isinstance(value, list) and all(_is_integer(each, 0, 2**32 - 1) for each in value)
+    return seeds and 1 <= len(set(value)) == len(value) <= _MOST_SEEDS
+
+
+_COUNT = ("a positive integer", lambda value: _is_integer(value, 1, 2**53))
+_CORES = "a mapping from labels to experiments"
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("text", lambda value: isinstance(value, str)),
-    "cores": (
-        "a mapping from labels to experiments",
-        lambda value: _is_named(value) and bool(value) and _is_texts([*value.values()]),
-    ),
+    "cores": (_CORES, lambda value: _is_named(value) and _is_texts([*value.values()])),
     "sources": ("a list", lambda value: isinstance(value, list)),
     "targets": ("a list with at least one entry", lambda value: isinstance(value, list) and bool(value)),
     "methods": ("a list of names", _is_texts),

@@ -60,14 +60,13 @@ def over_training(run: RunResults, title: str) -> Strip | None:
     if len(columns) < 2:
         return None
     rows = zip(*(run.progress[columns[n]] for n in sorted(columns)), strict=True)
-    steps = run.progress["time/total_timesteps"]
-    known = [(step, row) for step, row in zip(steps, rows, strict=True) if step is not None and None not in row]
+    known = [(step, row) for step, row in zip(run.steps, rows, strict=True) if step is not None and None not in row]
     if not known:
         return None
     shares = np.array([row for _, row in known], dtype=np.float64).T  # [N, K]
     words = tuple(percent(share) for share in shares[:, -1].tolist())
     measured = {name: _last(run.progress.get(f"units/{name}", [])) for name in ("collapse", "worst_share")}
-    ends = (f"step {known[0][0]:,.0f}", f"step {known[-1][0]:,.0f}")
+    ends = tuple(f"{run.kind.step} {known[i][0]:,.0f}" for i in (0, -1))
     return Strip(title, _picture(_averaged(shares)), len(shares), words, _sentences(evenness(measured)), *ends)
 
 
@@ -88,7 +87,7 @@ def of_inspections(run: RunResults, title: str) -> list[Strip]:
         *_, (begin, end, episode) = inspection.spans()
         last = sum(1 for _ in inspection.spans())
         whole = end - begin == episode["length"]
-        noun = facts.get("episode_noun", "episode")
+        noun = inspection.kind.trial
         ends = (f"{noun} 1", f"the end of {noun} {last}" if whole else f"step {end} of {noun} {last}")
         strips.append(Strip(f"{title}, {folder.name}", _picture(shown), len(shown), words, measures, *ends))
     return strips

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rimrl.reporting.results import RunResults, is_diagnostic
+from rimrl.reporting.results import RunResults
 
 _AGAIN = Path("again")
 
@@ -41,16 +41,12 @@ def inspections(runs: Sequence[RunResults]) -> list[str]:
 
 def _train(run: RunResults, folder: Path) -> str:
     seed = () if run.seed is None else ("--seed", run.seed)
-    verb = "sequence" if is_diagnostic(run.evaluation["suite"]) else "train"
-    return _line("rimrl", verb, run.path / "config.yaml", *seed, "--run-dir", folder)
+    return _line("rimrl", run.kind.verb, run.path / "config.yaml", *seed, "--run-dir", folder)
 
 
 def _evaluation_options(run: RunResults) -> tuple[str, ...]:
     facts = run.evaluation
-    episodes = max(result["episodes"] for result in run.splits.values())
-    options = ["--episodes", str(episodes)]
-    if is_diagnostic(facts["suite"]):
-        return (*options, "--seed", str(facts.get("seed", 0)))
+    options = ["--episodes", str(max(map(run.trials, run.splits)))]
     for flag, key in (("--seed", "seed"), ("--n-envs", "n_envs")):
         if isinstance(facts.get(key), int):
             options += [flag, str(facts[key])]
@@ -58,7 +54,8 @@ def _evaluation_options(run: RunResults) -> tuple[str, ...]:
         options.append("--deterministic")
     if facts.get("model") == "best_model.zip":
         options.append("--best")
-    if not any("random_return_mean" in result for result in run.splits.values()):
+    names = {name for result in run.splits.values() for name in result}
+    if "return_mean" in names and "random_return_mean" not in names:
         options.append("--no-random")
     return (*options, *_suite_options(run))
 

@@ -28,7 +28,7 @@ def check_alike(runs: Sequence[RunResults], splits: Sequence[str]) -> None:
     actions = [ways.get(run.evaluation.get("deterministic", False)) for run in runs]
     _refuse_different(runs, actions, "actions were chosen differently")
     for split in splits:
-        presets = [run.splits[split].get("env_kwargs", {}).get("preset") for run in runs]
+        presets = [run.asked(split).get("preset") for run in runs]
         _refuse_different(runs, presets, f"{split!r} was played under different Atari presets")
 
 
@@ -59,15 +59,13 @@ def remarks(groups: Sequence[Group], splits: Sequence[str], metric: Metric) -> I
             yield f"{name} was trained on in some runs and held out in others: it counts as trained on"
     yield from _different_evaluations(groups)
     yield from _different_environments(groups, splits)
-    episodes = [[run.splits[name]["episodes"] for name in splits] for run in runs]
-    if any(numbers != episodes[0] for numbers in episodes):
+    trials = [[run.trials(name) for name in splits] for run in runs]
+    if any(numbers != trials[0] for numbers in trials):
         said = {
-            group.label: "/".join(
-                dict.fromkeys(_number(run.splits[name]["episodes"]) for run in group.runs for name in splits)
-            )
+            group.label: "/".join(dict.fromkeys(_number(run.trials(name)) for run in group.runs for name in splits))
             for group in groups
         }
-        yield f"runs were evaluated on different numbers of episodes ({_listed(said)})"
+        yield f"runs were evaluated on different numbers of {runs[0].kind.trial}s ({_listed(said)})"
     older = [group.label for group in groups if any(run.older for run in group.runs)]
     if older:
         names = ", ".join(older)
@@ -84,8 +82,9 @@ def remarks(groups: Sequence[Group], splits: Sequence[str], metric: Metric) -> I
 
 
 def _different_evaluations(groups: Sequence[Group]) -> Iterator[str]:
+    kind = groups[0].runs[0].kind
     for key, words in (
-        ("num_timesteps", "runs were trained for different numbers of steps"),
+        (kind.reached, f"runs were trained for different numbers of {kind.step}s"),
         ("seed", "runs were evaluated on different seeds"),
         ("model", "some runs were evaluated at their end, some at their best"),
     ):
@@ -102,12 +101,12 @@ def _different_environments(groups: Sequence[Group], splits: Sequence[str]) -> I
     runs = [run for group in groups for run in group.runs]
     different: dict[str, None] = {}
     for split in splits:
-        arguments: list[dict[str, Any]] = [run.splits[split].get("env_kwargs", {}) for run in runs]
+        arguments: list[dict[str, Any]] = [run.asked(split) for run in runs]
         for name in dict.fromkeys(name for each in arguments for name in each):
             if any(each.get(name) != arguments[0].get(name) for each in arguments):
                 different[name] = None
     if different:
-        yield f"runs were evaluated with different arguments of the environment ({', '.join(different)})"
+        yield f"runs were evaluated with different arguments of the {runs[0].kind.world} ({', '.join(different)})"
 
 
 def _seeds_twice(group: Group) -> Iterator[str]:

@@ -138,7 +138,7 @@ class Comparison:
                 {
                     "path": str(run.path),
                     "seed": run.seed,
-                    "num_timesteps": run.evaluation.get("num_timesteps"),
+                    run.kind.reached: run.evaluation.get(run.kind.reached),
                     "scores": dict(zip(self.splits, row, strict=True)),
                 }
                 for run, row in zip(runs, scores.tolist(), strict=True)

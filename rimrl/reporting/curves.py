@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from rimrl.reporting.groups import METRICS, Metric
-from rimrl.reporting.results import RunResults, is_diagnostic
+from rimrl.reporting.results import RunResults
+from rimrl.runs.kinds import AGENT, SEQUENCE
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,10 @@ class TrainingCurve:
 
 
 def training_curve(runs: Sequence[RunResults]) -> TrainingCurve:
-    """The curve that fits some runs of one suite: success, else return; of a diagnostic its metric, else its loss."""
+    """The curve that fits some runs of one suite: success or return, else a task's metric or the loss."""
     known = [run for run in runs if run.progress]
-    if runs and is_diagnostic(runs[0].evaluation["suite"]):
-        for name, result in runs[0].splits.items():
-            for metric in METRICS.values():
-                column = f"eval/{metric.name}_{name}"
-                if metric.name in result and known and all(column in run.progress for run in known):
-                    is_rate = (metric.low, metric.high) == (0.0, 1.0)
-                    return TrainingCurve(column, f"{metric.label} on {name}", "updates", "Training", is_rate)
-        return TrainingCurve("train/loss", "training loss", "updates", "Training", False)
-    title, steps = "Training (last 100 episodes)", "environment steps"
-    if all("rollout/success_rate" in run.progress for run in known):
-        return TrainingCurve("rollout/success_rate", "success rate", steps, title, True)
-    return TrainingCurve("rollout/ep_rew_mean", "mean return", steps, title, False)
+    curves = [curve for run in runs[:1] for curve in _curves(run)] or [_RETURN]
+    return next((curve for curve in curves if all(curve.column in run.progress for run in known)), curves[-1])
 
 
 def split_curves(runs: Sequence[RunResults], splits: Sequence[str], metric: Metric) -> list[TrainingCurve]:
@@ -62,3 +53,23 @@ def split_curves(runs: Sequence[RunResults], splits: Sequence[str], metric: Metr
         for split, column in ((split, f"eval/{metric.name}_{split}") for split in splits)
         if any(value is not None for run in runs for value in run.progress.get(column, ()))
     ]
+
+
+def _curves(run: RunResults) -> Iterator[TrainingCurve]:
+    """What a run may be shown by, the most telling first."""
+    if any(result.keys() & {"success_rate", "return_mean"} for result in run.splits.values()):
+        yield replace(_RETURN, column="rollout/success_rate", label="success rate", is_rate=True)
+        yield _RETURN
+        return
+    for name, result in run.splits.items():
+        for metric in METRICS.values():
+            if metric.name in result:
+                is_rate = (metric.low, metric.high) == (0.0, 1.0)
+                yield replace(
+                    _LOSS, column=f"eval/{metric.name}_{name}", label=f"{metric.label} on {name}", is_rate=is_rate
+                )
+    yield _LOSS
+
+
+_RETURN = TrainingCurve("rollout/ep_rew_mean", "mean return", AGENT.steps, "Training (last 100 episodes)", False)
+_LOSS = TrainingCurve("train/loss", "training loss", SEQUENCE.steps, "Training", False)

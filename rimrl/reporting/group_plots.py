@@ -96,7 +96,7 @@ def learning_curves(group: Group, column: str, points: int = _CURVE_POINTS) -> t
     """
     curves = []
     for run in group.runs:
-        steps, values = run.progress.get("time/total_timesteps", []), run.progress.get(column, [])
+        steps, values = run.steps, run.progress.get(column, [])
         known = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
         if not known:
             return np.empty(0), np.empty((len(group.runs), 0))

@@ -14,7 +14,7 @@ import numpy as np
 from rimrl.errors import UsageError, quoted, unknown_name
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Floats
-from rimrl.runs.environment import dotted
+from rimrl.runs.config import dotted
 
 # What tells runs of one configuration apart without changing what they are runs of.
 _NOT_COMPARED = frozenset(

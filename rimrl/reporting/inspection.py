@@ -21,6 +21,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from rimrl.errors import UsageError
+from rimrl.runs.kinds import Kind, kind_of_facts
 from rimrl.runs.recording import LARGEST_ARRAYS, RECORDING_FILES, read_recording
 
 PICTURES = ("raster.png", "frequency.png", "input_attention.png", "communication.png")
@@ -47,6 +48,17 @@ class Inspection:
     arrays: dict[str, NDArray[Any]]
 
     @property
+    def kind(self) -> Kind:
+        """Which kind of run was inspected."""
+        return kind_of_facts(self.facts)
+
+    @property
+    def episodes(self) -> list[dict[str, Any]]:
+        """Length and outcome of each episode or sequence, one after the other."""
+        episodes: list[dict[str, Any]] = self.facts[self.kind.trials]
+        return episodes
+
+    @property
     def has_units(self) -> bool:
         """Whether there is more than the one unit that a core without units reports."""
         return bool(self.facts["units"] > 1)
@@ -55,12 +67,12 @@ class Inspection:
     def shown(self) -> slice:
         """The steps that pictures over time show: as many whole episodes as fit, from the first on."""
         last, end = 0, 0
-        for episode in self.facts["episodes"]:
+        for episode in self.episodes:
             end += episode["length"]
             if end <= _SHOWN_STEPS:
                 last = end
         # A sequence of a diagnostic says little without its end.
-        first = min(self.facts["episodes"][0]["length"], _MOST_STEPS) if "titles" in self.facts else _SHOWN_STEPS
+        first = min(self.episodes[0]["length"], _MOST_STEPS) if "titles" in self.facts else _SHOWN_STEPS
         return slice(0, last or first)
 
     @property
@@ -72,7 +84,7 @@ class Inspection:
     def spans(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """First step, end and outcome of each episode that is shown."""
         begin = 0
-        for episode in self.facts["episodes"]:
+        for episode in self.episodes:
             end = min(begin + episode["length"], self.shown.stop)
             if end > begin:
                 yield begin, end, episode
@@ -227,7 +239,7 @@ def _timeline(
         axes["units"].set_title(lane_title)
     axes["episodes"].set_xlim(-0.5, inspection.shown.stop - 0.5)
     axes["reward"].tick_params(axis="x", length=3)
-    axes["reward"].set_xlabel(f"step, one {'sequence' if 'titles' in inspection.facts else 'episode'} after the other")
+    axes["reward"].set_xlabel(f"step, one {inspection.kind.trial} after the other")
     return figure, grid[1], None if left is None else left.subplots()
 
 
@@ -369,7 +381,7 @@ def _when(occasion: dict[str, Any], title: str) -> str:
 def _subject(inspection: Inspection, whole: bool = False) -> str:
     """What was inspected, and which part of it is shown, unless that is the whole."""
     facts = inspection.facts
-    noun, played = facts.get("episode_noun", "episode"), len(facts["episodes"])
+    kind, noun, played = inspection.kind, inspection.kind.trial, len(inspection.episodes)
     if whole:
         episodes = f"{played} {noun}s"
     else:
@@ -378,7 +390,7 @@ def _subject(inspection: Inspection, whole: bool = False) -> str:
         episodes = f"{noun}s 1 to {number} of {played}" if number > 1 else f"{noun} 1 of {played}"
         if end - begin < episode["length"]:
             episodes = f"first {end} of {episode['length']} steps of {episodes}"
-    trained = f"after {facts['num_timesteps']:,} {facts.get('timestep_noun', 'training step')}s"
+    trained = f"after {facts[kind.reached]:,} training {kind.step}s"
     return f"{facts['core']} on {facts['suite']} ({facts['split']}) {trained}, {episodes}"
 
 

@@ -12,8 +12,8 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from rimrl.reporting.curves import training_curve
-from rimrl.reporting.groups import METRICS, common_metric
-from rimrl.reporting.results import RunResults, is_diagnostic
+from rimrl.reporting.groups import common_metric
+from rimrl.reporting.results import RunResults
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito: safe for colour-blind eyes
 CHANCE = "#999999"
@@ -73,7 +73,7 @@ def show_steps(axes: Axes) -> None:
 def _draw_curves(axes: Axes, runs: list[RunResults]) -> None:
     shown = training_curve(runs)
     for run, colour in zip(runs, _cycle(len(runs)), strict=True):
-        steps, values = run.progress.get("time/total_timesteps", []), run.progress.get(shown.column, [])
+        steps, values = run.steps, run.progress.get(shown.column, [])
         points = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, label=run.label, linewidth=1.8)
     axes.set_xlabel(shown.steps)
@@ -94,9 +94,7 @@ def draw_runs(axes: Axes, runs: list[RunResults]) -> None:
     """
     names = list(dict.fromkeys(split for run in runs for split in run.splits))
     successes = all(result.get("success_rate") is not None for run in runs for result in run.splits.values())
-    metric = METRICS["success_rate" if successes else "return_mean"]
-    if is_diagnostic(runs[0].evaluation["suite"]):
-        metric = common_metric(runs)
+    metric = common_metric(runs)
     column = metric.name
     players = [(run.label, "", run, colour) for run, colour in zip(runs, _cycle(len(runs)), strict=True)]
     chance = next((run for run in runs if any(f"random_{column}" in s for s in run.splits.values())), None)
@@ -105,14 +103,11 @@ def draw_runs(axes: Axes, runs: list[RunResults]) -> None:
     width = 0.8 / len(players)
     for k, (label, prefix, run, colour) in enumerate(players):
         shown = [i for i, name in enumerate(names) if run.splits.get(name, {}).get(f"{prefix}{column}") is not None]
-        results = [run.splits[names[i]] for i in shown]
-        heights = [result[f"{prefix}{column}"] for result in results]
+        heights = [run.splits[names[i]][f"{prefix}{column}"] for i in shown]
         places = [i + (k - (len(players) - 1) / 2) * width for i in shown]
         axes.bar(places, heights, width * 0.92, color=colour, label=label)
         if successes:
-            bounds = [
-                wilson_interval(height, result["episodes"]) for height, result in zip(heights, results, strict=True)
-            ]
+            bounds = [wilson_interval(height, run.trials(names[i])) for height, i in zip(heights, shown, strict=True)]
             below = [height - low for height, (low, _) in zip(heights, bounds, strict=True)]
             above = [high - height for height, (_, high) in zip(heights, bounds, strict=True)]
             axes.errorbar(places, heights, [below, above], fmt="none", ecolor="#333333", elinewidth=1, capsize=2)

@@ -23,7 +23,7 @@ from rimrl.reporting.commands import commands, inspections
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.groups import Group, settings
 from rimrl.reporting.report_charts import gap_chart, learning_curves, profile_chart, split_charts
-from rimrl.reporting.results import RunResults, is_diagnostic
+from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Estimate
 from rimrl.reporting.verdict import Findings, number, shortened
 from rimrl.runs.environment import run_facts
@@ -67,7 +67,7 @@ def page(comparison: Comparison) -> str:
         square=SQUARE,
         findings=findings,
         comparison=comparison,
-        guess="a guess reaches" if is_diagnostic(comparison.suite) else "random actions reach",
+        guess=runs[0].kind.guess,
         groups=groups,
         runs=runs,
         summary=_summary(groups),
@@ -92,13 +92,13 @@ def page(comparison: Comparison) -> str:
 def _summary(groups: Sequence[Group]) -> str:
     """How much was done, in one line."""
     runs = [run for group in groups for run in group.runs]
-    steps = [run.evaluation["num_timesteps"] for run in runs if "num_timesteps" in run.evaluation]
-    episodes = [result["episodes"] for run in runs for result in run.splits.values()]
+    kind = runs[0].kind
+    steps = [run.evaluation[kind.reached] for run in runs if kind.reached in run.evaluation]
+    trials = [run.trials(split) for run in runs for split in run.splits]
     parts = [_plural(len(groups), "configuration"), _plural(len(runs), "run")]
     if steps:
-        parts.append(f"{_range(steps)} training steps each")
-    what = "sequences" if is_diagnostic(runs[0].evaluation["suite"]) else "episodes"
-    return ", ".join([*parts, f"{_range(episodes)} {what} per split"])
+        parts.append(f"{_range(steps)} training {kind.step}s each")
+    return ", ".join([*parts, f"{_range(trials)} {kind.trial}s per split"])
 
 
 def _range(counts: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from rimrl.errors import UsageError, quoted, shorten
 from rimrl.reading import MissingError, UnreadableError, read_rows
 from rimrl.runs.environment import refuse_edited
 from rimrl.runs.evaluations import FIGURES, read_evaluation
+from rimrl.runs.kinds import Kind, kind_of_facts, progress_as_today
 from rimrl.runs.yaml_files import read_yaml
 
 # An option that the cores which always started from Xavier's matrices, and no others, had before that was an option.
@@ -48,6 +49,26 @@ class RunResults:
         return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
     @property
+    def kind(self) -> Kind:
+        """Which kind of run it is."""
+        return kind_of_facts(self.evaluation)
+
+    @property
+    def steps(self) -> list[float | None]:
+        """Where its training was in each row of ``progress``; empty where there is none."""
+        return self.progress.get(self.kind.column, [])
+
+    def trials(self, split: str) -> int:
+        """How many episodes or sequences of a split were evaluated."""
+        trials: int = self.splits[split][self.kind.trials]
+        return trials
+
+    def asked(self, split: str) -> dict[str, Any]:
+        """What makes a split, where that is known."""
+        asked: dict[str, Any] = self.splits[split].get(self.kind.asked, {})
+        return asked
+
+    @property
     def splits(self) -> dict[str, dict[str, Any]]:
         """Figures of each evaluated split."""
         splits: dict[str, dict[str, Any]] = self.evaluation["splits"]
@@ -57,11 +78,6 @@ class RunResults:
 def printable(text: str) -> str:
     """A text on one line, for any file: with spaces for what cannot be printed."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def is_diagnostic(suite: str) -> bool:
-    """Whether a suite is a task of ``rimrl sequence``, on which sequences are scored instead of episodes played."""
-    return suite.startswith("sequence/")
 
 
 def find_runs(paths: Sequence[Path], suite: str | None = None, variant: str = "") -> tuple[list[Path], list[Path]]:
@@ -170,7 +186,8 @@ def _read(path: Path, suite: str | None, variant: str = "") -> RunResults:
     _check_same_core(evaluation, config, file, path)
     if "num_active" in evaluation:
         config = {**config, "core": {**config.get("core", {}), "num_active": evaluation["num_active"]}}
-    return RunResults(label, path, evaluation, _read_progress(path / "progress.csv"), config, older)
+    progress = _read_progress(path / "progress.csv", kind_of_facts(evaluation))
+    return RunResults(label, path, evaluation, progress, config, older)
 
 
 def _check_same_core(evaluation: dict[str, Any], config: dict[str, Any], file: Path, path: Path) -> None:
@@ -226,13 +243,14 @@ def _as_today(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return config, older
 
 
-def _read_progress(file: Path) -> dict[str, list[float | None]]:
+def _read_progress(file: Path, kind: Kind) -> dict[str, list[float | None]]:
     try:
         header, *rows = read_rows(file, follow=False) or [[]]
         if len(header) > _MOST_COLUMNS:
             raise UsageError(f"{file} is not valid CSV (it has {len(header)} columns)")
         columns = {
-            name: [float(row[i]) if len(row) > i and row[i] else None for row in rows] for i, name in enumerate(header)
+            name: [float(row[i]) if len(row) > i and row[i] else None for row in rows]
+            for i, name in enumerate(progress_as_today(header, kind))
         }
     except MissingError:
         return {}

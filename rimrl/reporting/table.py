@@ -10,19 +10,19 @@ from rich.table import Table
 
 from rimrl.reporting.comparison import Comparison, Summary
 from rimrl.reporting.groups import METRICS, Metric, common_metric, played_at_random
-from rimrl.reporting.results import RunResults, is_diagnostic
+from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Estimate
 
 
 def comparison_table(runs: list[RunResults]) -> Table:
     """Success rate and mean return of each run on each split, or a diagnostic's metric, with how often it was asked."""
-    suite = runs[0].evaluation["suite"]
-    metric = common_metric(runs) if is_diagnostic(suite) else METRICS["return_mean"]
-    successes = any(result.get("success_rate") is not None for run in runs for result in run.splits.values())
+    results = [result for run in runs for result in run.splits.values()]
+    metric = METRICS["return_mean"] if any("return_mean" in result for result in results) else common_metric(runs)
+    successes = any(result.get("success_rate") is not None for result in results)
     figures = "success rate (mean return)" if successes else metric.label
-    table = Table(box=box.SIMPLE_HEAD, title=f"{suite}: {figures}", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=f"{runs[0].evaluation['suite']}: {figures}", title_justify="left")
     table.add_column("split", overflow="fold")
-    table.add_column("sequences" if is_diagnostic(suite) else "episodes", justify="right", overflow="fold")
+    table.add_column(f"{runs[0].kind.trial}s", justify="right", overflow="fold")
     chance = played_at_random(runs, metric.name)
     if chance is not None:
         table.add_column("random", justify="right", overflow="fold")
@@ -30,14 +30,12 @@ def comparison_table(runs: list[RunResults]) -> Table:
         table.add_column(run.label, justify="right", overflow="fold")
 
     for name in dict.fromkeys(split for run in runs for split in run.splits):
-        results = [run.splits.get(name) for run in runs]
-        known = [result for result in results if result is not None]
-        episodes = sorted({result["episodes"] for result in known})
-        label = f"{name} (held out)" if known[0]["held_out"] else name
-        cells = [label, "/".join(map(str, episodes))]
+        known = [run for run in runs if name in run.splits]
+        label = f"{name} (held out)" if known[0].splits[name]["held_out"] else name
+        cells = [label, "/".join(map(str, sorted({run.trials(name) for run in known})))]
         if chance is not None:
             cells.append(_cell(chance.splits.get(name), metric, "random_"))
-        table.add_row(*cells, *(_cell(result, metric) for result in results))
+        table.add_row(*cells, *(_cell(run.splits.get(name), metric) for run in runs))
     return table
 
 

@@ -14,7 +14,6 @@ A score needs a positive area of ``scratch`` below the line, and is left out (nu
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimrl.errors import UsageError
-from rimrl.files import write_text
 from rimrl.reading import read_json, read_rows
 from rimrl.reporting.bootstrap import draw, resampled
 from rimrl.reporting.statistics import RESAMPLES, Estimate, interval
@@ -278,14 +276,35 @@ def score_folder(folder: Path) -> dict[str, Any]:
         folder: A folder that ``rimrl transfer`` works in.
 
     Returns:
-        The content of its ``transfer.json`` with ``scores``, ``counts`` and each finished run's ``curve`` and ``area``
-        brought up to date.
+        `scored` content of its ``transfer.json``.
 
     Raises:
         UsageError: If there is no such file, or it or a finished run is damaged.
     """
     file = folder / "transfer.json"
-    plan, random = _read_plan(file)
+    try:
+        plan = read_json(file, follow=False)
+        _check_plan(plan)
+    except (UsageError, DamagedError) as error:
+        raise UsageError(f"{file} is missing or damaged ({error}); run rimrl transfer again to write it anew") from None
+    assert isinstance(plan, dict)
+    return scored(folder, plan)
+
+
+def scored(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    """Content of a ``transfer.json`` with what there is to say about its finished runs.
+
+    Args:
+        folder: The transfer folder.
+        plan: Runs with their states, and what random actions earn; its runs are changed.
+
+    Returns:
+        The plan with ``scores``, ``counts`` and each finished run's ``curve`` and ``area``.
+
+    Raises:
+        UsageError: If a finished run is damaged.
+    """
+    random = {name: played["return_mean"] for name, played in plan["random"].items()}
     areas = read_areas(folder, plan)
     by_name = {(each.core, each.method, each.source, each.target, each.seed): each for each in areas}
     for run in plan["runs"]:
@@ -293,50 +312,27 @@ def score_folder(folder: Path) -> dict[str, Any]:
         if area is not None:
             run |= {"area": area.area, "curve": list(area.curve)}
     found = scores(areas, random)
-    scored: dict[str, Any] = plan | {
+    return plan | {
         "bins": BINS,
         "scores": [_plain(score) for score in found],
         "counts": [asdict(count) for count in counts(found)],
     }
-    return scored
 
 
-def _read_plan(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    """Content of a ``transfer.json``, and what random actions earn on each target."""
-    try:
-        plan = read_json(file, follow=False)
-        fields = Fields(plan, "transfer")
-        played = fields.nested("random")
-        random = {target: played.nested(target).number("return_mean") for target in played.names()}
-        for run in fields.objects("runs"):
-            for name in ("core", "path", "status"):
+def _check_plan(plan: object) -> None:
+    """Refuse content of a ``transfer.json`` that cannot be scored."""
+    fields = Fields(plan, "transfer")
+    played = fields.nested("random")
+    for target in played.names():
+        played.nested(target).number("return_mean")
+    for run in fields.objects("runs"):
+        for name in ("core", "path", "status"):
+            run.text(name, _LONGEST_NAME)
+        for name in ("method", "source", "target"):
+            if run.raw(name) is not None:
                 run.text(name, _LONGEST_NAME)
-            for name in ("method", "source", "target"):
-                if run.raw(name) is not None:
-                    run.text(name, _LONGEST_NAME)
-            run.integer("seed")
-            run.integer("total_timesteps", 1)
-    except (UsageError, DamagedError) as error:
-        raise UsageError(f"{file} is missing or damaged ({error}); run rimrl transfer again to write it anew") from None
-    assert isinstance(plan, dict)
-    return plan, random
-
-
-def save_scores(folder: Path) -> dict[str, Any]:
-    """Bring ``transfer.json`` up to date.
-
-    Args:
-        folder: As for `score_folder`.
-
-    Returns:
-        Its content.
-
-    Raises:
-        UsageError: As `score_folder`, and if the file cannot be written.
-    """
-    result = score_folder(folder)
-    write_text(folder / "transfer.json", json.dumps(result, indent=1) + "\n", folder)
-    return result
+        run.integer("seed")
+        run.integer("total_timesteps", 1)
 
 
 def _plain(score: Score) -> dict[str, Any]:

@@ -6,17 +6,19 @@ What is not as it was written counts as not recorded: nothing but messages and d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rimrl.errors import UsageError, shorten
 from rimrl.reading import MEGABYTE, read_json
+from rimrl.runs.config import dotted
+from rimrl.runs.kinds import AGENT, KINDS, Kind
 
 FILE = "environment.json"
 Status = Literal["running", "interrupted", "failed", "finished"]
 _TEXTS = ("time", "python", "commit", "system", "processor", "core_backend")
-_INTEGERS = {"num_timesteps": 2**53, "processes": 2**16, "cpu_count": 2**20}
+_INTEGERS = {**{kind.reached: 2**53 for kind in KINDS.values()}, "processes": 2**16, "cpu_count": 2**20}
 _LONGEST = 500
 _MOST_NOTES = 1000
 _OF_THE_MACHINE = frozenset({"train.device", "train.num_threads", "env.backend"})
@@ -30,8 +32,8 @@ def run_facts(run: Path) -> dict[str, Any]:
         run: The run folder.
 
     Returns:
-        ``status``, ``num_timesteps``, ``processes``, ``time``, ``versions``, ``resumed`` and the rest of what
-        `rimrl.runs.folder.RunFolder.set_status` writes.
+        ``status``, ``num_timesteps`` or ``num_updates``, ``processes``, ``time``, ``versions``, ``resumed`` and the
+        rest of what `rimrl.runs.folder.RunFolder.set_status` writes.
     """
     try:
         found = read_json(run / FILE, MEGABYTE, follow=False)
@@ -83,18 +85,15 @@ def _as_json(config: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(config, default=str))
 
 
-def dotted(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested settings with its dotted key; a group that holds nothing has none."""
-    for name, value in group.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
-
-
 def run_status(run: Path) -> Status | None:
     """How far the run in a folder is; None if that cannot be read."""
     return run_facts(run).get("status")
+
+
+def run_reached(run: Path, kind: Kind) -> int | None:
+    """How many steps or updates a run has had; None where that is not known."""
+    facts = run_facts(run)
+    return facts.get(kind.reached, facts.get(AGENT.reached))  # under which earlier versions noted updates
 
 
 def run_processes(run: Path) -> int:

@@ -1,4 +1,4 @@
-"""``evaluation.json``, which has one form for agents and diagnostics: reading it checked, and writing it."""
+"""``evaluation.json``, which differs between kinds of runs in a few keys: reading it checked, and writing it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 from rimrl.errors import UsageError
 from rimrl.reading import UnreadableError, read_json
+from rimrl.runs.kinds import KINDS, Kind, as_today, kind_of_facts
 from rimrl.runs.validated import DamagedError, Fields
 
 FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
 """What a split is scored by: at least one of them is there."""
 _NUMBERS = (*FIGURES, *(f"random_{name}" for name in FIGURES), "return_std", "length_mean")
 _MAY_BE_NULL = ("success_rate", *(f"random_{name}" for name in FIGURES))
-_INTEGERS = {"num_timesteps": 2**53, "seed": 2**32 - 1, "n_envs": 2**32}
+_INTEGERS = {"seed": 2**32 - 1, "n_envs": 2**32, **{kind.reached: 2**53 for kind in KINDS.values()}}
 _LONGEST_NAME = 500
 _MOST_SPLITS = 1000
 
@@ -33,8 +34,9 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     """Content of an ``evaluation.json``.
 
     Returns:
-        ``suite`` and ``config`` are texts, ``splits`` holds at least one split, each with ``held_out``, ``episodes``
-        and one of `FIGURES`; whatever else reports read has its kind, or is missing.
+        ``suite``, ``config`` and ``kind`` are texts, ``splits`` holds at least one split, each with ``held_out``, how
+        many episodes or sequences it had (`rimrl.runs.kinds.Kind.trials`) and one of `FIGURES`; whatever else reports
+        read has its type, or is missing.
 
     Raises:
         UnreadableError: If it cannot be read, is no JSON, or an entry is of another kind; names the entry.
@@ -44,6 +46,10 @@ def read_evaluation(file: Path) -> dict[str, Any]:
         evaluation = Fields(found, "evaluation")
         for name in ("suite", "config"):
             evaluation.text(name, _LONGEST_NAME)
+        if evaluation.has("kind") and evaluation.text("kind") not in KINDS:
+            raise DamagedError(f"evaluation.kind is none of {', '.join(KINDS)}")
+        found = as_today(found)
+        kind, evaluation = kind_of_facts(found), Fields(found, "evaluation")
         for name in ("core", "model"):
             if name in evaluation:
                 evaluation.text(name, _LONGEST_NAME)
@@ -59,11 +65,11 @@ def read_evaluation(file: Path) -> dict[str, Any]:
         if not 1 <= len(names) <= _MOST_SPLITS or not all(map(_is_name, names)):
             raise DamagedError(f"evaluation.splits does not hold from 1 to {_MOST_SPLITS} names")
         for name in names:
-            _check_split(splits.nested(name))
+            _check_split(splits.nested(name), kind)
     except DamagedError as error:
         raise UnreadableError(f"{file}: {error}") from None
     return _without_nulls(found, ("core", "core_options", "model", "deterministic", *_INTEGERS)) | {
-        "splits": {name: _without_nulls(found["splits"][name], ("env_kwargs",)) for name in names}
+        "splits": {name: _without_nulls(found["splits"][name], (kind.asked,)) for name in names}
     }
 
 
@@ -75,17 +81,17 @@ def _is_name(text: str) -> bool:
     return len(text) <= _LONGEST_NAME and text.isprintable()
 
 
-def _check_split(split: Fields) -> None:
+def _check_split(split: Fields, kind: Kind) -> None:
     split.switch("held_out")
-    split.integer("episodes", 1, 2**53)
+    split.integer(kind.trials, 1, 2**53)
     if FIGURES.isdisjoint(split.names()):
         raise DamagedError(f"{split.where} holds none of {', '.join(sorted(FIGURES))}")
     present = set(split.names())
     for name in _NUMBERS:
         if name in present and (name not in _MAY_BE_NULL or split.raw(name) is not None):
             split.number(name, finite=False)
-    if "env_kwargs" in split:
-        split.nested("env_kwargs")
+    if kind.asked in split:
+        split.nested(kind.asked)
 
 
 def splits_of_same(file: Path, evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError, quoted
 from rimrl.files import write_text
 from rimrl.runs.checkpoint_files import found
+from rimrl.runs.kinds import Kind
 
 TRACEBACK = "traceback.txt"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -45,9 +46,9 @@ def described(error: Exception) -> Failure:
 def explained(
     error: Exception | Failure,
     run: Path,
-    num_timesteps: int,
-    command: str = "rimrl train",
-    rate: str = "agent.learning_rate",
+    reached: int,
+    kind: Kind,
+    processes: int = 1,
     writes: bool = True,
 ) -> Exception:
     """The error to raise instead of one that ended a training; the traceback goes to ``traceback.txt``.
@@ -55,24 +56,25 @@ def explained(
     Args:
         error: What ended it.
         run: The run folder, with all checkpoints written that can be.
-        num_timesteps: How far the training was.
-        command: What goes on with it.
-        rate: Key of the learning rate.
+        reached: How far the training was.
+        kind: Of the run.
+        processes: How many train it. Default 1.
         writes: Whether this process writes to the folder. Default True.
 
     Returns:
         A `UsageError` for one, such as for a loss that is not finite; else a `RunFailedError`.
     """
     failure = error if isinstance(error, Failure) else described(error)
-    checkpoints = found(run)
+    checkpoints, command = found(run), kind.command(processes)
     if failure.usage:
         if not checkpoints:
-            return UsageError(f"{failure.what} (at step {num_timesteps}; no checkpoint was written before)")
+            return UsageError(f"{failure.what} (at step {reached}; no checkpoint was written before)")
         step = int(checkpoints[0].name)
-        how = f"step {step}: {command} --resume {quoted(run)}"
+        again = f"{command} --resume {quoted(run)}"
+        how = f"step {step}: {again}"
         if failure.settings:
-            how = f"step {step} with other settings: {command} --resume {quoted(run)} --{rate} … --accept-changes"
-        return UsageError(f"{failure.what} (at step {num_timesteps}; to go on from {how})")
+            how = f"step {step} with other settings: {again} --{kind.learning_rate} … --accept-changes"
+        return UsageError(f"{failure.what} (at step {reached}; to go on from {how})")
     file = run / TRACEBACK
     details = f" (details: {file})" if failure.traceback else ""
     try:
@@ -87,7 +89,7 @@ def explained(
         if checkpoints
         else f"no checkpoint was written before, so start again: {command} --resume {quoted(run)}"
     )
-    return RunFailedError(f"{failure.what} at step {num_timesteps}{details}; {advice}")
+    return RunFailedError(f"{failure.what} at step {reached}{details}; {advice}")
 
 
 def _what_happened(error: Exception) -> str:

@@ -21,13 +21,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import yaml
 
 from rimrl.errors import UsageError
 from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
+from rimrl.runs.config import Configuration
 from rimrl.runs.environment import Status, run_facts, run_status
+from rimrl.runs.kinds import Kind
 
 _WRITTEN_FILES = (
     "config.yaml",
@@ -54,17 +56,6 @@ _PACKAGES = (
     "envpool",
     "numpy",
 )
-
-
-class Configuration(Protocol):
-    """What a run was asked for."""
-
-    @property
-    def name(self) -> str:
-        """Its shipped name, or its file's."""
-
-    def to_yaml(self) -> str:
-        """The whole of it, as a file that repeats the run."""
 
 
 C = TypeVar("C", bound=Configuration)
@@ -160,6 +151,11 @@ class RunFolder(ABC, Generic[C]):
             yield from (self.path / name).glob("*")
 
     @property
+    def kind(self) -> Kind:
+        """Which kind of run it is."""
+        return self.config.kind
+
+    @property
     @abstractmethod
     def model_file(self) -> Path:
         """What was learned, at the end of training or where it was interrupted."""
@@ -169,11 +165,11 @@ class RunFolder(ABC, Generic[C]):
         """How the run ended, or ``"running"``; None if that cannot be read."""
         return run_status(self.path)
 
-    def note_resumption(self, num_timesteps: int, exact: bool, changes: list[str], progress: str) -> None:
+    def note_resumption(self, reached: int, exact: bool, changes: list[str], progress: str) -> None:
         """Note in ``environment.json`` that the run goes on, beside earlier times.
 
         Args:
-            num_timesteps: From where.
+            reached: From where.
             exact: Whether as if it had not been stopped.
             changes: What changed of the configuration, which is written if anything did.
             progress: ``progress.csv`` up to there.
@@ -183,8 +179,8 @@ class RunFolder(ABC, Generic[C]):
         """
         self._resumed = run_facts(self.path).get("resumed", [])
         now = datetime.now(UTC).isoformat("T", "seconds")
-        self._resumed.append({"time": now, "num_timesteps": num_timesteps, "exact": exact, "changes": changes})
-        contents = {"environment.json": self._environment("running", num_timesteps), "progress.csv": progress}
+        self._resumed.append({"time": now, self.kind.reached: reached, "exact": exact, "changes": changes})
+        contents = {"environment.json": self._environment("running", reached), "progress.csv": progress}
         if changes:
             contents["config.yaml"] = self.config.to_yaml()
         write_together({self.path / name: content for name, content in contents.items()}, self.path)
@@ -244,13 +240,13 @@ class RunFolder(ABC, Generic[C]):
         """
         check_writable(self.path / name, self.path)
 
-    def set_status(self, status: Status, num_timesteps: int) -> None:
+    def set_status(self, status: Status, reached: int) -> None:
         """Note how far the run is, beside the versions and the machine it runs on."""
-        self.write("environment.json", self._environment(status, num_timesteps))
+        self.write("environment.json", self._environment(status, reached))
 
-    def _environment(self, status: Status, num_timesteps: int) -> str:
+    def _environment(self, status: Status, reached: int) -> str:
         now = datetime.now(UTC).isoformat("T", "seconds")
-        facts: dict[str, Any] = {"status": status, "num_timesteps": num_timesteps, "time": now}
+        facts: dict[str, Any] = {"status": status, self.kind.reached: reached, "time": now}
         if self.processes > 1:
             facts["processes"] = self.processes
         if self.core_backend is not None:
@@ -331,8 +327,3 @@ def _remove(path: Path, missing: list[Path]) -> None:
     for parent in missing[1:]:
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
-
-
-def train_command(processes: int = 1) -> str:
-    """What trains, or goes on, with so many processes."""
-    return f"torchrun --standalone --nproc-per-node {processes} -m rimrl train" if processes > 1 else "rimrl train"

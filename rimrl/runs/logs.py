@@ -12,6 +12,7 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure, 
 from rimrl.errors import UsageError
 from rimrl.reading import MissingError, read_rows
 from rimrl.runs.checkpoint_files import Contents
+from rimrl.runs.kinds import Kind, progress_as_today
 from rimrl.runs.validated import Fields
 
 _LARGEST_PROGRESS = 2**31
@@ -64,20 +65,26 @@ def event_sizes(run: Path) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in run.glob("events.out.tfevents.*")}
 
 
-def progress_until(file: Path, num_timesteps: int) -> str:
-    """The rows of ``progress.csv`` up to a step; evaluations within a rollout add some after its start."""
+def progress_until(run: Path, reached: int, kind: Kind) -> str:
+    """The rows of a run's ``progress.csv`` up to a step; evaluations within a rollout add some after its start."""
     try:
-        rows = read_rows(file, _LARGEST_PROGRESS, follow=False)
+        rows = read_rows(run / "progress.csv", _LARGEST_PROGRESS, follow=False)
     except MissingError:
         return ""
-    if not rows or "time/total_timesteps" not in rows[0]:
+    if not rows or kind.column not in rows[0]:
         return ""
-    column = rows[0].index("time/total_timesteps")
+    column = rows[0].index(kind.column)
     kept = [row for row in rows[1:] if len(row) > column and re.fullmatch(r"\d{1,18}", row[column])]
-    kept = [row for row in kept if int(row[column]) <= num_timesteps]
+    kept = [row for row in kept if int(row[column]) <= reached]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([rows[0], *kept])
     return text.getvalue()
+
+
+def progress_of(contents: Contents, kind: Kind) -> str:
+    """``progress.csv`` as a checkpoint has it."""
+    header, newline, rows = contents.progress.partition("\n")
+    return ",".join(progress_as_today(header.split(","), kind)) + newline + rows
 
 
 def cut_back_logs(run: Path, contents: Contents) -> None:

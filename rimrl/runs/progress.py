@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import NoReturn, TypeAlias
 
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from typing import Never
-
-    Bar = tqdm[Never]
+Bar: TypeAlias = "tqdm[NoReturn]"
 
 
 def progress_bar(title: str, total: int, done: int = 0, unit: str = "step") -> Bar:

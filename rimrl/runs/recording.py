@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimrl.reading import UnreadableError, read_bytes, read_json
+from rimrl.runs.kinds import KINDS, Kind, as_today, kind_of_facts
 from rimrl.runs.validated import DamagedError, Fields
 from rimrl.usage import collapse, mutual_information, worst_share
 
@@ -72,7 +73,12 @@ def read_recording(folder: Path, largest: int = LARGEST_ARRAYS) -> Recording:
     facts = read_json(folder / "inspection.json", follow=False)
     arrays = read_npz(folder / "recording.npz", largest)
     try:
-        _check_recording(Fields(facts, "inspection"), arrays)
+        fields = Fields(facts, "inspection")
+        fields.text("suite", _LONGEST_TEXT)
+        if fields.has("kind") and fields.text("kind") not in KINDS:
+            raise DamagedError(f"inspection.kind is none of {', '.join(KINDS)}")
+        facts = as_today(facts)
+        _check_recording(Fields(facts, "inspection"), arrays, kind_of_facts(facts))
     except DamagedError as error:
         raise UnreadableError(f"{folder / 'inspection.json'}: {error}") from None
     return Recording(facts, arrays)
@@ -100,17 +106,17 @@ def read_npz(file: Path, largest: int = LARGEST_ARRAYS) -> dict[str, NDArray[Any
         raise UnreadableError(f"{file} is damaged ({' '.join(str(error).split())[:120]})") from None
 
 
-def _check_recording(facts: Fields, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _check_recording(facts: Fields, arrays: Mapping[str, NDArray[Any]], kind: Kind) -> None:
     """Refuse what pictures could not be made of.
 
     Raises:
         DamagedError: Says what is wrong.
     """
     S, N = facts.integer("steps", 1, 2**31), facts.integer("units", 1, _MOST_UNITS)
-    facts.integer("num_timesteps", 0, 2**53)
+    facts.integer(kind.reached, 0, 2**53)
     names = facts.texts("action_names") if "action_names" in facts else None
-    if sum(_check_episode(episode) for episode in facts.objects("episodes")) != S:
-        raise DamagedError("its episodes and its steps do not belong together")
+    if sum(_check_episode(episode) for episode in facts.objects(kind.trials)) != S:
+        raise DamagedError(f"its {kind.trials} and its steps do not belong together")
     _check_words(facts)
     _check_measures(facts, S, N)
     _check_arrays(arrays, S, N, names)
@@ -122,11 +128,8 @@ def _check_recording(facts: Fields, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _check_words(facts: Fields) -> None:
-    for name in ("suite", "split", "core"):
+    for name in ("split", "core"):
         facts.text(name, _LONGEST_TEXT)
-    for name in ("episode_noun", "timestep_noun"):
-        if name in facts:
-            facts.text(name, _LONGEST_TEXT)
     if "titles" in facts:
         facts.texts("titles", 2)
 

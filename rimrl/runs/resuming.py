@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
+from rimrl.runs.config import Configuration
+from rimrl.runs.folder import RunFolder
 from rimrl.runs.logs import logged_sizes
 from rimrl.runs.validated import DamagedError, Fields
 
 T = TypeVar("T")
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """A short text that differs where settings do."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def restore_last(
@@ -58,11 +53,7 @@ def restore_last(
     for checkpoint in checkpoint_files.found(run) if checkpoints is None else checkpoints:
         try:
             contents = read(checkpoint)
-            fields = Fields(contents.state, "state")
-            if identity is not None and fields.text("identity") != identity:
-                raise DamagedError("it belongs to another configuration")
-            if fields.integer("num_timesteps") != int(checkpoint.name):
-                raise DamagedError("it belongs to another step")
+            fields = _checked(contents, identity, int(checkpoint.name))
             result = put_back(contents, fields)
             logged_sizes(fields)
         except fatal:
@@ -77,63 +68,73 @@ def restore_last(
             )
             checkpoint_files.set_aside(other)
         return checkpoint, contents, result
-    reasons = "; ".join(f"{path.name}: {why}" for path, why in damaged)
+    raise _none_good(run, "; ".join(f"{path.name}: {why}" for path, why in damaged), changes)
+
+
+def _checked(contents: Contents, identity: str | None, step: int) -> Fields:
+    """The state of a checkpoint that is of a configuration and a step."""
+    fields = Fields(contents.state, "state")
+    if identity is not None and fields.text("identity") != identity:
+        raise DamagedError("it belongs to another configuration")
+    if fields.integer("num_timesteps") != step:
+        raise DamagedError("it belongs to another step")
+    return fields
+
+
+def _none_good(run: Path, reasons: str, changes: Sequence[str]) -> UsageError:
     if changes:
-        raise UsageError(
+        return UsageError(
             f"no checkpoint of {run} fits what changed ({'; '.join(changes)}), or none is good ({reasons}); leave the "
             "changes out, or train anew with another --run-dir"
         )
-    raise UsageError(
+    return UsageError(
         f"no good checkpoint in {run / checkpoint_files.FOLDER} ({reasons}); restore it from a copy, or train anew "
         f"from {run / 'config.yaml'} with another --run-dir"
     )
 
 
-def check_not_past(run: Path, reached: int, total: int, before: int, noun: str, flag: str) -> None:
+def check_not_past(run: RunFolder[Any], config: Configuration, reached: int) -> None:
     """Refuse a total that was put behind where a run is.
 
     Args:
-        run: The run folder.
+        run: The run.
+        config: How it is to go on.
         reached: How far its checkpoint is; past the total it was begun with where that ends within a rollout.
-        total: Where it is to end.
-        before: Where it was to end.
-        noun: What is counted.
-        flag: What names the total.
 
     Raises:
         UsageError: If the run has had more already.
     """
-    if total < min(before, reached):
-        raise UsageError(f"{run} has had {reached} {noun} already; give {flag} of at least {reached}, not {total}")
+    kind = run.kind
+    if config.total < min(run.config.total, reached):
+        raise UsageError(
+            f"{run.path} has had {reached} {kind.step}s already; give {kind.flag} of at least {reached}, not "
+            f"{config.total}"
+        )
 
 
-def accepted_changes(
-    run: Path, old: Mapping[str, Any], new: Mapping[str, Any], free: frozenset[str], schedule: str | None, accept: bool
-) -> list[str]:
-    """What differs from the configuration that a run was begun with.
+def accepted_changes(run: RunFolder[Any], config: Configuration, accept: bool) -> list[str]:
+    """What differs from the configuration that a run was begun with, each change in words.
 
     Args:
-        run: The run folder.
-        old: The run's settings by dotted keys.
-        new: Those that it is to go on with.
-        free: Keys that may change without a word.
-        schedule: Key of the last step where the learning rate falls to zero there, so that another one is another
-            schedule; None where it does not fall.
-        accept: Whether other changes are accepted.
-
-    Returns:
-        Each change in words.
+        run: The run.
+        config: How it is to go on.
+        accept: Whether changes that are not free are accepted.
 
     Raises:
-        UsageError: If there are changes that must be accepted first.
+        UsageError: If there are changes that must be accepted first, or nothing is left to do.
     """
+    kind, old, new = run.kind, run.config.flat(), config.flat()
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     changes = [f"{key} {old.get(key)} -> {new.get(key)}" for key in differing]
-    falls = schedule in differing
-    if (falls or not free.issuperset(differing)) and not accept:
-        why = f" (the learning rate falls to zero at {schedule})" if falls else ""
+    # Where the learning rate falls to zero at the end, another end is another schedule.
+    falls = new[f"{kind.learning_rate}_schedule"] == "linear" and kind.total in differing
+    if (falls or not kind.free.issuperset(differing)) and not accept:
+        why = f" (the learning rate falls to zero at {kind.total})" if falls else ""
         raise UsageError(
-            f"the configuration differs from that of {run}: {'; '.join(changes)}{why}; leave that out to go on as "
+            f"the configuration differs from that of {run.path}: {'; '.join(changes)}{why}; leave that out to go on as "
             "before, or add --accept-changes to go on with it"
         )
+    before = run.config.total
+    if run.status == "finished" and config.total <= before:
+        raise UsageError(f"{run.path} is finished, at {before} {kind.step}s; give a larger {kind.flag} to go on")
     return changes

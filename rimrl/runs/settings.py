@@ -11,12 +11,9 @@ from typing import Any, TypeAlias
 from jsonargparse import ArgumentError, Namespace
 
 from rimrl.errors import UsageError, shorten
-from rimrl.runs.yaml_files import read_yaml
 
 DIAGNOSTICS = "sequence/"
 """How the names of configurations of ``rimrl sequence`` begin."""
-LONGEST_NAME = 400
-"""Letters that the name of a configuration may have."""
 
 
 def shipped_files() -> dict[str, Path]:
@@ -106,13 +103,3 @@ def check_ranges(groups: Mapping[str, Mapping[str, Any]], ranges: Ranges) -> Non
             value = groups[group].get(name)
             if value is not None and not all(map(fits, value if isinstance(value, list) else [value])):
                 raise UsageError(f"{key} must be {wanted}, got {shorten(value)}")
-
-
-def holds_diagnostic(run: Path) -> bool:
-    """Whether a folder is a run of ``rimrl sequence``; a configuration that cannot be read is not."""
-    file = run / "config.yaml"
-    try:
-        content = read_yaml(file, follow=False) if file.is_file() else None
-    except UsageError:
-        return False
-    return isinstance(content, dict) and "task" in content

@@ -34,6 +34,10 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self._value.get(name) is not None
 
+    def has(self, name: str) -> bool:
+        """Whether an entry is there, null or not."""
+        return name in self._value
+
     def names(self) -> Iterator[str]:
         """All keys."""
         return iter(self._value)

@@ -14,9 +14,9 @@ from rimrl.sequence.base import (
     Batch,
     MetricName,
     Scores,
-    Split,
     Story,
     Task,
+    TaskSplit,
     draw_length,
     evaluation_stream,
     number_in,
@@ -69,9 +69,9 @@ class Adding(Task):
         self._require_room(self.min_length)
         self.splits = tuple(self._split(steps) for steps in test_lengths)
 
-    def _split(self, steps: int) -> Split:
+    def _split(self, steps: int) -> TaskSplit:
         self._require_room(steps)
-        return Split(
+        return TaskSplit(
             f"{steps}_steps",
             not self.min_length <= steps <= self.length,
             f"the sum of {self.num_marked} of {steps} numbers",
@@ -83,7 +83,7 @@ class Adding(Task):
         if steps < self.num_marked:
             raise UsageError(f"a sequence of {steps} steps has no room for num_marked {self.num_marked}")
 
-    def other_split(self, name: str) -> Split | None:
+    def other_split(self, name: str) -> TaskSplit | None:
         steps = number_in(name, "{}_steps")
         if steps is None:
             return None
@@ -94,7 +94,7 @@ class Adding(Task):
         stream = training_stream(seed, update)
         return self._batch(stream, batch_size, draw_length(stream, self.min_length, self.length))
 
-    def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
+    def evaluation_batch(self, split: TaskSplit, seed: int, number: int, batch_size: int) -> Batch:
         return self._batch(evaluation_stream(seed, number), batch_size, split.settings["length"])
 
     def _batch(self, stream: np.random.Generator, batch_size: int, length: int) -> Batch:

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rimrl.errors import UsageError, shorten
 from rimrl.sequence.balls_physics import film, scatter
-from rimrl.sequence.base import Batch, MetricName, Scores, Split, Story, Task, evaluation_stream, training_stream
+from rimrl.sequence.base import Batch, MetricName, Scores, Story, Task, TaskSplit, evaluation_stream, training_stream
 from rimrl.sequence.checks import require_length, require_some
 from rimrl.sequence.frames import FrameDecoder, FrameEncoder, check_channels
 from rimrl.sequence.model import SequenceModel
@@ -106,9 +106,9 @@ class BouncingBalls(Task):
         require_some("test_balls", [self._setting("test_balls", name) for name in test_names])
         self.splits = tuple(self._split("test_balls", name) for name in test_names)
 
-    def _split(self, key: str, name: str) -> Split:
+    def _split(self, key: str, name: str) -> TaskSplit:
         setting = self._setting(key, name)
-        return Split(
+        return TaskSplit(
             _split_name(name),
             setting != self._training,
             f"{name.partition('_')[0]} balls" + (", a curtain" if setting.curtain else ""),
@@ -116,7 +116,7 @@ class BouncingBalls(Task):
             self._chance(setting),
         )
 
-    def other_split(self, name: str) -> Split | None:
+    def other_split(self, name: str) -> TaskSplit | None:
         # One way to write each, so that no split is there twice: no 04_balls, and 4_balls for 4-4_balls.
         match = re.fullmatch(r"(?!([0-9]+)-\1_)([1-9][0-9]*(?:-[1-9][0-9]*)?)_balls?(_curtain)?", name)
         return None if match is None else self._split("balls of the split", match[2] + (match[3] or ""))
@@ -141,7 +141,7 @@ class BouncingBalls(Task):
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         return self._batch(training_stream(seed, update), batch_size, self._training, self.num_frames)
 
-    def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
+    def evaluation_batch(self, split: TaskSplit, seed: int, number: int, batch_size: int) -> Batch:
         setting = self._setting("balls", split.settings["balls"])
         return self._batch(evaluation_stream(seed, number), batch_size, setting, self.warm_up + self.rollout)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rimrl.errors import UsageError, unknown_name
 from rimrl.sequence.model import SequenceModel
+from rimrl.splits import Split, find_split
 
 MetricName = Literal["cross_entropy", "mse", "accuracy"]
 
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Split:
+class TaskSplit(Split):
     """What a model is tested on.
 
     Attributes:
@@ -113,25 +114,25 @@ class Task(ABC):
 
     name: ClassVar[str]
     metric: ClassVar[MetricName]
-    splits: tuple[Split, ...]
+    splits: tuple[TaskSplit, ...]
     other_splits: ClassVar[str] = ""
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> TaskSplit:
         """The split of that name: one of `splits`, or another one that is named in the same way.
 
         Raises:
             UsageError: If there is none; names the nearest of `splits`.
         """
-        for split in self.splits:
-            if split.name == name:
-                return split
+        split = find_split(self.splits, name)
+        if split is not None:
+            return split
         other = self.other_split(name)
         if other is None or other.name != name:
             unknown = unknown_name("split", name, [split.name for split in self.splits])
             raise UsageError(f"{unknown}; or any other {self.other_splits}" if self.other_splits else str(unknown))
         return other
 
-    def other_split(self, name: str) -> Split | None:
+    def other_split(self, name: str) -> TaskSplit | None:
         """What a name such as ``800_blanks`` stands for, whether or not it is in `splits`; None if for nothing.
 
         Raises:
@@ -139,7 +140,7 @@ class Task(ABC):
         """
         return None
 
-    def num_sequences(self, split: Split) -> int | None:
+    def num_sequences(self, split: TaskSplit) -> int | None:
         """How many sequences a split has; None for as many as are asked for."""
         return None
 
@@ -161,7 +162,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
+    def evaluation_batch(self, split: TaskSplit, seed: int, number: int, batch_size: int) -> Batch:
         """Sequences of a split.
 
         Args:

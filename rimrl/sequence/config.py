@@ -6,10 +6,13 @@ and the options of that task or core, whose names, types and defaults are those 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import yaml
+from rimrl.cores.registry import LATER_OPTIONS
+from rimrl.runs.config import Configuration, TrainConfig
+from rimrl.runs.kinds import SEQUENCE
 
 MOST_SEQUENCES = 1_000_000
 """Of one batch, or of one test."""
@@ -43,7 +46,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class SequenceTrainConfig(TrainConfig):
     """How a model learns, how long, and what is kept.
 
     Attributes:
@@ -52,15 +55,10 @@ class TrainConfig:
         learning_rate: Adam's step size, at the start.
         learning_rate_schedule: ``"constant"``, or ``"linear"`` to fall to zero at the last update.
         max_grad_norm: Gradients are scaled down to this global norm.
-        seed: Seed of weights and of training sequences.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        num_threads: Threads that torch uses on the CPU; results are repeatable bit for bit at the same number.
         log_freq: Updates between rows of ``progress.csv``, which hold means over them.
         eval_freq: Updates between small evaluations on every split, for the log alone; 0 for none.
         eval_sequences: Sequences of each.
         test_sequences: Sequences of each split in ``evaluation.json``, or all there are if there are fewer.
-        resume_freq: Updates between checkpoints, which ``--resume`` goes on from and of which the last two are kept; 0
-            for none but at the end and at a signal or failure.
     """
 
     num_updates: int = 10_000
@@ -68,18 +66,13 @@ class TrainConfig:
     learning_rate: float = 1e-3
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     max_grad_norm: float = 1.0
-    seed: int = 0
-    device: str = "auto"
-    num_threads: int = 1
     log_freq: int = 50
-    eval_freq: int = 500
     eval_sequences: int = 128
     test_sequences: int = 1000
-    resume_freq: int = 500
 
 
 @dataclass(frozen=True)
-class SequenceConfig:
+class SequenceConfig(Configuration):
     """A complete, re-runnable diagnostic.
 
     Attributes:
@@ -94,11 +87,14 @@ class SequenceConfig:
     task: Named
     core: Named
     model: ModelConfig
-    train: TrainConfig
+    train: SequenceTrainConfig
 
-    def to_yaml(self) -> str:
-        """The configuration as a file that `rimrl.sequence.config_files.load_sequence` reads back to an equal one."""
-        return yaml.safe_dump({"name": self.name, **self.groups()}, sort_keys=False)
+    kind = SEQUENCE
+    # None is what runs from before these keys were trained with, and those still go on.
+    added: ClassVar[Mapping[str, object]] = {
+        **dict.fromkeys(("task.min_blanks", "task.blanks_power", "task.min_length")),
+        **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
+    }
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Every value by group and key."""
@@ -108,7 +104,3 @@ class SequenceConfig:
             "model": asdict(self.model),
             "train": asdict(self.train),
         }
-
-    def flat(self) -> dict[str, Any]:
-        """Every value by its dotted key."""
-        return {f"{group}.{key}": value for group, values in self.groups().items() for key, value in values.items()}

@@ -5,21 +5,19 @@ A preset is for every core: ``core`` holds what they share, and ``cores`` what s
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
+from rimrl.cores.registry import CORES, core_class, with_later_options
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.runs.settings import DIAGNOSTICS, LONGEST_NAME, Ranges, check_ranges, parsed, shipped_files, split_overrides
+from rimrl.runs.config import by_key
+from rimrl.runs.schema import Schema, check_groups
+from rimrl.runs.settings import DIAGNOSTICS, Ranges, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.ablations import find_ablation
-from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, TrainConfig
+from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, SequenceTrainConfig
 from rimrl.sequence.registry import TASKS, task_class
 
 PRESETS = ("cpu", "paper")
@@ -40,14 +38,11 @@ _RANGES: Ranges = {
         ("train.batch_size", "train.eval_sequences", "train.test_sequences"),
     ),
     "at most 1e30": (lambda value: value <= 1e30, ("train.learning_rate",)),
-    "from 1 to 1024": (lambda value: 1 <= value <= 1024, ("train.num_threads",)),
     "at most 2**53": (
         lambda value: value <= 2**53,
-        ("train.num_updates", "train.log_freq", "train.eval_freq", "train.resume_freq"),
+        ("train.num_updates", "train.log_freq"),
     ),
     "at least 0 and below 1": (lambda value: 0 <= value < 1, ("model.dropout",)),
-    "at least 0": (lambda value: value >= 0, ("train.eval_freq", "train.resume_freq")),
-    "between 0 and 4294967295": (lambda value: 0 <= value < 2**32, ("train.seed",)),
 }
 
 
@@ -93,25 +88,13 @@ def load_sequence(
     settings = _of_core(content, chosen, before)
     if ablation is not None:
         settings = _ablated(settings, changes, ablation, chosen)
-    known = _known_keys(chosen, task)
-    for source, keys in ((str(file), settings), ("the command line", changes)):
-        for key in keys:
-            if key not in known:
-                raise unknown_name("key", key, known, where=source)
-    for key in ("task.name", "core.name"):
-        settings.pop(key, None)
-
-    parser = _parser(chosen, task)
-    nested: dict[str, dict[str, Any]] = {}
-    for key, value in settings.items():
-        group, _, option = key.partition(".")
-        nested.setdefault(group, {})[option] = value
-    values = parsed(lambda: parser.parse_object(nested), file)
-    values = parsed(lambda: parser.parse_args([f"--{k}={v}" for k, v in changes.items()], values), "the command line")
-    groups = {group: dict(vars(values[group])) for group in _GROUPS}
-    for group in ("task", "core"):
-        groups[group].pop("name")
-    check_ranges(groups, _RANGES)
+    schema = Schema(
+        {"task": cls, "core": core_class(chosen), "model": ModelConfig, "train": SequenceTrainConfig},
+        {"task": task, "core": chosen},
+        (_RANGES,),
+    )
+    schema.refuse_unknown(settings, changes, file)
+    groups = schema.values(settings | {"task.name": task, "core.name": chosen}, changes, file)
     if file in shipped_presets().values():
         name = f"{name}/{chosen}"
     elif chosen != before:
@@ -121,7 +104,7 @@ def load_sequence(
         Named(cls.name, groups["task"]),
         Named(chosen, groups["core"]),
         ModelConfig(**groups["model"]),
-        TrainConfig(**groups["train"]),
+        SequenceTrainConfig(**groups["train"]),
     )
 
 
@@ -169,18 +152,10 @@ def _find(config: str, preset: str | None) -> tuple[str, Path]:
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
         raise UsageError(f"{file} holds no diagnostic; it needs the group 'task' with a name: {', '.join(TASKS)}")
-    for group, settings in content.items():
-        if group == "name":
-            if not isinstance(settings, str) or len(settings) > LONGEST_NAME:
-                what = f"at most {LONGEST_NAME} letters" if isinstance(settings, str) else "text"
-                raise UsageError(f"name in {file} must be {what}, got {shorten(settings)}")
-            continue
-        if group not in (*_GROUPS, "cores"):
-            raise unknown_name("group", str(group), (*_GROUPS, "cores"), where=str(file))
-        nested = settings.values() if group == "cores" and isinstance(settings, dict) else [settings]
-        if not all(isinstance(each, dict) for each in (settings, *nested)):
-            raise UsageError(f"group {group!r} in {file} must hold keys, got {shorten(settings)}")
-    for core in content.get("cores", {}):
+    check_groups(content, file, (*_GROUPS, "cores"))
+    for core, settings in content.get("cores", {}).items():
+        if not isinstance(settings, dict):
+            raise UsageError(f"group 'cores' in {file} must hold keys, got {shorten(content['cores'])}")
         if core not in CORES:
             raise unknown_name("core", str(core), CORES, where=f"{file} (cores)")
     return dict(content)
@@ -196,22 +171,4 @@ def _of_core(content: Mapping[str, Any], core: str, before: str) -> dict[str, An
         groups["core"] = {key: value for key, value in groups["core"].items() if key == "hidden_size"}
     options = {key: value for key, value in groups["core"].items() if key != "name"}
     groups["core"] |= with_later_options(core, options)
-    return {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
-
-
-def _parser(core: str, task: str) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--task.name", type=str, default=task)
-    parser.add_class_arguments(task_class(task), "task")
-    parser.add_argument("--core.name", type=str, default=core)
-    parser.add_class_arguments(core_class(core), "core", skip={"input_size"})
-    parser.add_class_arguments(ModelConfig, "model")
-    parser.add_class_arguments(TrainConfig, "train")
-    return parser
-
-
-def _known_keys(core: str, task: str) -> list[str]:
-    known = [f"model.{entry.name}" for entry in fields(ModelConfig)]
-    known += [f"train.{entry.name}" for entry in fields(TrainConfig)]
-    known += ["task.name", *(f"task.{option}" for option in inspect.signature(task_class(task)).parameters)]
-    return [*known, "core.name", *(f"core.{option}" for option in core_options(core))]
+    return by_key(groups)

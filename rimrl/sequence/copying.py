@@ -16,9 +16,9 @@ from rimrl.sequence.base import (
     Batch,
     MetricName,
     Scores,
-    Split,
     Story,
     Task,
+    TaskSplit,
     draw_length,
     evaluation_stream,
     number_in,
@@ -88,8 +88,8 @@ class Copying(Task):
         self.blanks_power = blanks_power
         self.splits = tuple(self._split(length) for length in test_blanks)
 
-    def _split(self, blanks: int) -> Split:
-        return Split(
+    def _split(self, blanks: int) -> TaskSplit:
+        return TaskSplit(
             f"{blanks}_blanks",
             not self.min_blanks <= blanks <= self.blanks,
             f"{self.num_digits} digits through {blanks} blanks",
@@ -97,7 +97,7 @@ class Copying(Task):
             math.log(MARKER - self.lowest_digit),
         )
 
-    def other_split(self, name: str) -> Split | None:
+    def other_split(self, name: str) -> TaskSplit | None:
         blanks = number_in(name, "{}_blanks")
         if blanks is None:
             return None
@@ -113,7 +113,7 @@ class Copying(Task):
             blanks = min(self.min_blanks + further, self.blanks)  # a tiny power rounds to 1
         return self._batch(stream, batch_size, blanks)
 
-    def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
+    def evaluation_batch(self, split: TaskSplit, seed: int, number: int, batch_size: int) -> Batch:
         return self._batch(evaluation_stream(seed, number), batch_size, split.settings["blanks"])
 
     def _batch(self, stream: np.random.Generator, batch_size: int, blanks: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Test a trained model on every split of its task and write ``evaluation.json``, in the form of an agent's."""
+"""Test a trained model on every split of its task and write ``evaluation.json``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from rimrl.errors import UsageError
 from rimrl.runs.device import check_device
-from rimrl.runs.environment import run_facts
+from rimrl.runs.environment import run_reached
 from rimrl.runs.evaluations import splits_of_same, to_json
-from rimrl.sequence.base import Batch, Scores, Split, Task
+from rimrl.runs.kinds import SEQUENCE
+from rimrl.sequence.base import Batch, Scores, Task, TaskSplit
 from rimrl.sequence.config import MOST_SEQUENCES
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.run import SequenceRun, make_run_task
@@ -47,8 +48,9 @@ def evaluate(
         progress_bar: Show progress on standard error.
 
     Returns:
-        What was written to ``evaluation.json``. For each split ``held_out``, ``episodes``, the task's metric as a mean,
-        with its standard deviation over sequences, and ``random_METRIC``, what a guess reaches; then every sequence.
+        What was written to ``evaluation.json``. For each split ``held_out``, ``sequences``, the task's metric as a
+        mean, with its standard deviation over sequences, and ``random_METRIC``, what a guess reaches; then every
+        sequence.
 
     Raises:
         UsageError: For no sequences, an unknown split, a model that is missing or damaged, or one whose answers are not
@@ -74,14 +76,13 @@ def evaluate(
                 "train anew with a smaller train.learning_rate"
             )
     facts: dict[str, Any] = {
+        "kind": SEQUENCE.name,
         "suite": f"sequence/{config.task.name}",
         "config": config.name,
         "core": config.core.name,
         "model": run.model_file.name,
-        "num_timesteps": num_updates(run),
-        "deterministic": True,
+        SEQUENCE.reached: num_updates(run),
         "seed": seed,
-        "n_envs": _ROWS,
     }
     if split is not None:
         results = splits_of_same(run.path / "evaluation.json", facts) | results
@@ -100,13 +101,13 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
 
 
-def split_result(task: Task, model: SequenceModel, split: Split, seed: int, count: int) -> dict[str, Any]:
+def split_result(task: Task, model: SequenceModel, split: TaskSplit, seed: int, count: int) -> dict[str, Any]:
     """What ``evaluation.json`` says of one split."""
     scores = score(task, model, split, seed, count)
     metric, values = task.metric, scores.metric
     result: dict[str, Any] = {
         "held_out": split.held_out,
-        "episodes": len(values),
+        SEQUENCE.trials: len(values),
         metric: float(values.mean()),
         f"{metric}_std": float(values.std(correction=0)),
     }
@@ -115,11 +116,10 @@ def split_result(task: Task, model: SequenceModel, split: Split, seed: int, coun
     for name, each in scores.others.items():
         mean = each.mean(0)
         result[name] = _rounded(mean) if mean.dim() else float(mean)
-    result |= {"env_id": f"sequence/{task.name}", "env_kwargs": dict(split.settings)}
-    return result | {f"episode_{metric}": _rounded(values)}
+    return result | {SEQUENCE.asked: dict(split.settings), f"sequence_{metric}": _rounded(values)}
 
 
-def score(task: Task, model: SequenceModel, split: Split, seed: int, count: int) -> Scores:
+def score(task: Task, model: SequenceModel, split: TaskSplit, seed: int, count: int) -> Scores:
     """Scores of sequences of a split, in float64.
 
     Args:
@@ -156,7 +156,7 @@ def evaluating(model: SequenceModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _batches(task: Task, split: Split, seed: int, count: int, model: SequenceModel) -> Iterator[Batch]:
+def _batches(task: Task, split: TaskSplit, seed: int, count: int, model: SequenceModel) -> Iterator[Batch]:
     device = next(model.parameters()).device
     for number, begin in enumerate(range(0, count, _ROWS)):
         # Always whole batches, so that the first sequences are the same however many there are.
@@ -174,4 +174,5 @@ def _rounded(values: Tensor) -> list[float]:
 
 def num_updates(run: SequenceRun) -> int:
     """How many updates a run has seen, as its folder says."""
-    return int(run_facts(run.path).get("num_timesteps", run.config.train.num_updates))
+    reached = run_reached(run.path, SEQUENCE)
+    return run.config.train.num_updates if reached is None else reached

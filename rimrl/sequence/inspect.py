@@ -10,11 +10,13 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from rimrl.cores.base import CoreTrace
 from rimrl.errors import UsageError
 from rimrl.runs.device import check_device
+from rimrl.runs.kinds import SEQUENCE
 from rimrl.runs.recording import Recording, means_over_steps
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
-from rimrl.sequence.base import Split
+from rimrl.sequence.base import Story, TaskSplit
 from rimrl.sequence.evaluate import DEFAULT_SEED, check_seed, evaluating, num_updates
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.run import SequenceRun, make_run_task
@@ -46,7 +48,7 @@ class Inspected:
             np.savez_compressed(folder / ROLLOUTS, **self.rollouts)  # type: ignore[arg-type]
 
 
-def find_split(run: SequenceRun, name: str | None) -> Split:
+def find_split(run: SequenceRun, name: str | None) -> TaskSplit:
     """The split of that name, configured or not; by default the first that is, which is like training.
 
     Raises:
@@ -56,7 +58,9 @@ def find_split(run: SequenceRun, name: str | None) -> Split:
     return task.splits[0] if name is None else task.split(name)
 
 
-def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, seed: int = DEFAULT_SEED) -> Inspected:
+def record(
+    run: SequenceRun, split: TaskSplit, sequences: int = DEFAULT_SEQUENCES, seed: int = DEFAULT_SEED
+) -> Inspected:
     """Run a trained model over sequences and record what the units of its core do.
 
     Args:
@@ -89,6 +93,44 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
         hidden, _, trace = model(on_device.inputs, return_trace=True)
         story = task.story(on_device, hidden, model)
         scores = task.scores(model, on_device).metric.tolist()
+    arrays = _steps(trace, story)
+    names = list(story.input_names) if story.input_names else None
+    successes = [None] * sequences if story.successes is None else story.successes.tolist()
+    layers = model.core.units_per_layer
+    facts = {
+        "kind": SEQUENCE.name,
+        "suite": f"sequence/{task.name}",
+        "split": split.name,
+        "held_out": split.held_out,
+        "config": config.name,
+        "core": config.core.name,
+        "model": run.model_file.name,
+        SEQUENCE.reached: num_updates(run),
+        "seed": seed,
+        "steps": len(arrays["reward"]),
+        "units": arrays["active"].shape[1],
+        "units_per_layer": list(layers),
+        "action_names": names,
+        "titles": list(story.row_titles),
+        SEQUENCE.trials: [
+            {
+                "length": length,
+                "return": score,
+                "success": success,
+                "out_of_time": False,
+                "task": None,
+                "measure": task.metric.replace("_", " "),
+            }
+            for score, success in zip(scores, successes, strict=True)
+        ],
+        **means_over_steps(arrays, layers, names, story.phase_names, "a sequence", ("answer right", "answer wrong")),
+    }
+    rollouts = _rollouts(task, model, split, seed, sequences) if isinstance(task, BouncingBalls) else None
+    return Inspected(Recording(facts, arrays), rollouts)
+
+
+def _steps(trace: CoreTrace, story: Story) -> dict[str, NDArray[Any]]:
+    """Arrays of a recording: the steps of all sequences, one sequence after the other."""
     T, B = story.outcomes.shape
     parts = {
         "active": trace.active,
@@ -102,35 +144,7 @@ def record(run: SequenceRun, split: Split, sequences: int = DEFAULT_SEQUENCES, s
     arrays |= {"episode": np.repeat(np.arange(B), T), "step": steps, "fresh": steps == 0}
     if story.phases is not None:
         arrays["phase"] = np.tile(story.phases.cpu().numpy(), B)
-    names = list(story.input_names) if story.input_names else None
-    successes = [None] * B if story.successes is None else story.successes.tolist()
-    measure = task.metric.replace("_", " ")
-    layers = model.core.units_per_layer
-    facts = {
-        "suite": f"sequence/{task.name}",
-        "split": split.name,
-        "held_out": split.held_out,
-        "config": config.name,
-        "core": config.core.name,
-        "model": run.model_file.name,
-        "num_timesteps": num_updates(run),
-        "deterministic": True,
-        "seed": seed,
-        "steps": T * B,
-        "units": arrays["active"].shape[1],
-        "units_per_layer": list(layers),
-        "action_names": names,
-        "titles": list(story.row_titles),
-        "episode_noun": "sequence",
-        "timestep_noun": "update",
-        "episodes": [
-            {"length": T, "return": score, "success": success, "out_of_time": False, "task": None, "measure": measure}
-            for score, success in zip(scores, successes, strict=True)
-        ],
-        **means_over_steps(arrays, layers, names, story.phase_names, "a sequence", ("answer right", "answer wrong")),
-    }
-    rollouts = _rollouts(task, model, split, seed, sequences) if isinstance(task, BouncingBalls) else None
-    return Inspected(Recording(facts, arrays), rollouts)
+    return arrays
 
 
 def _one_after_the_other(part: th.Tensor) -> NDArray[Any]:
@@ -140,7 +154,7 @@ def _one_after_the_other(part: th.Tensor) -> NDArray[Any]:
 
 
 def _rollouts(
-    task: BouncingBalls, model: SequenceModel, split: Split, seed: int, sequences: int
+    task: BouncingBalls, model: SequenceModel, split: TaskSplit, seed: int, sequences: int
 ) -> dict[str, NDArray[Any]]:
     batch = task.evaluation_batch(split, seed, 0, sequences).to(next(model.parameters()).device)
     with evaluating(model):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rimrl.errors import UsageError
-from rimrl.sequence.base import Batch, MetricName, Scores, Split, Story, Task, number_in
+from rimrl.sequence.base import Batch, MetricName, Scores, Story, Task, TaskSplit, number_in
 from rimrl.sequence.checks import require_length, require_lengths
 from rimrl.sequence.mnist_files import Part, read_digits
 from rimrl.sequence.model import SequenceModel, symbol_encoder
@@ -64,8 +64,8 @@ class SequentialMNIST(Task):
         self._digits("train", resolution)
         self.splits = tuple(self._split(pixels) for pixels in test_resolutions)
 
-    def _split(self, pixels: int) -> Split:
-        return Split(
+    def _split(self, pixels: int) -> TaskSplit:
+        return TaskSplit(
             f"{pixels}x{pixels}",
             pixels != self.resolution,
             f"test digits of {pixels} x {pixels} pixels",
@@ -73,14 +73,14 @@ class SequentialMNIST(Task):
             self._chance,
         )
 
-    def other_split(self, name: str) -> Split | None:
+    def other_split(self, name: str) -> TaskSplit | None:
         pixels = number_in(name, "{0}x{0}")
         if pixels is None:
             return None
         require_length("resolution", pixels, 4, FULL)
         return self._split(pixels)
 
-    def num_sequences(self, split: Split) -> int | None:
+    def num_sequences(self, split: TaskSplit) -> int | None:
         return len(self._digits("test", split.settings["resolution"])[1])
 
     def check_batch_size(self, batch_size: int) -> None:
@@ -99,7 +99,7 @@ class SequentialMNIST(Task):
         rows = self._order[1][place * batch_size : (place + 1) * batch_size]
         return _batch(pixels[rows], labels[rows])
 
-    def evaluation_batch(self, split: Split, seed: int, number: int, batch_size: int) -> Batch:
+    def evaluation_batch(self, split: TaskSplit, seed: int, number: int, batch_size: int) -> Batch:
         pixels, labels = self._digits("test", split.settings["resolution"])
         stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHUFFLES,)))
         rows = stream.permutation(len(labels))[number * batch_size : (number + 1) * batch_size]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rimrl.errors import UsageError
-from rimrl.runs.checkpoint_files import found
-from rimrl.runs.device import check_device
-from rimrl.runs.logs import appending_logger, cut_back_logs, new_logger
-from rimrl.runs.resuming import accepted_changes, check_not_past, restore_last
+from rimrl.runs.lifecycle import go_on
+from rimrl.runs.processes import Processes
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.run import SequenceRun
-from rimrl.sequence.train import FREE, Training, identity
+from rimrl.sequence.train import making
 
 
 def resume(
@@ -37,30 +34,4 @@ def resume(
         RunFailedError: If something breaks on the way.
     """
     config = run.config if config is None else replace(config, name=run.config.name)
-    old, new = run.config.flat(), config.flat()
-    linear = config.train.learning_rate_schedule == "linear"
-    changes = accepted_changes(run.path, old, new, FREE, "train.num_updates" if linear else None, accept_changes)
-    before, total = run.config.train.num_updates, config.train.num_updates
-    if run.status == "finished" and total <= before:
-        raise UsageError(f"{run.path} is finished, at {before} updates; give a larger --num-updates to go on")
-    check_device(config.train.device)
-    with run.locked():
-        if not found(run.path):
-            return _start_again(run, config, progress_bar)
-        training = Training(run, config, progress_bar)
-        known = None if accept_changes else identity(run.config)
-        shaping = [change for change in changes if change.startswith(("task.", "core.", "model."))]
-        _, contents, _ = restore_last(run.path, training.put_back, known, changes=shaping if accept_changes else ())
-        check_not_past(run.path, training.update, total, before, "updates", "--num-updates")
-        run.config = config
-        run.note_resumption(training.update, True, changes, contents.progress)
-        cut_back_logs(run.path, contents)
-        training.logger = appending_logger(run.path)
-        return training.learn()
-
-
-def _start_again(run: SequenceRun, config: SequenceConfig, progress_bar: bool) -> bool:
-    with run.restarting(config):
-        training = Training(run, config, progress_bar)
-    training.logger = new_logger(run.path)
-    return training.learn()
+    return go_on(run, config, accept_changes, making(progress_bar), Processes())

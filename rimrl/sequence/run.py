@@ -24,6 +24,7 @@ from rimrl.errors import UsageError, quoted
 from rimrl.files import placing_file
 from rimrl.runs.environment import refuse_edited
 from rimrl.runs.folder import RunFolder
+from rimrl.runs.kinds import SEQUENCE, kind_of
 from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.base import Task
 from rimrl.sequence.config import SequenceConfig
@@ -58,7 +59,7 @@ class SequenceRun(RunFolder[SequenceConfig]):
         content = read_yaml(file, follow=False) if file.is_file() else {}
         if not isinstance(content, dict):
             raise UsageError(f"{file} is damaged; restore it from the command that trained the run")
-        if "task" not in content:
+        if kind_of(content) is not SEQUENCE:
             raise UsageError(f"{path} is not a run of rimrl sequence")
         config = load_sequence(str(file))
         refuse_edited(path, content)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,18 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
-from rimrl.cores.registry import LATER_OPTIONS
 from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
 from rimrl.runs.chance import put_back_random, random_state
 from rimrl.runs.checkpoint_files import Contents
-from rimrl.runs.device import check_device
-from rimrl.runs.environment import Status
-from rimrl.runs.failures import explained
-from rimrl.runs.folder import default_run_dir
-from rimrl.runs.logs import event_sizes, new_logger, progress_until
+from rimrl.runs.kinds import SEQUENCE
+from rimrl.runs.lifecycle import Make, begin
+from rimrl.runs.logs import event_sizes, progress_until
+from rimrl.runs.processes import Processes
+from rimrl.runs.progress import Bar
 from rimrl.runs.progress import progress_bar as bar
-from rimrl.runs.resuming import digest
-from rimrl.runs.stopping import graceful_stop
+from rimrl.runs.resuming import restore_last
+from rimrl.runs.stopping import Stop
 from rimrl.runs.tensors import fitting, optimizer_state, put_back_optimizer
 from rimrl.runs.validated import Fields
 from rimrl.sequence.config import SequenceConfig
@@ -32,17 +32,6 @@ from rimrl.sequence.evaluate import evaluating, score
 from rimrl.sequence.run import SequenceRun, device_of, make_model, make_run_task
 from rimrl.usage import collapse, worst_share
 
-# What may change without a word: it decides how long, how often and where from, not what is learned.
-FREE = frozenset(
-    {
-        "train.num_updates",
-        "train.resume_freq",
-        "train.test_sequences",
-        "task.data",
-    }
-)
-# Keys that came later; None is what runs from before them were trained with, and those still go on.
-LATER = frozenset({"task.min_blanks", "task.blanks_power", "task.min_length"})
 _EVALUATION_SEED = 2_000_000
 
 
@@ -65,17 +54,16 @@ def train(config: SequenceConfig, run_dir: Path | None = None, progress_bar: boo
             is left then. Also if training meets NaN.
         RunFailedError: If something breaks on the way, such as the disk.
     """
-    check_device(config.train.device)
-    path = default_run_dir(config) if run_dir is None else run_dir
-    with SequenceRun.create(path, config) as run:
-        training = Training(run, config, progress_bar)
-        training.logger = new_logger(run.path)
-    with run.locked():
-        return run, training.learn()
+    return begin(SequenceRun, config, run_dir, making(progress_bar), Processes())
 
 
-class Training:
-    """A model with its task, optimiser and checkpoints, ready to learn.
+def making(progress_bar: bool) -> Make[SequenceRun, SequenceConfig]:
+    """What makes learners that show progress, or not."""
+    return lambda run, config, _: ModelLearner(run, config, progress_bar)
+
+
+class ModelLearner:
+    """A model with its task, optimiser and checkpoints, as `rimrl.runs.lifecycle.Learner` wants it.
 
     Args:
         run: Where the results go.
@@ -83,8 +71,7 @@ class Training:
         progress_bar: Show progress on standard error.
 
     Attributes:
-        update: How many updates there have been.
-        logger: Where figures go.
+        reached: How many updates there have been.
 
     Raises:
         UsageError: If the configuration does not fit together.
@@ -100,10 +87,10 @@ class Training:
         self.model = make_model(config, self.task).to(device_of(config))
         self.optimizer = th.optim.Adam(self.model.parameters(), settings.learning_rate)
         run.core_backend = self.model.core.backend
-        self.update = 0
-        self.logger = Logger(None, [])
+        self.reached = 0
+        self._logger = Logger(None, [])
         self._run = run
-        self._progress_bar = progress_bar
+        self._shows_progress = progress_bar
         self._units = self.model.core.num_units if self.model.core.num_units > 1 else 0
         self._since_log = _Sums()
         self._elapsed = 0.0
@@ -111,62 +98,48 @@ class Training:
         self._stepping = False
         self._written = -1
 
-    def learn(self) -> bool:
-        """Learn up to the configured update. Whatever stops it, what can be left is left.
+    def log_to(self, logger: Logger) -> None:
+        """Log there from now on."""
+        self._logger = logger
+
+    def learn(self, stop: Stop) -> bool:
+        """Learn up to the configured update, or until asked to stop.
 
         Returns:
             Whether it came to its end.
 
         Raises:
             UsageError: If it met NaN.
-            RunFailedError: If something broke.
         """
-        run, total = self._run, self.config.train.num_updates
-        status: Status = "failed"
-        failure: Exception | None = None
+        settings = self.config.train
         begun = time.monotonic() - self._elapsed
-        progress = bar(run.path.name, total, self.update, unit="update") if self._progress_bar else None
-        try:
-            with graceful_stop() as stop:
-                while self.update < total and not stop.requested:
-                    self._learn_once()
-                    self._elapsed = time.monotonic() - begun
-                    self._log(progress)
-                    if self.config.train.resume_freq and self.update % self.config.train.resume_freq == 0:
-                        self.write_checkpoint()
-                    if progress is not None:
-                        progress.update()
-            self._require_finite()
-            self.write_checkpoint()
-            status = "finished" if self.update >= total else "interrupted"
-        except Exception as error:
-            failure = error
-            if not self._stepping:
-                with suppress(Exception):  # on a full disk the checkpoint before it has to do
+        with self._progress() as progress:
+            while self.reached < settings.num_updates and not stop.requested:
+                self._learn_once()
+                self._elapsed = time.monotonic() - begun
+                self._log(progress)
+                if settings.resume_freq and self.reached % settings.resume_freq == 0:
                     self.write_checkpoint()
-        finally:
-            if progress is not None:
-                progress.close()
-        try:
-            self._save_model()
-        except OSError as error:
-            status, failure = "failed", failure or error
-        try:
-            run.set_status(status, self.update)
-        except UsageError as error:
-            failure = failure or error
-        finally:
-            self.logger.close()
-        if failure is not None:
-            raise explained(failure, run.path, self.update, "rimrl sequence", "train.learning_rate") from failure
-        return status == "finished"
+                if progress is not None:
+                    progress.update()
+        if not self._is_finite():
+            raise UsageError("the weights are not finite; a smaller train.learning_rate may help")
+        return self.reached >= settings.num_updates
+
+    @contextmanager
+    def _progress(self) -> Iterator[Bar | None]:
+        if not self._shows_progress:
+            yield None
+            return
+        with bar(self._run.path.name, self.config.train.num_updates, self.reached, unit="update") as progress:
+            yield progress
 
     def _learn_once(self) -> None:
         settings = self.config.train
         self._chance = random_state()
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        batch = self.task.training_batch(settings.seed, self.update, settings.batch_size)
+        batch = self.task.training_batch(settings.seed, self.reached, settings.batch_size)
         self.model.train()
         loss = self.task.loss(self.model, batch.to(device_of(self.config)))
         self.optimizer.zero_grad()
@@ -179,7 +152,7 @@ class Training:
         self._stepping = True
         self.optimizer.step()
         self._stepping = False
-        self.update += 1
+        self.reached += 1
         self._chance = random_state()
         self._since_log.add(figures)
 
@@ -187,17 +160,17 @@ class Training:
         settings = self.config.train
         if settings.learning_rate_schedule == "constant":
             return settings.learning_rate
-        return settings.learning_rate * (1.0 - self.update / settings.num_updates)
+        return settings.learning_rate * (1.0 - self.reached / settings.num_updates)
 
     # -- logs ----------------------------------------------------------------------------------------------------------
 
     def _log(self, progress: Any) -> None:
         settings = self.config.train
-        at_end = self.update == settings.num_updates
-        evaluates = bool(settings.eval_freq) and (self.update % settings.eval_freq == 0 or at_end)
-        if self.update % settings.log_freq and not evaluates and not at_end:
+        at_end = self.reached == settings.num_updates
+        evaluates = bool(settings.eval_freq) and (self.reached % settings.eval_freq == 0 or at_end)
+        if self.reached % settings.log_freq and not evaluates and not at_end:
             return
-        logger = self.logger
+        logger = self._logger
         loss, norm = self._since_log.means()
         logger.record("train/loss", loss)
         logger.record("train/grad_norm", norm)
@@ -212,9 +185,9 @@ class Training:
             for split in self.task.splits:
                 scores = score(self.task, self.model, split, _EVALUATION_SEED, settings.eval_sequences)
                 logger.record(f"eval/{self.task.metric}_{split.name}", float(scores.metric.mean()))
-        logger.record("time/total_timesteps", self.update)
+        logger.record(SEQUENCE.column, self.reached)
         logger.record("time/time_elapsed", self._elapsed)
-        logger.dump(self.update)
+        logger.dump(self.reached)
         self._since_log = _Sums()
         if progress is not None:
             progress.set_postfix({"loss": f"{loss:.4f}"}, refresh=False)
@@ -227,15 +200,16 @@ class Training:
         shares: list[float] = trace.active.float().mean((0, 1)).tolist()
         return shares
 
-    def _save_model(self) -> None:
+    def save(self) -> None:
+        """Save the weights; where they are not those of an update remove older ones, as ``--resume`` needs none."""
         if not self._stepping and self._is_finite():
             self._run.save_model(self.model)
-        else:  # an older one is not of this update; --resume goes on from a checkpoint
+        else:
             self._run.model_file.unlink(missing_ok=True)
 
-    def _require_finite(self) -> None:
-        if not self._is_finite():
-            raise UsageError("the weights are not finite; a smaller train.learning_rate may help")
+    def close(self) -> None:
+        """Close the logs."""
+        self._logger.close()
 
     def _is_finite(self) -> bool:
         return all(bool(weight.isfinite().all()) for weight in self.model.state_dict().values())
@@ -248,33 +222,47 @@ class Training:
         Raises:
             OSError: If it cannot be written.
         """
-        if self.update == self._written or not self._is_finite():
+        if self.reached == self._written or not self._is_finite():
             return
         weights = self.model.state_dict()
         chance, chance_tensors = self._chance
         optimizer_tensors, optimizer_numbers = optimizer_state(self.optimizer)
         tensors = {f"model.{name}": weight for name, weight in weights.items()} | chance_tensors | optimizer_tensors
         state = {
-            "num_timesteps": self.update,
+            "num_timesteps": self.reached,
             "elapsed": self._elapsed,
             "random": chance,
             "optimizer": optimizer_numbers,
             "since_log": self._since_log.to_json(),
-            "identity": identity(self.config),
+            "identity": self.config.identity(),
             "events": event_sizes(self._run.path),
         }
         checkpoint_files.write(
             self._run.path,
-            self.update,
+            self.reached,
             Contents(
                 {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
                 state,
-                progress_until(self._run.path / "progress.csv", self.update),
+                progress_until(self._run.path, self.reached, SEQUENCE),
             ),
         )
-        self._written = self.update
+        self._written = self.reached
 
-    def put_back(self, contents: Contents, fields: Fields) -> None:
+    def write_pending(self) -> None:
+        """`write_checkpoint`, unless an update has been broken off."""
+        if not self._stepping:
+            self.write_checkpoint()
+
+    def restore(self, accept_changes: bool, changes: Sequence[str]) -> tuple[Contents, str | None]:
+        """Go back to the last good checkpoint; see `rimrl.runs.lifecycle.Learner.restore`."""
+        known = None if accept_changes else self.config.identity()
+        _, contents, _ = restore_last(self._run.path, self._put_back, known, changes=changes)
+        return contents, None
+
+    def cut_back(self, contents: Contents) -> None:
+        """There are no other logs than those of every run."""
+
+    def _put_back(self, contents: Contents, fields: Fields) -> None:
         """Bring this training to where another was.
 
         Raises:
@@ -285,7 +273,7 @@ class Training:
         put_back_optimizer(self.optimizer, contents.tensors, fields.nested("optimizer"))
         self._since_log = _Sums.from_json(fields.nested("since_log"))
         self._elapsed = max(0.0, fields.number("elapsed"))
-        self.update = self._written = fields.integer("num_timesteps")
+        self.reached = self._written = fields.integer("num_timesteps")
         put_back_random(fields.nested("random"), contents.tensors)
         self._chance = random_state()
 
@@ -313,11 +301,3 @@ class _Sums:
         sums._count = fields.integer("count")
         sums._sums = fields.numbers("sums", 2)
         return sums
-
-
-def identity(config: SequenceConfig) -> str:
-    """A short text that differs where configurations would lead elsewhere."""
-    flat = config.flat()
-    as_before = {key for key in LATER if flat.get(key) is None}
-    as_before |= {f"core.{key}" for key, value in LATER_OPTIONS.items() if flat.get(f"core.{key}") == value}
-    return digest({key: value for key, value in flat.items() if key not in FREE | as_before})

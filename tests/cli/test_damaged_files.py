@@ -257,7 +257,7 @@ def test_folders_in_circles_end(run: Path) -> None:
 )
 def test_a_damaged_sweep(key: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with Sweep(ask("distractors/rim", "0"), Path("sweep"), check=False)._opened():
+    with Sweep(ask("distractors/rim", "0"), Path("sweep"), check=False).opened("busy"):
         pass
     content = yaml.safe_load(Path("sweep/sweep.yaml").read_text())
     Path("sweep/sweep.yaml").write_text(json.dumps(content | {key: value}))

@@ -18,7 +18,7 @@ from rimrl.agents.ppo import PPOConfig
 from rimrl.cli import parser
 from rimrl.cli.parser import config_among
 from rimrl.cores.registry import CORES, core_options
-from rimrl.experiments.config import EnvConfig, TrainConfig
+from rimrl.experiments.config import AgentTrainConfig, EnvConfig
 from rimrl.experiments.config_files import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_every_page_is_in_the_navigation(source: Path) -> None:
 
 def test_every_key_has_a_row_with_its_default_and_its_meaning(source: Path) -> None:
     found = rows((source / "reference/configuration.md").read_text())
-    for group, cls in (("env", EnvConfig), ("agent", PPOConfig), ("agent", A2CConfig), ("train", TrainConfig)):
+    for group, cls in (("env", EnvConfig), ("agent", PPOConfig), ("agent", A2CConfig), ("train", AgentTrainConfig)):
         for field in dataclasses.fields(cls):
             row = found[f"{group}.{field.name}"]
             _, default, meaning = re.split(r" (?<!\\)\| ", row, maxsplit=2)

@@ -12,7 +12,7 @@ from minigrid.minigrid_env import MiniGridEnv
 
 import rimrl
 from rimrl.envs.distractors import ObjectPickingEnv
-from rimrl.envs.splits import Split
+from rimrl.envs.splits import EnvSplit
 from rimrl.envs.suites import DISTRACTORS, KNOWN_COLORS, KNOWN_TYPES
 from rimrl.errors import UsageError
 
@@ -26,7 +26,7 @@ def picking(**kwargs: Any) -> ObjectPickingEnv:
     return ObjectPickingEnv(**kwargs)
 
 
-def of_split(split: Split) -> ObjectPickingEnv:
+def of_split(split: EnvSplit) -> ObjectPickingEnv:
     return picking(**split.env_kwargs)
 
 
@@ -61,7 +61,7 @@ def shortest_plan(env: ObjectPickingEnv) -> list[int]:
 
 
 @every_split
-def test_shortest_plan_always_succeeds_and_pays_the_formula(split: Split) -> None:
+def test_shortest_plan_always_succeeds_and_pays_the_formula(split: EnvSplit) -> None:
     """The optimal policy's mean return is the one that the environment states."""
     stated = {3: 0.936, 6: 0.940}[split.env_kwargs["num_distractors"]]
     env, returns = of_split(split), []
@@ -79,7 +79,7 @@ def test_shortest_plan_always_succeeds_and_pays_the_formula(split: Split) -> Non
 
 
 @every_split
-def test_split_shows_exactly_the_kinds_it_states(split: Split) -> None:
+def test_split_shows_exactly_the_kinds_it_states(split: EnvSplit) -> None:
     env, seen, missions = of_split(split), set(), set()
     for seed in range(200):
         env.reset(seed=seed)

@@ -11,13 +11,13 @@ import pytest
 from minigrid.core.constants import OBJECT_TO_IDX
 from minigrid.minigrid_env import MiniGridEnv
 
-from rimrl.envs.splits import Split
+from rimrl.envs.splits import EnvSplit
 from rimrl.envs.suites import SUITES, get_suite
 from rimrl.envs.vector import make_env
 from rimrl.errors import UsageError
 
 
-def kinds(split: Split) -> set[tuple[str, str]]:
+def kinds(split: EnvSplit) -> set[tuple[str, str]]:
     return {(t, c) for t in split.env_kwargs["distractor_types"] for c in split.env_kwargs["distractor_colors"]}
 
 

@@ -13,9 +13,8 @@ import rimrl
 from rimrl.agents.a2c import A2CConfig
 from rimrl.agents.ppo import PPOConfig
 from rimrl.cores.registry import CORES, LATER_OPTIONS, core_options
-from rimrl.experiments.checkpoints import FREE, identity
 from rimrl.experiments.config_files import load_config, shipped_configs
-from rimrl.runs.resuming import digest
+from rimrl.runs.config import digest
 from tests.commands import read_json, same_weights, succeed
 
 OWN = """
@@ -180,11 +179,11 @@ def test_the_file_of_an_older_run_still_says_what_was_trained(core: str, tmp_pat
         f"{group}.{key}": value
         for group in ("env", "core", "agent", "train")
         for key, value in older[group].items()
-        if key not in ("kwargs", "normalize_observations") and f"{group}.{key}" not in FREE
+        if key not in ("kwargs", "normalize_observations") and f"{group}.{key}" not in config.kind.free
     }
-    assert identity(config) == digest(then)
-    assert identity(load_config(str(file), ["--core.forget_bias=1"])) != identity(config)
-    assert identity(load_config(str(file), ["--agent.critic_gradient=0.5"])) != identity(config)
+    assert config.identity() == digest(then)
+    assert load_config(str(file), ["--core.forget_bias=1"]).identity() != config.identity()
+    assert load_config(str(file), ["--agent.critic_gradient=0.5"]).identity() != config.identity()
 
 
 @pytest.mark.parametrize("name", list(shipped_configs()))

@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 import torch as th
 from safetensors.torch import load_file, save_file
-from stable_baselines3.common.logger import Logger
 
 from rimrl.agents.ranks import Ranks
 from rimrl.errors import UsageError
 from rimrl.experiments.run import Run
-from rimrl.experiments.train import Training
+from rimrl.experiments.train import AgentLearner
 from rimrl.runs.checkpoint_files import found
 from tests.commands import SMALL, call, files, succeed
 
@@ -250,11 +249,10 @@ def copy(stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def resumed(path: Path, changes: bool = False) -> int:
     """The step to which a run goes back."""
     run = Run.open(path)
-    training = Training(run, run.config, progress_bar=False, ranks=Ranks(), append=True)
+    training = AgentLearner(run, run.config, progress_bar=False, ranks=Ranks(), goes_on=True)
     try:
-        training.agent.set_logger(Logger(None, []))
-        training.checkpoints.resume(changes)
-        return training.agent.num_timesteps
+        training.restore(changes, ())
+        return training.reached
     finally:
         training.close()
 

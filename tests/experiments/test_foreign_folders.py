@@ -128,7 +128,7 @@ def test_a_run_folder_may_itself_be_reached_through_a_link(run: Path, tmp_path: 
 def test_a_sweep_does_not_train_in_cells_that_are_links(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     asked = ask("distractors/rim", "0..1")
-    with Sweep(asked, folder, check=False)._opened():
+    with Sweep(asked, folder, check=False).opened("busy"):
         (folder / "seed_0").symlink_to(run.resolve())
     before = files(run)
     with pytest.raises(UsageError, match="seed_0 is a link"):
@@ -139,7 +139,7 @@ def test_a_sweep_does_not_train_in_cells_that_are_links(run: Path, tmp_path: Pat
 @pytest.mark.parametrize("name", ["logs", "logs/.lock", "logs/.saving", "logs/seed_0.log"])
 def test_a_sweep_does_not_open_links(name: str, tmp_path: Path, outside: Path) -> None:
     folder = tmp_path / "sweep"
-    with Sweep(ask("distractors/rim", "0"), folder, check=False)._opened():
+    with Sweep(ask("distractors/rim", "0"), folder, check=False).opened("busy"):
         pass
     plant(folder / name, outside, "folder" if name == "logs" else "new file")
     answer = call("sweep", folder, "--cell", "0", "--quiet")

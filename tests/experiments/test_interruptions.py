@@ -86,7 +86,7 @@ def test_a_full_disk_when_a_sweep_begins(tmp_path: Path, monkeypatch: pytest.Mon
         fill_disk(patched, 0)
         with (
             pytest.raises(UsageError, match="No space left"),
-            Sweep(asked, tmp_path / "a" / "b", check=False)._opened(),
+            Sweep(asked, tmp_path / "a" / "b", check=False).opened("busy"),
         ):
             pytest.fail("there is no room")
     assert files(tmp_path) == {}

@@ -17,15 +17,16 @@ import pytest
 import yaml
 
 from rimrl.errors import RunFailedError, UsageError
-from rimrl.experiments.checkpoints import flat
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.evaluate import DEFAULT_SEED
 from rimrl.experiments.sweep import Sweep, episodes_before
-from rimrl.experiments.sweep_cell import Outcome, Record, work_on
 from rimrl.experiments.sweep_config import ask, parse_seeds, split_values
 from rimrl.experiments.sweep_grid import Cell, make_cells
-from rimrl.experiments.sweep_workers import LocalWorkers
 from rimrl.files import locked
+from rimrl.studies.record import Record
+from rimrl.studies.trial import Outcome, Trial
+from rimrl.studies.worker import work_on
+from rimrl.studies.workers import LocalWorkers
 from tests.commands import call, command, files, read_json, same_weights, spawn, succeed
 
 STEPS = 512
@@ -44,22 +45,22 @@ class Workers(LocalWorkers):
     """Work in this process, ending as a script says."""
 
     def __init__(self, folder: Path, ends: dict[str, list[str]]) -> None:
-        super().__init__(folder, jobs=1, episodes=None)
+        super().__init__(folder, jobs=1)
         self._ends = ends
         self._now: list[str] = []
         self.started: list[str] = []
 
     @property
-    def busy(self) -> list[str]:
-        return self._now
+    def busy(self) -> bool:
+        return bool(self._now)
 
     @property
     def free(self) -> bool:
         return not self._now
 
-    def start(self, cell: Cell) -> None:
-        self.started.append(cell.name)
-        self._now.append(cell.name)
+    def start(self, trial: Trial) -> None:
+        self.started.append(trial.name)
+        self._now.append(trial.name)
 
     def ended(self, timeout: float) -> list[tuple[str, Outcome]]:
         name = self._now.pop()
@@ -122,7 +123,7 @@ def test_the_configuration_of_a_core_is_that_of_the_same_family(config: str, cor
 
 def test_a_core_without_a_configuration_of_its_own_is_put_into_the_one_given() -> None:
     (cell,) = grid("multiroom/a2c_rim", "core=gru")
-    assert flat(cell.config) == flat(load_config("multiroom/a2c_rim", ["--core.name=gru"]))
+    assert cell.config.flat() == load_config("multiroom/a2c_rim", ["--core.name=gru"]).flat()
     assert cell.config.name.rpartition("/")[2] == "gru"
 
 
@@ -213,7 +214,7 @@ def test_an_evaluation_of_more_episodes_is_enough_and_a_folder_remembers_them(tm
     sweep = sweep_in(folder)
     assert sweep.run(Workers(folder, {}), progress_bar=False)
     assert episodes_before(folder) is None
-    for cell in sweep.cells:
+    for cell in sweep.trials:
         result = {"held_out": False, "episodes": 20, "return_mean": 0.0}
         facts = {"suite": "distractors", "config": "distractors/rim", "model": "model.zip", "deterministic": False}
         facts |= {"seed": DEFAULT_SEED, "splits": dict.fromkeys(("train", *HELD_OUT), result)}
@@ -303,7 +304,7 @@ def test_seeds_and_values_are_added_and_nothing_else(tmp_path: Path) -> None:
     names = [f"core={core}/seed_{seed}" for seed in (0, 1) for core in cores]
     assert added.started == names[2:]
     assert [cell["path"] for cell in read_json(folder / "sweep.json")["cells"]] == names
-    assert [cell.name for cell in Sweep(ask(str(folder)), folder, check=False).cells] == names
+    assert [cell.name for cell in Sweep(ask(str(folder)), folder, check=False).trials] == names
 
 
 def test_a_file_that_changed_since_is_noticed(tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
-    outcome = work_on(tmp_path / "elsewhere", "seed_0")
+    outcome = work_on(tmp_path / "elsewhere", grid()[0])
     assert outcome.end == "refused"
     assert "on a disk that all nodes share" in str(outcome.message)
     assert not any(tmp_path.iterdir())
@@ -468,19 +469,6 @@ def test_a_job_array_trains_cells_side_by_side(tmp_path: Path, alone: Path) -> N
     assert same_weights(folder / NAMES[1], alone)
     experiments = yaml.safe_load((folder / "sweep.yaml").read_text())["experiments"]
     assert list(experiments) == ["core=rim", "core=lstm"]
-
-
-@pytest.fixture
-def cluster() -> Iterator[str]:
-    """The address of a Ray of two nodes on this machine."""
-    pytest.importorskip("ray", reason="Ray is not installed")
-    environment = os.environ | {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    line = [sys.executable, "-m", "tests.experiments.ray_cluster"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.communicate(timeout=60)
 
 
 @pytest.mark.slow

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,11 @@ import yaml
 import rimrl
 from rimrl.errors import UsageError
 from rimrl.experiments.config_files import shipped_transfers
-from rimrl.experiments.train import train as real_train
 from rimrl.experiments.transfer import Transfer
 from rimrl.experiments.transfer_config import METHODS, load_transfer
 from rimrl.runs.checkpoint_files import found
-from tests.commands import call, read_json, succeed
+from rimrl.studies.record import Record
+from tests.commands import call, command, read_json, same_weights, spawn, succeed
 
 TINY: dict[str, Any] = {
     "cores": {"lstm": "multiroom/lstm"},
@@ -83,7 +87,7 @@ def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path:
         "progressive": ("progressive", True),
         "progressive_random": ("progressive", False),
     }
-    assert all(agent.init_from in (None, str(cells[0].path)) for agent in by_method.values())
+    assert all(agent.init_from in (None, str(tmp_path / "out" / cells[0].name)) for agent in by_method.values())
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,7 @@ def test_from_sources_to_scores_and_on_after_an_interruption(tmp_path: Path) -> 
     shutil.rmtree(last)
     others = {file: file.stat().st_mtime_ns for file in out.rglob("model.zip") if file.parent not in (lost, cut)}
     before = result["scores"]
-    assert "waiting" in succeed(*words, "--plan").out
+    assert "pending" in succeed(*words, "--plan").out
     succeed(*words)
     assert {file: file.stat().st_mtime_ns for file in others} == others
     assert read_json(lost / "environment.json")["status"] == "finished"
@@ -216,22 +220,122 @@ def test_source_runs_that_exist_are_taken_and_have_to_fit(tmp_path: Path) -> Non
         Transfer(load_transfer(str(wider)), tmp_path / "other")
 
 
-@pytest.mark.slow
-def test_a_run_that_fails_does_not_keep_others_from_being_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def train(config: Any, path: Path, progress_bar: bool) -> Any:
-        if config.agent.trunk == "frozen":
-            raise ZeroDivisionError("the simulator broke")
-        return real_train(config, path, progress_bar)
+# -- who trains, and what happens when something breaks ---------------------------------------------------------------
 
-    monkeypatch.setattr("rimrl.experiments.transfer.train", train)
-    words = ("transfer", write(tmp_path, methods=["scratch", "random", "finetune"], seeds=[0]))
-    answer = call(*words, "--run-dir", tmp_path / "out", "--quiet")
+SHORT = {"methods": ["scratch", "finetune"], "seeds": [0]}
+NAMES = [
+    "sources/lstm/rooms/seed_0",
+    *(f"targets/lstm/lava/{name}/seed_0" for name in ("scratch", "finetune-from-rooms")),
+]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transfer by one worker, without a break."""
+    folder = tmp_path_factory.mktemp("alone")
+    succeed("transfer", write(folder, **SHORT), "--run-dir", folder / "out", "--jobs", "1", "--quiet")
+    return folder / "out"
+
+
+def assert_same(out: Path, alone: Path) -> None:
+    """The same weights, curves and scores, each from one attempt."""
+    assert all(same_weights(out / name, alone / name) for name in NAMES)
+    ours, theirs = (read_json(folder / "transfer.json") for folder in (out, alone))
+    assert ours["scores"] == theirs["scores"]
+    assert ours["random"] == theirs["random"]
+    for one, other in zip(ours["runs"], theirs["runs"], strict=True):
+        assert one["status"] == "finished"
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@pytest.mark.slow
+def test_two_workers_give_what_one_gives(tmp_path: Path, alone: Path) -> None:
+    succeed("transfer", write(tmp_path, **SHORT), "--run-dir", tmp_path / "out", "--jobs", "2", "--quiet")
+    assert_same(tmp_path / "out", alone)
+
+
+@pytest.mark.slow
+def test_a_job_array_in_any_order_gives_what_one_worker_gives(tmp_path: Path, alone: Path) -> None:
+    words = ("transfer", write(tmp_path, **SHORT), "--run-dir", tmp_path / "out", "--quiet")
+    lines = [command(*words, "--cell", str(number)) for number in (2, 0, 1)]
+    tasks = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for line in lines]
+    errors = [task.communicate(timeout=300)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0] * 3, errors
+    assert read_json(tmp_path / "out/transfer.json")["random"] == {}
+    succeed(*words)
+    assert_same(tmp_path / "out", alone)
+
+
+@pytest.mark.slow
+def test_a_ray_gives_what_one_worker_gives(cluster: str, tmp_path: Path, alone: Path) -> None:
+    words = ("transfer", write(tmp_path, **SHORT), "--run-dir", "out", "--ray", cluster, "--quiet")
+    answer = spawn(*words, cwd=tmp_path)  # its folder has no full name: a source's is relative, too
+    assert answer.code == 0, answer.err
+    assert_same(tmp_path / "out", alone)
+
+
+@pytest.mark.slow
+def test_a_killed_transfer_keeps_others_out_and_goes_on(tmp_path: Path, alone: Path) -> None:
+    out = tmp_path / "out"
+    words = ("transfer", write(tmp_path, **SHORT), "--run-dir", out, "--jobs", "1", "--quiet")
+    with subprocess.Popen(command(*words), stdout=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 240
+            while not found(out / NAMES[1]):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            worker = Record(out, NAMES[1]).attempts[-1]["pid"]
+            os.kill(worker, signal.SIGSTOP)
+            refused = call(*words)
+        finally:
+            process.kill()
+    os.kill(worker, signal.SIGKILL)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert str(out) in refused.err
+    source = out / NAMES[0] / "model.zip"
+    before = source.stat().st_mtime_ns
+    succeed(*words)
+    assert source.stat().st_mtime_ns == before
+    attempts = {name: [each["state"] for each in Record(out, name).attempts] for name in NAMES}
+    assert attempts == {NAMES[0]: ["finished"], NAMES[1]: ["failed", "finished"], NAMES[2]: ["finished"]}
+    (note,) = read_json(out / NAMES[1] / "environment.json")["resumed"]
+    assert (note["num_timesteps"], note["exact"]) == (512, True)
+    assert all(same_weights(out / name, alone / name) for name in NAMES)
+
+
+@pytest.mark.slow
+def test_a_target_whose_source_fails_is_not_trained_and_the_others_are(tmp_path: Path, alone: Path) -> None:
+    out = tmp_path / "out"
+    words = ("transfer", write(tmp_path, **SHORT), "--run-dir", out, "--quiet")
+    notes = out / NAMES[0] / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    (out / "transfer.yaml").write_text("")
+    answer = call(*words)
     assert answer.code == 1
-    assert "1 of 4 runs failed" in answer.err
-    assert "the simulator broke" in answer.err
-    status = {run["method"]: run["status"] for run in read_json(tmp_path / "out/transfer.json")["runs"]}
-    assert status == {None: "finished", "scratch": "finished", "random": "waiting", "finetune": "finished"}
-    monkeypatch.undo()
-    succeed(*words, "--run-dir", tmp_path / "out", "--quiet")
+    assert "1 of 3 runs failed" in answer.err.splitlines()[-1]
+    assert "score" in answer.out
+    status = [run["status"] for run in read_json(out / "transfer.json")["runs"]]
+    assert status == ["failed", "finished", "blocked"]
+    assert not (out / NAMES[2]).exists()
+    assert notes.read_text() == "mine"
+    notes.unlink()
+    notes.parent.rmdir()
+    succeed(*words)
+    assert all(same_weights(out / name, alone / name) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--jobs", "0"), "--jobs must be at least 1, got 0"),
+        (("--gpus", "1"), "--gpus goes with --ray; see rimrl transfer --help"),
+        (("--cell", "0", "--jobs", "2"), "leave out --ray and --jobs"),
+        (("--cell", "14"), "the transfer has the runs 0 to 13"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    answer = call("transfer", write(tmp_path), "--run-dir", tmp_path / "out", *words)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert said in answer.err
+    assert not (tmp_path / "out").exists()

@@ -8,12 +8,12 @@ import pytest
 
 from rimrl.cores.registry import CORES, LATER_OPTIONS
 from rimrl.errors import UsageError
-from rimrl.runs.resuming import digest
+from rimrl.runs.config import digest
 from rimrl.sequence.ablations import ABLATIONS, find_ablation
 from rimrl.sequence.config_files import PRESETS, load_sequence, shipped_presets
 from rimrl.sequence.registry import TASKS
 from rimrl.sequence.run import make_model, make_run_task
-from rimrl.sequence.train import FREE, LATER, identity, train
+from rimrl.sequence.train import train
 from tests.sequence.small import make_mnist
 
 every_preset = pytest.mark.parametrize("preset", PRESETS)
@@ -116,9 +116,10 @@ def test_sizes_are_as_documented_for_active_units() -> None:
 def test_a_run_from_before_a_key_may_go_on(task: str, key: str) -> None:
     start = [f"--core.initialization={LATER_OPTIONS['initialization']}"]
     config = load_sequence(task, "rim", "paper", None, start)
-    added = FREE | LATER | {f"core.{option}" for option in LATER_OPTIONS}
+    added = config.kind.free | {"task.min_blanks", "task.blanks_power", "task.min_length"}
+    added |= {f"core.{option}" for option in LATER_OPTIONS}
     before = {name: value for name, value in config.flat().items() if name not in added}
     assert f"task.{key}" in config.flat().keys() - before.keys()
-    assert identity(config) == digest(before)
+    assert config.identity() == digest(before)
     varied = load_sequence(task, "rim", "paper", None, [*start, f"--task.{key}", "2"])
-    assert identity(varied) != identity(config)
+    assert varied.identity() != config.identity()

@@ -65,7 +65,7 @@ def test_an_inspection_tells_what_the_units_did_in_each_phase(copied: Path) -> N
     assert f"mutual information of units with: {told}" in answer.out
     figure = frequency(inspection)
     assert figure is not None
-    assert figure.get_suptitle().endswith("rim on sequence/copying (9_blanks) after 2 updates, 6 sequences")
+    assert figure.get_suptitle().endswith("rim on sequence/copying (9_blanks) after 2 training updates, 6 sequences")
 
 
 def test_pictures_of_an_inspection_are_drawn_and_it_joins_the_report(copied: Path, tmp_path: Path) -> None:

@@ -48,15 +48,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
     """Stops trainings in this process after an update, by a signal."""
-    learn_once = training.Training._learn_once
+    learn_once = training.ModelLearner._learn_once
 
     def at(update: int) -> None:
-        def learn(self: training.Training) -> None:
+        def learn(self: training.ModelLearner) -> None:
             learn_once(self)
-            if self.update == update:
+            if self.reached == update:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(training.Training, "_learn_once", learn)
+        monkeypatch.setattr(training.ModelLearner, "_learn_once", learn)
 
     return at
 
@@ -106,9 +106,9 @@ def test_a_stopped_run_goes_on_to_the_same_end_bit_for_bit(at: int, whole: Path,
     succeed("sequence", "--resume", run, "--quiet")
     assert_same_run(whole, run)
     facts = read_json(run / "environment.json")
-    assert (facts["status"], facts["num_timesteps"]) == ("finished", UPDATES)
+    assert (facts["status"], facts["num_updates"]) == ("finished", UPDATES)
     assert facts["core_backend"] in ("native", "torch")
-    assert [note["num_timesteps"] for note in facts["resumed"]] == [at]
+    assert [note["num_updates"] for note in facts["resumed"]] == [at]
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(whole: Path, tmp_path: Path) -> None:
@@ -165,24 +165,24 @@ def test_another_length_of_a_falling_learning_rate_must_be_accepted(tmp_path: Pa
     assert answer.code == 2
     assert "the learning rate falls to zero" in answer.err
     rows = progress(run)
-    assert [float(row["train/learning_rate"]) for row in rows if row["time/total_timesteps"] == "12"] == [
+    assert [float(row["train/learning_rate"]) for row in rows if row["time/updates"] == "12"] == [
         pytest.approx(0.01 / 12)
     ]
     succeed("sequence", "--resume", run, "--num-updates", "20", "--accept-changes", "--quiet")
-    assert read_json(run / "environment.json")["num_timesteps"] == 20
+    assert read_json(run / "environment.json")["num_updates"] == 20
 
 
 def test_nan_ends_the_training_and_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    learn_once = training.Training._learn_once
+    learn_once = training.ModelLearner._learn_once
 
-    def learn(self: training.Training) -> None:
+    def learn(self: training.ModelLearner) -> None:
         learn_once(self)
-        if self.update == 7:
+        if self.reached == 7:
             with th.no_grad():
                 self.model.decoder.weight.fill_(math.nan)  # type: ignore[operator]
 
-    monkeypatch.setattr(training.Training, "_learn_once", learn)
+    monkeypatch.setattr(training.ModelLearner, "_learn_once", learn)
     answer = begin(run)
     assert answer.code == 2
     assert "the loss is not finite" in answer.err
@@ -217,7 +217,7 @@ def test_what_was_killed_before_its_first_checkpoint_starts_again_or_stays_as_it
 ) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(training.Training, "learn", lambda self: True)
+        patched.setattr("rimrl.runs.lifecycle._carry_out", lambda *_: True)
         patched.setattr("rimrl.sequence.evaluate.evaluate", lambda run, progress_bar: {"splits": {}})
         begin(run)
     (run / "progress.csv").write_text("a row\n")
@@ -245,15 +245,15 @@ def test_a_failure_that_leaves_no_checkpoint_can_start_again(tmp_path: Path, mon
 
 def test_weights_that_are_not_finite_at_the_end_are_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    learn_once = training.Training._learn_once
+    learn_once = training.ModelLearner._learn_once
 
-    def learn(self: training.Training) -> None:
+    def learn(self: training.ModelLearner) -> None:
         learn_once(self)
-        if self.update == UPDATES:
+        if self.reached == UPDATES:
             with th.no_grad():
                 self.model.decoder.weight.fill_(math.nan)  # type: ignore[operator]
 
-    monkeypatch.setattr(training.Training, "_learn_once", learn)
+    monkeypatch.setattr(training.ModelLearner, "_learn_once", learn)
     answer = begin(run)
     assert answer.code == 2
     assert "the weights are not finite" in answer.err
@@ -269,11 +269,11 @@ def test_a_failure_leaves_no_model_of_an_earlier_update(
     begin(run)
     assert (run / "model.safetensors").exists()
 
-    def break_within_a_step(self: training.Training) -> None:
+    def break_within_a_step(self: training.ModelLearner) -> None:
         self._stepping = True
         raise MemoryError
 
-    monkeypatch.setattr(training.Training, "_learn_once", break_within_a_step)
+    monkeypatch.setattr(training.ModelLearner, "_learn_once", break_within_a_step)
     answer = call("sequence", "--resume", run, "--quiet")
     assert answer.code == 1
     assert f"to go on from step 8: rimrl sequence --resume {run}" in answer.err
@@ -292,27 +292,28 @@ def test_others_may_read_the_weights(whole: Path) -> None:
 def test_facts_that_are_no_facts_do_not_stop_a_run(whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    (run / "environment.json").write_text('{"num_timesteps": 1e999}')
+    (run / "environment.json").write_text('{"num_updates": 1e999}')
     succeed("evaluate", run, "--quiet")
     (run / "environment.json").write_text("[]")
     succeed("sequence", "--resume", run, "--num-updates", "13", "--quiet")
-    assert read_json(run / "environment.json")["num_timesteps"] == 13
+    assert read_json(run / "environment.json")["num_updates"] == 13
 
 
 # -- what a run leaves ------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_has_the_form_of_an_agents(whole: Path) -> None:
+def test_an_evaluation_says_what_was_scored_and_nothing_of_an_agent(whole: Path) -> None:
     facts = read_json(whole / "evaluation.json")
-    agents = {"suite", "config", "core", "model", "num_timesteps", "deterministic", "seed", "n_envs", "splits"}
-    assert facts.keys() == agents
-    assert (facts["suite"], facts["core"], facts["num_timesteps"]) == ("sequence/copying", "rim", UPDATES)
+    assert facts.keys() == {"kind", "suite", "config", "core", "model", "num_updates", "seed", "splits"}
+    assert facts["kind"] == "sequence"
+    assert (facts["suite"], facts["core"], facts["num_updates"]) == ("sequence/copying", "rim", UPDATES)
     assert {name: split["held_out"] for name, split in facts["splits"].items()} == {"4_blanks": False, "9_blanks": True}
     for split in facts["splits"].values():
-        assert split["episodes"] == len(split["episode_cross_entropy"]) == 70
-        assert split["cross_entropy"] == pytest.approx(sum(split["episode_cross_entropy"]) / 70, abs=1e-5)
+        assert split["sequences"] == len(split["sequence_cross_entropy"]) == 70
+        assert split["cross_entropy"] == pytest.approx(sum(split["sequence_cross_entropy"]) / 70, abs=1e-5)
         assert split["random_cross_entropy"] == pytest.approx(math.log(8))
-        assert {"env_id", "env_kwargs"} <= split.keys()
+        assert split["settings"]["blanks"] in (4, 9)
+        assert not any(name.startswith(("env_", "episode")) for name in split)
 
 
 def test_an_evaluation_is_in_eval_mode_and_every_batch_starts_afresh(whole: Path) -> None:
@@ -323,7 +324,7 @@ def test_an_evaluation_is_in_eval_mode_and_every_batch_starts_afresh(whole: Path
     assert one == read_json(whole / "evaluation.json")["splits"]["9_blanks"]
     assert model.training
     alone = task.scores(model.eval(), task.evaluation_batch(task.splits[1], 1_000_000, 1, 64)).metric[:6]
-    assert one["episode_cross_entropy"][64:] == pytest.approx(alone.tolist(), abs=1e-5)
+    assert one["sequence_cross_entropy"][64:] == pytest.approx(alone.tolist(), abs=1e-5)
 
 
 def test_compare_report_and_evaluate_read_it(whole: Path, tmp_path: Path) -> None:

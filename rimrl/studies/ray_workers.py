@@ -1,4 +1,4 @@
-"""The cells of a sweep as tasks of a Ray cluster (``pip install 'rimrl[ray]'``)."""
+"""The trials of a study as tasks of a Ray cluster (``pip install 'rimrl[ray]'``)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.errors import RunFailedError, UsageError
-from rimrl.experiments.sweep_cell import Outcome, Record, work_on
-from rimrl.experiments.sweep_grid import Cell
 from rimrl.files import appending
+from rimrl.studies.record import Record
+from rimrl.studies.trial import Outcome, Trial
+from rimrl.studies.worker import work_on
+from rimrl.studies.workers import Workers
 
 # Ray itself tries for minutes, and then ends the process.
 _CONNECT_SECONDS = 5.0
@@ -25,30 +27,26 @@ _PROBE_SECONDS = 30.0
 _PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); ray.shutdown()"
 
 
-class RayWorkers:
+class RayWorkers(Workers[Any]):
     """Tasks of a Ray cluster, each in a fresh worker process.
 
     Ray itself retries nothing, so that one place counts attempts.
 
     Args:
-        folder: Of the sweep, on a disk that all nodes share.
+        folder: Of the study, on a disk that all nodes share.
+        jobs: How many at a time; None for as many as the cluster has room for.
         address: ``auto`` for the cluster that this machine belongs to, ``HOST:6379``, ``ray://HOST:10001``, or
             ``local`` for a Ray of its own on this machine.
-        jobs: How many at a time; None for as many as the cluster has room for.
-        gpus: Of each cell; None for one where ``train.device`` asks for one, else 0.
-        episodes: As for `rimrl.experiments.sweep_cell.work_on`.
+        gpus: Of each trial; None for as many as it asks for itself.
 
     Raises:
         UsageError: If Ray is not installed or the address does not answer within `_PROBE_SECONDS`.
     """
 
-    def __init__(self, folder: Path, address: str, jobs: int | None, gpus: float | None, episodes: int | None) -> None:
+    def __init__(self, folder: Path, jobs: int | None, address: str, gpus: float | None) -> None:
+        super().__init__(folder.resolve(), jobs)
         self._ray = _import_ray()
-        self._folder = folder.resolve()
-        self._jobs = jobs
         self._gpus = gpus
-        self._episodes = episodes
-        self._tasks: dict[Any, str] = {}
         self._address = address
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if address != "local":
@@ -60,78 +58,55 @@ class RayWorkers:
         # A process for each task: what one leaves in memory must not be in the next one.
         self._work = self._ray.remote(max_calls=1, max_retries=0)(_work_on)
 
-    @property
-    def busy(self) -> list[str]:
-        """Names of the cells that are worked on, or wait for a place."""
-        return list(self._tasks.values())
+    def stop(self) -> None:
+        for task in self._running:
+            self._ray.cancel(task)
 
-    @property
-    def free(self) -> bool:
-        """Whether another cell may be handed over."""
-        return self._jobs is None or len(self._tasks) < self._jobs
+    def close(self) -> None:
+        for task in self._running:
+            with suppress(Exception):  # of those that ended by themselves
+                self._ray.cancel(task, force=True)
+        self._ray.shutdown()
 
-    def start(self, cell: Cell) -> None:
-        """Hand a cell to the cluster."""
-        needs = {"num_cpus": cell.config.train.num_threads, "num_gpus": self._gpus}
-        if self._gpus is None:
-            needs["num_gpus"] = 1.0 if cell.config.train.device.startswith("cuda") else 0.0
-        task = self._work.options(**needs, name=f"rimrl {cell.name}")
-        self._tasks[task.remote(str(self._folder), cell.name, self._episodes)] = cell.name
+    def _launched(self, trial: Trial) -> Any:
+        gpus = trial.gpus if self._gpus is None else self._gpus
+        task = self._work.options(num_cpus=trial.threads, num_gpus=gpus, name=f"rimrl {trial.name}")
+        return task.remote(str(Path.cwd()), str(self._folder), trial)
 
-    def ended(self, timeout: float) -> list[tuple[str, Outcome]]:
-        """Cells whose task has ended.
-
-        Raises:
-            RunFailedError: If the cluster is lost.
-        """
-        if not self._tasks:
+    def _done(self, timeout: float) -> list[Any]:
+        if not self._running:
             return []
         try:
-            done, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=timeout)
-            return [(name, self._outcome(task, name)) for task in done if (name := self._tasks.pop(task))]
+            done: list[Any] = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=timeout)[0]
         except (self._ray.exceptions.RaySystemError, self._ray.exceptions.RpcError, ConnectionError) as error:
             raise RunFailedError(
                 f"lost Ray at {self._address} ({_one_line(error)}); once it is there, the same command goes on"
             ) from None
+        return done
 
-    def stop(self) -> None:
-        """Ask all tasks to stop."""
-        for task in self._tasks:
-            self._ray.cancel(task)
-
-    def kill(self) -> None:
-        """End the processes of all tasks."""
-        for task in self._tasks:
-            with suppress(Exception):  # of those that ended by themselves
-                self._ray.cancel(task, force=True)
-
-    def close(self) -> None:
-        """Leave the cluster."""
-        self.kill()
-        self._ray.shutdown()
-
-    def _outcome(self, task: Any, name: str) -> Outcome:
+    def _outcome(self, handle: Any, name: str) -> Outcome:
         errors = self._ray.exceptions
         record = Record(self._folder, name)
         try:
-            outcome: Outcome = self._ray.get(task)
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
-            message = f"the Ray worker died ({_one_line(error)})"
+            outcome: Outcome = self._ray.get(handle)
         except errors.TaskCancelledError:
             record.close_dead("stopped")
             return Outcome("interrupted")
         except errors.RayError as error:
-            message = _one_line(error)
+            dead = isinstance(error, errors.WorkerCrashedError | errors.NodeDiedError | errors.OutOfMemoryError)
+            message = f"the Ray worker died ({_one_line(error)})" if dead else _one_line(error)
         else:
             return outcome
         record.close_dead(message)
         return Outcome("died", message)
 
 
-def _work_on(folder: str, cell: str, episodes: int | None) -> Outcome:
-    """The task: what it says goes to the cell's log."""
-    with _into(Record(Path(folder), cell).log, Path(folder)):
-        return work_on(Path(folder), cell, episodes)
+def _work_on(beside: str, folder: str, trial: Trial) -> Outcome:
+    """The task: works where the study does, for the sake of paths in it, and speaks to the trial's log."""
+    with suppress(OSError):  # not on every node; folders that are named in full are found all the same
+        os.chdir(beside)
+    with _into(Record(Path(folder), trial.name).log, Path(folder)):
+        return work_on(Path(folder), trial)
 
 
 @contextmanager

@@ -1,0 +1,96 @@
+"""What verbs do with runs of agents."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
+from rimrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from rimrl.experiments.run import Run
+
+
+def evaluate_runs(options: argparse.Namespace) -> None:
+    """Play every split with the agents of runs, as ``rimrl evaluate`` was asked to, and print how they did.
+
+    Raises:
+        UsageError: For bad input.
+    """
+    from rimrl.experiments.evaluate import DEFAULT_EPISODES, DEFAULT_SEED, check_suite, evaluate
+    from rimrl.experiments.run import Run
+
+    runs = [Run.open(path) for path in options.runs]
+    for run in runs:  # what is missing is said before anything is played
+        run.agent_file(options.best)
+        check_suite(run, options.suite, options.split)
+    for run in runs:
+        evaluate(
+            run,
+            episodes=DEFAULT_EPISODES if options.episodes is None else options.episodes,
+            split=options.split,
+            deterministic=options.deterministic,
+            seed=DEFAULT_SEED if options.seed is None else options.seed,
+            n_envs=options.n_envs,
+            random_policy=not options.no_random,
+            best=options.best,
+            trust=options.trust,
+            progress_bar=not options.quiet,
+            suite=options.suite,
+            num_active=options.num_active,
+        )
+    for paths in _by_suite(runs, options.suite):
+        try:
+            print_comparison(read_comparison(paths, options.suite, num_active=options.num_active))
+        except UsageError as error:  # what was evaluated is kept, whether or not it fits in one table
+            print(f"note: no table of them together: {error}", file=sys.stderr)
+            for path in paths:
+                print_comparison(read_comparison([path], options.suite, num_active=options.num_active))
+
+
+def inspect_run(options: argparse.Namespace) -> None:
+    """Record and draw what the units of an agent do, as ``rimrl inspect`` was asked to.
+
+    Raises:
+        UsageError: For bad input.
+    """
+    from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play
+    from rimrl.experiments.inspect import record
+    from rimrl.experiments.run import Run
+    from rimrl.files import replacing
+    from rimrl.reporting.inspection import PICTURES, save_pictures
+    from rimrl.runs.evaluations import ablation_suffix
+    from rimrl.runs.recording import RECORDING_FILES
+
+    run = Run.open(options.run)
+    (split,) = splits_to_play(run.config.env.id, options.split)
+    name = f"{split.name}{ablation_suffix(options.num_active)}"
+    folder = (options.output or run.path / "inspection") / name
+    with replacing(folder, [*RECORDING_FILES, *PICTURES], options.output or run.path) as partial:
+        recording = record(
+            run,
+            episodes=options.episodes,
+            split=split.name,
+            deterministic=options.deterministic,
+            seed=DEFAULT_SEED if options.seed is None else options.seed,
+            best=options.best,
+            trust=options.trust,
+            progress_bar=not options.quiet,
+            num_active=options.num_active,
+            also=options.record,
+        )
+        recording.save(partial)
+        pictures = save_pictures(partial)
+    print_inspection(run.path, recording.facts, "actions and rewards")
+    print("pictures:", ", ".join(str(folder / name) for name in pictures))
+
+
+def _by_suite(runs: list[Run], suite: str | None) -> list[list[Path]]:
+    """Folders of runs that were asked the same questions."""
+    together: dict[str, list[Path]] = {}
+    for run in runs:
+        together.setdefault(run.config.env.id if suite is None else suite, []).append(run.path)
+    return list(together.values())

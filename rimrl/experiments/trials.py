@@ -1,0 +1,90 @@
+"""One run as a trial of a study: trained from where it is and, if that is asked for, evaluated."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rimrl.errors import UsageError
+from rimrl.experiments.config import ExperimentConfig
+from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate, splits_to_play
+from rimrl.experiments.resuming import resume
+from rimrl.experiments.run import Run
+from rimrl.experiments.train import train
+from rimrl.runs import checkpoint_files
+from rimrl.runs.environment import run_status
+from rimrl.runs.evaluations import read_evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTrial:
+    """A run.
+
+    Attributes:
+        name: Its folder, below that of the study.
+        config: Its experiment, complete.
+        needs: Names of the trials that have to be finished first.
+        episodes: Evaluate with so many on each split, or more; None for no evaluation.
+    """
+
+    name: str
+    config: ExperimentConfig
+    needs: tuple[str, ...] = ()
+    episodes: int | None = None
+
+    @property
+    def threads(self) -> int:
+        """Processor cores that it takes."""
+        return self.config.train.num_threads
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that it takes."""
+        return 1.0 if self.config.train.device.startswith("cuda") else 0.0
+
+    def is_done(self, study: Path) -> bool:
+        """Whether the run is trained to its end and, if that is asked for, evaluated."""
+        return run_status(study / self.name) == "finished" and self._is_evaluated(study / self.name)
+
+    def run(self, study: Path, progress_bar: bool) -> bool:
+        """Train and evaluate; what stopped before goes on from its last checkpoint.
+
+        Returns:
+            Whether it came to its end.
+
+        Raises:
+            UsageError: If the configuration does not fit together, or training meets NaN.
+            RunFailedError: If something breaks on the way.
+        """
+        path = study / self.name
+        if run_status(path) != "finished" and not self._train(path, progress_bar):
+            return False
+        if self.episodes is not None and not self._is_evaluated(path):
+            evaluate(Run.open(path), episodes=self.episodes, progress_bar=progress_bar)
+        return True
+
+    def _train(self, path: Path, progress_bar: bool) -> bool:
+        if (path / "config.yaml").is_file():
+            run = Run.open(path)
+            if checkpoint_files.found(path) and run.config.flat() == self.config.flat():
+                return resume(run, self.config, progress_bar=progress_bar)
+            with run.locked():  # it has learned nothing, or something that is not asked for any more
+                shutil.rmtree(path)
+        elif path.is_dir() and all(file.name.startswith(".") for file in path.iterdir()):
+            shutil.rmtree(path)  # killed before anything but a part of the first file was there
+        return train(self.config, path, progress_bar)[1]
+
+    def _is_evaluated(self, path: Path) -> bool:
+        """Whether the agent at the end of training has played enough episodes on every split of its suite."""
+        if self.episodes is None:
+            return True
+        try:
+            found = read_evaluation(path / "evaluation.json")
+        except UsageError:
+            return False
+        played = {name: split["episodes"] for name, split in found["splits"].items()}
+        how = tuple(found.get(key) for key in ("model", "deterministic", "seed"))
+        wanted = {split.name for split in splits_to_play(self.config.env.id, None)}
+        enough = played.keys() == wanted and all(number >= self.episodes for number in played.values())
+        return how == ("model.zip", False, DEFAULT_SEED) and enough

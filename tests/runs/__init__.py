@@ -1,0 +1,1 @@
+"""Run folders of all kinds: how runs begin, go on and end."""
