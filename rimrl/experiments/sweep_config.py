@@ -114,8 +114,7 @@ def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:
     Raises:
         UsageError: If anything else differs; names it.
     """
-    if found.config != asked.config:
-        raise _differs(folder, "CONFIG", found.config, asked.config)
+    check_same(folder, "", {"CONFIG": found.config}, {"CONFIG": asked.config})
     key = next((key for key in {**asked.over, **found.over} if (key in asked.over) != (key in found.over)), None)
     if key is not None:
         raise UsageError(
@@ -140,7 +139,9 @@ def check_same(folder: Path, where: str, found: Mapping[str, Any], asked: Mappin
     """
     for key in dict.fromkeys([*found, *asked]):
         if found.get(key) != asked.get(key):
-            raise _differs(folder, f"{key} of {where}" if where else key, found.get(key), asked.get(key))
+            before, now = ("nothing" if each.get(key) is None else repr(each[key]) for each in (found, asked))
+            what = f"{key} of {where}" if where else key
+            raise UsageError(f"{folder} is a sweep with {what} {before}, and now it is {now}; {_ADDED}")
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -222,8 +223,3 @@ def _check_keys(axes: Mapping[str, object], common: Mapping[str, object], known:
             raise UsageError(f"--{min(taken)} is given, and --over {key}, too; leave one of them out")
     if "core" in axes and "core.name" in axes:
         raise UsageError("--over gives 'core' and 'core.name', which is the same; leave one of them out")
-
-
-def _differs(folder: Path, key: str, found: object, asked: object) -> UsageError:
-    before, now = ("nothing" if value is None else repr(value) for value in (found, asked))
-    return UsageError(f"{folder} is a sweep with {key} {before}, and now it is {now}; {_ADDED}")

@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -48,6 +48,9 @@ class Study(ABC, Generic[T]):
         folder: Where they are, or will be.
         trials: In the order in which they begin; a trial comes behind those that it needs.
 
+    Raises:
+        ValueError: If a trial needs one that does not come before it.
+
     Attributes:
         kind: How messages call it.
         noun: How messages call a trial.
@@ -63,6 +66,11 @@ class Study(ABC, Generic[T]):
         self.trials = list(trials)
         self.failures: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
+        before: set[str] = set()
+        for trial in self.trials:
+            if not before.issuperset(trial.needs):
+                raise ValueError(f"{trial.name} needs {', '.join(trial.needs)}, which must come before it")
+            before.add(trial.name)
 
     @abstractmethod
     def description(self) -> str:
@@ -203,7 +211,10 @@ class Study(ABC, Generic[T]):
             with locked(logs / ".lock", busy, shared):
                 held = True
                 with self._saving():
-                    if _text_of(file) != content:
+                    before = None
+                    with suppress(UsageError):  # nothing there, or no file of ours
+                        before = read_text(file, _LARGEST, follow=False)
+                    if before != content:
                         write_text(file, content, self.folder)
                 yield
         except UsageError:
@@ -295,13 +306,6 @@ class Study(ABC, Generic[T]):
             f"{failed} of {total} {self.noun}s failed, the first {self.folder / name}: {reason} "
             f"(log: {Record(self.folder, name).log}); {needed}{others}the same command tries these again"
         )
-
-
-def _text_of(file: Path) -> str | None:
-    try:
-        return read_text(file, _LARGEST, follow=False)
-    except UsageError:
-        return None
 
 
 def _next(queue: list[T], left: set[str]) -> T | None:

@@ -20,6 +20,7 @@ from rimrl.studies.worker import ENDS
 
 # Libraries under numpy and torch that would each take all cores.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_SIGNALS = {each.value: each.name for each in signal.Signals}
 _LAST_BYTES = 2**16
 
 H = TypeVar("H")
@@ -125,7 +126,9 @@ class LocalWorkers(Workers["subprocess.Popen[bytes]"]):
             return Outcome("finished")
         own = [each["message"] for each in record.attempts[-1:] if each["pid"] == handle.pid]
         message = (
-            f"the process was killed by {_signal(-code)}" if code < 0 else (own and own[0]) or _last_words(record.log)
+            f"the process was killed by {_SIGNALS.get(-code, -code)}"
+            if code < 0
+            else (own and own[0]) or _last_words(record.log)
         )
         record.close_dead(message)
         return Outcome(ENDS.get(code, "died"), message)
@@ -134,13 +137,6 @@ class LocalWorkers(Workers["subprocess.Popen[bytes]"]):
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _last_words(log: Path) -> str:

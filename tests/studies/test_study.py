@@ -32,6 +32,11 @@ def run(study: Toys, jobs: int = 2, retries: int = 0) -> bool:
     return study.run(LocalWorkers(study.folder, jobs), retries, progress_bar=False)
 
 
+def test_trials_in_a_circle_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a needs b"):
+        Toys(tmp_path, [Toy("a", ("b",)), Toy("b", ("a",))])
+
+
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_every_trial_begins_once_behind_those_that_it_needs(jobs: int, tmp_path: Path) -> None:
     study = toys(tmp_path / "box")
