@@ -14,7 +14,7 @@ state = {{{state}}}
 
 
 def act(observation, episode_start):
-    """The likeliest actions; every array has an axis of environments in front, here of 1."""
+    # Every array has an axis of environments in front, here of 1.
     global state
     given = {{{observation}, "episode_start": episode_start, **state}}
     found = dict(zip(outputs, session.run(outputs, given)))
@@ -41,8 +41,8 @@ def section(graph: dict[str, Any]) -> str:
         for each in inputs
         if f"next_{each['name']}" in new
     ]
-    parts = [each["name"].partition(".") for each in inputs if each["name"].partition(".")[0] == "observation"]
-    observation = [f"{whole + dot + key!r}: " + (f"observation[{key!r}]" if dot else whole) for whole, dot, key in parts]
+    parts = [each["name"] for each in inputs if each["name"].partition(".")[0] == "observation"]
+    observation = [_fed(name, name.partition(".")[2]) for name in parts]
     program = _PROGRAM.format(file=graph["file"], state=", ".join(state), observation=", ".join(observation))
     table = "\n".join(["| | name | dtype | shape |", "| --- | --- | --- | --- |", *rows])
     return (
@@ -51,3 +51,7 @@ def section(graph: dict[str, Any]) -> str:
         f"says.\n\n```python\n{program}```\n\n{checked['by']} gave the agent's answers to {checked['answers']} random "
         f"observations; the largest difference was {checked['largest_difference']:.1e}.\n"
     )
+
+
+def _fed(name: str, key: str) -> str:
+    return f"{name!r}: observation[{key!r}]" if key else f"{name!r}: observation"
