@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from rimrl.errors import UsageError
 from tests.agents.test_exported import make_agent
 from tests.agents.test_space_table import make
 from tests.cores.builders import small_options
+from tests.sb3.helpers import SMALL_RIM
 from tests.space_table import ACTIONS, OBSERVATIONS, WORKING_ACTIONS, WORKING_OBSERVATIONS, box
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -99,26 +101,35 @@ def test_the_graph_of_torch_plays_the_same(core: str) -> None:
     assert_plays_like(agent, in_torch(agent.policy), rows=3)
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "separate": {"core": "lstm", "policy_kwargs": {"core_sharing": "separate", "share_features_extractor": False}},
+    "actor_only": {"core": "lstm", "policy_kwargs": {"core_sharing": "actor_only"}, "actions": spaces.MultiBinary(3)},
+    "choices": {"observations": SEVERAL, "actions": spaces.MultiDiscrete([2, 3], start=[4, -1])},
+    "squashed": {
+        "actions": box(2, low=-5, high=9),
+        "use_sde": True,
+        "policy_kwargs": {"squash_output": True},
+    },
+}
+MORE_KINDS: dict[str, dict[str, Any]] = {
+    "progressive": {"core": "lstm", "policy_kwargs": {"trunk": "progressive"}},
+    "frozen": {"core": "rim", "policy_kwargs": {"trunk": "frozen", "core_sharing": "separate"}},
+    "bounds": {"actions": box(2, low=-0.1, high=0.2)},
+    "sde of whole numbers": {"actions": box(2, low=-5, high=9, dtype=np.int8), "use_sde": True},
+    "learned start": {"core": "rim", "policy_kwargs": {"core_kwargs": {**SMALL_RIM, "learn_initial_state": True}}},
+}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"core": "lstm", "policy_kwargs": {"core_sharing": "separate", "share_features_extractor": False}},
-        {"core": "lstm", "policy_kwargs": {"core_sharing": "actor_only"}},
-        {"core": "lstm", "policy_kwargs": {"trunk": "progressive"}},
-        {"observations": SEVERAL, "actions": spaces.MultiDiscrete([2, 3], start=[4, -1])},
-        {"actions": spaces.MultiBinary(3)},
-        {"actions": box(2, low=-0.1, high=0.2)},
-        {"actions": box(2, low=-5, high=9, dtype=np.int8), "use_sde": True},
-        {"actions": box(2, low=-5, high=9), "use_sde": True, "policy_kwargs": {"squash_output": True}},
-    ],
-    ids=["separate", "actor_only", "progressive", "dict", "bits", "bounds", "sde", "squashed"],
+    "kind", [*KINDS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_KINDS)], ids=str
 )
-def test_every_kind_of_policy_plays_the_same_as_onnx(options: dict[str, Any], tmp_path: Path) -> None:
-    agent = agent_of(**options)
+def test_every_kind_of_policy_plays_the_same_as_onnx(kind: str, tmp_path: Path) -> None:
+    agent = agent_of(**deepcopy({**KINDS, **MORE_KINDS}[kind]))
     write_onnx(agent.policy, tmp_path / "policy.onnx")
     assert_plays_like(agent, in_onnxruntime(tmp_path / "policy.onnx"))
 
 
+@pytest.mark.slow
 def test_images_play_the_same_as_onnx(tmp_path: Path) -> None:
     agent = make_agent("image", "lstm")
     with th.no_grad():
@@ -159,9 +170,15 @@ def test_every_action_space_plays_the_same_as_onnx(name: str, tmp_path: Path) ->
     assert_plays_like(agent, in_onnxruntime(tmp_path / "policy.onnx"))
 
 
-def test_the_card_says_what_the_file_says(tmp_path: Path) -> None:
-    file = tmp_path / "policy.onnx"
-    facts = write_onnx(agent_of(observations=SEVERAL).policy, file)
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, dict[str, Any]]:
+    """An agent that sees several parts, its graph and what is said of it."""
+    agent, file = agent_of(observations=SEVERAL), tmp_path_factory.mktemp("several") / "policy.onnx"
+    return agent, file, write_onnx(agent.policy, file)
+
+
+def test_the_card_says_what_the_file_says(several: tuple[Any, Path, dict[str, Any]]) -> None:
+    _, file, facts = several
     session = onnxruntime.InferenceSession(file)
     for described, ends in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
         assert [each["name"] for each in facts[described]] == [each.name for each in ends]
@@ -179,14 +196,13 @@ def test_the_card_says_what_the_file_says(tmp_path: Path) -> None:
     assert str(Path(check.__file__).parents[3]).encode() not in file.read_bytes()
 
 
-@pytest.mark.parametrize("observations", [box(3), SEVERAL], ids=["box", "dict"])
 def test_the_program_of_the_readme_plays(
-    observations: spaces.Space[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    several: tuple[Any, Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = agent_of("lstm", observations)
-    text = section(write_onnx(agent.policy, tmp_path / "policy.onnx"))
+    agent, file, facts = several
+    monkeypatch.chdir(file.parent)
+    text = section(facts)
     (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(program, names)
     rng, state, starts = np.random.default_rng(0), None, np.ones(1, bool)
