@@ -11,7 +11,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
-from rimrl import __version__
 from rimrl.agents.graph.check import Observation, Referee
 from rimrl.agents.graph.step import PolicyStep, one_line, quiet, traced
 from rimrl.agents.policies import RecurrentCorePolicy
@@ -139,7 +138,7 @@ def _tidy(model: Any) -> None:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param:  # the one axis that `traced` leaves open
                 axis.dim_param = _ROWS
-    model.producer_name, model.producer_version = "rimrl", __version__
+    model.producer_name, model.producer_version = "rimrl", ""
 
 
 def _described(value: Any) -> dict[str, Any]:
