@@ -107,7 +107,12 @@ def configuration() -> str:
     """Every key of an agent's configuration, with type, default and meaning, and every core's options."""
     lines = ["# Configuration", "", "A configuration is a YAML file with four groups. Any key can be overridden on the"]
     lines += ["command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --keys` prints the values in force.", ""]
-    for group, classes in {"env": [EnvConfig], "agent": [PPOConfig, A2CConfig], "train": [AgentTrainConfig]}.items():
+    groups: dict[str, list[Any]] = {
+        "env": [EnvConfig],
+        "agent": [PPOConfig, A2CConfig],
+        "train": [AgentTrainConfig],
+    }
+    for group, classes in groups.items():
         for cls in classes:
             suffix = f" with `algorithm: {'ppo' if cls is PPOConfig else 'a2c'}`" if group == "agent" else ""
             lines += [f"## {group}{suffix}", "", "| key | type | default | meaning |", "|---|---|---|---|"]

@@ -19,6 +19,9 @@ def add(verbs: Verbs) -> None:
     )
     export.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     export.add_argument("output", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
+    export.add_argument(
+        "--onnx", action="store_true", help="also write one step as policy.onnx, checked (needs rimrl[onnx])"
+    )
     export.set_defaults(verb=_export)
 
     push = verbs.add_parser(
@@ -45,7 +48,7 @@ def _export(options: argparse.Namespace) -> int:
     from rimrl.experiments.export import export
     from rimrl.experiments.run import Run
 
-    folder = export(Run.open(options.run), options.output, best=options.best, trust=options.trust)
+    folder = export(Run.open(options.run), options.output, options.best, options.trust, onnx=options.onnx)
     print(f"exported {options.run}: {folder}")
     return 0
 

@@ -247,7 +247,7 @@ class RecurrentCore(FixedOptions, ABC):
         Returns:
             The state with those rows replaced; gradients of the other rows flow on.
         """
-        h0, c0 = self.initial_state(len(rows))
+        h0, c0 = self.initial_state(rows.shape[0])  # len() would fix the number of rows in a graph
         mask = rows[None, :, None]
         return torch.where(mask, h0, state[0]), torch.where(mask, c0, state[1])
 

@@ -3,6 +3,7 @@
 model.safetensors  the weights
 card.json          what rebuilds the agent, what it was trained on and how, what it scores
 README.md          the same for people, with the front matter of the Hugging Face Hub
+policy.onnx        one step of the agent for other programs, on request
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Any
 import yaml
 
 from rimrl import __version__
+from rimrl.agents.graph.card import section
+from rimrl.agents.graph.onnx_file import require_onnx, write_onnx
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.exported import write_exported
-from rimrl.agents.saved.names import CARD, WEIGHTS
+from rimrl.agents.saved.names import CARD, GRAPH, WEIGHTS
 from rimrl.errors import UsageError, quoted
 from rimrl.experiments.loading import load_agent
 from rimrl.experiments.run import Run
@@ -27,7 +30,7 @@ from rimrl.runs.evaluations import read_evaluation
 
 README = "README.md"
 # Evaluations of another agent must not stay beside a new one.
-_NAMES = (WEIGHTS, CARD, README, "evaluation.json")
+_NAMES = (WEIGHTS, CARD, README, GRAPH, "evaluation.json")
 _SCORES = (
     "held_out",
     "episodes",
@@ -40,7 +43,7 @@ _SCORES = (
 )
 
 
-def export(run: Run, folder: Path, best: bool = False, trust: bool = False) -> Path:
+def export(run: Run, folder: Path, best: bool = False, trust: bool = False, onnx: bool = False) -> Path:
     """Write a run's agent as weights and a card, neither of which can hold code.
 
     Args:
@@ -48,17 +51,20 @@ def export(run: Run, folder: Path, best: bool = False, trust: bool = False) -> P
         folder: Where to write; new, empty, or an earlier export, which is replaced.
         best: Export ``best_model.zip`` instead of ``model.zip``.
         trust: Run code that the file of the agent brings along (`rimrl.load`). Default False.
+        onnx: Also write one step as an ONNX graph, checked against the agent. Default False.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: If the folder holds something else or cannot be written, the run has no agent, or the agent has
-            weights that are not finite.
+        UsageError: If the folder holds something else or cannot be written, the run has no agent, the agent has weights
+            that are not finite, or an ONNX graph is asked for that cannot be made here or would not be the agent.
     """
     _refuse_taken(folder)
     if (run.path / CARD).is_file():
         raise UsageError(f"{run.path} is an export already; copy it, or export the run that it came from")
+    if onnx:
+        require_onnx()
     file = run.agent_file(best)
     check_writable(folder / CARD)
     agent = load_agent(run, best, trust, device="cpu")
@@ -83,6 +89,8 @@ def export(run: Run, folder: Path, best: bool = False, trust: bool = False) -> P
         },
     }
     with replacing(folder, _NAMES) as partial:
+        if onnx:
+            facts["onnx"] = write_onnx(agent.policy, partial / GRAPH)
         write_exported(agent, partial, facts)
         try:
             (partial / README).write_text(model_card(read_card(partial)), encoding="utf-8")
@@ -129,6 +137,8 @@ def model_card(card: dict[str, Any]) -> str:
         "`rimrl evaluate`, `rimrl inspect` and `rimrl watch` take the folder like a run. "
         "`card.json` and `model.safetensors` are all that is read, and neither can hold code.\n"
     )
+    if "onnx" in card:
+        lines.append(section(card["onnx"]))
     return "\n".join(lines)
 
 

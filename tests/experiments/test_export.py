@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import rimrl
+from rimrl.errors import UsageError
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.inspect import record
 from rimrl.experiments.run import Run
@@ -128,6 +130,48 @@ def test_what_an_export_has_not_is_said(folder: Path, tmp_path: Path) -> None:
     assert "is an export already" in refuse("export", folder, tmp_path / "again")
     (folder / "model.safetensors").unlink()
     assert "model.safetensors" in refuse("evaluate", folder, *PLAY)
+
+
+def test_an_export_brings_a_graph_on_request(trained: Path, exported: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    succeed("export", trained, tmp_path / "out", "--onnx")
+    names = {"card.json", "model.safetensors", "README.md", "policy.onnx"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names
+    card = read(tmp_path / "out/card.json")
+    graph = card.pop("onnx")
+    assert card == read(exported / "card.json")
+    assert graph["file"] == "policy.onnx"
+    assert {"logits", "value", "next_h"} <= {each["name"] for each in graph["outputs"]}
+    assert graph["checked"]["largest_difference"] <= 1e-5
+    text = (tmp_path / "out/README.md").read_text()
+    for each in (*graph["inputs"], *graph["outputs"]):
+        assert f"`{each['name']}`" in text
+    succeed("evaluate", tmp_path / "out", *PLAY)
+    succeed("export", trained, tmp_path / "out")
+    assert not (tmp_path / "out/policy.onnx").exists()
+
+
+def test_a_graph_that_would_be_wrong_leaves_nothing(
+    trained: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(policy: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise UsageError("the graph is not the policy")
+
+    monkeypatch.setattr("rimrl.experiments.export.write_onnx", refuses)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert "is not the policy" in refuse("export", trained, folder, "--onnx")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    refuse("export", trained, tmp_path / "new", "--onnx")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_extra_is_said_before_anything_is_done(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "pip install 'rimrl[onnx]'" in refuse("export", trained, tmp_path / "out", "--onnx")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

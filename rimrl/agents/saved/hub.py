@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.agents.saved.exported import load_exported
-from rimrl.agents.saved.names import CARD, WEIGHTS
+from rimrl.agents.saved.names import CARD, GRAPH, WEIGHTS
 from rimrl.errors import UsageError
 from rimrl.files import replacing
 from rimrl.reading import check_regular
@@ -22,7 +22,7 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
     """Put an exported agent on the Hub, as whoever ``hf auth login`` or ``HF_TOKEN`` says.
 
     Args:
-        folder: A folder of ``rimrl export``; only its card, weights and README go.
+        folder: A folder of ``rimrl export``; only its card, weights, README and ONNX graph go.
         repository: ``"user/name"``; made if missing.
         private: Make it for yourself alone. Default False.
 
@@ -34,8 +34,9 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
     """
     _, name = _parsed(repository)
     load_exported(folder, device="cpu")  # what others could not load is not sent
-    if (folder / _README).is_symlink() or (folder / _README).exists():
-        check_regular(folder / _README, follow=False)  # in a folder of others it may lead to a file of yours
+    for file in (folder / _README, folder / GRAPH):
+        if file.is_symlink() or file.exists():
+            check_regular(file, follow=False)  # in a folder of others it may lead to a file of yours
     hub = _hub()
     try:
         api = hub.HfApi()
@@ -44,7 +45,7 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
             repo_id=name,
             folder_path=folder,
             repo_type="model",
-            allow_patterns=[CARD, WEIGHTS, _README],
+            allow_patterns=[CARD, WEIGHTS, _README, GRAPH],
             commit_message="Upload an agent with rimrl",
         )
     except Exception as error:  # the network fails in every way

@@ -2,3 +2,4 @@
 
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
+GRAPH = "policy.onnx"

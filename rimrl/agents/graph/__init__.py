@@ -1,0 +1,1 @@
+"""Policies as graphs for other programs: one step, traced, written and checked."""
