@@ -107,7 +107,7 @@ def test_a_stopped_run_goes_on_to_the_same_end_bit_for_bit(at: int, whole: Path,
     assert_same_run(whole, run)
     facts = read_json(run / "environment.json")
     assert (facts["status"], facts["num_updates"]) == ("finished", UPDATES)
-    assert facts["core_backend"] in ("native", "torch")
+    assert facts["core_backend"] == "step"  # no backend draws dropout
     assert [note["num_updates"] for note in facts["resumed"]] == [at]
 
 
