@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.names import CARD
-from rimrl.cores.registry import CORES, core_class, with_later_options
+from rimrl.cores.registry import CORES, adopt_core, core_class, with_later_options
 from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
@@ -127,12 +127,15 @@ def _build(
             raise unknown_name(kind, value, valid, where=f"--{key}" if key in changes else f"{file} ({key})")
         return value
 
+    where = "the command line" if "core.name" in changes else str(file)
+    adopt_core(str(changes.get("core.name", settings.get("core.name", "rim"))), where)
     core = chosen("core.name", "rim", CORES)
     algorithm = chosen("agent.algorithm", "ppo", ALGORITHMS)
     schema = _schema(core, algorithm)
     if core != settings.get("core.name", "rim"):
         # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
-        settings = {k: v for k, v in settings.items() if not k.startswith("core.") or k == "core.hidden_size"}
+        kept = {"core.hidden_size"} & set(schema.keys)
+        settings = {k: v for k, v in settings.items() if not k.startswith("core.") or k in kept}
     if algorithm != settings.get("agent.algorithm", "ppo"):
         settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in schema.keys}
     schema.refuse_unknown(settings, changes, file)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import rimrl
+from rimrl.cores.registry import CORES
 from rimrl.errors import UsageError
 from rimrl.imports import asked_for, import_modules, require_imported
 from tests.commands import Answer, call, read_json, same_weights, succeed
@@ -52,7 +53,7 @@ def forgotten() -> Iterator[None]:
 @contextmanager
 def forgetting() -> Iterator[None]:
     """Forget the modules that are imported meanwhile, and what they register, as a new process would."""
-    modules, ids, path = set(sys.modules), set(gymnasium.registry), sys.path[:]
+    modules, ids, cores, path = set(sys.modules), set(gymnasium.registry), set(CORES), sys.path[:]
     try:
         yield
     finally:
@@ -60,6 +61,8 @@ def forgetting() -> Iterator[None]:
             del sys.modules[name]
         for name in [name for name in gymnasium.registry if name not in ids and name.startswith("Own/")]:
             del gymnasium.registry[name]
+        for name in CORES.keys() - cores:
+            del CORES[name]
         sys.path[:] = path
 
 
@@ -239,3 +242,64 @@ def test_a_module_that_is_there_is_not_asked_for(
         require_imported(["own_env"], "a file")
     import_modules(["own_env"])
     assert rimrl.make_env("own_env:Own/Cue-v0").spec.id == "Own/Cue-v0"  # type: ignore[union-attr]
+
+
+# -- cores ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_core_is_named_by_its_module_or_by_what_it_registers(outside: Path, tmp_path: Path) -> None:
+    common = ("--env.id", "CartPole-v1", *SMALL, "--train.total_timesteps", "64", "--core.width", "6")
+    ways = {"path": ("--core.name", "own_core:Leaky"), "name": ("--import", "own_core", "--core.name", "leaky")}
+    for way, words in ways.items():
+        run = tmp_path / way
+        within(outside, "train", "recall/rim", *words, *common, "--run-dir", run)
+        assert "own_core" in refused(outside, "evaluate", run)
+        within(outside, "evaluate", run, "--import", "own_core", "--episodes", "2", "--no-random", "--quiet")
+        within(outside, "export", run, tmp_path / f"{way}-export", "--import", "own_core")
+        with forgetting(), chdir(outside), pytest.raises(UsageError, match="leaky" if way == "name" else "own_core"):
+            rimrl.load(tmp_path / f"{way}-export")
+        with forgetting(), chdir(outside):
+            agent = rimrl.load(tmp_path / f"{way}-export", imports=["own_core"])
+            assert agent.policy.core.hidden_size == 6
+    scores = [read_json(tmp_path / way / "evaluation.json")["splits"] for way in ways]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("core", "said"),
+    [
+        ("own_core:Leakier", "'Leakier'"),
+        ("own_core:nn", "RecurrentCore"),
+        ("own_core:", "own_core"),
+        ("leaky", "leaky"),
+    ],
+)
+def test_a_core_that_is_none_is_refused(core: str, said: str, outside: Path, tmp_path: Path) -> None:
+    words = ("train", "recall/rim", "--core.name", core, "--run-dir", tmp_path / "run")
+    assert said in refused(outside, *words)
+    assert not (tmp_path / "run").exists()
+
+
+# -- all of it --------------------------------------------------------------------------------------------------------
+
+
+def test_from_training_to_the_report(outside: Path, tmp_path: Path) -> None:
+    (outside / "all.yaml").write_text(
+        "imports: [own_env, own_core]\n"
+        "env: {id: Own/Cue-v0, n_envs: 4}\n"
+        "core: {name: leaky, width: 6}\n"
+        "agent: {n_steps: 16, batch_size: 32}\n"
+        "train: {total_timesteps: 64, eval_freq: 0}\n"
+    )
+    sweep, trust = tmp_path / "sweep", ("--import", "own_env", "--import", "own_core")
+    words = ("--over", "core=leaky,lstm", "--seeds", "0,1", "--jobs", "2", "--evaluate", "--episodes", "2", "--quiet")
+    within(outside, "sweep", "all.yaml", *words, "--run-dir", sweep)
+    assert "--import own_env --import own_core" in refused(outside, "sweep", sweep)
+    within(outside, "sweep", sweep, *trust, "--quiet")
+    within(outside, "compare", sweep)
+    run = sweep / "core=leaky/seed_0"
+    within(outside, "inspect", run, *trust, "--episodes", "2", "--quiet")
+    within(outside, "report", sweep, "--output", tmp_path / "report.html")
+    within(outside, "watch", run, *trust, "--episodes", "1", "--quiet")
+    page = (tmp_path / "report.html").read_text()
+    assert "--import own_env --import own_core" in page
