@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rimrl.cores.base import CoreTrace, RecurrentCore
     from rimrl.cores.contract import check_core
     from rimrl.cores.registry import make_core, register_core
+    from rimrl.envs.suites import register_suite
     from rimrl.envs.vector import make_env
     from rimrl.errors import UsageError
 
@@ -44,6 +45,7 @@ _HOME_OF = {
     "make_env": "rimrl.envs.vector",
     "register_algorithm": "rimrl.agents.registry",
     "register_core": "rimrl.cores.registry",
+    "register_suite": "rimrl.envs.suites",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "make_env",
     "register_algorithm",
     "register_core",
+    "register_suite",
 ]
 
 register_envs()

@@ -146,13 +146,15 @@ def adopt_core(name: str, where: str) -> bool:
     if name in CORES or not colon:
         return name in CORES
     require_imported([module], where)
+    from rimrl.cores.base import RecurrentCore  # noqa: PLC0415 (imports torch)
+
     found = vars(sys.modules[module]).get(attribute)
-    if found is None:
-        raise UsageError(f"module {module!r} has no {shorten(attribute)}, which {where} names as a core")
-    try:
-        register_core(name, found)
-    except UsageError as error:
-        raise UsageError(f"{error} (named in {where})") from None
+    if not (inspect.isclass(found) and issubclass(found, RecurrentCore)):
+        raise UsageError(
+            f"unknown core {shorten(name)} in {where}: module {module!r} holds no subclass of rimrl.RecurrentCore by "
+            "that name"
+        )
+    register_core(name, found)
     return True
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gymnasium
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rimrl.envs.atari_presets import with_preset
@@ -20,7 +21,7 @@ from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import UsageError, unknown_name
 from rimrl.imports import import_modules, imported, module_in
 from rimrl.reading import check_regular, parse_json
-from rimrl.spaces import check_spaces
+from rimrl.spaces import check_spaces, in_words
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -81,6 +82,36 @@ def make_env(
     from rimrl.envs.efference import EfferenceCopies  # noqa: PLC0415 (imports torch)
 
     return EfferenceCopies(env)
+
+
+def check_splits(suite: str, **env_kwargs: Any) -> None:
+    """Refuse a suite whose splits show or take different things.
+
+    Args:
+        suite: Its name.
+        **env_kwargs: As for `make_env`.
+
+    Raises:
+        UsageError: Names the split, and the key of the observations where only one differs.
+    """
+    shown = {}
+    for split in get_suite(suite).splits:
+        env = make_env(suite, split.name, **env_kwargs)
+        shown[split.name] = {"observations": env.observation_space, "actions": env.action_space}
+        env.close()
+    for name, found in shown.items():
+        for what, space in found.items():
+            known = shown["train"][what]
+            if space == known:
+                continue
+            if isinstance(space, spaces.Dict) and isinstance(known, spaces.Dict):
+                keys = sorted(space.spaces.keys() | known.spaces.keys())
+                differing = [key for key in keys if space.spaces.get(key) != known.spaces.get(key)]
+                what = f"{what} {differing[0]!r}"  # noqa: PLW2901
+            raise UsageError(
+                f"the splits of suite {suite!r} do not fit together: {what} of {name!r} are {in_words(space)}, "
+                f"those of 'train' {in_words(known)}"
+            )
 
 
 def resolve(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> tuple[str, dict[str, Any]]:

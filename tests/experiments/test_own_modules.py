@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -15,6 +16,7 @@ import yaml
 
 import rimrl
 from rimrl.cores.registry import CORES
+from rimrl.envs import suites
 from rimrl.errors import UsageError
 from rimrl.imports import asked_for, import_modules, require_imported
 from tests.commands import Answer, call, read_json, same_weights, succeed
@@ -61,6 +63,7 @@ def forgetting() -> Iterator[None]:
             del sys.modules[name]
         for name in [name for name in gymnasium.registry if name not in ids and name.startswith("Own/")]:
             del gymnasium.registry[name]
+        suites._OWN.clear()
         for name in CORES.keys() - cores:
             del CORES[name]
         sys.path[:] = path
@@ -268,7 +271,7 @@ def test_a_core_is_named_by_its_module_or_by_what_it_registers(outside: Path, tm
 @pytest.mark.parametrize(
     ("core", "said"),
     [
-        ("own_core:Leakier", "'Leakier'"),
+        ("own_core:Leakier", "Leakier"),
         ("own_core:nn", "RecurrentCore"),
         ("own_core:", "own_core"),
         ("leaky", "leaky"),
@@ -280,13 +283,50 @@ def test_a_core_that_is_none_is_refused(core: str, said: str, outside: Path, tmp
     assert not (tmp_path / "run").exists()
 
 
+# -- suites -----------------------------------------------------------------------------------------------------------
+
+POLE = {"id": "CartPole-v1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "said"),
+    [
+        ("recall", {"train": POLE}, "taken"),
+        ("modes", {"train": POLE}, "taken"),
+        ("../own", {"train": POLE}, "name"),
+        ("own", {}, "splits"),
+        ("own", {"train": POLE | {"held_out": True}}, "exactly one"),
+        ("own", {"other": POLE}, "exactly one"),
+        ("own", {"train": POLE, "other": POLE | {"held_out": False}}, "train, other"),
+        ("own", {"other": POLE | {"held_out": False}}, "'train'"),
+        ("own", {"train": POLE | {"ids": 1}}, "'ids'"),
+        ("own", {"train": {}}, "id of"),
+        ("own", {"train": POLE | {"kwargs": 1}}, "kwargs of"),
+        ("own", {"train": POLE | {"held_out": "no"}}, "held_out of"),
+    ],
+)
+def test_a_suite_that_is_none_is_refused(name: str, splits: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        rimrl.register_suite(name, splits)
+    assert not suites.is_own(name)
+
+
+def test_splits_that_differ_are_refused_before_training(tmp_path: Path, forgotten: None) -> None:
+    other = {"id": "Acrobot-v1"}
+    rimrl.register_suite("own", {"train": POLE, "other": other})
+    answer = call(*TRAIN, "--env.id", "own", "--run-dir", tmp_path / "run")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "'other'" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 
 def test_from_training_to_the_report(outside: Path, tmp_path: Path) -> None:
     (outside / "all.yaml").write_text(
         "imports: [own_env, own_core]\n"
-        "env: {id: Own/Cue-v0, n_envs: 4}\n"
+        "env: {id: own-cue, n_envs: 4}\n"
         "core: {name: leaky, width: 6}\n"
         "agent: {n_steps: 16, batch_size: 32}\n"
         "train: {total_timesteps: 64, eval_freq: 0}\n"
@@ -301,5 +341,8 @@ def test_from_training_to_the_report(outside: Path, tmp_path: Path) -> None:
     within(outside, "inspect", run, *trust, "--episodes", "2", "--quiet")
     within(outside, "report", sweep, "--output", tmp_path / "report.html")
     within(outside, "watch", run, *trust, "--episodes", "1", "--quiet")
+    splits = read_json(run / "evaluation.json")["splits"]
+    assert {name: split["held_out"] for name, split in splits.items()} == {"train": False, "longer": True}
     page = (tmp_path / "report.html").read_text()
+    assert "longer" in page
     assert "--import own_env --import own_core" in page

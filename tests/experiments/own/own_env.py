@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+import rimrl
+
 
 class Cue(gymnasium.Env[NDArray[np.float32], np.int64]):
     """Answer with the cue of the first step after `delay` steps."""
@@ -47,3 +49,11 @@ class Cue(gymnasium.Env[NDArray[np.float32], np.int64]):
 
 
 gymnasium.register("Own/Cue-v0", "own_env:Cue")
+rimrl.register_suite(
+    "own-cue",
+    {
+        "train": {"id": "Own/Cue-v0", "description": "Two steps."},
+        "longer": {"id": "Own/Cue-v0", "kwargs": {"delay": 4}, "description": "Four steps."},
+    },
+    "Remember a cue; held-out waits are longer.",
+)
