@@ -6,6 +6,7 @@ python docs/site.py build/docs
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import posixpath
 import re
@@ -41,6 +42,7 @@ def prepare(folder: Path) -> None:
         "reference/commands.md": commands(),
         "reference/configuration.md": configuration(),
         "reference/api.md": api(),
+        "reference/modules.md": modules(),
     }
     there = {*pages, *made}
     for page, text in pages.items():
@@ -140,6 +142,19 @@ def api() -> str:
     """The public names."""
     lines = ["# Python API", "", "These names can be imported from `rimrl`.", ""]
     lines += [f"::: {home}.{name}\n" for name, home in rimrl._HOME_OF.items()]
+    return "\n".join(lines)
+
+
+def modules() -> str:
+    """Every module of the package, folder by folder, with the first line of its docstring."""
+    lines = ["# Modules", "", "Where things are in the code: the first line of every module.", ""]
+    package = ROOT / "rimrl"
+    for folder in sorted({file.parent for file in package.rglob("*.py")}):
+        lines += [f"## {folder.relative_to(ROOT).as_posix()}", "", "| module | content |", "|---|---|"]
+        for file in sorted(folder.glob("*.py")):
+            about = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+            lines.append(f"| `{file.name}` | {_cell(about)} |")
+        lines.append("")
     return "\n".join(lines)
 
 
