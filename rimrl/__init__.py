@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rimrl.agents.ppo import RecurrentPPO
     from rimrl.agents.registry import register_algorithm
     from rimrl.cores.base import CoreTrace, RecurrentCore
-    from rimrl.cores.registry import make_core
+    from rimrl.cores.contract import check_core
+    from rimrl.cores.registry import make_core, register_core
+    from rimrl.envs.suites import register_suite
     from rimrl.envs.vector import make_env
     from rimrl.errors import UsageError
 
@@ -37,10 +39,13 @@ _HOME_OF = {
     "RecurrentCorePolicy": "rimrl.agents.policies",
     "RecurrentPPO": "rimrl.agents.ppo",
     "UsageError": "rimrl.errors",
+    "check_core": "rimrl.cores.contract",
     "load": "rimrl.agents.load",
     "make_core": "rimrl.cores.registry",
     "make_env": "rimrl.envs.vector",
     "register_algorithm": "rimrl.agents.registry",
+    "register_core": "rimrl.cores.registry",
+    "register_suite": "rimrl.envs.suites",
 }
 
 __all__ = [
@@ -53,10 +58,13 @@ __all__ = [
     "RecurrentPPO",
     "UsageError",
     "__version__",
+    "check_core",
     "load",
     "make_core",
     "make_env",
     "register_algorithm",
+    "register_core",
+    "register_suite",
 ]
 
 register_envs()

@@ -58,7 +58,14 @@ def backends_here(core: str) -> dict[str, str | None]:
     """
     from rimrl.cores.registry import make_core  # noqa: PLC0415 (imports torch)
 
-    return make_core(core, _INPUT_SIZE, hidden_size=_HIDDEN_SIZE).backends
+    return make_core(core, _INPUT_SIZE, **_of_width(core, _HIDDEN_SIZE)).backends
+
+
+def _of_width(core: str, hidden_size: int) -> dict[str, int]:
+    """The option that says how wide a core is; one of the user's own may have none."""
+    from rimrl.cores.registry import core_options  # noqa: PLC0415
+
+    return {"hidden_size": hidden_size} if "hidden_size" in core_options(core) else {}
 
 
 def num_parameters(core: str, input_size: int = _INPUT_SIZE, hidden_size: int = _HIDDEN_SIZE) -> int:
@@ -71,7 +78,7 @@ def num_parameters(core: str, input_size: int = _INPUT_SIZE, hidden_size: int = 
     """
     from rimrl.cores.registry import make_core  # noqa: PLC0415 (imports torch)
 
-    made = make_core(core, input_size, hidden_size=hidden_size)
+    made = make_core(core, input_size, **_of_width(core, hidden_size))
     return sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch as th
@@ -19,11 +20,16 @@ from rimrl.agents.saved.hub import PREFIX, pull
 from rimrl.agents.saved.inert import NotPlainError
 from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError
+from rimrl.imports import import_modules
 from rimrl.reading import read_bytes
 
 
 def load(
-    path: str | Path, env: GymEnv | None = None, device: th.device | str = "auto", trust: bool = False
+    path: str | Path,
+    env: GymEnv | None = None,
+    device: th.device | str = "auto",
+    trust: bool = False,
+    imports: Sequence[str] = (),
 ) -> RecurrentOnPolicyAlgorithm:
     """Load an agent from a run folder, a ``.zip`` or an exported folder.
 
@@ -38,6 +44,7 @@ def load(
         env: Environment to go on with; not needed for ``predict``.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         trust: Unpickle a ``.zip`` as Stable-Baselines3 does, which runs whatever code is in it. Default False.
+        imports: Modules to import first, such as one that registers the agent's core. Nothing is imported otherwise.
 
     Returns:
         The agent, of the class that saved it. One from an exported folder starts with a fresh optimiser.
@@ -45,6 +52,7 @@ def load(
     Raises:
         UsageError: If there is no such file, it is damaged or not a saved agent, or would run code.
     """
+    import_modules(imports, "imports")
     if isinstance(path, str) and path.startswith(PREFIX):
         path = pull(path)
     file = Path(path)

@@ -15,6 +15,7 @@ from rimrl.cli.codes import BAD_INPUT, FAILED, INTERRUPTED
 from rimrl.cli.parser import Parser
 from rimrl.cli.processes import complain, one_of_several
 from rimrl.errors import RunFailedError, UsageError, shorten
+from rimrl.imports import asked_for
 from rimrl.runs.stopping import interruptible
 
 _VERBS = (train, evaluate, compare, inspect, report, watch, transfer, sweep, sequence, sharing, listing)
@@ -60,7 +61,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     if one_of_several() and options.name != "train":
         raise UsageError(f"processes share a training and nothing else; run rimrl {options.name} without torchrun")
     options.overrides = rest
-    code: int = options.verb(options)
+    with asked_for(options.imports):
+        code: int = options.verb(options)
     return code
 
 
@@ -83,4 +85,13 @@ def parser() -> Parser:
     verbs = whole.add_subparsers(required=True, metavar="VERB", dest="name", parser_class=Parser)
     for verb in _VERBS:
         verb.add(verbs)
+    for each in verbs.choices.values():
+        each.add_argument(
+            "--import",
+            dest="imports",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="import a module of your own first; may be repeated",
+        )
     return whole

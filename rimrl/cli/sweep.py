@@ -8,6 +8,7 @@ from pathlib import Path
 from rimrl.cli.parser import Verbs, config_among, flags
 from rimrl.cli.studies import add_working, check_working, print_plan, work
 from rimrl.errors import UsageError, quoted
+from rimrl.imports import options as import_options
 
 
 def add(verbs: Verbs) -> None:
@@ -63,7 +64,8 @@ def _sweep(options: argparse.Namespace) -> int:
         return code
     print(f"finished {len(sweep.trials)} of {len(sweep.trials)} cells: {folder}")
     if episodes is None:
-        print(f"next: rimrl sweep {quoted(folder)} --evaluate")
+        modules = dict.fromkeys(module for cell in sweep.trials for module in cell.config.modules)
+        print(f"next: rimrl sweep {quoted(folder)} --evaluate{import_options(modules)}")
     else:
         suites = dict.fromkeys(cell.config.env.id for cell in sweep.trials)
         for suite in suites:

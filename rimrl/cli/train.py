@@ -11,6 +11,7 @@ from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import Verbs, config_among, flags
 from rimrl.cli.processes import join_others, speaks
 from rimrl.errors import UsageError, quoted
+from rimrl.imports import options as import_options
 
 if TYPE_CHECKING:
     from rimrl.experiments.run import Run
@@ -79,9 +80,9 @@ def _trained(run: Run, finished: bool) -> int:
     if not speaks():
         return 0 if finished else INTERRUPTED
     if not finished:
-        command = f"{run.kind.command(run.processes)} --resume {quoted(run.path)}"
+        command = f"{run.kind.command(run.processes)} --resume {quoted(run.path)}{import_options(run.config.modules)}"
         print(f"rimrl: interrupted; the agent so far is in {run.model_file}; to go on: {command}", file=sys.stderr)
         return INTERRUPTED
     print(f"trained {run.config.name}: {run.path}")
-    print(f"next: rimrl evaluate {quoted(run.path)}")
+    print(f"next: rimrl evaluate {quoted(run.path)}{import_options(run.config.modules)}")
     return 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.imports import import_modules, is_module_name, require_imported
 
 if TYPE_CHECKING:
     from rimrl.cores.base import RecurrentCore
@@ -89,17 +91,99 @@ CORES: dict[str, CoreEntry] = {
 }
 
 
+_SHIPPED = frozenset(CORES)
+# Classes that were registered as such; those of others come from their paths.
+_CLASSES: dict[str, type[RecurrentCore]] = {}
+
+
+def register_core(name: str, core: type[RecurrentCore] | str, summary: str = "a core of your own") -> None:
+    """Make a core of your own known by a name: to configurations, to policies and to saved files.
+
+    Files hold the name, and who loads one must have registered it, too. `rimrl.check_core` tells whether the core keeps
+    the contract.
+
+    Args:
+        name: Its name in configurations, ``core.name``.
+        core: A subclass of `rimrl.RecurrentCore`, or ``"module:Class"``, which is imported on first use.
+        summary: One line for ``rimrl list cores``.
+
+    Raises:
+        UsageError: If the name is taken by another core, or `core` is none.
+    """
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"the name of a core must be text, got {shorten(name)}")
+    if isinstance(core, str):
+        module, _, attribute = core.partition(":")
+        if not is_module_name(module) or not attribute.isidentifier():
+            raise UsageError(f"core {name!r} must be a class or 'module:Class', got {shorten(core)}")
+        path = core
+    else:
+        _require_core(name, core)
+        path = f"{core.__module__}:{core.__qualname__}"
+    # A class that a notebook defines again is the same.
+    if name in _SHIPPED or (name in CORES and CORES[name].path != path):
+        raise UsageError(f"the core name {name!r} is taken by {CORES[name].path}; choose another one")
+    CORES[name] = CoreEntry(path, summary, "-")
+    _CLASSES.pop(name, None)
+    if not isinstance(core, str):
+        _CLASSES[name] = core
+
+
+def adopt_core(name: str, where: str) -> bool:
+    """Make a core known by ``module:Class``, if that is what a name says; the module has to be imported already.
+
+    Args:
+        name: What stands for a core.
+        where: Where it was found, for the refusal.
+
+    Returns:
+        Whether there is a core of that name now.
+
+    Raises:
+        UsageError: If the module is not imported, or holds no such core.
+    """
+    module, colon, attribute = name.partition(":")
+    if name in CORES or not colon:
+        return name in CORES
+    require_imported([module], where)
+    from rimrl.cores.base import RecurrentCore  # noqa: PLC0415 (imports torch)
+
+    found = vars(sys.modules[module]).get(attribute)
+    if not (inspect.isclass(found) and issubclass(found, RecurrentCore)):
+        raise UsageError(
+            f"unknown core {shorten(name)} in {where}: module {module!r} holds no subclass of rimrl.RecurrentCore by "
+            "that name"
+        )
+    register_core(name, found)
+    return True
+
+
+def _require_core(name: str, core: object) -> None:
+    from rimrl.cores.base import RecurrentCore  # noqa: PLC0415 (imports torch)
+
+    if not (inspect.isclass(core) and issubclass(core, RecurrentCore)):
+        raise UsageError(f"core {name!r} must be a subclass of rimrl.RecurrentCore, got {shorten(core)}")
+    if "input_size" not in inspect.signature(core).parameters:
+        raise UsageError(f"core {name!r} must take input_size, the width of its input")
+
+
 def core_class(name: str) -> type[RecurrentCore]:
     """The class behind a core's name.
 
     Raises:
         UsageError: If there is no such core; names the nearest one.
     """
-    if name not in CORES:
+    if not adopt_core(name, f"core {shorten(name)}"):
         raise unknown_name("core", name, CORES)
+    if name in _CLASSES:
+        return _CLASSES[name]
     module, _, attribute = CORES[name].path.partition(":")
-    found: type[RecurrentCore] = getattr(import_module(module), attribute)
-    return found
+    if name not in _SHIPPED:
+        import_modules([module], f"core {name!r}")
+    found: Any = getattr(import_module(module), attribute, None)
+    if name not in _SHIPPED:
+        _require_core(name, found)
+    return found  # type: ignore[no-any-return]
 
 
 def core_options(core: str | type[RecurrentCore]) -> dict[str, inspect.Parameter]:
@@ -127,7 +211,7 @@ def with_later_options(core: str, options: Mapping[str, Any]) -> dict[str, Any]:
         options: The core's options in a configuration.
     """
     missing = core_options(core).keys() - options.keys()
-    if not missing <= LATER_OPTIONS.keys():
+    if core not in _SHIPPED or not missing <= LATER_OPTIONS.keys():
         return dict(options)
     return {**options, **{option: LATER_OPTIONS[option] for option in missing}}
 

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from rimrl.envs import atari_suites, popgym_suites
+from rimrl.envs.own_suites import suite_of
 from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
-from rimrl.errors import unknown_name
+from rimrl.errors import UsageError, unknown_name
 
 # Every number of the object-picking task, here so that it can be tuned in one place.
 ROOM_SIZE = 6
@@ -238,9 +239,44 @@ FAMILIES: Mapping[str, SuiteFamily] = MappingProxyType(
 )
 
 
+_OWN: dict[str, Suite] = {}
+
+
+def register_suite(name: str, splits: Mapping[str, Mapping[str, Any]], description: str = "") -> None:
+    """Make a suite of your own known by its name: to configurations, `rimrl.make_env` and ``rimrl evaluate --suite``.
+
+    A training refuses it if its splits show or take different things. Registering a name again replaces the suite.
+
+    Args:
+        name: Its name, as ``env.id`` in configurations.
+        splits: By name, ``train`` among them, a mapping with ``id`` (a gymnasium id) and, if wanted, ``kwargs``
+            (arguments of the environment; none), ``held_out`` (true but for ``train``) and ``description`` (one
+            sentence).
+        description: One sentence.
+
+    Raises:
+        UsageError: If the name is that of a shipped suite, a key does not fit (which), or there is not exactly one
+            split that is trained on.
+
+    Example:
+        >>> register_suite("poles", {"train": {"id": "CartPole-v0"}, "longer": {"id": "CartPole-v1"}})
+        >>> get_suite("poles").held_out[0].env_id
+        'CartPole-v1'
+    """
+    suite = suite_of(name, splits, description)
+    if name in SUITES or name in FAMILIES:
+        raise UsageError(f"the suite name {name!r} is taken by a suite of rimrl; choose another one")
+    _OWN[name] = suite
+
+
+def is_own(name: str) -> bool:
+    """Whether a suite was registered by `register_suite`."""
+    return name in _OWN
+
+
 def is_suite(name: str) -> bool:
-    """Tell whether `name` means a suite: one of `SUITES`, or one of a family such as ``modes/<Game>``."""
-    return name in SUITES or name.partition("/")[0] in FAMILIES
+    """Tell whether `name` means a suite: one of `SUITES` or of the user's own, or of a family, ``modes/<Game>``."""
+    return name in _OWN or name in SUITES or name.partition("/")[0] in FAMILIES
 
 
 def get_suite(name: str) -> Suite:
@@ -253,6 +289,8 @@ def get_suite(name: str) -> Suite:
     Raises:
         UsageError: If there is no such suite, game or environment; names the nearest one.
     """
+    if name in _OWN:
+        return _OWN[name]
     family, _, member = name.partition("/")
     if family in FAMILIES:
         return FAMILIES[family].suite(member)
@@ -263,4 +301,4 @@ def get_suite(name: str) -> Suite:
 
 def listed_suites() -> tuple[Suite, ...]:
     """All suites; a family stands once, as an outline named ``modes/<Game>``."""
-    return (*SUITES.values(), *(family.outline for family in FAMILIES.values()))
+    return (*SUITES.values(), *_OWN.values(), *(family.outline for family in FAMILIES.values()))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gymnasium
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rimrl.envs.atari_presets import with_preset
@@ -18,8 +19,9 @@ from rimrl.envs.checks import check_at_least
 from rimrl.envs.popgym_suites import is_popgym
 from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import UsageError, unknown_name
+from rimrl.imports import import_modules, imported, module_in
 from rimrl.reading import check_regular, parse_json
-from rimrl.spaces import check_spaces
+from rimrl.spaces import check_spaces, in_words
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -80,6 +82,36 @@ def make_env(
     from rimrl.envs.efference import EfferenceCopies  # noqa: PLC0415 (imports torch)
 
     return EfferenceCopies(env)
+
+
+def check_splits(suite: str, **env_kwargs: Any) -> None:
+    """Refuse a suite whose splits show or take different things.
+
+    Args:
+        suite: Its name.
+        **env_kwargs: As for `make_env`.
+
+    Raises:
+        UsageError: Names the split, and the key of the observations where only one differs.
+    """
+    shown = {}
+    for split in get_suite(suite).splits:
+        env = make_env(suite, split.name, **env_kwargs)
+        shown[split.name] = {"observations": env.observation_space, "actions": env.action_space}
+        env.close()
+    for name, found in shown.items():
+        for what, space in found.items():
+            known = shown["train"][what]
+            if space == known:
+                continue
+            if isinstance(space, spaces.Dict) and isinstance(known, spaces.Dict):
+                keys = sorted(space.spaces.keys() | known.spaces.keys())
+                differing = [key for key in keys if space.spaces.get(key) != known.spaces.get(key)]
+                what = f"{what} {differing[0]!r}"  # noqa: PLW2901
+            raise UsageError(
+                f"the splits of suite {suite!r} do not fit together: {what} of {name!r} are {in_words(space)}, "
+                f"those of 'train' {in_words(known)}"
+            )
 
 
 def resolve(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> tuple[str, dict[str, Any]]:
@@ -210,7 +242,7 @@ def make_vec_env(
         if replayable:
             make = partial(_make_replayable, make)
         if backend == "subproc":
-            venv = SubprocVecEnv([partial(_in_worker, make)] * n_envs)
+            venv = SubprocVecEnv([partial(_in_worker, make, imported())] * n_envs)
         else:
             venv = DummyVecEnv([make] * n_envs)
     if efference_copies:
@@ -288,12 +320,13 @@ def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, 
     return kind(env_id, n_envs, **kwargs)
 
 
-def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
+def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]], modules: tuple[str, ...]) -> gymnasium.Env[Any, Any]:
     """Make an environment in a process of its own, which a Ctrl-C meant for the main process must not end."""
     from rimrl.envs.replay import LastWords  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    import_modules(modules)
     return LastWords(make())
 
 
@@ -332,11 +365,22 @@ def _find_split(id_or_suite: str, split: str) -> tuple[str, dict[str, Any]]:
     """Return the id behind a name, with the arguments of its split."""
     if is_suite(id_or_suite):
         chosen = get_suite(id_or_suite).split(split)
-        return chosen.env_id, dict(chosen.env_kwargs)
+        return _without_module(chosen.env_id), dict(chosen.env_kwargs)
     if split != "train":
-        _find_spec(id_or_suite)  # a misspelt suite should not be blamed on the split
+        _find_spec(_without_module(id_or_suite))  # a misspelt suite should not be blamed on the split
         raise UsageError(f"{id_or_suite!r} is a single environment and has no split {split!r}; leave the split out")
-    return id_or_suite, {}
+    return _without_module(id_or_suite), {}
+
+
+def _without_module(env_id: str) -> str:
+    """The id in ``module:Id-v0``, as in gymnasium; the module is imported, and has to register it."""
+    modules, name = module_in(env_id), env_id.partition(":")[2]
+    if not modules:
+        return env_id
+    import_modules(modules, env_id)
+    if name not in gymnasium.registry:
+        raise unknown_name("environment", name, gymnasium.registry, where=f"what module {modules[0]!r} registers")
+    return name
 
 
 def _is_atari(env_id: str) -> bool:

@@ -13,6 +13,7 @@ from rimrl.agents.ranks import RankLostError, Ranks
 from rimrl.errors import UsageError, quoted
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
+from rimrl.imports import options
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.kinds import AGENT
@@ -56,6 +57,7 @@ class Checkpoints(BaseCallback):
         self.updating = False
         self._run = run
         self._identity = config.identity()
+        self._modules = config.modules
         self._agent = agent
         self._evaluation = evaluation
         self._freq = freq
@@ -98,7 +100,7 @@ class Checkpoints(BaseCallback):
             fatal=(RankLostError,),
             changes=changes,
         )
-        _refuse_other_number(processes(Fields(contents.state, "state")), ranks.size, self._run)
+        _refuse_other_number(processes(Fields(contents.state, "state")), ranks.size, self._run, self._modules)
         self._written = 0 if accept_changes else self._agent.num_timesteps
         return contents, inexact
 
@@ -200,7 +202,7 @@ def processes(fields: Fields) -> int:
     return 1 + len(fields.objects(_OTHERS)) if _OTHERS in fields else 1
 
 
-def _refuse_other_number(had: int, now: int, run: Path) -> None:
+def _refuse_other_number(had: int, now: int, run: Path, modules: Sequence[str]) -> None:
     """Refuse to go on with a training of more or fewer processes, whose environments would have no place.
 
     Raises:
@@ -209,7 +211,7 @@ def _refuse_other_number(had: int, now: int, run: Path) -> None:
     if had != now:
         raise UsageError(
             f"{run} was trained by {had} process{'es' if had > 1 else ''} and goes on with as many, not with {now}: "
-            f"{AGENT.command(had)} --resume {quoted(run)}"
+            f"{AGENT.command(had)} --resume {quoted(run)}{options(modules)}"
         )
 
 

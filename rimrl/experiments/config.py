@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
+import yaml
+
 from rimrl.agents.config import AgentConfig
 from rimrl.cores.registry import LATER_OPTIONS
+from rimrl.imports import module_in
 from rimrl.runs.config import Configuration, TrainConfig
 from rimrl.runs.kinds import AGENT
 
@@ -80,6 +83,8 @@ class ExperimentConfig(Configuration):
         core: The policy's memory.
         agent: How it learns.
         train: How long.
+        imports: Modules that are imported first, such as those that register environments. A run that has some is only
+            opened by who names them (`rimrl.imports`).
     """
 
     name: str
@@ -87,6 +92,7 @@ class ExperimentConfig(Configuration):
     core: CoreConfig
     agent: AgentConfig
     train: AgentTrainConfig
+    imports: tuple[str, ...] = ()
 
     kind = AGENT
     added: ClassVar[Mapping[str, object]] = {
@@ -95,6 +101,19 @@ class ExperimentConfig(Configuration):
         **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
     }
     opened: ClassVar[frozenset[str]] = frozenset({"env.kwargs"})
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Every module that is imported for it: `imports`, and those in names such as ``module:Env-v0``."""
+        return tuple(dict.fromkeys([*self.imports, *module_in(self.env.id), *module_in(self.core.name)]))
+
+    def to_yaml(self) -> str:
+        """The whole of it, as a file that repeats the run."""
+        return yaml.safe_dump({"name": self.name, **self.above(), **self.groups()}, sort_keys=False)
+
+    def above(self) -> dict[str, Any]:
+        """What stands above the groups in a file, besides the name."""
+        return {"imports": list(self.imports)} if self.imports else {}
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Every value by group and key."""

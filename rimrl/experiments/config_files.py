@@ -7,17 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.names import CARD
-from rimrl.cores.registry import CORES, core_class, with_later_options
+from rimrl.cores.registry import CORES, adopt_core, core_class, with_later_options
 from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config import AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
+from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported
 from rimrl.runs.config import by_key
 from rimrl.runs.schema import Schema, check_groups
 from rimrl.runs.settings import DIAGNOSTICS, Ranges, shipped_files, split_overrides
@@ -28,6 +29,10 @@ _GROUPS = ("env", "core", "agent", "train")
 _ATARI_GAME = Game("Pong", "pong")
 _TRANSFERS = "transfer/"
 _LARGEST = 2**31 - 1
+# Values that may name a module, and files that tell the folder of a run, an export or a study.
+_NAMES_OF_MODULES = ("env.id", "core.name")
+_WRITTEN = ("config.yaml", CARD, "sweep.yaml", "transfer.yaml")
+_LEFT_BEHIND = ("environment.json", "model.zip", CARD, "evaluation.json", "sweep.yaml", "sweep.json", "transfer.json")
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -43,23 +48,28 @@ def shipped_transfers() -> dict[str, Path]:
     return {name: file for name, file in shipped_files().items() if name.startswith(_TRANSFERS)}
 
 
-def load_config(config: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_config(config: str, overrides: Sequence[str] = (), of_others: bool | None = None) -> ExperimentConfig:
     """Read a configuration and apply overrides.
+
+    Modules that it names are imported first if it is the user's own; others have to be imported already
+    (`rimrl.imports`). Those of the command's ``--import`` are added to its ``imports``.
 
     Args:
         config: A shipped name (``rimrl list configs``), ``atari/GAME/CORE`` with any game of ale-py, or the path of a
             YAML file or of the ``card.json`` of an exported agent.
         overrides: Command line words such as ``["--core.num_active", "3", "--env.n_envs=8"]``.
+        of_others: Whether file and overrides may come from anybody and import nothing. Default: so it is for a card and
+            for a file that lies in the folder of a run or a study; overrides are the user's own.
 
     Returns:
         The complete configuration.
 
     Raises:
         UsageError: For a file, key, core, algorithm, suite or game that does not exist (names the nearest) or a wrong
-            type.
+            type. Also for a module that cannot be imported, or that a file of others names.
     """
     name, file, game = _find(config)
-    return _build(_read(file), name, file, game, overrides)
+    return _build(_read(file), name, file, game, _Overrides(overrides, of_others))
 
 
 def config_from(content: Any, where: Path) -> ExperimentConfig:
@@ -72,7 +82,15 @@ def config_from(content: Any, where: Path) -> ExperimentConfig:
     Raises:
         UsageError: As `load_config`.
     """
-    return _build(dict(_checked(content, where)), where.stem, where, None, ())
+    return _build(dict(_checked(content, where)), where.stem, where, None, _Overrides((), True))
+
+
+def is_of_others(file: Path) -> bool:
+    """Whether a file lies in the folder of a run, an export or a study, which may come from anybody."""
+    places = (file, file.resolve())
+    return any(
+        place.name in _WRITTEN or any((place.parent / name).is_file() for name in _LEFT_BEHIND) for place in places
+    )
 
 
 def is_shipped(config: str) -> bool:
@@ -86,14 +104,21 @@ def is_shipped(config: str) -> bool:
     return True
 
 
+class _Overrides(NamedTuple):
+    words: Sequence[str]
+    of_others: bool | None
+
+
 def _build(
-    content: dict[str, Any], name: str, file: Path, game: Game | None, overrides: Sequence[str]
+    content: dict[str, Any], name: str, file: Path, game: Game | None, overrides: _Overrides
 ) -> ExperimentConfig:
     name = content.pop("name", name)
+    imports = tuple(dict.fromkeys([*content.pop("imports", ()), *asked()]))
     settings = by_key(content, ExperimentConfig.opened)
     if game is not None:
         settings["env.id"] = settings["env.id"].replace(_ATARI_GAME.name, game.name)
-    changes = dict(split_overrides(overrides))
+    changes = dict(split_overrides(overrides.words))
+    _import(imports, settings, changes, file, overrides.of_others)
 
     def chosen(key: str, default: str, valid: Mapping[str, object]) -> str:
         value = str(changes.get(key, settings.get(key, default)))
@@ -102,12 +127,15 @@ def _build(
             raise unknown_name(kind, value, valid, where=f"--{key}" if key in changes else f"{file} ({key})")
         return value
 
+    where = "the command line" if "core.name" in changes else str(file)
+    adopt_core(str(changes.get("core.name", settings.get("core.name", "rim"))), where)
     core = chosen("core.name", "rim", CORES)
     algorithm = chosen("agent.algorithm", "ppo", ALGORITHMS)
     schema = _schema(core, algorithm)
     if core != settings.get("core.name", "rim"):
         # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
-        settings = {k: v for k, v in settings.items() if not k.startswith("core.") or k == "core.hidden_size"}
+        kept = {"core.hidden_size"} & set(schema.keys)
+        settings = {k: v for k, v in settings.items() if not k.startswith("core.") or k in kept}
     if algorithm != settings.get("agent.algorithm", "ppo"):
         settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in schema.keys}
     schema.refuse_unknown(settings, changes, file)
@@ -126,7 +154,27 @@ def _build(
         CoreConfig(core, groups["core"]),
         config_class(algorithm)(**groups["agent"]),
         AgentTrainConfig(**groups["train"]),
+        imports,
     )
+
+
+def _import(
+    imports: Sequence[str],
+    settings: Mapping[str, Any],
+    changes: Mapping[str, str],
+    file: Path,
+    of_others: bool | None,
+) -> None:
+    """Import the modules that a configuration names, or refuse to."""
+    named = [*imports, *_modules_in({key: value for key, value in settings.items() if key not in changes})]
+    if is_of_others(file) if of_others is None else of_others:
+        require_imported([*named, *(_modules_in(changes) if of_others else ())], file)
+    import_modules(named, file)
+    import_modules(_modules_in(changes), "the command line")
+
+
+def _modules_in(settings: Mapping[str, Any]) -> list[str]:
+    return [module for key in _NAMES_OF_MODULES for module in module_in(settings.get(key))]
 
 
 def _schema(core: str, algorithm: str) -> Schema:
@@ -176,21 +224,19 @@ def _from_card(file: Path) -> Any:
     """The configuration in a card, which comes from others: its names must not lead anywhere else."""
     content = read_card(file.parent).get("config")
     if isinstance(content, dict):
-        name, env = content.get("name"), content.get("env")
+        name = content.get("name")
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
             raise UsageError(f"{file}: config.name must be words with / between them, got {str(name)[:60]!r}")
-        if isinstance(env, dict) and ":" in str(env.get("id")):
-            raise UsageError(
-                f"{file}: config.env.id {str(env['id'])[:60]!r} names a module to import; import it yourself, and use "
-                "the id alone"
-            )
     return content
 
 
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
-    check_groups(content, file, _GROUPS)
+    check_groups({key: value for key, value in content.items() if key != "imports"}, file, _GROUPS)
+    imports = content.get("imports", [])
+    if not isinstance(imports, list) or not all(map(is_module_name, imports)):
+        raise UsageError(f"imports in {file} must be a list of modules such as [my_package], got {shorten(imports)}")
     return content
 
 

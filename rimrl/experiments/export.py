@@ -82,6 +82,7 @@ def export(run: Run, folder: Path, best: bool = False, trust: bool = False, onnx
         "training": _training(run),
         "config": {
             "name": config.name,
+            **config.above(),
             "env": asdict(config.env),
             "core": {"name": config.core.name, **config.core.options},
             "agent": asdict(config.agent),

@@ -15,7 +15,8 @@ from rimrl.agents.load import load
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.registry import algorithm_class
 from rimrl.agents.transfer import start_from
-from rimrl.envs.vector import make_vec_env
+from rimrl.envs.suites import is_own
+from rimrl.envs.vector import check_splits, make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.spaces import check_spaces
@@ -27,6 +28,8 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, ap
     """The training split of a configuration, vectorised and seeded; episodes go to ``monitor_dir/monitor.csv``."""
     env = config.env
     try:
+        if is_own(env.id):
+            check_splits(env.id, **env.kwargs)
         return make_vec_env(
             env.id,
             n_envs=env.n_envs,

@@ -18,6 +18,7 @@ from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.errors import UsageError, quoted
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
+from rimrl.imports import options
 from rimrl.reading import check_regular
 from rimrl.runs.environment import refuse_edited, run_processes
 from rimrl.runs.folder import RunFolder
@@ -58,6 +59,7 @@ class Run(RunFolder[ExperimentConfig]):
             why = "did not reach an evaluation (train.eval_freq); leave out --best" if best else "has no saved agent"
             if not best and self.status == "running":
                 command = f"{self.kind.command(run_processes(self.path))} --resume {quoted(self.path)}"
+                command += options(self.config.modules)
                 why = f"was stopped before its end, or goes on; to go on with it: {command}"
             raise UsageError(f"no {file}: the run {why}")
         return file
@@ -72,7 +74,7 @@ class Run(RunFolder[ExperimentConfig]):
         if not path.is_dir():
             raise UsageError(f"no run folder {path}")
         if not (path / "config.yaml").is_file() and (path / CARD).is_file():
-            return cls(path, load_config(str(path / CARD)))
+            return cls(path, load_config(str(path / CARD), of_others=True))
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
         check_regular(path / "config.yaml", follow=False)
@@ -82,6 +84,6 @@ class Run(RunFolder[ExperimentConfig]):
                 f"{path} is a run of {kind.command()} and holds no agent; rimrl evaluate, inspect, compare and report "
                 f"take it, and {kind.command()} --resume {quoted(path)} goes on with it"
             )
-        config = load_config(str(path / "config.yaml"))
+        config = load_config(str(path / "config.yaml"), of_others=True)
         refuse_edited(path, read_yaml(path / "config.yaml", follow=False))
         return cls(path, config)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config_files import load_config
+from rimrl.imports import import_modules, module_in, require_imported
 from rimrl.reading import MEGABYTE
 from rimrl.runs.validated import DamagedError, Fields
 from rimrl.runs.yaml_files import read_yaml
@@ -63,9 +64,11 @@ def ask(
     axes = _axes(over)
     common = _unique(overrides)
     listed = None if seeds is None else parse_seeds(seeds)
+    import_modules(_modules(axes, common), "the command line")
     folder = folder_of(config)
     if folder is not None:
         found = read(folder)
+        load_config(found.config, of_others=True)  # whatever it imports, this folder asks for it, and not the user
         asked = SweepConfig(found.config, listed or found.seeds, {**found.over, **axes}, {**found.overrides, **common})
         merged(found, asked, folder)  # refuses what cannot be added
         return asked
@@ -105,7 +108,23 @@ def read(folder: Path) -> SweepConfig:
             raise DamagedError("sweep.over holds a key without values, or one of them twice")
     except DamagedError as error:
         raise UsageError(f"{folder / FILE} is damaged ({error}); restore it, or choose another --run-dir") from None
+    experiments = content.get("experiments") if isinstance(content, dict) else None
+    require_imported(_of_experiments(experiments) + _modules(found.over, found.overrides), folder / FILE)
     return found
+
+
+def _of_experiments(experiments: Any) -> list[str]:
+    """The modules that experiments import; what is damaged is found where they are read."""
+    known = [*experiments.values()] if isinstance(experiments, dict) else []
+    lists = [each.get("imports") for each in known if isinstance(each, dict)]
+    return [name for names in lists if isinstance(names, list) for name in names if isinstance(name, str)]
+
+
+def _modules(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> list[str]:
+    """The modules in values such as ``env=module:Env-v0``."""
+    values = [(SHORTHANDS.get(key, key), value) for key, values in over.items() for value in values]
+    values += overrides.items()
+    return [module for key, value in values if key in SHORTHANDS.values() for module in module_in(value)]
 
 
 def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rimrl.cores.registry import CORES
+from rimrl.cores.registry import CORES, adopt_core
 from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import is_shipped, load_config, shipped_configs
@@ -121,7 +121,7 @@ def _with_core(config: str, core: str, words: list[str]) -> ExperimentConfig:
     shipped = _shipped_for(config, core)
     if shipped is not None:
         return load_config(shipped, words)
-    if core not in CORES:
+    if not adopt_core(core, "--over core"):
         beside = [name.rpartition("/")[2] for name in shipped_configs() if _folder(name) == _folder(config)]
         raise unknown_name("core", core, [*CORES, *beside], where="--over core")
     base = load_config(config)

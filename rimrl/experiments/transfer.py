@@ -178,6 +178,7 @@ class Transfer(Study[Cell]):
             config,
             name=f"{self.config.name}/{label}",
             train=replace(config.train, seed=seed, total_timesteps=total_timesteps),
+            imports=tuple(dict.fromkeys([*self.config.imports, *config.imports])),
         )
 
     def _check_same(self, cell: Cell) -> None:

@@ -11,7 +11,8 @@ import yaml
 
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
+from rimrl.experiments.config_files import is_of_others, load_config, shipped_configs, shipped_transfers
+from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported
 from rimrl.runs.yaml_files import read_yaml
 
 
@@ -71,6 +72,7 @@ class TransferConfig:
         target_timesteps: Environment steps on a target.
         random_episodes: Episodes that random actions play on each target.
         overrides: Dotted keys of the experiments, for all runs, such as ``agent.n_steps: 64``.
+        imports: Modules that are imported first, as for an experiment.
     """
 
     name: str
@@ -83,10 +85,14 @@ class TransferConfig:
     methods: list[str] = field(default_factory=lambda: list(METHODS))
     random_episodes: int = 100
     overrides: dict[str, Any] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
 
     def to_yaml(self) -> str:
         """The configuration as a file that `load_transfer` reads back to an equal one."""
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        content = asdict(self)
+        if not self.imports:
+            del content["imports"]
+        return yaml.safe_dump(content, sort_keys=False)
 
 
 def load_transfer(config: str, changes: Mapping[str, Any] | None = None) -> TransferConfig:
@@ -115,6 +121,8 @@ def load_transfer(config: str, changes: Mapping[str, Any] | None = None) -> Tran
         raise UsageError(f"{file} holds no transfer; it needs {', '.join(_NEEDED)}")
     content = {"name": name} | content | dict(changes or {})
     _check(content, file)
+    content["imports"] = list(dict.fromkeys([*content.get("imports", []), *asked()]))
+    _import(content, file)
     for key in ("sources", "targets"):
         content[key] = [_task(entry, f"{key} in {file}", content["cores"], content["seeds"]) for entry in content[key]]
         names = [task.name for task in content[key]]
@@ -123,6 +131,22 @@ def load_transfer(config: str, changes: Mapping[str, Any] | None = None) -> Tran
     if any(target.runs for target in content["targets"]):
         raise UsageError(f"targets in {file} are trained here and take no 'runs'")
     return TransferConfig(**content)
+
+
+def _import(content: Mapping[str, Any], file: Path) -> None:
+    """Import what a transfer names, or refuse to: then that of its experiments, too, has to be there already."""
+    entries = [*content["sources"], *content["targets"]]
+    names = [entry.get("env") if isinstance(entry, dict) else entry for entry in entries]
+    overrides = content.get("overrides", {})
+    modules = [*content["imports"]]
+    for name in (*names, overrides.get("env.id"), overrides.get("core.name")):
+        modules += module_in(name)
+    if is_of_others(file):
+        require_imported(modules, file)
+        experiments = [name for name in names if isinstance(name, str) and name.endswith((".yaml", ".yml"))]
+        for experiment in (*content["cores"].values(), *experiments):
+            load_config(experiment, of_others=True)
+    import_modules(modules, file)
 
 
 def _check(content: Mapping[str, Any], file: Path) -> None:
@@ -175,6 +199,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "target_timesteps": _COUNT,
     "random_episodes": _COUNT,
     "overrides": ("a mapping of dotted keys", _is_named),
+    "imports": ("a list of modules", lambda value: isinstance(value, list) and all(map(is_module_name, value))),
 }
 
 

@@ -12,6 +12,7 @@ from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate, splits_to_play
 from rimrl.experiments.resuming import resume
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import train
+from rimrl.imports import import_modules
 from rimrl.runs import checkpoint_files
 from rimrl.runs.environment import run_status
 from rimrl.runs.evaluations import read_evaluation
@@ -58,6 +59,7 @@ class RunTrial:
             RunFailedError: If something breaks on the way.
         """
         path = study / self.name
+        import_modules(self.config.modules, "the configuration")  # this may be a process of its own
         if run_status(path) != "finished" and not self._train(path, progress_bar):
             return False
         if self.episodes is not None and not self._is_evaluated(path):

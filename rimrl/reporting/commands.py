@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from rimrl.imports import module_in
 from rimrl.reporting.results import RunResults
 
 _AGAIN = Path("again")
@@ -36,12 +37,20 @@ def commands(runs: Sequence[RunResults]) -> list[str]:
 
 def inspections(runs: Sequence[RunResults]) -> list[str]:
     """What records the units of some runs, for the next report to show."""
-    return [_line("rimrl", "inspect", run.path) for run in runs]
+    return [_line("rimrl", "inspect", run.path, *_imports(run)) for run in runs]
 
 
 def _train(run: RunResults, folder: Path) -> str:
     seed = () if run.seed is None else ("--seed", run.seed)
-    return _line("rimrl", run.kind.verb, run.path / "config.yaml", *seed, "--run-dir", folder)
+    return _line("rimrl", run.kind.verb, run.path / "config.yaml", *seed, "--run-dir", folder, *_imports(run))
+
+
+def _imports(run: RunResults) -> tuple[str, ...]:
+    """The modules that a run names; who repeats it names them, too."""
+    names = [*run.config.get("imports", ())]
+    for group, key in (("env", "id"), ("core", "name")):
+        names += module_in(run.config.get(group, {}).get(key))
+    return tuple(word for name in dict.fromkeys(names) for word in ("--import", str(name)))
 
 
 def _evaluation_options(run: RunResults) -> tuple[str, ...]:
@@ -57,7 +66,7 @@ def _evaluation_options(run: RunResults) -> tuple[str, ...]:
     names = {name for result in run.splits.values() for name in result}
     if "return_mean" in names and "random_return_mean" not in names:
         options.append("--no-random")
-    return (*options, *_suite_options(run))
+    return (*options, *_suite_options(run), *_imports(run))
 
 
 def _suite_options(run: RunResults) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from rimrl.runs.yaml_files import read_yaml
 # An option that the cores which always started from Xavier's matrices, and no others, had before that was an option.
 _DEEPEST = 32
 _MOST_COLUMNS = 10_000
+# What stands beside the groups of a configuration.
+_ABOVE: Mapping[Any, tuple[str, type]] = {"name": ("text", str), "imports": ("a list", list)}
 _OF_OLDER_CORES = "learn_initial_state"
 
 
@@ -224,8 +226,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UsageError(f"{file} is damaged: it holds no groups of keys; {advice}")
     for key, group in config.items():
-        if not isinstance(key, str) or not isinstance(group, str if key == "name" else dict):
-            kind = "text" if key == "name" else "keys"
+        kind, known = _ABOVE.get(key, ("keys", dict))
+        if not isinstance(key, str) or not isinstance(group, known):
             raise UsageError(f"{file} is damaged: {shorten(key)} must hold {kind}, got {shorten(group)}; {advice}")
         if isinstance(group, dict) and not all(isinstance(name, str) for name in group):
             raise UsageError(f"{file} is damaged: the names in {key!r} must be text; {advice}")

@@ -55,6 +55,11 @@ class Configuration(ABC):
     def groups(self) -> dict[str, dict[str, Any]]:
         """Every value by group and key."""
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules of the user's own that are imported for it; who opens its run names them (`rimrl.imports`)."""
+        return ()
+
     def to_yaml(self) -> str:
         """The whole of it, as a file that repeats the run."""
         return yaml.safe_dump({"name": self.name, **self.groups()}, sort_keys=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError, quoted
 from rimrl.files import write_text
+from rimrl.imports import options
 from rimrl.runs.checkpoint_files import found
 from rimrl.runs.kinds import Kind
 
@@ -50,6 +51,7 @@ def explained(
     kind: Kind,
     processes: int = 1,
     writes: bool = True,
+    modules: Sequence[str] = (),
 ) -> Exception:
     """The error to raise instead of one that ended a training; the traceback goes to ``traceback.txt``.
 
@@ -60,17 +62,17 @@ def explained(
         kind: Of the run.
         processes: How many train it. Default 1.
         writes: Whether this process writes to the folder. Default True.
+        modules: Those of the user's own that who goes on has to name. Default none.
 
     Returns:
         A `UsageError` for one, such as for a loss that is not finite; else a `RunFailedError`.
     """
     failure = error if isinstance(error, Failure) else described(error)
-    checkpoints, command = found(run), kind.command(processes)
+    checkpoints, again = found(run), f"{kind.command(processes)} --resume {quoted(run)}{options(modules)}"
     if failure.usage:
         if not checkpoints:
             return UsageError(f"{failure.what} (at step {reached}; no checkpoint was written before)")
         step = int(checkpoints[0].name)
-        again = f"{command} --resume {quoted(run)}"
         how = f"step {step}: {again}"
         if failure.settings:
             how = f"step {step} with other settings: {again} --{kind.learning_rate} … --accept-changes"
@@ -85,9 +87,9 @@ def explained(
         with suppress(OSError):
             file.unlink()
     advice = (
-        f"to go on from step {int(checkpoints[0].name)}: {command} --resume {quoted(run)}"
+        f"to go on from step {int(checkpoints[0].name)}: {again}"
         if checkpoints
-        else f"no checkpoint was written before, so start again: {command} --resume {quoted(run)}"
+        else f"no checkpoint was written before, so start again: {again}"
     )
     return RunFailedError(f"{failure.what} at step {reached}{details}; {advice}")
 

@@ -242,7 +242,10 @@ def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes) -> b
     if common is None and failure is not None:
         common = described(failure)
     if common is not None:
-        raise explained(common, run.path, learner.reached, run.kind, processes.size, processes.writes) from failure
+        modules = run.config.modules
+        raise explained(
+            common, run.path, learner.reached, run.kind, processes.size, processes.writes, modules
+        ) from failure
     return status == "finished"
 
 

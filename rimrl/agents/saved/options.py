@@ -17,7 +17,7 @@ from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, Natur
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.policy_networks import CoreSharing, Trunk
 from rimrl.agents.saved.fields import choice, integer, integers, number, switch
-from rimrl.cores.registry import CORES, core_class, core_options
+from rimrl.cores.registry import CORES, adopt_core, core_class, core_options
 from rimrl.errors import UsageError, unknown_name
 
 POLICIES: dict[str, type[RecurrentCorePolicy]] = {
@@ -250,6 +250,12 @@ def _class_of(key: str) -> Callable[[Any, str, int], type]:
     return lambda value, where, _: known[choice(value, where, kind, list(known))]
 
 
+def _core(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        adopt_core(value, where)
+    return choice(value, where, "core", list(CORES))
+
+
 def _switch(value: Any, where: str, _largest: int) -> bool:
     return switch(value, where)
 
@@ -268,7 +274,7 @@ _CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "normalize_images": _switch,
     "optimizer_class": _class_of("optimizer_class"),
     "optimizer_kwargs": _mapping,
-    "core": lambda value, where, _: choice(value, where, "core", list(CORES)),
+    "core": lambda value, where, _: _core(value, where),
     "core_kwargs": _mapping,
     "core_sharing": lambda value, where, _: choice(value, where, "core_sharing", get_args(CoreSharing)),
     "critic_gradient": lambda value, where, _: number(value, where),

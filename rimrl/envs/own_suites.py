@@ -1,0 +1,62 @@
+"""Suites of the user's own, from plain data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rimrl.envs.splits import EnvSplit, Suite
+from rimrl.errors import UsageError, shorten, unknown_name
+
+_KEYS = ("id", "kwargs", "held_out", "description")
+_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+
+
+def suite_of(name: str, splits: Mapping[str, Mapping[str, Any]], description: str = "") -> Suite:
+    """A suite from plain data.
+
+    Args:
+        name: Its name.
+        splits: By name, each with ``id`` and, if that is wanted, ``kwargs``, ``held_out`` and ``description``.
+        description: One sentence.
+
+    Raises:
+        UsageError: Names the key that does not fit, or says that there is no training split, or more than one.
+    """
+    where = f"suite {shorten(name)}"
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UsageError(f"the name of a suite must be letters, digits, '_', '.' and '-', got {shorten(name)}")
+    if not isinstance(description, str):
+        raise UsageError(f"description of {where} must be text, got {shorten(description)}")
+    if not isinstance(splits, Mapping) or not splits:
+        raise UsageError(f"splits of {where} must be a mapping from names to environments, got {shorten(splits)}")
+    made = tuple(_split(each, split, f"split {shorten(each)} of {where}") for each, split in splits.items())
+    trained = [split.name for split in made if not split.held_out]
+    if len(trained) != 1:
+        found = f"held_out is false for {', '.join(trained)}" if trained else "held_out is true for all of its splits"
+        raise UsageError(f"{where} must have exactly one split that is trained on: {found}")
+    if trained != ["train"]:
+        raise UsageError(f"{where}: the split that is trained on must be called 'train', not {trained[0]!r}")
+    return Suite(name, description, made)
+
+
+def _split(name: str, content: Mapping[str, Any], where: str) -> EnvSplit:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UsageError(f"{where} must have a name of letters, digits, '_', '.' and '-'")
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{where} must be a mapping with 'id', got {shorten(content)}")
+    for key in content:
+        if key not in _KEYS:
+            raise unknown_name("key", str(key), _KEYS, where)
+    env_id, kwargs = content.get("id"), content.get("kwargs", {})
+    held_out, description = content.get("held_out", name != "train"), content.get("description", "")
+    if not isinstance(env_id, str) or not env_id:
+        raise UsageError(f"id of {where} must be that of an environment, got {shorten(env_id)}")
+    if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+        raise UsageError(f"kwargs of {where} must be a mapping of arguments, got {shorten(kwargs)}")
+    if not isinstance(held_out, bool):
+        raise UsageError(f"held_out of {where} must be true or false, got {shorten(held_out)}")
+    if not isinstance(description, str):
+        raise UsageError(f"description of {where} must be text, got {shorten(description)}")
+    return EnvSplit(name, env_id, held_out, description, kwargs)

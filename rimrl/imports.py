@@ -1,0 +1,109 @@
+"""Modules of the user's own: imported where the user names them, and never because a file of others does.
+
+A configuration that the user wrote and the option ``--import`` may import. A run, an export or the folder of a study
+may name modules, too, but these have to be here already: whoever opens it names them once more. A module that this
+process has imported is not imported again, so nothing is asked for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+from rimrl.errors import UsageError, quoted, shorten
+
+_asked: list[str] = []
+_imported: list[str] = []
+
+
+def import_modules(names: Iterable[str], where: object = "") -> None:
+    """Import modules; the current directory is searched, too, as with ``python -m``.
+
+    Args:
+        names: Dotted names.
+        where: Who names them, such as a file; empty leaves it out.
+
+    Raises:
+        UsageError: If one cannot be imported; says why in one line.
+    """
+    for name in names:
+        place = f" (named in {where})" if str(where) else ""
+        if not is_module_name(name):
+            raise UsageError(f"{shorten(name)} is no name of a module{place}; write it as in: import my_package.envs")
+        here = os.getcwd()  # noqa: PTH109 (sys.path holds text)
+        if not {here, ""} & set(sys.path):
+            sys.path.insert(0, here)
+        try:
+            import_module(name)
+        except (Exception, SystemExit) as error:  # whatever a module of the user's own does
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UsageError(f"cannot import {name!r}{place}: {reason}") from error
+        if name not in _imported:
+            _imported.append(name)
+
+
+def require_imported(names: Iterable[str], where: object) -> None:
+    """Refuse modules that only a file asks for, before anything of them runs.
+
+    Args:
+        names: What the file names.
+        where: The file.
+
+    Raises:
+        UsageError: Says what would be imported, and how to allow it.
+    """
+    missing = list(dict.fromkeys(name for name in names if name not in sys.modules))
+    if not missing:
+        return
+    wrong = next((name for name in missing if not is_module_name(name)), None)
+    if wrong is not None:
+        raise UsageError(f"{where} names {shorten(wrong)} as a module to import, which is no name of a module")
+    raise UsageError(
+        f"{where} names a module to import, {', '.join(map(repr, missing))}, which would run its code; if you trust "
+        f"it, add{options(missing)} to the command (in Python: import it first, or rimrl.load(…, imports={missing}))"
+    )
+
+
+def is_module_name(name: object) -> bool:
+    """Whether a text could name a module."""
+    return isinstance(name, str) and len(name) <= 400 and all(part.isidentifier() for part in name.split("."))
+
+
+def options(names: Iterable[str]) -> str:
+    """The options of a command that name modules, each with a space before it."""
+    return "".join(f" --import {quoted(name)}" for name in names)
+
+
+@contextmanager
+def asked_for(names: Iterable[str]) -> Iterator[None]:
+    """Import what a command names; configurations that are read in the block take it over.
+
+    Raises:
+        UsageError: As `import_modules`.
+    """
+    before = _asked[:]
+    _asked[:] = dict.fromkeys(names)
+    try:
+        import_modules(_asked, "--import")
+        yield
+    finally:
+        _asked[:] = before
+
+
+def asked() -> tuple[str, ...]:
+    """What the command names by ``--import``."""
+    return tuple(_asked)
+
+
+def imported() -> tuple[str, ...]:
+    """Every module that was imported here on request, for processes that are to know what this one knows."""
+    return tuple(name for name in _imported if name in sys.modules)
+
+
+def module_in(name: object) -> tuple[str, ...]:
+    """The module in a name such as ``module:Env-v0``; empty if it names none."""
+    module, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+    return (module,) if colon else ()
