@@ -13,7 +13,7 @@ from rimrl.experiments.config_files import load_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/results/generalisation.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-SUITES = ("recall", "tmaze", "multiroom", "distractors")
+SUITES = ("recall", "recall_shorter", "tmaze", "multiroom", "distractors")
 FEWEST_RUNS = 3
 Table = dict[str, list[str]]
 
@@ -108,7 +108,7 @@ def test_the_first_search_chose_by_the_trained_split() -> None:
 
 def test_the_second_search_chose_what_the_shipped_configurations_have() -> None:
     """Of equally good settings the one with the fewest active units, or the longest chrono."""
-    active, gates = tables("recall_search_2")
+    active, gates, _ = tables("recall_search_2")  # the last one is of the third search
     numbers = [int(head.removesuffix(" active")) for head in active.pop("core")[:-1]]
     assert active.keys() == {"rim", "riglstm"}
     for core, (*cells, chosen) in active.items():
@@ -129,6 +129,27 @@ def test_the_second_search_chose_what_the_shipped_configurations_have() -> None:
         chrono, rate = best_of(found)
         config = load_config(f"recall/{core}")
         assert (config.core.options["chrono"] or 0, config.agent.learning_rate) == (-chrono, rate)
+
+
+def test_the_third_search_kept_the_entropy_bonus() -> None:
+    (table,) = tables("recall_search_3")
+    heads = table.pop("core")[:-1]
+    *cells, chosen = table.pop("rim")
+    runs = {head: results("recall_search_3")["groups"][f"rim (agent.ent_coef={head})"]["runs"] for head in heads}
+    scores = {head: [run["scores"]["train"] for run in each] for head, each in runs.items()}
+    assert all([run["seed"] for run in each] == [100, 101, 102, 103] for each in runs.values())
+    assert cells == [shown(each) for each in scores.values()]
+    assert chosen == max(scores, key=lambda head: sum(scores[head]))
+    assert float(chosen) == load_config("recall/rim").agent.ent_coef
+
+
+@pytest.mark.parametrize("name", ["recall", "multiroom", "distractors", "tmaze"])
+def test_runs_are_as_long_as_the_shipped_configurations(name: str) -> None:
+    for core, group in results(name)["groups"].items():
+        config = load_config(f"{name}/{core}")
+        rollout = config.agent.n_steps * config.env.n_envs
+        for run in group["runs"]:
+            assert 0 <= run["num_timesteps"] - config.train.total_timesteps < rollout, core
 
 
 @pytest.mark.parametrize(("name", "memoryless"), [("distractors", 0.96), ("multiroom", 1.0), ("memory", None)])

@@ -118,7 +118,7 @@ def test_commands_are_ones_that_rimrl_takes(page: Path) -> None:
         if words[0] == "train" and options.resume is None:
             config, overrides = config_among(rest)
             assert config is not None, words
-            if not config.endswith((".yaml", ".json")):
+            if not config.endswith((".yaml", ".json")) and "my_" not in " ".join(words):  # modules of the reader's own
                 load_config(config, overrides)
 
 
