@@ -7,9 +7,12 @@ import dataclasses
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import gymnasium
 import pytest
 import yaml
 
@@ -18,6 +21,7 @@ from rimrl.agents.ppo import PPOConfig
 from rimrl.cli import parser
 from rimrl.cli.parser import config_among
 from rimrl.cores.registry import CORES, core_options
+from rimrl.envs import suites
 from rimrl.experiments.config import AgentTrainConfig, EnvConfig
 from rimrl.experiments.config_files import load_config
 
@@ -122,8 +126,21 @@ def test_commands_are_ones_that_rimrl_takes(page: Path) -> None:
                 load_config(config, overrides)
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What a page registers is not there for the next test."""
+    cores, own, ids = dict(CORES), dict(suites._OWN), set(gymnasium.registry)
+    yield
+    registries: list[tuple[dict[str, Any], dict[str, Any]]] = [(CORES, cores), (suites._OWN, own)]
+    for registry, before in registries:
+        registry.clear()
+        registry.update(before)
+    for name in gymnasium.registry.keys() - ids:
+        del gymnasium.registry[name]
+
+
 @pytest.mark.parametrize("page", [ROOT / "docs" / page for page in WRITTEN], ids=lambda page: page.stem)
-def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None) -> None:
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         short = re.sub(r"learn\([\d_]+\)", "learn(128)", block)
