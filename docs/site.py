@@ -18,8 +18,7 @@ from typing import Any
 from docstring_parser import parse
 
 import rimrl
-from rimrl.agents.a2c import A2CConfig
-from rimrl.agents.ppo import PPOConfig
+from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.cli import parser
 from rimrl.cores.registry import CORES, core_options
 from rimrl.experiments.config import AgentTrainConfig, EnvConfig
@@ -109,22 +108,20 @@ def configuration() -> str:
     """Every key of an agent's configuration, with type, default and meaning, and every core's options."""
     lines = ["# Configuration", "", "A configuration is a YAML file with four groups. Any key can be overridden on the"]
     lines += ["command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --keys` prints the values in force.", ""]
-    groups: dict[str, list[Any]] = {
-        "env": [EnvConfig],
-        "agent": [PPOConfig, A2CConfig],
-        "train": [AgentTrainConfig],
-    }
-    for group, classes in groups.items():
-        for cls in classes:
-            suffix = f" with `algorithm: {'ppo' if cls is PPOConfig else 'a2c'}`" if group == "agent" else ""
-            lines += [f"## {group}{suffix}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
-            about = _attributes(cls)
-            for field in dataclasses.fields(cls):
-                lines.append(
-                    f"| `{group}.{field.name}` | `{_cell(str(field.type))}` | {_default(field)} "
-                    f"| {_cell(about.get(field.name, ''))} |"
-                )
-            lines.append("")
+    tables: list[tuple[str, str, Any]] = [
+        ("env", "", EnvConfig),
+        *(("agent", f" with `algorithm: {name}`", config_class(name)) for name in ALGORITHMS),
+        ("train", "", AgentTrainConfig),
+    ]
+    for group, which, cls in tables:
+        lines += [f"## {group}{which}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        about = _attributes(cls)
+        for field in dataclasses.fields(cls):
+            lines.append(
+                f"| `{group}.{field.name}` | `{_cell(str(field.type))}` | {_default(field)} "
+                f"| {_cell(about.get(field.name, ''))} |"
+            )
+        lines.append("")
     lines += [
         "## core",
         "",

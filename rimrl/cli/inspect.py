@@ -8,8 +8,6 @@ from pathlib import Path
 from rimrl.cli.kinds import verbs_of
 from rimrl.cli.parser import Verbs, add_ablation, filming_options
 
-_RECORDABLE = ("states", "observations", "values")
-
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
@@ -27,7 +25,6 @@ def add(verbs: Verbs) -> None:
     inspect.add_argument(
         "--record",
         nargs="+",
-        choices=_RECORDABLE,
         default=[],
         metavar="WHAT",
         help="also keep states, observations or values of every step in recording.npz, for probing; name RUN first",

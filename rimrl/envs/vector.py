@@ -52,7 +52,7 @@ def make_env(
 
     Args:
         id_or_suite: Name of a suite, such as ``"distractors"``, or a gymnasium id, such as ``"CartPole-v1"``.
-        split: EnvSplit of the suite; a plain id has only ``"train"``.
+        split: Split of the suite; a plain id has only ``"train"``.
         efference_copies: Show the previous action and reward, too (`rimrl.envs.efference.EfferenceCopies`). The reward
             is the environment's own, for ``ALE/*-v5`` games the score; `make_vec_env` shows what it is clipped to.
         **env_kwargs: Arguments for the environment, over those of the split. MiniGrid environments also take those

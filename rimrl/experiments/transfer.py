@@ -275,8 +275,5 @@ def _core(config: ExperimentConfig) -> str:
 
 def _settings(config: ExperimentConfig) -> dict[str, Any]:
     """What decides the outcome of a run, by dotted keys; a source is found where it is now."""
-    content = yaml.safe_load(config.to_yaml())
-    groups = {f"{group}.{key}": value for group in ("env", "core", "agent") for key, value in content[group].items()}
-    groups |= {f"train.{key}": content["train"][key] for key in ("total_timesteps", "seed")}
-    del groups["agent.init_from"]
-    return groups
+    kept = ("env.", "core.", "agent.", "train.total_timesteps", "train.seed")
+    return {key: value for key, value in config.flat().items() if key.startswith(kept) and key != "agent.init_from"}

@@ -59,7 +59,7 @@ def work_on(folder: Path, trial: Trial, progress_bar: bool = False, patience: fl
             record.begin()
             begun = time.monotonic()
             outcome = _outcome(folder, trial, progress_bar)
-            state: State = "failed" if outcome.end == "refused" or outcome.end == "died" else outcome.end  # noqa: PLR1714
+            state: State = outcome.end if outcome.end in ("finished", "interrupted") else "failed"
             record.end(state, time.monotonic() - begun, outcome.message)
             return outcome
     except UsageError as error:

@@ -90,9 +90,9 @@ def test_an_inspection_of_another_core_leaves_no_old_picture(tmp_path: Path) -> 
         ((".",), "not a run folder"),
         ((), "RUN"),
         (("run", "run"), "unexpected argument"),
-        (("run", "--record", "state"), "invalid choice: 'state'"),
+        (("run", "--record", "state"), "did you mean 'states'?"),
         (("run", "--record"), "expected at least one argument"),
-        (("--record", "values", "run"), "invalid choice: 'run'"),
+        (("--record", "values", "run"), "arguments are required: RUN"),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(run: Path, words: tuple[str, ...], said: str) -> None:

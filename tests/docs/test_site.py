@@ -12,12 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import gymnasium
 import pytest
 import yaml
 
-from rimrl.agents.a2c import A2CConfig
-from rimrl.agents.ppo import PPOConfig
+from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.cli import parser
 from rimrl.cli.parser import config_among
 from rimrl.cores.registry import CORES, core_options
@@ -59,16 +57,20 @@ def test_every_page_is_in_the_navigation(source: Path) -> None:
 
 
 def test_every_key_has_a_row_with_its_default_and_its_meaning(source: Path) -> None:
-    found = rows((source / "reference/configuration.md").read_text())
-    for group, cls in (("env", EnvConfig), ("agent", PPOConfig), ("agent", A2CConfig), ("train", AgentTrainConfig)):
+    text = (source / "reference/configuration.md").read_text()
+    sections = {part.partition("\n")[0]: part for part in re.split(r"^##+ ", text, flags=re.MULTILINE)}
+    agents = {f"agent with `algorithm: {name}`": config_class(name) for name in ALGORITHMS}
+    tables: dict[str, Any] = {"env": EnvConfig, **agents, "train": AgentTrainConfig}
+    for title, cls in tables.items():
+        found = rows(sections[title])
+        assert len(found) == len(dataclasses.fields(cls))
         for field in dataclasses.fields(cls):
-            row = found[f"{group}.{field.name}"]
-            _, default, meaning = re.split(r" (?<!\\)\| ", row, maxsplit=2)
+            _, default, meaning = re.split(r" (?<!\\)\| ", found[f"{title.split()[0]}.{field.name}"], maxsplit=2)
+            made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            assert default == ("required" if made is dataclasses.MISSING else f"`{made!r}`"), field.name
             assert len(meaning) > 10, field.name
-            if group == "env" and field.default is not dataclasses.MISSING:
-                assert default == f"`{field.default!r}`"
     for name in CORES:
-        assert {f"core.{option}" for option in core_options(name)} <= set(found)
+        assert rows(sections[name]).keys() == {f"core.{option}" for option in core_options(name)}
 
 
 def test_every_option_of_every_command_has_a_row(source: Path) -> None:
@@ -127,16 +129,13 @@ def test_commands_are_ones_that_rimrl_takes(page: Path) -> None:
 
 
 @pytest.fixture
-def forgotten() -> Iterator[None]:
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a page registers is not there for the next test."""
-    cores, own, ids = dict(CORES), dict(suites._OWN), set(gymnasium.registry)
+    monkeypatch.setattr(suites, "_OWN", {})
+    before = set(CORES)
     yield
-    registries: list[tuple[dict[str, Any], dict[str, Any]]] = [(CORES, cores), (suites._OWN, own)]
-    for registry, before in registries:
-        registry.clear()
-        registry.update(before)
-    for name in gymnasium.registry.keys() - ids:
-        del gymnasium.registry[name]
+    for name in CORES.keys() - before:
+        del CORES[name]
 
 
 @pytest.mark.parametrize("page", [ROOT / "docs" / page for page in WRITTEN], ids=lambda page: page.stem)
