@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rimrl.cli.parser import how_to_play
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
 from rimrl.errors import UsageError
 
@@ -20,7 +21,7 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For bad input.
     """
-    from rimrl.experiments.evaluate import DEFAULT_EPISODES, DEFAULT_SEED, check_suite, evaluate
+    from rimrl.experiments.evaluate import DEFAULT_EPISODES, check_suite, evaluate
     from rimrl.experiments.run import Run
 
     runs = [Run.open(path) for path in options.runs]
@@ -32,15 +33,11 @@ def evaluate_runs(options: argparse.Namespace) -> None:
             run,
             episodes=DEFAULT_EPISODES if options.episodes is None else options.episodes,
             split=options.split,
-            deterministic=options.deterministic,
-            seed=DEFAULT_SEED if options.seed is None else options.seed,
             n_envs=options.n_envs,
             random_policy=not options.no_random,
-            best=options.best,
-            trust=options.trust,
-            progress_bar=not options.quiet,
             suite=options.suite,
             num_active=options.num_active,
+            **how_to_play(options),
         )
     for paths in _by_suite(runs, options.suite):
         try:
@@ -57,7 +54,7 @@ def inspect_run(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For bad input.
     """
-    from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play
+    from rimrl.experiments.evaluate import splits_to_play
     from rimrl.experiments.inspect import record
     from rimrl.experiments.run import Run
     from rimrl.files import replacing
@@ -74,13 +71,9 @@ def inspect_run(options: argparse.Namespace) -> None:
             run,
             episodes=options.episodes,
             split=split.name,
-            deterministic=options.deterministic,
-            seed=DEFAULT_SEED if options.seed is None else options.seed,
-            best=options.best,
-            trust=options.trust,
-            progress_bar=not options.quiet,
             num_active=options.num_active,
             also=options.record,
+            **how_to_play(options),
         )
         recording.save(partial)
         pictures = save_pictures(partial)

@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rimrl.errors import UsageError
 
@@ -39,6 +39,19 @@ def playing_options() -> Parser:
     parent.add_argument("--seed", type=int, metavar="N", help="seed of the levels (default far from training's)")
     parent.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parent
+
+
+def how_to_play(options: argparse.Namespace) -> dict[str, Any]:
+    """What `playing_options` were given, as arguments of the functions that play."""
+    from rimrl.experiments.evaluate import DEFAULT_SEED
+
+    return {
+        "deterministic": options.deterministic,
+        "seed": DEFAULT_SEED if options.seed is None else options.seed,
+        "best": options.best,
+        "trust": options.trust,
+        "progress_bar": not options.quiet,
+    }
 
 
 def filming_options(episodes: int, split_help: str = "which split to play (default train)") -> Parser:

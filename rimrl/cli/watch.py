@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rimrl.cli.parser import Verbs, filming_options
+from rimrl.cli.parser import Verbs, filming_options, how_to_play
 
 
 def add(verbs: Verbs) -> None:
@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rimrl.experiments.evaluate import DEFAULT_SEED, splits_to_play
+    from rimrl.experiments.evaluate import splits_to_play
     from rimrl.experiments.run import Run
     from rimrl.experiments.watch import showing
     from rimrl.files import replacing_file
@@ -42,11 +42,7 @@ def _watch(options: argparse.Namespace) -> int:
             run,
             episodes=options.episodes,
             split=split.name,
-            deterministic=options.deterministic,
-            seed=DEFAULT_SEED if options.seed is None else options.seed,
-            best=options.best,
-            trust=options.trust,
-            progress_bar=not options.quiet,
+            **how_to_play(options),
         ) as show,
     ):
         film = Film(show.title, show.episodes)
