@@ -2,8 +2,11 @@
 // products of matrices are those of the BLAS that torch brings. Products are row-major.
 #include "kernels.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__APPLE__)
+// Only the GNU C library chooses between clones when it loads a library.
+#if defined(__x86_64__) && defined(__GLIBC__)
 #define KERNEL extern "C" __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#elif defined(_WIN32)
+#define KERNEL extern "C" __declspec(dllexport)
 #else
 #define KERNEL extern "C"
 #endif
@@ -173,6 +176,3 @@ BOTH(soft_update, A13, (N, B, D, hn, h, hs, w, mask, share, ho, hos, y))
 BOTH(soft_update_backward, A14, (N, B, D, dy, hn, h, hs, w, mask, share, dh, dhn, dw))
 #define A15(R) (idx N, idx B, idx D, const R* d_means, R* dhn, R* dh)
 BOTH(soft_means_backward, A15, (N, B, D, d_means, dhn, dh))
-
-// For linkers that look for a Python module's entry; the library is loaded by ctypes and never imported.
-extern "C" void* PyInit__kernels() { return nullptr; }

@@ -8,8 +8,15 @@
 
 #include "sequences.h"
 
+#if defined(_MSC_VER) && !defined(__clang__)
+#define INLINE static __forceinline
+#define SIMD
+#define SIMD_SUM
+#else
 #define INLINE static inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
+#define SIMD_SUM _Pragma("omp simd reduction(+ : sum)")
+#endif
 
 // A polynomial that the compiler can vectorise; |relative error| < 2e-7, as the C library's within float's precision.
 INLINE float exponential(float x) {
@@ -41,7 +48,7 @@ template <typename R> INLINE R hyperbolic(R x) {
 
 template <typename R> INLINE R dot(const R* __restrict a, const R* __restrict b, idx n) {
     R sum = 0;
-    _Pragma("omp simd reduction(+ : sum)") for (idx j = 0; j < n; ++j) sum += a[j] * b[j];
+    SIMD_SUM for (idx j = 0; j < n; ++j) sum += a[j] * b[j];
     return sum;
 }
 

@@ -66,7 +66,7 @@ class Messages:
     def _split(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values ``[B H, N, d]`` of ``[N, B, H (2 dk + dv)]``, without copying."""
         N, B = qkv.shape[:2]
-        return torch.split(qkv.view(N, B * self.heads, -1).transpose(0, 1), self.widths, dim=-1)
+        return qkv.view(N, B * self.heads, -1).transpose(0, 1).split_with_sizes(self.widths, dim=-1)
 
     def forward(self, t: int, h: Tensor) -> Tensor:
         """What each unit receives, ``[N, B, D]``."""

@@ -12,7 +12,8 @@ from rimrl.cores.registry import BackendName
 from rimrl.cores.riglstm import RigLSTM
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.layout import MAX_UNITS
-from rimrl.cores.scan.library import Kernels, kernels, why_none
+from rimrl.cores.scan.library import Kernels, kernels, warn_if_missing, why_none
+from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMPlan, RigLSTMTensors
 from rimrl.cores.scan.riglstm_native import NativeRigLSTMCell
 
@@ -26,6 +27,12 @@ class TorchRigLSTM:
         return None
 
     def run(
+        self, core: RigLSTM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        warn_if_missing(state[0])
+        return run_side_by_side(partial(self._run, core), x, state, episode_starts, return_trace)
+
+    def _run(
         self, core: RigLSTM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
         encoded = core._encode(x)

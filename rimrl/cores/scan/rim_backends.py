@@ -13,8 +13,9 @@ from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.layout import MAX_UNITS
-from rimrl.cores.scan.library import Kernels, kernels, why_none
+from rimrl.cores.scan.library import Kernels, kernels, warn_if_missing, why_none
 from rimrl.cores.scan.native import NativeRIM, NativeRIMTensors
+from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.products import input_product
 from rimrl.cores.scan.rim import RIMCell, RIMPlan, RIMTensors
 from rimrl.cores.units import UnitLSTMCell
@@ -31,6 +32,13 @@ class TorchRIM:
         return "dropout draws anew in every step, and the core is in training mode" if core.drops_out else None
 
     def run(
+        self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if core.has_cell_memory:
+            warn_if_missing(state[0])
+        return run_side_by_side(partial(self._run, core), x, state, episode_starts, return_trace)
+
+    def _run(
         self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
         encoded = core._encode(x)
