@@ -23,7 +23,7 @@ from tests.cores.builders import RIGLSTM, SPECS, build, sequence
 from tests.cores.builders import RIM as SMALL_RIM
 
 needs_kernels = pytest.mark.skipif(not paths.compiled(), reason="no kernels were compiled")
-FASTER = {"rim": ["native", "torch"], "riglstm": ["native", "torch"], "lstm": ["native"], "gru": ["torch"]}
+FASTER = {"rim": ["native", "torch"], "riglstm": ["native", "torch"], "lstm": ["native", "torch"], "gru": ["torch"]}
 
 
 class Plain(RIM):

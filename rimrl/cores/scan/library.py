@@ -61,8 +61,8 @@ def _library() -> ctypes.CDLL | str:
     """The library, or why there is none and what helps."""
     if not FILE.exists():
         return (
-            "there are no compiled kernels, since no C++ compiler was found when rimrl was installed; install a wheel "
-            "that has them, or a compiler and then rimrl again"
+            "no C++ compiler was found when rimrl was installed; install a wheel that has the kernels, or a compiler "
+            "and then rimrl again"
         )
     try:
         return ctypes.CDLL(str(FILE))
