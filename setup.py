@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -17,6 +18,7 @@ class BuildKernels(build_ext):
     """Compiles the kernels, or goes on without them where there is no compiler."""
 
     def finalize_options(self) -> None:
+        """Insist on the kernels if RIMRL_REQUIRE_KERNELS is set."""
         super().finalize_options()
         if os.environ.get("RIMRL_REQUIRE_KERNELS"):  # a wheel to be given to others is not to lack them
             for extension in self.extensions:
@@ -24,7 +26,7 @@ class BuildKernels(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         """The name that `rimrl.cores.scan.library` looks for, without a version of Python in it."""
-        return os.path.join(*fullname.split(".")) + (".dll" if sys.platform == "win32" else ".so")
+        return str(Path(*fullname.split(".")).with_suffix(".dll" if sys.platform == "win32" else ".so"))
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         """No entry for Python's import; the functions export themselves."""
@@ -35,6 +37,7 @@ class PlatformWheel(bdist_wheel):
     """A wheel for one platform and every Python 3."""
 
     def get_tag(self) -> tuple[str, str, str]:
+        """The platform is setuptools'."""
         return "py3", "none", super().get_tag()[2]
 
 

@@ -42,7 +42,12 @@ def build(what: str, folder: Path, environment: dict[str, str]) -> subprocess.Co
     shutil.copy(ROOT / "tests" / "test_house.py", source / "tests")
     code = f"from setuptools import build_meta; build_meta.{what}({str(folder / 'dist')!r})"
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=source, env=os.environ | environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=source,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -1,4 +1,4 @@
-"""The compiled kernels, of a wheel or of a C++ compiler that pip found; without them scans run on torch's operations."""
+"""The compiled kernels, from a wheel or a compiler that pip found; without them scans run on torch's operations."""
 
 from __future__ import annotations
 
