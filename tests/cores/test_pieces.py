@@ -13,12 +13,11 @@ from torch import Tensor
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import library, pieces
 from rimrl.cores.scan.pieces import lay_out, run_side_by_side
+from tests import paths
 from tests.cores.builders import SPECS, CoreSpec, build, randomise, sequence
 from tests.cores.test_scan import Problem, assert_same, everything, random_state, step_by_step
 
-WITH_TORCH = {
-    name: spec for name, spec in SPECS.items() if build(spec).backends.get("torch", "no such backend") is None
-}
+WITH_TORCH = {name: spec for name, spec in SPECS.items() if paths.has(build(spec), "torch")}
 
 
 @pytest.fixture
