@@ -58,7 +58,7 @@ def run_side_by_side(
     """
     like = state[0]
     layout = None
-    if episode_starts is not None and like.device.type == "cpu" and kernels(like) is None:
+    if episode_starts is not None and len(x) > 1 and like.device.type == "cpu" and kernels(like) is None:
         layout = lay_out(episode_starts)
     if layout is None:
         return run(x, state, episode_starts, return_trace)
