@@ -73,7 +73,10 @@ def run_side_by_side(
 
     h, c = (part.index_select(1, layout.ends_in) for part in last)
     if trace is not None:
-        trace = CoreTrace(**{name: None if part is None else back(part) for name, part in vars(trace).items()})
+        attention, messages = (
+            None if part is None else back(part) for part in (trace.input_attention, trace.communication_attention)
+        )
+        trace = CoreTrace(back(trace.active), attention, messages)
     return back(y), (h, c), trace
 
 
