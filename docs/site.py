@@ -100,7 +100,7 @@ def commands() -> str:
             names = ", ".join(action.option_strings) or (action.metavar or action.dest)
             value = f" {action.metavar}" if action.option_strings and isinstance(action.metavar, str) else ""
             lines.append(f"| `{names}{value}` | {_cell(str(action.help) % {**vars(action), 'prog': verb.prog})} |")
-        lines += ["", verb.epilog or "", ""]
+        lines += ["", verb.epilog or "", "", "```", *verb.examples, "```", ""]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ def add(verbs: Verbs) -> None:
         help="play the training and held-out splits",
         parents=[playing_options()],
         description="Evaluate runs on every split of their suite and write evaluation.json into each.",
+        examples=["rimrl evaluate runs/rim", "rimrl evaluate runs/rim runs/lstm --episodes 200 --split all_novel"],
     )
     evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or one of rimrl export")
     evaluate.add_argument(

@@ -14,7 +14,22 @@ Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that reports bad input in one line."""
+    """argparse that reports bad input in one line.
+
+    Args:
+        *args: As argparse.
+        examples: Commands that ``--help`` shows, each as it is typed.
+        **kwargs: As argparse.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_help(self) -> str:
+        """What ``--help`` prints; argparse would break the examples' lines."""
+        shown = [f"  {example}\n" for example in self.examples]
+        return "".join([super().format_help(), "\nexamples:\n" if shown else "", *shown])
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise the message as bad input."""

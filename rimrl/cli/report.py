@@ -17,6 +17,7 @@ def add(verbs: Verbs) -> None:
         description="Write one self-contained HTML page about evaluated runs: what they say and how surely, learning "
         "curves, scores by split, what the units do, configurations, and the commands that repeat it. Runs that differ "
         "in their seed alone are one group.",
+        examples=["rimrl report runs/rim runs/lstm --output report.html"],
     )
     report.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or a folder of run folders")
     report.add_argument(

@@ -44,6 +44,10 @@ def add(verbs: Verbs) -> None:
         epilog="Every other key of the configuration is an override, such as --core.num_active 3 or --task.blanks 30; "
         "'rimrl sequence TASK --keys' lists them.",
         allow_abbrev=False,
+        examples=[
+            "rimrl sequence adding --core rim --run-dir runs/adding",
+            "rimrl sequence copying --core lstm --num-updates 1000",
+        ],
     )
     parser.add_argument("--core", metavar="NAME", help="the recurrent core (rimrl list cores); default rim")
     parser.add_argument("--preset", metavar="NAME", help="cpu (default): minutes on a core; paper: the full protocol")

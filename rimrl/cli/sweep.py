@@ -22,6 +22,10 @@ def add(verbs: Verbs) -> None:
         "interrupted or failed.",
         epilog="Every other key of the configuration is an override for all runs, such as --env.n_envs 8.",
         allow_abbrev=False,
+        examples=[
+            "rimrl sweep recall/rim --seeds 0..4 --over core=rim,lstm --run-dir runs/sweep",
+            "rimrl sweep recall/rim --seeds 0,1 --over agent.learning_rate=1e-3,4e-3",
+        ],
     )
     sweep.add_argument("--seeds", metavar="SEEDS", help="such as 0..4, or 0,1,5 (default: the configuration's)")
     sweep.add_argument(

@@ -28,6 +28,10 @@ def add(verbs: Verbs) -> None:
         epilog="Every other key of the configuration is an override, such as --core.num_active 3 or --env.n_envs 8; "
         "'rimrl train CONFIG --keys' lists them.",
         allow_abbrev=False,
+        examples=[
+            "rimrl train distractors/rim --seed 1 --run-dir runs/rim",
+            "rimrl train --resume runs/rim --total-timesteps 2000000 --accept-changes",
+        ],
     )
     train.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/CONFIG_N")
     train.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its last checkpoint")

@@ -19,6 +19,7 @@ def add(verbs: Verbs) -> None:
         description="Train sources, then targets by every method (from scratch, fine-tuned, frozen, random, "
         "progressive), and score what the sources were good for; several at a time, here or on a Ray cluster. The same "
         "command goes on with what was interrupted or failed.",
+        examples=["rimrl transfer transfer/small --seeds 0 1 2 --run-dir runs/transfer"],
     )
     transfer.add_argument("config", metavar="CONFIG", help="a shipped name (rimrl list configs) or a YAML file")
     transfer.add_argument("--run-dir", type=Path, metavar="DIR", help="the folder to work in; default runs/CONFIG")

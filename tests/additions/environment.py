@@ -31,5 +31,5 @@ class CoinEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         return self._seen(), float(right), True, False, {"is_success": right}
 
     def _seen(self) -> NDArray[np.float32]:
-        shown = np.eye(2, dtype=np.float32)[self._side]
-        return shown + self.noise * self.np_random.standard_normal(2).astype(np.float32)
+        shown = np.eye(2)[self._side] + self.noise * self.np_random.standard_normal(2)
+        return shown.astype(np.float32)
