@@ -32,4 +32,5 @@ class CoinEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def _seen(self) -> NDArray[np.float32]:
         shown = np.eye(2)[self._side] + self.noise * self.np_random.standard_normal(2)
-        return shown.astype(np.float32)
+        seen: NDArray[np.float32] = shown.astype(np.float32)
+        return seen
