@@ -22,6 +22,11 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
+def old_name(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
+    """Take an option under the name that it had one version ago, too; ``--help`` shows the new one alone."""
+    parser._option_string_actions[old] = option
+
+
 def agent_options() -> Parser:
     """Which of a run's agents is meant, and whether its file is trusted."""
     parent = Parser(add_help=False)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.diagnostics import lesion
-from rimrl.cli.parser import Verbs, config_among
+from rimrl.cli.parser import Verbs, config_among, old_name
 from rimrl.errors import UsageError, quoted
 from rimrl.sequence.registry import TASKS
 
 LESION = "lesion"
+_OLD_LESION = "dropping"  # old name, one version ago
 _LESION_OPTIONS = ("runs", "output", "blocks")
 _TRAINING_OPTIONS = (
     "core",
@@ -56,9 +57,8 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/NAME_N")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its last checkpoint")
     parser.add_argument("--accept-changes", action="store_true", help="resume with what differs from its own keys")
-    parser.add_argument(
-        "--print-config", action="store_true", help="list the configuration's keys and values, and stop"
-    )
+    shown = parser.add_argument("--print-config", action="store_true", help="list the keys and their values, and stop")
+    old_name(parser, "--keys", shown)
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     parser.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help=f"{LESION}: runs of balls")
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"{LESION}: picture; default in the first run")
@@ -70,7 +70,7 @@ def _sequence(options: argparse.Namespace) -> int:
     from rimrl.sequence.config_files import load_sequence
 
     given, overrides = config_among(options.overrides)
-    if given == LESION:
+    if given in (LESION, _OLD_LESION):
         others = [
             f"--{flag.replace('_', '-')}" for flag in _TRAINING_OPTIONS if getattr(options, flag) not in (None, False)
         ]

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rimrl.cli.codes import INTERRUPTED
+from rimrl.cli.parser import old_name
 from rimrl.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=float, metavar="X", help="GPUs that Ray keeps for each run, such as 0.25")
     parser.add_argument("--retries", type=int, default=2, metavar="N", help="for a run that broke (default 2)")
     parser.add_argument("--plan", action="store_true", help="list the runs and how far they are, and stop")
-    parser.add_argument(
+    trial = parser.add_argument(
         "--trial", type=int, metavar="N", help="only run N of the plan, in this process: for job arrays"
     )
+    old_name(parser, "--cell", trial)
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl.cli.codes import INTERRUPTED
-from rimrl.cli.parser import Verbs, config_among, flags
+from rimrl.cli.parser import Verbs, config_among, flags, old_name
 from rimrl.cli.processes import init_distributed, should_print
 from rimrl.errors import UsageError, quoted
 from rimrl.imports import options as import_options
@@ -34,7 +34,8 @@ def add(verbs: Verbs) -> None:
     train.add_argument("--accept-changes", action="store_true", help="resume with what differs from the run's own keys")
     train.add_argument("--seed", metavar="N", help="seed of weights, actions and environments")
     train.add_argument("--total-timesteps", metavar="N", help="environment steps to train for")
-    train.add_argument("--print-config", action="store_true", help="list the configuration's keys and values, and stop")
+    shown = train.add_argument("--print-config", action="store_true", help="list the keys and their values, and stop")
+    old_name(train, "--keys", shown)
     train.add_argument("--quiet", action="store_true", help="no progress on standard error")
     train.set_defaults(verb=_train, takes_overrides=True)
 

@@ -306,6 +306,11 @@ def test_nothing_is_cut_from_a_table_of_many_runs(trained: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [("train", "distractors/rim"), ("sequence", "copying")])
+def test_print_config_is_taken_under_its_old_name(words: tuple[str, ...]) -> None:
+    assert succeed(*words, "--keys").out == succeed(*words, "--print-config").out  # old name
+
+
 def test_end_to_end_in_processes_of_its_own(tmp_path: Path) -> None:
     train = ("train", "distractors/rim", "--seed", "1", *SMALL, "--total-timesteps", str(STEPS), "--run-dir", "run")
     assert spawn(*train, cwd=tmp_path).code == 0

@@ -174,6 +174,7 @@ def test_every_other_key_is_swept_as_it_is() -> None:
         (("--gpus", "1"), "--gpus goes with --ray"),
         (("--trial", "0", "--jobs", "2"), "leave out --ray and --jobs"),
         (("--trial", "7"), "the sweep has the trials 0 to 0"),
+        (("--cell", "7"), "the sweep has the trials 0 to 0"),  # old name
         (("--ray", "nonsense"), "'nonsense' is no address"),
         (("--ray", "127.0.0.1:1"), "cannot reach Ray at '127.0.0.1:1'"),
     ],
@@ -186,7 +187,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(words: tuple[str, ...], said: 
     assert answer.err.startswith("rimrl: ")
     assert answer.err.count("\n") == 1
     assert said in answer.err
-    if "--trial" not in words:
+    if not {"--trial", "--cell"} & {*words}:  # old name, too
         assert not any(tmp_path.iterdir())
 
 

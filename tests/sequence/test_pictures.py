@@ -123,6 +123,10 @@ def test_dropping_compares_units_with_blocks_as_large(bounced: dict[str, Path], 
         assert drawn.height > 300
 
 
+def test_lesion_is_taken_under_its_old_name() -> None:
+    assert call("sequence", "dropping").err == call("sequence", "lesion").err  # old name
+
+
 def test_dropping_takes_runs_of_balls_whose_state_divides(bounced: dict[str, Path], copied: Path) -> None:
     for words, said in (
         ((), "--runs RUN"),
