@@ -12,7 +12,7 @@ from rimrl.sequence.base import (
     Batch,
     MetricName,
     Scores,
-    Story,
+    StepAnnotations,
     Task,
     TaskSplit,
     evaluation_stream,
@@ -60,8 +60,8 @@ class Parity(Task):
     def _right(self, hidden: Tensor, model: SequenceModel, batch: Batch) -> Tensor:
         return model.decode(hidden[-1]).argmax(dim=-1) == batch.targets[0]
 
-    def story(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> Story:
+    def annotate_steps(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> StepAnnotations:
         right = self._right(hidden, model, batch)
         outcomes = th.zeros(batch.inputs.shape[:2])
         outcomes[-1] = th.where(right, 1.0, -1.0)
-        return Story(("Bit", "Right answer"), ("0", "1"), batch.inputs[..., 0].long(), outcomes, right)
+        return StepAnnotations(("Bit", "Right answer"), ("0", "1"), batch.inputs[..., 0].long(), outcomes, right)
