@@ -96,7 +96,7 @@ def _show(tune: Tune) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("trial", "state", "score", "steps", *tune.config.space):
-        table.add_column(name)
+        table.add_column(name.rpartition(".")[2], overflow="fold")
     for number, result in results.items():
         score = "" if result.score is None else f"{result.score:.4g}"
         values = [_short(result.values.get(key, "")) for key in tune.config.space]

@@ -90,10 +90,7 @@ class Search:
                 self._study = study
                 self._trial = self._begun()
             except (ValueError, KeyError, AssertionError, AttributeError, TypeError) as error:
-                raise UsageError(
-                    f"{folder / JOURNAL} is damaged ({' '.join(str(error).split())}); restore it, or choose another "
-                    "--run-dir"
-                ) from None
+                raise _damaged(folder, error) from None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -104,7 +101,12 @@ class Search:
     def result(self) -> dict[str, Any] | None:
         """How the trial ended; None if it has not."""
         frozen = self._study.trials[self._number]
-        return dict(frozen.user_attrs.get(_RESULT, {})) if frozen.state.is_finished() else None
+        if not frozen.state.is_finished():
+            return None
+        found = frozen.user_attrs.get(_RESULT)
+        if not isinstance(found, dict):
+            raise _damaged(self._folder, f"trial {self._number} has ended and does not say how")
+        return found
 
     def is_hopeless(self, step: int, value: float | None) -> bool:
         """Note a point of the trial's learning curve, and say whether the trial is to be pruned.
@@ -153,17 +155,9 @@ class Search:
         return locked(self._folder / LOGS / ".asking", f"{self._folder} is in use", patience=_PATIENCE)
 
 
-def curves(folder: Path) -> list[dict[int, float]]:
-    """The learning curve of each trial that has begun: points by their number.
-
-    Raises:
-        UsageError: As `Search`.
-    """
-    optuna = import_optuna()
-    if not (folder / JOURNAL).is_file():
-        return []
-    study = optuna.load_study(study_name=_NAME, storage=_storage(folder))
-    return [dict(trial.intermediate_values) for trial in study.trials]
+def _damaged(folder: Path, why: object) -> UsageError:
+    reason = " ".join(str(why).split())[:200]
+    return UsageError(f"{folder / JOURNAL} is damaged ({reason}); restore it, or choose another --run-dir")
 
 
 def import_optuna() -> Any:

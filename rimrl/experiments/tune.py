@@ -159,8 +159,8 @@ class Tune(Study[TuneTrial]):
         lines = [
             f"rimrl train {quoted(self.folder / BEST)}",
             "",
-            f"The best of {effort['trials']} trials of {effort['steps']} steps in all is {self.trials[number].name}: mean "
-            f"{result.measure} {result.score:.4g} on the split that it is trained on.",
+            f"The best of {effort['trials']} trials, of {effort['steps']} steps in all, is {self.trials[number].name}: "
+            f"mean {result.measure} {result.score:.4g} on the split that it is trained on.",
         ]
         return "".join(f"# {''.join(c if c.isprintable() else '?' for c in line)}".rstrip() + "\n" for line in lines)
 
