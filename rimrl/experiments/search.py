@@ -19,6 +19,7 @@ import numpy as np
 from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.tune_space import Choice, Dimension, Space
 from rimrl.files import check_writable, locked
+from rimrl.reading import MEGABYTE
 from rimrl.studies.record import LOGS
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ JOURNAL = "optuna.log"
 SAMPLERS = ("tpe", "random")
 _NAME = "rimrl"
 _RESULT = "result"
+_LARGEST = 256 * MEGABYTE
 # Seconds that another process may take to ask for values, or to write a line.
 _PATIENCE = 120.0
 # Trials that are never pruned, and the part of training in which none is.
@@ -238,6 +240,8 @@ def _cut_half_line(file: Path) -> None:
     """Take out what a process that was killed did not come to write to its end."""
     if not file.is_file():
         return
+    if file.stat().st_size > _LARGEST:
+        raise UsageError(f"{file} is larger than {_LARGEST // MEGABYTE} MB; restore it, or choose another --run-dir")
     with file.open("r+b") as stream:
         content = stream.read()
         whole = content.rfind(b"\n") + 1

@@ -24,6 +24,7 @@ from rimrl.envs.suites import get_suite
 from rimrl.errors import UsageError
 from rimrl.experiments import tune_trial
 from rimrl.experiments.config_files import load_config
+from rimrl.experiments.evaluate import evaluate
 from rimrl.experiments.search import JOURNAL, Search, Strategy, import_optuna
 from rimrl.experiments.tune import Tune
 from rimrl.experiments.tune_config import ask
@@ -239,6 +240,7 @@ def test_held_out_splits_are_never_made(tmp_path: Path, monkeypatch: pytest.Monk
     assert {env_id for env_id, _ in made} == {ids["train"]}
 
 
+@pytest.mark.slow
 def test_several_seeds_are_one_trial_and_the_score_is_their_mean(tmp_path: Path) -> None:
     folder = tmp_path / "tune"
     tune = tuned(folder, 1, seeds="3..4")
@@ -274,6 +276,7 @@ def test_a_pruned_trial_is_marked_as_such_and_ends_there(tmp_path: Path, monkeyp
     assert read_json(run / "environment.json")["num_timesteps"] == STEPS
 
 
+@pytest.mark.slow
 def test_the_learning_curve_is_that_of_the_progress_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noted: dict[int, float] = {}
 
@@ -349,7 +352,7 @@ def test_stopped_at_any_place_a_search_goes_on(whole: Path, tmp_path: Path, monk
         if moments.count("told") == 0:
             break_off("told")
 
-    real_point, real_evaluate, real_finish = Curve._on_rollout_end, tune_trial.evaluate, Search.finish
+    real_point, real_evaluate, real_finish = Curve._on_rollout_end, evaluate, Search.finish
     monkeypatch.setattr(Curve, "_on_rollout_end", at_once)
     monkeypatch.setattr(tune_trial, "evaluate", unscored)
     monkeypatch.setattr(Search, "finish", untold)

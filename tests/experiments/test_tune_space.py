@@ -8,12 +8,16 @@ import pytest
 import yaml
 
 from rimrl.agents.registry import ALGORITHMS
+from rimrl.cli import parser
+from rimrl.cli.parser import config_among, flags
 from rimrl.cores.registry import CORES
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import changed, load_config, shipped_configs
 from rimrl.experiments.tune_config import TuneConfig, ask, merged, read
 from rimrl.experiments.tune_space import Choice, Range, check_space, own_values, parse_space, shipped_space, split_space
+from rimrl.runs.settings import split_overrides
+from tests.docs.test_site import ROOT, commands
 
 RIM = load_config("distractors/rim", ["--env.n_envs=8"])
 
@@ -145,6 +149,18 @@ def test_an_algorithm_of_others_has_to_say_what_to_search() -> None:
     with pytest.raises(UsageError, match="no space comes with rimrl for the algorithm 'mine'; say with --space"):
         shipped_space("rim", "mine")
     assert shipped_space("mine", "ppo").keys() == shipped_space("feedforward", "ppo").keys()
+
+
+def test_searches_in_the_documentation_are_ones_that_there_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    for page in ("tuning.md", "how-do-i.md"):
+        for words in (each for each in commands(ROOT / "docs" / page) if each[0] == "tune"):
+            options, rest = parser().parse_known_args(words)
+            config, overrides = config_among(rest)
+            assert config is not None
+            asked.append(ask(config, options.space, split_overrides([*overrides, *flags(options)]), options.seeds))
+    assert [each.experiment.agent.learning_rate for each in asked] == [1e-6, RIM.agent.learning_rate]
 
 
 # -- what is asked for ----------------------------------------------------------------------------------------------
