@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rimrl.cli.parser import how_to_play
+from rimrl.cli.parser import play_arguments
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
 from rimrl.errors import UsageError
 
@@ -37,7 +37,7 @@ def evaluate_runs(options: argparse.Namespace) -> None:
             random_policy=not options.no_random,
             suite=options.suite,
             num_active=options.num_active,
-            **how_to_play(options),
+            **play_arguments(options),
         )
     for paths in _by_suite(runs, options.suite):
         try:
@@ -73,7 +73,7 @@ def inspect_run(options: argparse.Namespace) -> None:
             split=split.name,
             num_active=options.num_active,
             also=options.record,
-            **how_to_play(options),
+            **play_arguments(options),
         )
         recording.save(partial)
         pictures = save_pictures(partial)

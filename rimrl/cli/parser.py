@@ -32,7 +32,7 @@ def agent_options() -> Parser:
     return parent
 
 
-def playing_options() -> Parser:
+def play_options() -> Parser:
     """How an agent plays."""
     parent = Parser(add_help=False, parents=[agent_options()])
     parent.add_argument("--deterministic", action="store_true", help="the likeliest action instead of a sample")
@@ -41,8 +41,8 @@ def playing_options() -> Parser:
     return parent
 
 
-def how_to_play(options: argparse.Namespace) -> dict[str, Any]:
-    """What `playing_options` were given, as arguments of the functions that play."""
+def play_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `play_options` were given, as arguments of the functions that play."""
     from rimrl.experiments.evaluate import DEFAULT_SEED
 
     return {
@@ -61,7 +61,7 @@ def filming_options(episodes: int, split_help: str = "which split to play (defau
         episodes: How many by default.
         split_help: What ``--help`` says of ``--split``.
     """
-    parent = Parser(add_help=False, parents=[playing_options()])
+    parent = Parser(add_help=False, parents=[play_options()])
     parent.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     parent.add_argument(
         "--episodes", type=int, default=episodes, metavar="N", help=f"how many to play (default {episodes})"

@@ -29,12 +29,12 @@ def add(verbs: Verbs) -> None:
 def _report(options: argparse.Namespace) -> int:
     from rimrl.files import check_writable
     from rimrl.reporting.report import save_report
-    from rimrl.reporting.verdict import Findings
+    from rimrl.reporting.verdict import ComparisonSummary
 
     check_writable(options.output)
     comparison = read_comparison(options.runs, options.suite)
     save_report(comparison, options.output)
     print_remarks(comparison)
-    print(Findings(comparison).verdict)
+    print(ComparisonSummary(comparison).verdict)
     print(f"report: {options.output}")
     return 0

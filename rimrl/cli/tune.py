@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl.cli.parser import Verbs, config_among, flags
-from rimrl.cli.studies import add_working, check_working, print_plan, work
+from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
 from rimrl.cli.tables import console
 from rimrl.errors import RunFailedError, UsageError, quoted
 from rimrl.imports import options as import_options
@@ -44,7 +44,7 @@ def add(verbs: Verbs) -> None:
     tune.add_argument("--episodes", type=int, metavar="N", help="that score each training (default 100)")
     tune.add_argument("--total-timesteps", metavar="N", help="environment steps of each training")
     tune.add_argument("--run-dir", type=Path, metavar="DIR", help="the folder to work in; default runs/tune/CONFIG")
-    add_working(tune)
+    add_worker_options(tune)
     tune.set_defaults(verb=_tune, seed=None, takes_overrides=True)
 
 
@@ -53,7 +53,7 @@ def _tune(options: argparse.Namespace) -> int:
     from rimrl.experiments.tune_config import ask, folder_of
     from rimrl.runs.settings import split_overrides
 
-    check_working(options)
+    check_worker_options(options)
     given, overrides = config_among(options.overrides)
     if given is None:
         raise UsageError("the following arguments are required: CONFIG; see rimrl tune --help")
@@ -69,17 +69,17 @@ def _tune(options: argparse.Namespace) -> int:
         pruning=False if options.no_pruning else None,
     )
     folder = options.run_dir or folder_of(given) or default_folder(asked.config)
-    tune = Tune(asked, folder, check=options.cell is None)
+    tune = Tune(asked, folder, check=options.trial is None)
     if options.plan:
         print_plan(tune)
         return 0
     try:
-        code = work(tune, options)
+        code = run_study(tune, options)
     except RunFailedError:
-        if options.cell is None:
+        if options.trial is None:
             _show(tune)
         raise
-    if options.cell is None:
+    if options.trial is None:
         _show(tune)
     return code
 

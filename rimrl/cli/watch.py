@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rimrl.cli.parser import Verbs, filming_options, how_to_play
+from rimrl.cli.parser import Verbs, filming_options, play_arguments
 
 
 def add(verbs: Verbs) -> None:
@@ -42,7 +42,7 @@ def _watch(options: argparse.Namespace) -> int:
             run,
             episodes=options.episodes,
             split=split.name,
-            **how_to_play(options),
+            **play_arguments(options),
         ) as show,
     ):
         film = Film(show.title, show.episodes)

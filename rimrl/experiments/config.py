@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 
 from rimrl.agents.config import AgentConfig
-from rimrl.cores.registry import LATER_OPTIONS
+from rimrl.cores.registry import LEGACY_OPTION_VALUES
 from rimrl.imports import module_in
 from rimrl.runs.config import Configuration, TrainConfig
 from rimrl.runs.kinds import AGENT
@@ -98,7 +98,7 @@ class ExperimentConfig(Configuration):
     added: ClassVar[Mapping[str, object]] = {
         "agent.normalize_observations": False,
         "agent.critic_gradient": 1.0,
-        **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
+        **{f"core.{option}": value for option, value in LEGACY_OPTION_VALUES.items()},
     }
     opened: ClassVar[frozenset[str]] = frozenset({"env.kwargs"})
 

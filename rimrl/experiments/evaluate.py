@@ -31,7 +31,7 @@ from rimrl.experiments.levels import Levels
 from rimrl.experiments.loading import core_settings, load_agent
 from rimrl.experiments.run import Run
 from rimrl.runs.evaluations import ablation_suffix, splits_of_same, to_json
-from rimrl.spaces import in_words
+from rimrl.spaces import describe_space
 
 # Episodes that no training, whose seeds are small, has met.
 DEFAULT_SEED = 1_000_000
@@ -251,8 +251,8 @@ def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> No
     for what, (known, shown) in both.items():
         if not _alike(known, shown):
             raise UsageError(
-                f"{file} does not suit {suite!r}: its {what} are {in_words(known)}, those of the environment "
-                f"{in_words(shown)}; restore the file, or the configuration beside it"
+                f"{file} does not suit {suite!r}: its {what} are {describe_space(known)}, those of the environment "
+                f"{describe_space(shown)}; restore the file, or the configuration beside it"
             )
 
 
@@ -380,7 +380,7 @@ def _check_spaces(run: Run, suite: str, split: str) -> None:
         if space != known[what]:
             raise UsageError(
                 f"{suite!r} does not suit {run.path}, which was trained on {run.config.env.id!r}: "
-                f"its {what} are {in_words(space)}, the agent's {in_words(known[what])}"
+                f"its {what} are {describe_space(space)}, the agent's {describe_space(known[what])}"
             )
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config import EnvConfig, ExperimentConfig
 from rimrl.experiments.config_files import changed
-from rimrl.experiments.making import make_agent, make_train_env
+from rimrl.experiments.factory import make_agent, make_train_env
 from rimrl.experiments.sweep_config import split_values
 from rimrl.runs.settings import SPACES, shipped_files
 from rimrl.runs.yaml_files import read_yaml

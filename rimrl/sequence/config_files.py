@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rimrl.cores.registry import CORES, core_class, with_later_options
+from rimrl.cores.registry import CORES, core_class, with_legacy_options
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.runs.config import by_key
 from rimrl.runs.schema import Schema, check_groups
@@ -170,5 +170,5 @@ def _of_core(content: Mapping[str, Any], core: str, before: str) -> dict[str, An
         # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
         groups["core"] = {key: value for key, value in groups["core"].items() if key == "hidden_size"}
     options = {key: value for key, value in groups["core"].items() if key != "name"}
-    groups["core"] |= with_later_options(core, options)
+    groups["core"] |= with_legacy_options(core, options)
     return by_key(groups)

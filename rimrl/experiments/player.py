@@ -162,7 +162,7 @@ class Player:
 
 
 @contextmanager
-def playing(
+def make_player(
     run: Run,
     episodes: int,
     split: str = "train",
