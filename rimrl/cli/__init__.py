@@ -10,7 +10,20 @@ import sys
 from collections.abc import Sequence
 
 from rimrl import __version__
-from rimrl.cli import compare, evaluate, inspect, listing, report, sequence, sharing, sweep, train, transfer, watch
+from rimrl.cli import (
+    compare,
+    evaluate,
+    inspect,
+    listing,
+    report,
+    sequence,
+    sharing,
+    sweep,
+    train,
+    transfer,
+    tune,
+    watch,
+)
 from rimrl.cli.codes import BAD_INPUT, FAILED, INTERRUPTED
 from rimrl.cli.parser import Parser
 from rimrl.cli.processes import is_distributed, print_error
@@ -18,7 +31,7 @@ from rimrl.errors import RunFailedError, UsageError, shorten
 from rimrl.imports import asked_for
 from rimrl.runs.stopping import interruptible
 
-_VERBS = (train, evaluate, compare, inspect, report, watch, transfer, sweep, sequence, sharing, listing)
+_VERBS = (train, evaluate, compare, inspect, report, watch, transfer, sweep, tune, sequence, sharing, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

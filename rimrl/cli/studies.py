@@ -1,4 +1,4 @@
-"""What ``rimrl sweep`` and ``rimrl transfer`` share: who works on their runs, and how that ends."""
+"""What ``rimrl sweep``, ``rimrl transfer`` and ``rimrl tune`` share: who works on their runs, and how that ends."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.names import CARD
@@ -21,7 +23,7 @@ from rimrl.experiments.config import AgentTrainConfig, CoreConfig, EnvConfig, Ex
 from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported
 from rimrl.runs.config import by_key
 from rimrl.runs.schema import Schema, check_groups
-from rimrl.runs.settings import DIAGNOSTICS, Ranges, shipped_files, split_overrides
+from rimrl.runs.settings import DIAGNOSTICS, SPACES, Ranges, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 
 _GROUPS = ("env", "core", "agent", "train")
@@ -31,8 +33,11 @@ _TRANSFERS = "transfer/"
 _LARGEST = 2**31 - 1
 # Values that may name a module, and files that tell the folder of a run, an export or a study.
 _NAMES_OF_MODULES = ("env.id", "core.name")
-_WRITTEN = ("config.yaml", CARD, "sweep.yaml", "transfer.yaml")
-_LEFT_BEHIND = ("environment.json", "model.zip", CARD, "evaluation.json", "sweep.yaml", "sweep.json", "transfer.json")
+_WRITTEN = ("config.yaml", CARD, "sweep.yaml", "transfer.yaml", "tuning.yaml")
+_LEFT_BEHIND = (
+    *("environment.json", "model.zip", CARD, "evaluation.json"),
+    *("sweep.yaml", "sweep.json", "transfer.json", "tuning.yaml", "tuning.json"),
+)
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -40,7 +45,8 @@ def shipped_configs() -> dict[str, Path]:
 
     Those of Atari are for any game, in the place of the one in their name.
     """
-    return {name: file for name, file in shipped_files().items() if not name.startswith((_TRANSFERS, DIAGNOSTICS))}
+    others = (_TRANSFERS, DIAGNOSTICS, SPACES)
+    return {name: file for name, file in shipped_files().items() if not name.startswith(others)}
 
 
 def shipped_transfers() -> dict[str, Path]:
@@ -83,6 +89,20 @@ def config_from(content: Any, where: Path) -> ExperimentConfig:
         UsageError: As `load_config`.
     """
     return _build(dict(_checked(content, where)), where.stem, where, None, _Overrides((), True))
+
+
+def changed(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
+    """A configuration with other values, read as the command line's are.
+
+    Args:
+        config: The configuration; its modules have to be imported already.
+        overrides: Command line words such as ``["--core.num_active=3"]``.
+
+    Raises:
+        UsageError: As `load_config`.
+    """
+    content = yaml.safe_load(config.to_yaml())
+    return _build(content, config.name, Path("the configuration"), None, _Overrides(overrides, True))
 
 
 def is_of_others(file: Path) -> bool:

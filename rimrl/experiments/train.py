@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -25,7 +26,12 @@ from rimrl.runs.lifecycle import Make, start_run
 from rimrl.runs.stopping import Stop
 
 
-def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: bool = True) -> tuple[Run, bool]:
+def train(
+    config: ExperimentConfig,
+    run_dir: Path | None = None,
+    progress_bar: bool = True,
+    callback: BaseCallback | None = None,
+) -> tuple[Run, bool]:
     """Train an agent.
 
     SIGINT (Ctrl-C) and SIGTERM end the training at the next environment step, and the agent is saved.
@@ -35,6 +41,7 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
         config: What to do.
         run_dir: Where to leave the results; default: the first free ``runs/NAME_1``, ``runs/NAME_2``, …
         progress_bar: Show progress on standard error.
+        callback: Looks on, and may end the training. Default none.
 
     Returns:
         The run, and whether it was trained to its end.
@@ -46,12 +53,14 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
     """
     ranks = init_ranks()
     check_same(config, ranks)
-    return start_run(Run, config, run_dir, learner_factory(progress_bar, ranks), RankProcesses(ranks))
+    return start_run(Run, config, run_dir, learner_factory(progress_bar, ranks, callback), RankProcesses(ranks))
 
 
-def learner_factory(progress_bar: bool, ranks: Ranks) -> Make[Run, ExperimentConfig]:
+def learner_factory(
+    progress_bar: bool, ranks: Ranks, callback: BaseCallback | None = None
+) -> Make[Run, ExperimentConfig]:
     """What makes learners that show progress, or not, with the processes that train them together."""
-    return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, ranks, goes_on)
+    return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, ranks, goes_on, callback)
 
 
 class AgentLearner:
@@ -63,6 +72,7 @@ class AgentLearner:
         progress_bar: Show progress on standard error.
         ranks: The processes that train it together, this one among them.
         goes_on: Whether it goes on, with the ``monitor.csv`` that is there. Default False.
+        callback: Looks on, and may end the training. Default none.
 
     Raises:
         UsageError: If the configuration does not fit together.
@@ -75,6 +85,7 @@ class AgentLearner:
         progress_bar: bool,
         ranks: Ranks,
         goes_on: bool = False,
+        callback: BaseCallback | None = None,
     ) -> None:
         th.set_num_threads(config.train.num_threads)
         self.config = config
@@ -90,6 +101,8 @@ class AgentLearner:
             if ranks.size > 1:
                 self._monitor = SharedMonitor(self._vectors[0], ranks)
                 self._callbacks.insert(0, self._monitor)
+            if callback is not None:
+                self._callbacks.append(callback)
             if not goes_on:
                 with ranks.sync_errors():
                     self._check()
@@ -129,7 +142,7 @@ class AgentLearner:
         self.agent.set_logger(logger)
 
     def learn(self, stop: Stop) -> bool:
-        """Learn up to the configured step, or until asked to stop.
+        """Learn up to the configured step, or until asked to stop, by a signal or by a callback.
 
         Returns:
             Whether it came to its end.
@@ -140,7 +153,7 @@ class AgentLearner:
         for callback in self._callbacks:
             callback.n_calls = agent.num_timesteps // self.config.env.n_envs
         agent.learn(remaining, callback=[*self._callbacks, Stopping(stop)], reset_num_timesteps=not begun)
-        return not stop.requested
+        return not stop.requested and agent.num_timesteps >= self.config.train.total_timesteps
 
     def write_checkpoint(self) -> None:
         """Write where the training is; between iterations only."""
