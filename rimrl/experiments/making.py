@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,11 @@ _MOST_TOKENS = 2**16
 def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, append_monitor: bool = False) -> VecEnv:
     """The training split of a configuration, vectorised and seeded; episodes go to ``monitor_dir/monitor.csv``."""
     env = config.env
-    try:
-        if is_own(env.id):
-            check_splits(env.id, **env.kwargs)
+    with refusing_what_breaks(env.id, env.kwargs):
+        if is_own(config.played):
+            check_splits(config.played, **env.kwargs)
         return make_vec_env(
-            env.id,
+            config.played,
             n_envs=env.n_envs,
             seed=config.train.seed,
             backend=env.backend,
@@ -41,11 +43,27 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, ap
             replayable=True,
             **env.kwargs,
         )
+
+
+@contextmanager
+def refusing_what_breaks(name: str, kwargs: Mapping[str, Any], verb: str = "make") -> Iterator[None]:
+    """Make environments in this block; they fail in every way when an argument or a dependency does not suit them.
+
+    Args:
+        name: What is made.
+        kwargs: With which arguments.
+        verb: What is done, for the refusal.
+
+    Raises:
+        UsageError: Says what failed, in one line.
+    """
+    try:
+        yield
     except UsageError:
         raise
-    except Exception as error:  # environments fail in every way when an argument or a dependency does not suit them
+    except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"cannot make the environment {env.id} with arguments {env.kwargs} ({reason})") from error
+        raise UsageError(f"cannot {verb} the environment {name} with arguments {dict(kwargs)} ({reason})") from error
 
 
 def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgorithm:

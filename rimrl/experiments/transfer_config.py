@@ -11,8 +11,9 @@ import yaml
 
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.experiments.config_files import is_of_others, load_config, shipped_configs, shipped_transfers
+from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported
+from rimrl.runs.origin import is_of_others
 from rimrl.runs.yaml_files import read_yaml
 
 

@@ -87,6 +87,6 @@ class RunTrial:
             return False
         played = {name: split["episodes"] for name, split in found["splits"].items()}
         how = tuple(found.get(key) for key in ("model", "deterministic", "seed"))
-        wanted = {split.name for split in splits_to_play(self.config.env.id, None)}
+        wanted = {split.name for split in splits_to_play(self.config.played, None)}
         enough = played.keys() == wanted and all(number >= self.episodes for number in played.values())
         return how == ("model.zip", False, DEFAULT_SEED) and enough
