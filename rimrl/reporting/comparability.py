@@ -103,7 +103,8 @@ def _different_evaluations(groups: Sequence[Group]) -> Iterator[str]:
 def _different_environments(groups: Sequence[Group], splits: Sequence[str]) -> Iterator[str]:
     """The arguments of the environment that differ, once for all splits."""
     runs = [run for group in groups for run in group.runs]
-    others = [name for name in splits if len({repr(run.splits[name].get("env_id")) for run in runs}) > 1]
+    ids = {name: [run.splits[name].get("env_id") for run in runs] for name in splits}
+    others = [name for name, found in ids.items() if len({each for each in found if isinstance(each, str)}) > 1]
     if others:
         yield f"{', '.join(others)} had different environments in some runs, so that scores there do not mean the same"
     different: dict[str, None] = {}
