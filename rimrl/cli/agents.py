@@ -59,8 +59,8 @@ def inspect_run(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For bad input.
     """
-    from rimrl.experiments.evaluate import splits_to_play
     from rimrl.experiments.inspect import record
+    from rimrl.experiments.played import splits_to_play
     from rimrl.experiments.run import Run
     from rimrl.files import replacing
     from rimrl.reporting.inspection import PICTURES, save_pictures

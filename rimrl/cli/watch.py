@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rimrl.experiments.evaluate import splits_to_play
+    from rimrl.experiments.played import splits_to_play
     from rimrl.experiments.run import Run
     from rimrl.experiments.watch import showing
     from rimrl.files import replacing_file

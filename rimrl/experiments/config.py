@@ -66,12 +66,16 @@ class AgentTrainConfig(TrainConfig):
         total_timesteps: Environment steps, over all environments together.
         eval_freq: Steps between evaluations on the training split, which choose ``best_model.zip``; 0 for none.
         eval_episodes: Episodes of each.
+        eval_splits: Splits that are played each time, too, held-out ones among them: a curve for each in the logs, as
+            ``eval/return_mean_SPLIT`` and ``eval/success_rate_SPLIT``. What is learned, and ``best_model.zip``, do not
+            depend on them.
         checkpoint_freq: Steps between agents that are kept in ``checkpoints/``, to look at later; 0 for none.
     """
 
     total_timesteps: int = 1_000_000
     eval_freq: int = 50_000
     eval_episodes: int = 32
+    eval_splits: list[str] = field(default_factory=list)
     checkpoint_freq: int = 0
     resume_freq: int = 50_000
 

@@ -31,9 +31,8 @@ from rimrl.errors import UsageError, shorten
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.levels import Levels
 from rimrl.experiments.loading import core_settings, load_agent
-from rimrl.experiments.making import refusing_what_breaks
+from rimrl.experiments.played import find_played, refusing_what_breaks, splits_to_play, suite_name
 from rimrl.experiments.run import Run
-from rimrl.experiments.suite_files import find_played
 from rimrl.runs.evaluations import ablation_suffix, arguments_suffix, splits_of_same, to_json
 from rimrl.runs.settings import split_overrides
 from rimrl.spaces import in_words
@@ -254,7 +253,7 @@ def what_to_play(run: Run, suite: str | None) -> str | Suite:
     """What an evaluation plays: what the run was trained on, or the suite that was named.
 
     Raises:
-        UsageError: As `rimrl.experiments.suite_files.find_played`, and for a suite with the name of the run's own, but
+        UsageError: As `rimrl.experiments.played.find_played`, and for a suite with the name of the run's own, but
             other splits: results of one would be taken for those of the other.
     """
     own = run.config.played
@@ -349,11 +348,6 @@ def _alike(known: spaces.Space[Any], shown: spaces.Space[Any]) -> bool:
     return known == shown
 
 
-def suite_name(name: str | Suite) -> str:
-    """The name of a suite as it is written to files, for any of its spellings; a gymnasium id stays as it is."""
-    return get_suite(name).name if isinstance(name, Suite) or is_suite(name) else name
-
-
 def evaluation_file(
     suite: str,
     trained_on: str,
@@ -441,20 +435,6 @@ class _RandomPlayer:
     ) -> tuple[np.ndarray[Any, Any], None]:
         assert episode_start is not None
         return np.stack([self._space.sample() for _ in episode_start]), None
-
-
-def splits_to_play(played: str | Suite, wanted: str | None) -> tuple[EnvSplit, ...]:
-    """One split of a suite, or all of them; a single environment is its own training split.
-
-    Raises:
-        UsageError: If there is no such split.
-    """
-    if not isinstance(played, Suite) and not is_suite(played):
-        if wanted not in (None, "train"):
-            raise UsageError(f"{played} is a single environment, not a suite: its only split is 'train'")
-        return (EnvSplit("train", played, held_out=False, description="The training environment."),)
-    suite = get_suite(played)
-    return suite.splits if wanted is None else (suite.split(wanted),)
 
 
 def _check_spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[str, Any]) -> None:

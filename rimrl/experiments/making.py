@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from rimrl.envs.suites import is_own
 from rimrl.envs.vector import check_splits, make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
+from rimrl.experiments.played import refusing_what_breaks, splits_to_play
 from rimrl.spaces import check_spaces
 
 _MOST_TOKENS = 2**16
@@ -29,6 +28,7 @@ _MOST_TOKENS = 2**16
 def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, append_monitor: bool = False) -> VecEnv:
     """The training split of a configuration, vectorised and seeded; episodes go to ``monitor_dir/monitor.csv``."""
     env = config.env
+    check_eval_splits(config)
     with refusing_what_breaks(env.id, env.kwargs):
         if is_own(config.played):
             check_splits(config.played, **env.kwargs)
@@ -45,25 +45,20 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, ap
         )
 
 
-@contextmanager
-def refusing_what_breaks(name: str, kwargs: Mapping[str, Any], verb: str = "make") -> Iterator[None]:
-    """Make environments in this block; they fail in every way when an argument or a dependency does not suit them.
-
-    Args:
-        name: What is made.
-        kwargs: With which arguments.
-        verb: What is done, for the refusal.
+def check_eval_splits(config: ExperimentConfig) -> None:
+    """Refuse splits to be evaluated in training that there are not.
 
     Raises:
-        UsageError: Says what failed, in one line.
+        UsageError: Names the nearest.
     """
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"cannot {verb} the environment {name} with arguments {dict(kwargs)} ({reason})") from error
+    asked = config.train.eval_splits
+    for split in asked:
+        try:
+            splits_to_play(config.played, split)
+        except UsageError as error:
+            raise UsageError(f"train.eval_splits: {error}") from None
+        if asked.count(split) > 1:
+            raise UsageError(f"train.eval_splits names {split!r} twice")
 
 
 def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgorithm:

@@ -28,8 +28,9 @@ from rimrl.cores.base import CoreTrace
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
-from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays, splits_to_play
+from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays
 from rimrl.experiments.loading import load_agent
+from rimrl.experiments.played import splits_to_play
 from rimrl.experiments.run import Run
 
 

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 from rimrl.envs.own_suites import modules_of, suite_of
 from rimrl.envs.splits import Suite
-from rimrl.envs.suites import get_suite, is_suite, refuse_taken
+from rimrl.envs.suites import refuse_taken
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.imports import import_modules, is_module_name, require_imported
-from rimrl.runs.origin import is_of_others
+from rimrl.imports import is_module_name
 from rimrl.runs.yaml_files import read_yaml
 
 SUFFIXES = (".yaml", ".yml")
@@ -86,29 +85,6 @@ def suite_from(content: Any, file: Path) -> Described:
     except UsageError as error:
         raise UsageError(f"{error} (in {file})") from None
     return Described(suite, tuple(dict.fromkeys([*imports, *modules_of(suite)])))
-
-
-def find_played(name: str) -> str | Suite:
-    """What a name on the command line says is to be played.
-
-    Args:
-        name: Of a suite in any spelling, of a suite's YAML file, whose modules are imported, or a gymnasium id.
-
-    Returns:
-        The suite of a file; else the name as results have it.
-
-    Raises:
-        UsageError: For a family of suites that lacks the member, and as `read_suite`. Also for a module that cannot be
-            imported, or that a file of others names.
-    """
-    if not is_suite_file(name):
-        return get_suite(name).name if is_suite(name) else name
-    file = Path(name)
-    suite, modules = read_suite(file)
-    if is_of_others(file):
-        require_imported(modules, file)
-    import_modules(modules, file)
-    return suite
 
 
 def _refuse_name(name: str) -> None:

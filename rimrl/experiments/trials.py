@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate, splits_to_play
+from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate
+from rimrl.experiments.played import splits_to_play
 from rimrl.experiments.resuming import resume
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import train
