@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-import yaml
-
 from rimrl.agents.config import AgentConfig
 from rimrl.cores.registry import LATER_OPTIONS
 from rimrl.envs.own_suites import content_of, modules_of
@@ -122,14 +120,9 @@ class ExperimentConfig(Configuration):
         """What is played, as `rimrl.envs.vector.make_vec_env` takes it."""
         return self.env.id if self.suite is None else self.suite
 
-    def to_yaml(self) -> str:
-        """The whole of it, as a file that repeats the run."""
-        return yaml.safe_dump({"name": self.name, **self.above(), **self.groups()}, sort_keys=False)
-
     def above(self) -> dict[str, Any]:
         """What stands above the groups in a file, besides the name."""
-        imports = {"imports": list(self.imports)} if self.imports else {}
-        return imports | self._suite()
+        return super().above() | self._suite()
 
     def flat(self) -> dict[str, Any]:
         """Every value by its dotted key, those of the suite included."""
