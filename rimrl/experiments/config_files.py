@@ -279,6 +279,8 @@ def _from_card(file: Path) -> Any:
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
+    if "splits" in content:
+        raise UsageError(f"{file} holds a suite, not a configuration; name it in one, as its env.id")
     check_groups({key: value for key, value in content.items() if key not in _ABOVE}, file, _GROUPS)
     imports = content.get("imports", [])
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):
