@@ -76,9 +76,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 def test_a_file_says_what_a_suite_is(tmp_path: Path) -> None:
     file = tmp_path / "poles.yaml"
-    file.write_text(
-        "splits: {train: {id: CartPole-v0}, longer: {id: CartPole-v1, kwargs: {sutton_barto_reward: true}}}"
-    )
+    file.write_text("splits: {train: {id: CartPole-v0}, longer: {id: CartPole-v1, kwargs: {max_episode_steps: 700}}}")
     suite, modules = read_suite(file)
     assert (suite.name, suite.train.env_id, modules) == ("poles", "CartPole-v0", ())
     (longer,) = suite.held_out
@@ -234,7 +232,7 @@ def test_resuming_with_another_suite_is_refused_by_key(own: Path) -> None:
     (own / "suites").mkdir()
     (own / "suites/cue.yaml").write_text(CUE.replace("delay: 4", "delay: 6"))
     assert "suite.splits.longer.kwargs.delay 4 -> 6" in refused(own, "train", "all.yaml", *more)
-    assert "delay of seed_0 4, and now it is 6" in refused(own, "sweep", "sweep", *TRUST)
+    assert "kwargs.delay 4, and now it is 6" in refused(own, "sweep", "sweep", *TRUST)
     within(own, "train", *more)  # as the run has it
     assert read_json(own / run / "environment.json")["num_timesteps"] == 192
     said = refused(own, "evaluate", run, *TRUST, "--suite", "suites/cue.yaml")
