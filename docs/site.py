@@ -109,9 +109,9 @@ def configuration() -> str:
     lines = ["# Configuration", "", "A configuration is a YAML file with four groups. Any key can be overridden on the"]
     lines += ["command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --keys` prints the values in force.", ""]
     lines += [
-        "Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your own, as in its"
+        "Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your own, as"
     ]
-    lines += ["file; runs hold it there).", ""]
+    lines += ["in its file; runs hold it there).", ""]
     tables: list[tuple[str, str, Any]] = [
         ("env", "", EnvConfig),
         *(("agent", f" with `algorithm: {name}`", config_class(name)) for name in ALGORITHMS),
