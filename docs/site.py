@@ -108,10 +108,8 @@ def configuration() -> str:
     """Every key of an agent's configuration, with type, default and meaning, and every core's options."""
     lines = ["# Configuration", "", "A configuration is a YAML file with four groups. Any key can be overridden on the"]
     lines += ["command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --keys` prints the values in force.", ""]
-    lines += [
-        "Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your own, as"
-    ]
-    lines += ["in its file; runs hold it there).", ""]
+    lines += ["Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your"]
+    lines += ["own, as in its file; runs hold it there).", ""]
     tables: list[tuple[str, str, Any]] = [
         ("env", "", EnvConfig),
         *(("agent", f" with `algorithm: {name}`", config_class(name)) for name in ALGORITHMS),
