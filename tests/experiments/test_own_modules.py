@@ -230,154 +230,12 @@ def test_what_cannot_be_imported_is_said_in_one_line(
 def test_a_diagnostic_stores_the_option_and_imports_nothing_by_itself(
     outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
-    words = ("sequence", "copying", "--core", "leaky", "--core.width", "6", "--import", "own_core", "--num-updates")
+    words = ("sequence", "copying", "--core", "leaky", "--core.width", "6", "--import", "own_core", "--quiet")
     few = ("--train.batch_size", "2", "--train.eval_freq", "0", "--train.test_sequences", "2")
-    constant = ("--agent.learning_rate_schedule", "constant")
-    common = (*TRAIN[:-2], *constant, "--env.id", "Own/Cue-v0", "--import", "own_env")
-    within(outside, *common, "--total-timesteps", "64", "--run-dir", tmp_path / "half")
-    assert yaml.safe_load((tmp_path / "half/config.yaml").read_text())["imports"] == ["own_env"]
-    on = ("train", "--resume", tmp_path / "half", "--total-timesteps", "128", "--quiet")
-    assert "--import own_env" in refused(outside, *on)
-    within(outside, *on, "--import", "own_env")
-    within(outside, *common, "--total-timesteps", "128", "--run-dir", tmp_path / "whole")
-    assert same_weights(tmp_path / "half", tmp_path / "whole")
-
-
-@pytest.mark.parametrize("place", ["imports", "env", "core"])
-@pytest.mark.parametrize(
-    "verb",
-    [
-        ("evaluate", "RUN"),
-        ("inspect", "RUN"),
-        ("watch", "RUN"),
-        ("export", "RUN", "EXPORT"),
-        ("train", "--resume", "RUN"),
-        ("train", "RUN/config.yaml", "--run-dir", "NEW"),
-        ("sweep", "RUN/config.yaml", "--run-dir", "NEW"),
-    ],
-    ids=lambda words: " ".join(words[:2]),
-)
-def test_a_run_imports_nothing_by_itself(
-    verb: tuple[str, ...], place: str, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
-) -> None:
-    run = shutil.copytree(outside / "run", tmp_path / "RUN")
-    (tmp_path / "hostile.py").write_text(HOSTILE.format(str(tmp_path / "ran")))
-    (run / "environment.json").unlink()
-    content = yaml.safe_load((run / "config.yaml").read_text())
-    content["imports"] = ["hostile"] if place == "imports" else []
-    content["env"]["id"] = "hostile:Own/Cue-v0" if place == "env" else "CartPole-v1"
-    content["core"]["name"] = "hostile:Core" if place == "core" else "lstm"
-    (run / "config.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.chdir(tmp_path)
-    answer = call(*verb)
-    assert answer.code == 2
-    assert answer.err.count("\n") == 1
-    assert "'hostile'" in answer.err
-    assert "--import hostile" in answer.err
-    assert not (tmp_path / "ran").exists()
-    assert not (tmp_path / "NEW").exists()
-    call(*verb, "--import", "hostile")
-    assert (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("verb", ["compare", "report"])
-def test_reports_import_nothing(
-    verb: str, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
-) -> None:
-    run = shutil.copytree(outside / "run", tmp_path / "run")
-    within(outside, "evaluate", run, "--import", "own_env", "--episodes", "2", "--quiet")
-    (tmp_path / "own_env.py").write_text(HOSTILE.format(str(tmp_path / "ran")))
-    monkeypatch.chdir(tmp_path)
-    assert call(verb, "run").code == 0
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_study_imports_nothing_by_itself(
-    outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
-) -> None:
-    (tmp_path / "hostile.py").write_text(HOSTILE.format(str(tmp_path / "ran")))
-    (tmp_path / "evil.yaml").write_text("imports: [hostile]\nenv: {id: CartPole-v1}\n")
-    monkeypatch.chdir(tmp_path)
-    for number, (config, over, overrides) in enumerate(
-        [
-            (str(tmp_path / "evil.yaml"), {}, {}),
-            ("recall/lstm", {"env": ["hostile:Own/Cue-v0"]}, {}),
-            ("recall/lstm", {"core": ["lstm", "hostile:Core"]}, {}),
-            ("recall/lstm", {}, {"env.id": "hostile:Own/Cue-v0"}),
-        ]
-    ):
-        study = tmp_path / str(number)
-        study.mkdir()
-        asked = {"config": config, "seeds": [0], "over": over, "overrides": overrides}
-        (study / "sweep.yaml").write_text(yaml.safe_dump(asked))
-        answer = call("sweep", study, "--plan")
-        assert answer.code == 2
-        assert "--import hostile" in answer.err
-        assert not (tmp_path / "ran").exists()
-    task = {"cores": {"lstm": str(tmp_path / "evil.yaml")}, "sources": ["recall"], "targets": ["recall"], "seeds": [0]}
-    for change in ({}, {"cores": {"lstm": "recall/lstm"}, "targets": ["hostile:Own/Cue-v0"]}, {"imports": ["hostile"]}):
-        content = task | {"source_timesteps": 64, "target_timesteps": 64} | change
-        (tmp_path / "transfer.yaml").write_text(yaml.safe_dump(content))
-        answer = call("transfer", "transfer.yaml", "--run-dir", tmp_path, "--plan")
-        assert answer.code == 2
-        assert "--import hostile" in answer.err
-        assert not (tmp_path / "ran").exists()
-
-
-def test_an_export_imports_nothing_by_itself(
-    outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
-) -> None:
-    within(outside, "export", "run", tmp_path / "export", "--import", "own_env")
-    (tmp_path / "own_env.py").write_text(HOSTILE.format(str(tmp_path / "ran")))
-    monkeypatch.chdir(tmp_path)
-    answer = call("evaluate", "export")
-    assert answer.code == 2
-    assert "--import own_env" in answer.err
-    assert not (tmp_path / "ran").exists()
-    assert rimrl.load("export").num_timesteps == 128  # acting needs no environment
-    rimrl.load("export", imports=["own_env"])
-    assert (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("code", "words", "said"),
-    [
-        ("raise OSError('no\\nlicence')", ("--import", "own_broken"), "OSError: no licence"),
-        ("import sys; sys.exit(0)", ("--import", "own_broken"), "SystemExit"),
-        ("def (", ("--import", "own_broken"), "SyntaxError"),
-        ("", ("--import", "own_missing"), "No module named 'own_missing'"),
-        ("", ("--import", "own broken"), "no name of a module"),
-        ("", ("--env.id", "own_broken:Own/Nothing-v0"), "Own/Nothing-v0"),
-    ],
-)
-def test_what_cannot_be_imported_is_said_in_one_line(
-    code: str, words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
-) -> None:
-    (tmp_path / "own_broken.py").write_text(code)
-    monkeypatch.chdir(tmp_path)
-    answer = call(*TRAIN, *words, "--run-dir", "run")
-    assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert said in answer.err
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_diagnostic_stores_the_option_and_imports_nothing_by_itself(
-    outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
-) -> None:
-    words = ("sequence", "copying", "--core", "leaky", "--core.width", "6", "--import", "own_core", "--num-updates")
-    few = (
-        "--train.batch_size",
-        "2",
-        "--train.eval_freq",
-        "0",
-        "--train.test_sequences",
-        "2",
-        "--task.test_blanks",
-        "[3]",
-    )
-    constant = ("--train.learning_rate_schedule", "constant", "--task.blanks", "3", "--task.test_blanks", "[3]")
+    short = ("--task.blanks", "3", "--task.test_blanks", "[3]")
+    common = (*words, *few, *short, "--train.learning_rate_schedule", "constant")
     run = tmp_path / "run"
-    within(outside, *words, "1", *few, *constant, "--quiet", "--run-dir", run)
+    within(outside, *common, "--num-updates", "1", "--run-dir", run)
     assert yaml.safe_load((run / "config.yaml").read_text())["imports"] == ["own_core"]
     (tmp_path / "own_core.py").write_text(HOSTILE.format(str(tmp_path / "ran")))
     monkeypatch.chdir(tmp_path)
@@ -392,7 +250,7 @@ def test_a_diagnostic_stores_the_option_and_imports_nothing_by_itself(
         assert "--import own_core" in answer.err
         assert not (tmp_path / "ran").exists()
     within(outside, "sequence", "--resume", run, "--num-updates", "2", "--quiet", "--import", "own_core")
-    within(outside, *words, "2", *few, *constant, "--quiet", "--run-dir", tmp_path / "whole")
+    within(outside, *common, "--num-updates", "2", "--run-dir", tmp_path / "whole")
     ours, theirs = (read_json(folder / "evaluation.json")["splits"] for folder in (run, tmp_path / "whole"))
     assert ours == theirs
 
