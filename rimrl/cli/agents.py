@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimrl.cli.parser import how_to_play
+from rimrl.cli.parser import play_arguments
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
 from rimrl.errors import UsageError
 
@@ -42,7 +42,7 @@ def evaluate_runs(options: argparse.Namespace) -> None:
             suite=options.suite,
             num_active=options.num_active,
             env_kwargs=arguments,
-            **how_to_play(options),
+            **play_arguments(options),
         )
     for paths in _by_suite(runs, options.suite):
         try:
@@ -78,7 +78,7 @@ def inspect_run(options: argparse.Namespace) -> None:
             split=split.name,
             num_active=options.num_active,
             also=options.record,
-            **how_to_play(options),
+            **play_arguments(options),
         )
         recording.save(partial)
         pictures = save_pictures(partial)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rimrl.cli.kinds import verbs_of
-from rimrl.cli.parser import Verbs, add_ablation, playing_options
+from rimrl.cli.parser import Verbs, add_ablation, play_options
 
 
 def add(verbs: Verbs) -> None:
@@ -14,10 +14,15 @@ def add(verbs: Verbs) -> None:
     evaluate = verbs.add_parser(
         "evaluate",
         help="play the training and held-out splits",
-        parents=[playing_options()],
+        parents=[play_options()],
         description="Evaluate runs on every split of their suite and write evaluation.json into each.",
         epilog="Name RUN first. --env.kwargs.NAME VALUE gives every environment another argument, such as a size; the "
         "result goes to a file of its own, evaluation-NAME=VALUE.json, which no table of the suite holds.",
+        examples=[
+            "rimrl evaluate runs/rim",
+            "rimrl evaluate runs/rim runs/lstm --episodes 200 --split all_novel",
+            "rimrl evaluate runs/rim --env.kwargs.num_distractors 4",
+        ],
     )
     evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or one of rimrl export")
     evaluate.add_argument(

@@ -83,7 +83,7 @@ def print_inspection(run: Path, facts: dict[str, Any], without_units: str) -> No
         facts: Content of ``inspection.json``.
         without_units: What pictures show where there are no units.
     """
-    from rimrl.reporting.inspection import evenness, percent, told
+    from rimrl.reporting.inspection import format_evenness, format_mutual_information, percent
     from rimrl.runs.kinds import kind_of_facts
 
     kind = kind_of_facts(facts)
@@ -93,8 +93,8 @@ def print_inspection(run: Path, facts: dict[str, Any], without_units: str) -> No
         return
     shares = facts["active_frequency"][0]["units"]
     print("active:", ", ".join(f"unit {n} {percent(share)}" for n, share in enumerate(shares)))
-    print(f"used: {evenness(facts)} (0: all units alike)")
-    print("mutual information of units with:", told(facts))
+    print(f"used: {format_evenness(facts)} (0: all units alike)")
+    print("mutual information of units with:", format_mutual_information(facts))
 
 
 def print_remarks(comparison: Comparison) -> None:

@@ -22,7 +22,7 @@ from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import UsageError, unknown_name
 from rimrl.imports import import_modules, imported, module_in
 from rimrl.reading import check_regular, parse_json
-from rimrl.spaces import check_spaces, in_words
+from rimrl.spaces import check_spaces, describe_space
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -112,8 +112,8 @@ def check_splits(suite: str | Suite, **env_kwargs: Any) -> None:
                 differing = [key for key in keys if space.spaces.get(key) != known.spaces.get(key)]
                 what = f"{what} {differing[0]!r}"  # noqa: PLW2901
             raise UsageError(
-                f"the splits of suite {suite.name!r} do not fit together: {what} of {name!r} are {in_words(space)}, "
-                f"those of 'train' {in_words(known)}"
+                f"the splits of suite {suite.name!r} do not fit together: {what} of {name!r} are "
+                f"{describe_space(space)}, those of 'train' {describe_space(known)}"
             )
 
 
@@ -325,12 +325,12 @@ def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, 
 
 def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]], modules: tuple[str, ...]) -> gymnasium.Env[Any, Any]:
     """Make an environment in a process of its own, which a Ctrl-C meant for the main process must not end."""
-    from rimrl.envs.replay import LastWords  # noqa: PLC0415
+    from rimrl.envs.replay import ReportCrash  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import_modules(modules)
-    return LastWords(make())
+    return ReportCrash(make())
 
 
 def _make_replayable(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:

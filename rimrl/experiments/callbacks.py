@@ -15,8 +15,8 @@ from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.evaluate import play
 from rimrl.experiments.run import Run
-from rimrl.runs.chance import put_back_random, random_state
 from rimrl.runs.progress import progress_bar as bar
+from rimrl.runs.rng_state import random_state, restore_rng_state
 from rimrl.runs.stopping import Stop
 from rimrl.runs.validated import Fields
 
@@ -79,7 +79,7 @@ class _Evaluation(EvalCallback):
             efference_copies=config.env.efference_copies,
             **config.env.kwargs,
         )
-        with _chance_untouched():
+        with _rng_preserved():
             outcome = play(self.model, make, episodes, deterministic=False, seed=seed).summary()
         for name in ("return_mean", "success_rate"):
             if outcome[name] is not None:
@@ -87,13 +87,13 @@ class _Evaluation(EvalCallback):
 
 
 @contextmanager
-def _chance_untouched() -> Iterator[None]:
+def _rng_preserved() -> Iterator[None]:
     """Draw in this block without a trace."""
     state, tensors = random_state()
     try:
         yield
     finally:
-        put_back_random(Fields(state, "random"), tensors)
+        restore_rng_state(Fields(state, "random"), tensors)
 
 
 def callbacks_of(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from rimrl.agents.config import AgentConfig
-from rimrl.cores.registry import LATER_OPTIONS
+from rimrl.cores.registry import LEGACY_OPTION_VALUES
 from rimrl.envs.own_suites import content_of, modules_of
 from rimrl.envs.splits import Suite
 from rimrl.imports import module_in
@@ -105,7 +105,7 @@ class ExperimentConfig(Configuration):
     added: ClassVar[Mapping[str, object]] = {
         "agent.normalize_observations": False,
         "agent.critic_gradient": 1.0,
-        **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
+        **{f"core.{option}": value for option, value in LEGACY_OPTION_VALUES.items()},
     }
     opened: ClassVar[frozenset[str]] = frozenset({"env.kwargs"})
 

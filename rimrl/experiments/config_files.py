@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.names import CARD
-from rimrl.cores.registry import CORES, adopt_core, core_class, with_later_options
+from rimrl.cores.registry import CORES, adopt_core, core_class, with_legacy_options
 from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.splits import Suite
 from rimrl.envs.suites import get_suite, is_suite
@@ -136,7 +136,7 @@ def _build(
         settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in schema.keys}
     schema.refuse_unknown(settings, changes, file)
     of_core = {k.removeprefix("core."): v for k, v in settings.items() if k.startswith("core.") and k != "core.name"}
-    settings |= {f"core.{key}": value for key, value in with_later_options(core, of_core).items()}
+    settings |= {f"core.{key}": value for key, value in with_legacy_options(core, of_core).items()}
     settings |= {"core.name": core, "agent.algorithm": algorithm}
     if "env.id" not in settings | changes:
         raise UsageError(f"{file} does not say what to play: set env.id to a suite or a gymnasium id")

@@ -35,7 +35,7 @@ from rimrl.experiments.played import find_played, refusing_what_breaks, splits_t
 from rimrl.experiments.run import Run
 from rimrl.runs.evaluations import ablation_suffix, arguments_suffix, splits_of_same, to_json
 from rimrl.runs.settings import split_overrides
-from rimrl.spaces import in_words
+from rimrl.spaces import describe_space
 
 # Episodes that no training, whose seeds are small, has met.
 DEFAULT_SEED = 1_000_000
@@ -332,8 +332,8 @@ def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> No
     for what, (known, shown) in both.items():
         if not _alike(known, shown):
             raise UsageError(
-                f"{file} does not suit {suite!r}: its {what} are {in_words(known)}, those of the environment "
-                f"{in_words(shown)}; restore the file, or the configuration beside it"
+                f"{file} does not suit {suite!r}: its {what} are {describe_space(known)}, those of the environment "
+                f"{describe_space(shown)}; restore the file, or the configuration beside it"
             )
 
 
@@ -451,7 +451,7 @@ def _check_spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[st
         if space != known[what]:
             raise UsageError(
                 f"{what_is_played} does not suit {run.path}, which was trained on {run.config.env.id!r}: "
-                f"its {what} are {in_words(space)}, the agent's {in_words(known[what])}"
+                f"its {what} are {describe_space(space)}, the agent's {describe_space(known[what])}"
             )
 
 

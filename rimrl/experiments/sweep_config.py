@@ -24,7 +24,7 @@ MOST_VALUES = 2_000_000
 _SEEDS_AT_MOST = 10_000
 _LONGEST_TEXT = 4096
 _LARGEST_SEED = 2**32 - 1
-_ADDED = "seeds and values can be added to it, for the rest choose another --run-dir"
+_EXTEND_HINT = "seeds and values can be added to it, for the rest choose another --run-dir"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:
     if key is not None:
         raise UsageError(
             f"{folder} is a sweep over {', '.join(found.over) or 'seeds alone'}, and {key!r} is "
-            f"{'another key' if key in asked.over else 'not given now'}; {_ADDED}"
+            f"{'another key' if key in asked.over else 'not given now'}; {_EXTEND_HINT}"
         )
     options = [{f"--{name}": value for name, value in each.overrides.items()} for each in (found, asked)]
     check_same(folder, "", *options)
@@ -173,7 +173,7 @@ def check_same(folder: Path, where: str, found: Mapping[str, Any], asked: Mappin
         if found.get(key) != asked.get(key):
             before, now = ("nothing" if each.get(key) is None else repr(each[key]) for each in (found, asked))
             what = f"{key} of {where}" if where else key
-            raise UsageError(f"{folder} is a sweep with {what} {before}, and now it is {now}; {_ADDED}")
+            raise UsageError(f"{folder} is a sweep with {what} {before}, and now it is {now}; {_EXTEND_HINT}")
 
 
 def parse_seeds(text: str) -> list[int]:

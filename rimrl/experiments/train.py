@@ -10,18 +10,18 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.distributed import join
+from rimrl.agents.distributed import init_ranks
 from rimrl.agents.ranks import Ranks
 from rimrl.envs.vector_state import worker_processes
 from rimrl.experiments.callbacks import Stopping, callbacks_of, evaluation_callback
-from rimrl.experiments.checkpoints import Checkpoints, cut_back
+from rimrl.experiments.checkpoints import Checkpoints, truncate_monitor
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.making import make_agent, make_train_env
-from rimrl.experiments.ranks import SharedMonitor, Together, check_same, share_of
+from rimrl.experiments.factory import make_agent, make_train_env
+from rimrl.experiments.ranks import RankProcesses, SharedMonitor, check_same, shard_config
 from rimrl.experiments.run import Run
 from rimrl.files import placing_file
 from rimrl.runs.checkpoint_files import Contents
-from rimrl.runs.lifecycle import Make, begin
+from rimrl.runs.lifecycle import Make, start_run
 from rimrl.runs.stopping import Stop
 
 
@@ -44,12 +44,12 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
             Also if training meets NaN.
         RunFailedError: If something breaks on the way, such as an environment or the disk.
     """
-    ranks = join()
+    ranks = init_ranks()
     check_same(config, ranks)
-    return begin(Run, config, run_dir, making(progress_bar, ranks), Together(ranks))
+    return start_run(Run, config, run_dir, learner_factory(progress_bar, ranks), RankProcesses(ranks))
 
 
-def making(progress_bar: bool, ranks: Ranks) -> Make[Run, ExperimentConfig]:
+def learner_factory(progress_bar: bool, ranks: Ranks) -> Make[Run, ExperimentConfig]:
     """What makes learners that show progress, or not, with the processes that train them together."""
     return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, ranks, goes_on)
 
@@ -83,15 +83,15 @@ class AgentLearner:
         self._vectors: list[VecEnv] = []
         self._monitor: SharedMonitor | None = None
         try:
-            with ranks.together():
+            with ranks.sync_errors():
                 self._make(goes_on, progress_bar)
             self.agent.ranks = ranks
-            ranks.copy_from_first(self.agent.policy.state_dict().values())
+            ranks.broadcast_tensors(self.agent.policy.state_dict().values())
             if ranks.size > 1:
                 self._monitor = SharedMonitor(self._vectors[0], ranks)
                 self._callbacks.insert(0, self._monitor)
             if not goes_on:
-                with ranks.together():
+                with ranks.sync_errors():
                     self._check()
         except BaseException:
             self.close()
@@ -99,7 +99,7 @@ class AgentLearner:
 
     def _make(self, goes_on: bool, progress_bar: bool) -> None:
         config, run, ranks = self.config, self._run, self._ranks
-        own = share_of(config, ranks)
+        own = shard_config(config, ranks)
         env = make_train_env(own, run.path if ranks.first else None, goes_on)
         self._vectors.append(env)
         self.agent = make_agent(own, env)
@@ -154,9 +154,9 @@ class AgentLearner:
         """Go back to the last good checkpoint; see `rimrl.runs.lifecycle.Learner.restore`."""
         return self.checkpoints.resume(accept_changes, changes)
 
-    def cut_back(self, contents: Contents) -> None:
+    def truncate_logs(self, contents: Contents) -> None:
         """Take out of ``monitor.csv`` what came after a checkpoint: it will come again."""
-        cut_back(self._run.path, contents)
+        truncate_monitor(self._run.path, contents)
 
     def save(self) -> None:
         """Save the agent."""

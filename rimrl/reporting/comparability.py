@@ -14,7 +14,7 @@ from rimrl.reporting.statistics import is_certain
 FEW_RUNS = 3
 
 
-def check_alike(runs: Sequence[RunResults], splits: Sequence[str]) -> None:
+def check_comparable(runs: Sequence[RunResults], splits: Sequence[str]) -> None:
     """Refuse to put scores beside each other that mean different things.
 
     Args:

@@ -167,7 +167,7 @@ def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:
     return [name for name in names if name not in held_out], held_out
 
 
-def played_at_random(runs: Sequence[RunResults], metric: str = "return_mean") -> RunResults | None:
+def random_scores(runs: Sequence[RunResults], metric: str = "return_mean") -> RunResults | None:
     """The first run whose evaluation also played at random."""
     return next((run for run in runs if any(f"random_{metric}" in split for split in run.splits.values())), None)
 

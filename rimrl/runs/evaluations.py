@@ -11,7 +11,7 @@ from typing import Any
 
 from rimrl.errors import UsageError
 from rimrl.reading import UnreadableError, read_json
-from rimrl.runs.kinds import KINDS, Kind, as_today, kind_of_facts
+from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
 from rimrl.runs.validated import DamagedError, Fields
 
 FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
@@ -66,7 +66,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
             evaluation.text(name, _LONGEST_NAME)
         if evaluation.has("kind") and evaluation.text("kind") not in KINDS:
             raise DamagedError(f"evaluation.kind is none of {', '.join(KINDS)}")
-        found = as_today(found)
+        found = upgrade_keys(found)
         kind, evaluation = kind_of_facts(found), Fields(found, "evaluation")
         for name in ("core", "model"):
             if name in evaluation:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from rimrl.cores.registry import LATER_OPTIONS
+from rimrl.cores.registry import LEGACY_OPTION_VALUES
 from rimrl.runs.config import Configuration, TrainConfig
 from rimrl.runs.kinds import SEQUENCE
 
@@ -96,7 +96,7 @@ class SequenceConfig(Configuration):
     # None is what runs from before these keys were trained with, and those still go on.
     added: ClassVar[Mapping[str, object]] = {
         **dict.fromkeys(("task.min_blanks", "task.blanks_power", "task.min_length")),
-        **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
+        **{f"core.{option}": value for option, value in LEGACY_OPTION_VALUES.items()},
     }
 
     def groups(self) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rimrl.cores.registry import CORES, core_class, core_options, with_later_options
+from rimrl.cores.registry import CORES, core_class, core_options, with_legacy_options
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.imports import asked, import_modules, is_module_name, require_imported
 from rimrl.runs.config import by_key
@@ -189,5 +189,5 @@ def _of_core(content: Mapping[str, Any], core: str, before: str) -> dict[str, An
     if core != before and "hidden_size" not in core_options(core):  # a core of the user's own calls its width otherwise
         groups["core"].pop("hidden_size", None)
     options = {key: value for key, value in groups["core"].items() if key != "name"}
-    groups["core"] |= with_later_options(core, options)
+    groups["core"] |= with_legacy_options(core, options)
     return by_key(groups)

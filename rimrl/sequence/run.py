@@ -7,7 +7,7 @@ resume/            what ``rimrl sequence --resume RUN`` goes on from
 progress.csv       losses and small evaluations        events.out.*  TensorBoard
 evaluation.json    every split, every sequence included
 inspection/        what ``rimrl inspect`` recorded and drew, one folder a split
-dropping.json      what ``rimrl sequence dropping`` found, and dropping.png
+dropping.json      what ``rimrl sequence lesion`` found, and dropping.png
 """
 
 from __future__ import annotations

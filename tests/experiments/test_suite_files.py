@@ -170,12 +170,12 @@ def test_a_configuration_is_held_against_the_suite_it_holds(tmp_path: Path) -> N
         (suite, "holds a suite"),
     ):
         (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
-        answer = call("train", tmp_path / "own.yaml", "--keys")
+        answer = call("train", tmp_path / "own.yaml", "--print-config")
         assert (answer.code, answer.err.count("\n")) == (2, 1)
         assert said in answer.err
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"suite": suite}))
-    assert yaml.safe_load(call("train", tmp_path / "own.yaml", "--keys").out)["env"]["id"] == "poles"
-    other = yaml.safe_load(call("train", tmp_path / "own.yaml", "--keys", "--env.id", "CartPole-v0").out)
+    assert yaml.safe_load(call("train", tmp_path / "own.yaml", "--print-config").out)["env"]["id"] == "poles"
+    other = yaml.safe_load(call("train", tmp_path / "own.yaml", "--print-config", "--env.id", "CartPole-v0").out)
     assert other["env"]["id"] == "CartPole-v0"
     assert "suite" not in other
 
@@ -267,7 +267,7 @@ def test_a_stored_suite_imports_nothing_by_itself(verb: tuple[str, ...], place: 
     assert not (own / "ran").exists()
     assert files(run) == before
     with forgetting(), chdir(own):
-        call(*verb, "--import", "hostile", "--keys")
+        call(*verb, "--import", "hostile", "--print-config")
     assert (own / "ran").exists()
 
 
@@ -290,7 +290,7 @@ def test_files_of_suites_that_a_study_names_import_nothing(tmp_path: Path) -> No
         assert "--import hostile" in refused(tmp_path, "sweep", study, "--plan")
         assert not (tmp_path / "ran").exists()
     (tmp_path / "0/suite.yaml").write_text((tmp_path / "evil.yaml").read_text())  # beside what studies leave behind
-    assert "--import hostile" in refused(tmp_path, "train", "recall/lstm", "--env.id", "0/suite.yaml", "--keys")
+    assert "--import hostile" in refused(tmp_path, "train", "recall/lstm", "--env.id", "0/suite.yaml", "--print-config")
     assert not (tmp_path / "ran").exists()
 
 

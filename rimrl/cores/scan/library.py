@@ -81,11 +81,11 @@ def _kernels(dtype: torch.dtype) -> Kernels | None:
 
 
 def kernels(like: Tensor) -> Kernels | None:
-    """The kernels for a tensor's device and dtype; None where there are none, and `why_none` says why."""
+    """The kernels for a tensor's device and dtype; None where there are none, and `unavailable_reason` says why."""
     return _kernels(like.dtype) if like.device.type == "cpu" else None
 
 
-def why_none(like: Tensor) -> str:
+def unavailable_reason(like: Tensor) -> str:
     """Why there are no kernels for a tensor's device and dtype."""
     if like.device.type != "cpu":
         return f"kernels run on the CPU, and its parameters are on {like.device}"

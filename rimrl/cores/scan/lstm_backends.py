@@ -15,9 +15,9 @@ from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.lstm import GRU, LSTM
 from rimrl.cores.registry import BackendName
 from rimrl.cores.scan import loop
-from rimrl.cores.scan.library import kernels, why_none
+from rimrl.cores.scan.library import kernels, unavailable_reason
 from rimrl.cores.scan.native import LSTMTensors, NativeLSTM
-from rimrl.cores.scan.rim import RIMCell, RIMPlan, RIMTensors
+from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
 
 Cell: TypeAlias = tuple[loop.MakeCell, loop.Tensors]
 
@@ -56,10 +56,10 @@ class NativeLayers(_Layers):
 
     name: BackendName = "native"
 
-    def why_not(self, core: LSTM, like: Tensor) -> str | None:
+    def unsupported_reason(self, core: LSTM, like: Tensor) -> str | None:
         native = kernels(like)
         if native is None:
-            return why_none(like)
+            return unavailable_reason(like)
         return "torch's BLAS is hidden" if native.gemm is None else None
 
     def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
@@ -76,7 +76,7 @@ class TorchGRU(_Layers):
 
     name: BackendName = "torch"
 
-    def why_not(self, core: GRU, like: Tensor) -> str | None:
+    def unsupported_reason(self, core: GRU, like: Tensor) -> str | None:
         return None if like.device.type == "cpu" else f"on {like.device} torch's own layer is faster"
 
     def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
@@ -87,7 +87,7 @@ class TorchGRU(_Layers):
             weight_hidden.t().unsqueeze(0).to(like.dtype),
             bias_hidden=bias_hidden.unsqueeze(0).to(like.dtype),
         )
-        return partial(RIMCell, RIMPlan()), tensors
+        return partial(RIMCell, RIMScanConfig()), tensors
 
 
 def _of_layer(state: State, layer: int) -> State:

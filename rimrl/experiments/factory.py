@@ -14,7 +14,7 @@ from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, Natur
 from rimrl.agents.load import load
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.registry import algorithm_class
-from rimrl.agents.transfer import start_from
+from rimrl.agents.transfer import initialize_from
 from rimrl.envs.suites import is_own
 from rimrl.envs.vector import check_splits, make_vec_env
 from rimrl.errors import UsageError
@@ -96,7 +96,7 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgori
     }
     agent = algorithm_class(settings.algorithm)(**common, **settings.arguments())
     if settings.init_from is not None:
-        start_from(agent.policy, load(settings.init_from, device=agent.device).policy, settings.init_from)
+        initialize_from(agent.policy, load(settings.init_from, device=agent.device).policy, settings.init_from)
     return agent
 
 

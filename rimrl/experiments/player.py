@@ -163,7 +163,7 @@ class Player:
 
 
 @contextmanager
-def playing(
+def make_player(
     run: Run,
     episodes: int,
     split: str = "train",
