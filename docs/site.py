@@ -111,6 +111,8 @@ def configuration() -> str:
         "command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --print-config` prints the values in force.",
         "",
     ]
+    lines += ["Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your"]
+    lines += ["own, as in its file; runs hold it there).", ""]
     tables: list[tuple[str, str, Any]] = [
         ("env", "", EnvConfig),
         *(("agent", f" with `algorithm: {name}`", config_class(name)) for name in ALGORITHMS),

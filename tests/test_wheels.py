@@ -28,7 +28,7 @@ with warnings.catch_warnings(record=True) as caught:
     for _ in range(2):
         core(torch.randn(6, 2, 3))[0].sum().backward()
 said = [str(w.message) for w in caught if w.category is UserWarning]
-print(json.dumps({"file": rimrl.__file__, "backend": core.backend, "why_not": core.backends["native"], "said": said}))
+print(json.dumps({"file": rimrl.__file__, "backend": core.backend, "unsupported_reason": core.backends["native"], "said": said}))
 """
 
 
@@ -111,8 +111,8 @@ def test_without_a_compiler_training_runs_and_says_once_why_it_is_slow(plain_whe
     assert Path(found["file"]).is_relative_to(tmp_path)
     assert found["backend"] == "torch"
     (said,) = found["said"]
-    assert found["why_not"] in said
-    assert "compiler" in found["why_not"]
+    assert found["unsupported_reason"] in said
+    assert "compiler" in found["unsupported_reason"]
 
 
 def test_without_a_compiler_the_list_of_cores_says_why_and_what_helps(plain_wheel: Path, tmp_path: Path) -> None:
@@ -138,4 +138,4 @@ def test_with_a_compiler_a_wheel_has_kernels_for_every_python(tmp_path: Path) ->
         assert b"PyInit" not in archive.read(kernels)
     found = json.loads(run_from(wheel, tmp_path, "-c", TRAINS_TWICE))
     assert Path(found["file"]).is_relative_to(tmp_path)
-    assert (found["backend"], found["why_not"], found["said"]) == ("native", None, [])
+    assert (found["backend"], found["unsupported_reason"], found["said"]) == ("native", None, [])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rimrl.cli.parser import refuse_ablation
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 
 
 def evaluate_runs(options: argparse.Namespace) -> None:
@@ -20,6 +20,8 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     from rimrl.sequence.run import SequenceRun, make_run_task
 
     refuse_ablation(options)
+    for word in options.overrides:
+        raise UsageError(f"unexpected argument {shorten(word)}; see rimrl evaluate --help")
     _refuse(options, "evaluate", "suite", "deterministic", "best", "trust", "no_random")
     runs = [SequenceRun.open(path) for path in options.runs]
     for run in runs:  # what is missing is said before anything is tested

@@ -11,6 +11,7 @@ from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.diagnostics import lesion
 from rimrl.cli.parser import Verbs, config_among, old_name
 from rimrl.errors import UsageError, quoted
+from rimrl.imports import options as import_options
 from rimrl.sequence.registry import TASKS
 
 LESION = "lesion"
@@ -125,7 +126,7 @@ def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
     if not finished:
         print(
             f"rimrl: interrupted; the model so far is in {run.model_file}; "
-            f"to go on: rimrl sequence --resume {quoted(run.path)}",
+            f"to go on: rimrl sequence --resume {quoted(run.path)}{import_options(run.config.modules)}",
             file=sys.stderr,
         )
         return INTERRUPTED

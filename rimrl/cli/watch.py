@@ -26,7 +26,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rimrl.experiments.evaluate import splits_to_play
+    from rimrl.experiments.played import splits_to_play
     from rimrl.experiments.run import Run
     from rimrl.experiments.watch import showing
     from rimrl.files import replacing_file
@@ -34,7 +34,7 @@ def _watch(options: argparse.Namespace) -> int:
     from rimrl.reporting.video_files import check_format, write_video
 
     run = Run.open(options.run)
-    (split,) = splits_to_play(run.config.env.id, options.split)
+    (split,) = splits_to_play(run.config.played, options.split)
     file: Path = options.output or run.path / "watch" / f"{split.name}.gif"
     check_format(file, options.fps)
     with (

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import is_shipped, load_config, shipped_configs
 from rimrl.experiments.factory import make_agent, make_train_env
+from rimrl.experiments.suite_files import is_suite_file
 from rimrl.experiments.sweep_config import SweepConfig
 from rimrl.experiments.trials import RunTrial
 
@@ -57,7 +58,7 @@ def make_trials(sweep: SweepConfig, episodes: int | None = None) -> list[SweepTr
         raise UsageError(f"{number} runs are more than the {_MOST_TRIALS} that a sweep has at most; sweep fewer values")
     for values in itertools.product(*sweep.over.values()):
         settings = dict(zip(sweep.over, values, strict=True))
-        label = "/".join(f"{key}={_as_folder(value)}" for key, value in settings.items())
+        label = "/".join(f"{key}={_as_folder(key, value)}" for key, value in settings.items())
         config = _experiment(sweep, settings)
         same = known.setdefault(repr(sorted(config.flat().items())), label)
         if same != label or label in experiments:
@@ -147,7 +148,9 @@ def _folder(config: str) -> str:
     return config.rpartition("/")[0]
 
 
-def _as_folder(value: str) -> str:
+def _as_folder(key: str, value: str) -> str:
+    if key == "env" and is_suite_file(value):
+        value = PurePath(value).stem
     plain = re.sub(r"[\[\]{}()\"' ]", "", value)
     return re.sub(r"[^\w.,+:-]+", "-", plain) or "empty"
 

@@ -203,7 +203,7 @@ class Transfer(Study[TransferTrial]):
         def shown(config: ExperimentConfig) -> spaces.Space[Any]:
             key = json.dumps(asdict(config.env), sort_keys=True, default=str)
             if key not in known:
-                env = make_vec_env(config.env.id, efference_copies=config.env.efference_copies, **config.env.kwargs)
+                env = make_vec_env(config.played, efference_copies=config.env.efference_copies, **config.env.kwargs)
                 env.close()
                 known[key] = env.observation_space
             return known[key]

@@ -10,7 +10,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate, splits_to_play
+from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate
+from rimrl.experiments.played import splits_to_play
 from rimrl.experiments.resuming import resume
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import train
@@ -78,7 +79,7 @@ class RunTrial:
             return False
         played = {name: split["episodes"] for name, split in found["splits"].items()}
         how = tuple(found.get(key) for key in ("model", "deterministic", "seed"))
-        wanted = {split.name for split in splits_to_play(self.config.env.id, None)}
+        wanted = {split.name for split in splits_to_play(self.config.played, None)}
         enough = played.keys() == wanted and all(number >= self.episodes for number in played.values())
         return how == ("model.zip", False, DEFAULT_SEED) and enough
 

@@ -24,6 +24,7 @@ _NOT_COMPARED = frozenset(
         "train.num_threads",
         "train.checkpoint_freq",
         "train.resume_freq",
+        "train.eval_splits",
         "train.test_sequences",
         "task.data",
         # What is tested, not what is learned; runs are compared on the splits that they share.

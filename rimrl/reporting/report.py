@@ -22,7 +22,7 @@ from rimrl.reporting.charts import SQUARE
 from rimrl.reporting.commands import commands, inspections
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.groups import Group, settings
-from rimrl.reporting.report_charts import gap_chart, learning_curves, profile_chart, split_charts
+from rimrl.reporting.report_charts import gap_chart, held_out_curves, learning_curves, profile_chart, split_charts
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Estimate
 from rimrl.reporting.verdict import ComparisonSummary, number, shortened
@@ -72,6 +72,7 @@ def page(comparison: Comparison) -> str:
         runs=runs,
         summary=_summary(groups),
         curves=learning_curves(groups),
+        held_out_curves=held_out_curves(comparison),
         table=_table(findings),
         splits=split_charts(findings),
         gap=gap_chart(comparison),

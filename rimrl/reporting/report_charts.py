@@ -9,6 +9,7 @@ import numpy as np
 from rimrl.reporting.charts import Axis, BarChart, LineChart, Series, axis, bar_chart, in_thousands, line_chart
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.curves import TrainingCurve, training_curve
+from rimrl.reporting.group_plots import known_curves
 from rimrl.reporting.group_plots import learning_curves as group_curves
 from rimrl.reporting.groups import Group
 from rimrl.reporting.statistics import Estimate, curve, performance_profile
@@ -17,11 +18,16 @@ from rimrl.reporting.verdict import ComparisonSummary, format_estimate
 _THRESHOLDS = 101
 
 
-def learning_curves(groups: Sequence[Group]) -> LineChart | None:
-    """Training of every group: interquartile mean over its runs with intervals, and each run."""
-    runs = [run for group in groups for run in group.runs]
-    shown_as = training_curve(runs)
-    name = f"{shown_as.label} in training"
+def learning_curves(groups: Sequence[Group], shown_as: TrainingCurve | None = None) -> LineChart | None:
+    """Training of every group: interquartile mean over its runs with intervals, and each run.
+
+    Args:
+        groups: Whose.
+        shown_as: Which curve; default: how training went.
+    """
+    where = "in training" if shown_as is None else f"on {shown_as.title}"
+    shown_as = shown_as or training_curve([run for group in groups for run in group.runs])
+    name = f"{shown_as.label} {where}"
     series = [each for each in (_series(group, shown_as) for group in groups) if each is not None]
     if not series:
         return None
@@ -30,6 +36,13 @@ def learning_curves(groups: Sequence[Group]) -> LineChart | None:
     y = axis([0.0, 1.0] if shown_as.is_rate else shown, name)
     ends = "; ".join(f"{each.label}: {format_estimate(each.estimates[-1])}" for each in series)
     return line_chart(series, x, y, f"Learning curves: {name} over {shown_as.steps}. At the end, {ends}.")
+
+
+def held_out_curves(comparison: Comparison) -> list[tuple[str, LineChart]]:
+    """The same on each held-out split that runs were evaluated on in training, with its name."""
+    groups = [summary.group for summary in comparison.summaries]
+    charts = [(curve.title, learning_curves(groups, curve)) for curve in known_curves(comparison)]
+    return [(name, chart) for name, chart in charts if chart is not None]
 
 
 def _series(group: Group, shown_as: TrainingCurve) -> Series | None:

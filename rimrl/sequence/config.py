@@ -81,6 +81,8 @@ class SequenceConfig(Configuration):
         core: The recurrent core.
         model: What stands before it.
         train: How long.
+        imports: Modules that are imported first, such as those that register cores. A run that has some is only opened
+            by who names them (`rimrl.imports`).
     """
 
     name: str
@@ -88,6 +90,7 @@ class SequenceConfig(Configuration):
     core: Named
     model: ModelConfig
     train: SequenceTrainConfig
+    imports: tuple[str, ...] = ()
 
     kind = SEQUENCE
     # None is what runs from before these keys were trained with, and those still go on.
