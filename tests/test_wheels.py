@@ -28,7 +28,8 @@ with warnings.catch_warnings(record=True) as caught:
     for _ in range(2):
         core(torch.randn(6, 2, 3))[0].sum().backward()
 said = [str(w.message) for w in caught if w.category is UserWarning]
-print(json.dumps({"file": rimrl.__file__, "backend": core.backend, "unsupported_reason": core.backends["native"], "said": said}))
+reason = core.backends["native"]
+print(json.dumps({"file": rimrl.__file__, "backend": core.backend, "unsupported_reason": reason, "said": said}))
 """
 
 
