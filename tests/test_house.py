@@ -110,7 +110,8 @@ def test_the_tree_names_only_what_exists() -> None:
 
 def test_every_folder_of_code_stands_in_the_tree() -> None:
     named = {folder / line.split()[0] for folder, line in tree()}
-    folders = {file.parent for top in ("rimrl", "tests", "benchmarks") for file in (ROOT / top).rglob("*.py")}
+    tops = ("rimrl", "tests", "benchmarks", "examples")
+    folders = {file.parent for top in tops for file in (ROOT / top).rglob("*.py")}
     mirrored = {folder for folder in folders if folder.is_relative_to(ROOT / "tests") and folder.name != "reference"}
     assert {folder for folder in folders - mirrored if folder not in named} == set()
 

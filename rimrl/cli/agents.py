@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rimrl.cli.parser import play_arguments
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
+from rimrl.cli.tracking import tracking_of
 from rimrl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +22,19 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For bad input.
     """
-    from rimrl.experiments.evaluate import DEFAULT_EPISODES, check_suite, environment_arguments, evaluate
+    from rimrl.experiments.evaluate import (
+        DEFAULT_EPISODES,
+        check_suite,
+        environment_arguments,
+        evaluate,
+        evaluation_file,
+    )
+    from rimrl.experiments.played import suite_name
     from rimrl.experiments.run import Run
     from rimrl.runs.evaluations import ablation_suffix, arguments_suffix
+    from rimrl.runs.tracked import tracked_again
 
+    tracking = tracking_of(options)
     runs = [Run.open(path) for path in options.runs]
     arguments: dict[str, Any] = {}
     for run in runs:  # what is missing is said before anything is played
@@ -33,17 +43,21 @@ def evaluate_runs(options: argparse.Namespace) -> None:
         check_suite(run, options.suite, options.split, arguments)
     variant = f"{ablation_suffix(options.num_active)}{arguments_suffix(arguments)}"
     for run in runs:
-        evaluate(
-            run,
-            episodes=DEFAULT_EPISODES if options.episodes is None else options.episodes,
-            split=options.split,
-            n_envs=options.n_envs,
-            random_policy=not options.no_random,
-            suite=options.suite,
-            num_active=options.num_active,
-            env_kwargs=arguments,
-            **play_arguments(options),
-        )
+        with tracked_again(tracking, run) as tracked:
+            evaluation = evaluate(
+                run,
+                episodes=DEFAULT_EPISODES if options.episodes is None else options.episodes,
+                split=options.split,
+                n_envs=options.n_envs,
+                random_policy=not options.no_random,
+                suite=options.suite,
+                num_active=options.num_active,
+                env_kwargs=arguments,
+                **play_arguments(options),
+            )
+            trained_on = suite_name(run.config.played)
+            file = evaluation_file(evaluation["suite"], trained_on, options.num_active, arguments)
+            tracked.evaluation(evaluation, run.kind, Path(file).stem)
     for paths in _by_suite(runs, options.suite):
         try:
             print_comparison(read_comparison(paths, options.suite, variant=variant))
@@ -64,14 +78,20 @@ def inspect_run(options: argparse.Namespace) -> None:
     from rimrl.experiments.run import Run
     from rimrl.files import replacing
     from rimrl.reporting.inspection import PICTURES, save_pictures
+    from rimrl.runs.environment import run_reached
     from rimrl.runs.evaluations import ablation_suffix
     from rimrl.runs.recording import RECORDING_FILES
+    from rimrl.runs.tracked import tracked_again
 
+    tracking = tracking_of(options)
     run = Run.open(options.run)
     (split,) = splits_to_play(run.config.played, options.split)
     name = f"{split.name}{ablation_suffix(options.num_active)}"
     folder = (options.output or run.path / "inspection") / name
-    with replacing(folder, [*RECORDING_FILES, *PICTURES], options.output or run.path) as partial:
+    with (
+        tracked_again(tracking, run) as tracked,
+        replacing(folder, [*RECORDING_FILES, *PICTURES], options.output or run.path) as partial,
+    ):
         recording = record(
             run,
             episodes=options.episodes,
@@ -82,6 +102,8 @@ def inspect_run(options: argparse.Namespace) -> None:
         )
         recording.save(partial)
         pictures = save_pictures(partial)
+        files = [partial / each for each in pictures]
+        tracked.pictures(files, run_reached(run.path, run.kind) or 0, f"inspection/{name}")
     print_inspection(run.path, recording.facts, "actions and rewards")
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rimrl.cli.parser import refuse_ablation
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
+from rimrl.cli.tracking import tracking_of
 from rimrl.errors import UsageError, shorten
 
 
@@ -16,9 +17,11 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For options that only agents have, or bad input.
     """
+    from rimrl.runs.tracked import tracked_again
     from rimrl.sequence.evaluate import DEFAULT_SEED, evaluate
     from rimrl.sequence.run import SequenceRun, make_run_task
 
+    tracking = tracking_of(options)
     refuse_ablation(options)
     for word in options.overrides:
         raise UsageError(f"unexpected argument {shorten(word)}; see rimrl evaluate --help")
@@ -33,13 +36,15 @@ def evaluate_runs(options: argparse.Namespace) -> None:
                 raise UsageError(f"{run.path}: {error}") from None
         run.load_model(task)
     for run in runs:
-        evaluate(
-            run,
-            episodes=options.episodes,
-            split=options.split,
-            seed=DEFAULT_SEED if options.seed is None else options.seed,
-            progress_bar=not options.quiet,
-        )
+        with tracked_again(tracking, run) as tracked:
+            evaluation = evaluate(
+                run,
+                episodes=options.episodes,
+                split=options.split,
+                seed=DEFAULT_SEED if options.seed is None else options.seed,
+                progress_bar=not options.quiet,
+            )
+            tracked.evaluation(evaluation, run.kind)
     print_comparison(read_comparison(options.runs))
 
 
@@ -52,23 +57,32 @@ def inspect_run(options: argparse.Namespace) -> None:
     from rimrl.files import replacing
     from rimrl.reporting.inspection import PICTURES, save_pictures
     from rimrl.reporting.rollouts import PICTURE, save_rollouts
+    from rimrl.runs.environment import run_reached
     from rimrl.runs.recording import RECORDING_FILES
+    from rimrl.runs.tracked import tracked_again
     from rimrl.sequence.evaluate import DEFAULT_SEED
     from rimrl.sequence.inspect import ROLLOUTS, find_split, record
     from rimrl.sequence.run import SequenceRun
 
+    tracking = tracking_of(options)
     refuse_ablation(options)
     _refuse(options, "inspect", "deterministic", "best", "trust", "record")
     run = SequenceRun.open(options.run)
     split = find_split(run, None if options.split == "train" else options.split)
     folder = (options.output or run.path / "inspection") / split.name
-    with replacing(folder, [*RECORDING_FILES, *PICTURES, ROLLOUTS, PICTURE], options.output or run.path) as partial:
+    names = [*RECORDING_FILES, *PICTURES, ROLLOUTS, PICTURE]
+    with (
+        tracked_again(tracking, run) as tracked,
+        replacing(folder, names, options.output or run.path) as partial,
+    ):
         seed = DEFAULT_SEED if options.seed is None else options.seed
         inspected = record(run, split, options.episodes, seed)
         inspected.save(partial)
         pictures = save_pictures(partial)
         if inspected.rollouts is not None:
             pictures.append(save_rollouts(partial / ROLLOUTS, partial / PICTURE))
+        files = [partial / each for each in pictures]
+        tracked.pictures(files, run_reached(run.path, run.kind) or 0, f"inspection/{split.name}")
     print_inspection(run.path, inspected.recording.facts, "inputs and outcomes")
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rimrl.cli.kinds import verbs_of
 from rimrl.cli.parser import Verbs, add_ablation, play_options
+from rimrl.cli.tracking import add_tracking
 
 
 def add(verbs: Verbs) -> None:
@@ -33,6 +34,7 @@ def add(verbs: Verbs) -> None:
     evaluate.add_argument("--n-envs", type=int, default=16, metavar="N", help="played side by side (default 16)")
     evaluate.add_argument("--no-random", action="store_true", help="leave out the random policy")
     add_ablation(evaluate)
+    add_tracking(evaluate)
     evaluate.set_defaults(verb=_evaluate, takes_overrides=True)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rimrl.cli.kinds import verbs_of
 from rimrl.cli.parser import Verbs, add_ablation, filming_options
+from rimrl.cli.tracking import add_tracking
 
 
 def add(verbs: Verbs) -> None:
@@ -31,6 +32,7 @@ def add(verbs: Verbs) -> None:
         help="also keep states, observations or values of every step in recording.npz, for probing; name RUN first",
     )
     add_ablation(inspect)
+    add_tracking(inspect)
     inspect.set_defaults(verb=_inspect)
 
 

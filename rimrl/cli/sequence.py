@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.diagnostics import lesion
 from rimrl.cli.parser import Verbs, config_among, old_name
+from rimrl.cli.tracking import add_tracking, tracking_of
 from rimrl.errors import UsageError, quoted
 from rimrl.imports import options as import_options
+from rimrl.runs.tracking import Tracking
+from rimrl.runs.tracking import options as track_options
 from rimrl.sequence.registry import TASKS
 
 LESION = "lesion"
@@ -28,6 +31,8 @@ _TRAINING_OPTIONS = (
     "resume",
     "accept_changes",
     "print_config",
+    "track",
+    "track_project",
 )
 
 if TYPE_CHECKING:
@@ -64,6 +69,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--accept-changes", action="store_true", help="resume with what differs from its own keys")
     shown = parser.add_argument("--print-config", action="store_true", help="list the keys and their values, and stop")
     old_name(parser, "--keys", shown)
+    add_tracking(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     parser.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help=f"{LESION}: runs of balls")
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"{LESION}: picture; default in the first run")
@@ -85,12 +91,13 @@ def _sequence(options: argparse.Namespace) -> int:
     for flag in _LESION_OPTIONS:
         if getattr(options, flag) is not None:
             raise UsageError(f"--{flag} goes with rimrl sequence {LESION}")
+    tracking = tracking_of(options)
     if options.ablation is not None:
         if len(options.ablation) > 1:
             raise UsageError(f"--ablation takes one mechanism a run, got {' and '.join(options.ablation)}")
         (options.ablation,) = options.ablation
     if options.resume is not None:
-        return _resume(options, given, overrides)
+        return _resume(options, given, overrides, tracking)
     if options.accept_changes:
         raise UsageError("--accept-changes goes with --resume; see rimrl sequence --help")
     if given is None:
@@ -101,11 +108,11 @@ def _sequence(options: argparse.Namespace) -> int:
         return 0
     from rimrl.sequence.train import train
 
-    run, finished = train(config, options.run_dir, progress_bar=not options.quiet)
+    run, finished = train(config, options.run_dir, progress_bar=not options.quiet, tracking=tracking)
     return _trained(run, finished, options.quiet)
 
 
-def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]) -> int:
+def _resume(options: argparse.Namespace, given: str | None, overrides: list[str], tracking: Tracking | None) -> int:
     from rimrl.sequence.config_files import load_sequence
     from rimrl.sequence.run import SequenceRun
 
@@ -119,21 +126,26 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
         return 0
     from rimrl.sequence.resuming import resume
 
-    return _trained(run, resume(run, config, options.accept_changes, progress_bar=not options.quiet), options.quiet)
+    finished = resume(run, config, options.accept_changes, not options.quiet, tracking)
+    return _trained(run, finished, options.quiet)
 
 
 def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
     if not finished:
         print(
             f"rimrl: interrupted; the model so far is in {run.model_file}; "
-            f"to go on: rimrl sequence --resume {quoted(run.path)}{import_options(run.config.modules)}",
+            f"to go on: rimrl sequence --resume {quoted(run.path)}{import_options(run.config.modules)}"
+            f"{track_options(run.tracking)}",
             file=sys.stderr,
         )
         return INTERRUPTED
+    from rimrl.runs.tracked import tracked_again
     from rimrl.sequence.evaluate import evaluate
     from rimrl.sequence.registry import task_class
 
-    evaluation = evaluate(run, progress_bar=not quiet)
+    with tracked_again(run.tracking, run) as tracked:
+        evaluation = evaluate(run, progress_bar=not quiet)
+        tracked.evaluation(evaluation, run.kind)
     print(f"trained {run.config.name}: {run.path}")
     metric = task_class(run.config.task.name).metric
     figures = ", ".join(f"{name} {result[metric]:.4g}" for name, result in evaluation["splits"].items())

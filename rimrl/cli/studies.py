@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import old_name
+from rimrl.cli.tracking import add_tracking, tracking_of
 from rimrl.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "--trial", type=int, metavar="N", help="only run N of the plan, in this process: for job arrays"
     )
     old_name(parser, "--cell", trial)
+    add_tracking(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
@@ -66,6 +68,9 @@ def run_study(study: Study[Any], options: argparse.Namespace) -> int:
         UsageError: For bad input.
         RunFailedError: If runs broke.
     """
+    from rimrl.runs.tracked import prepare
+
+    prepare(tracking_of(options))
     if options.trial is not None:
         return _work_on_one(study, options.trial, not options.quiet)
     if study.run(_workers(study, options), options.retries, not options.quiet):

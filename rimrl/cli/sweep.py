@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rimrl.cli.parser import Verbs, config_among, flags
 from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
+from rimrl.cli.tracking import tracking_of
 from rimrl.errors import UsageError, quoted
 from rimrl.imports import options as import_options
 
@@ -59,7 +60,8 @@ def _sweep(options: argparse.Namespace) -> int:
     episodes = (options.episodes or 100) if options.evaluate else None
     if episodes is None and folder_of(given) is not None:
         episodes = episodes_before(folder)
-    sweep = Sweep(asked, folder, episodes, check=options.trial is None, progress_bar=not options.quiet)
+    check, tracking = options.trial is None, tracking_of(options)
+    sweep = Sweep(asked, folder, episodes, check, progress_bar=not options.quiet, tracking=tracking)
     if options.plan:
         print_plan(sweep)
         return 0

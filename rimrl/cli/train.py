@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import Verbs, config_among, flags, old_name
 from rimrl.cli.processes import init_distributed, should_print
+from rimrl.cli.tracking import add_tracking, tracking_of
 from rimrl.errors import UsageError, quoted
 from rimrl.imports import options as import_options
+from rimrl.runs.tracking import Tracking
+from rimrl.runs.tracking import options as track_options
 
 if TYPE_CHECKING:
     from rimrl.experiments.run import Run
@@ -40,6 +43,7 @@ def add(verbs: Verbs) -> None:
     train.add_argument("--total-timesteps", metavar="N", help="environment steps to train for")
     shown = train.add_argument("--print-config", action="store_true", help="list the keys and their values, and stop")
     old_name(train, "--keys", shown)
+    add_tracking(train)
     train.add_argument("--quiet", action="store_true", help="no progress on standard error")
     train.set_defaults(verb=_train, takes_overrides=True)
 
@@ -48,9 +52,10 @@ def _train(options: argparse.Namespace) -> int:
     from rimrl.experiments.config_files import load_config
 
     init_distributed()
+    tracking = tracking_of(options)
     given, overrides = config_among(options.overrides)
     if options.resume is not None:
-        return _resume(options, given, overrides)
+        return _resume(options, given, overrides, tracking)
     if options.accept_changes:
         raise UsageError("--accept-changes goes with --resume; see rimrl train --help")
     if given is None:
@@ -61,11 +66,11 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     from rimrl.experiments.train import train
 
-    run, finished = train(config, options.run_dir, progress_bar=not options.quiet)
+    run, finished = train(config, options.run_dir, progress_bar=not options.quiet, tracking=tracking)
     return _trained(run, finished)
 
 
-def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]) -> int:
+def _resume(options: argparse.Namespace, given: str | None, overrides: list[str], tracking: Tracking | None) -> int:
     from rimrl.experiments.config_files import load_config
     from rimrl.experiments.run import Run
 
@@ -78,16 +83,17 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
         return 0
     from rimrl.experiments.resuming import resume
 
-    return _trained(run, resume(run, config, options.accept_changes, progress_bar=not options.quiet))
+    return _trained(run, resume(run, config, options.accept_changes, not options.quiet, tracking=tracking))
 
 
 def _trained(run: Run, finished: bool) -> int:
     if not should_print():
         return 0 if finished else INTERRUPTED
+    more = import_options(run.config.modules) + track_options(run.tracking)
     if not finished:
-        command = f"{run.kind.command(run.processes)} --resume {quoted(run.path)}{import_options(run.config.modules)}"
+        command = f"{run.kind.command(run.processes)} --resume {quoted(run.path)}{more}"
         print(f"rimrl: interrupted; the agent so far is in {run.model_file}; to go on: {command}", file=sys.stderr)
         return INTERRUPTED
     print(f"trained {run.config.name}: {run.path}")
-    print(f"next: rimrl evaluate {quoted(run.path)}{import_options(run.config.modules)}")
+    print(f"next: rimrl evaluate {quoted(run.path)}{more}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from rimrl.cli.parser import Verbs
 from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
 from rimrl.cli.tables import console
+from rimrl.cli.tracking import tracking_of
 from rimrl.errors import RunFailedError
 
 
@@ -39,7 +40,7 @@ def _transfer(options: argparse.Namespace) -> int:
     asked = {key: getattr(options, key) for key in ("seeds", "source_timesteps", "target_timesteps")}
     config = load_transfer(options.config, {key: value for key, value in asked.items() if value is not None})
     folder = options.run_dir or default_folder(config)
-    transfer = Transfer(config, folder, scored=lambda plan: scored(folder, plan))
+    transfer = Transfer(config, folder, lambda plan: scored(folder, plan), tracking_of(options))
     if options.plan:
         for given in (trial.given for trial in transfer.all_trials if trial.given is not None):
             print(f"   -  finished     trained before  {given}")

@@ -24,6 +24,10 @@ _PROBES = {
 }
 
 
+_WITHOUT_VELOCITY = {"Pendulum": 200, "HalfCheetah": 1000, "Hopper": 1000, "Walker2d": 1000}
+"""Tasks of `rimrl.envs.hidden_velocity` with their time limits."""
+
+
 def register_envs() -> None:
     """Register every environment id under the ``rimrl/`` namespace; calling it again changes nothing."""
     _register("rimrl/ObjectPicking-v0", "rimrl.envs.distractors:ObjectPickingEnv")
@@ -33,6 +37,9 @@ def register_envs() -> None:
     for env_id, entry_point in _PROBES.items():
         _register(env_id, entry_point)
     _register("rimrl/CartPoleNoVelocity-v0", "rimrl.envs.probes:make_cartpole_no_velocity", max_episode_steps=500)
+    for task, steps in _WITHOUT_VELOCITY.items():
+        entry_point = "rimrl.envs.hidden_velocity:make_hidden_velocity"
+        _register(f"rimrl/{task}NoVelocity-v0", entry_point, kwargs={"task": task}, max_episode_steps=steps)
 
 
 def _register(env_id: str, entry_point: str, **options: Any) -> None:

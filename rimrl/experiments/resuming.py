@@ -12,6 +12,7 @@ from rimrl.experiments.ranks import RankProcesses, check_same
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import learner_factory
 from rimrl.runs.lifecycle import resume_run
+from rimrl.runs.tracking import Tracking
 
 
 def resume(
@@ -20,6 +21,7 @@ def resume(
     accept_changes: bool = False,
     progress_bar: bool = True,
     callback: BaseCallback | None = None,
+    tracking: Tracking | None = None,
 ) -> bool:
     """Go on with a run from its last good checkpoint.
 
@@ -34,6 +36,7 @@ def resume(
         accept_changes: Take other differences, too.
         progress_bar: Show progress on standard error.
         callback: Looks on, and may end the training. Default none.
+        tracking: Where it is logged beside TensorBoard; default: nowhere. A run that was tracked goes on there.
 
     Returns:
         Whether it was trained to its end.
@@ -46,4 +49,5 @@ def resume(
     ranks = init_ranks()
     config = run.config if config is None else replace(config, name=run.config.name)
     check_same(config, ranks)
-    return resume_run(run, config, accept_changes, learner_factory(progress_bar, ranks, callback), RankProcesses(ranks))
+    learner = learner_factory(progress_bar, ranks, callback)
+    return resume_run(run, config, accept_changes, learner, RankProcesses(ranks), tracking)

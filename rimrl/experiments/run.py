@@ -9,6 +9,7 @@ evaluation.json   what ``rimrl evaluate`` found, every episode included; evaluat
                   evaluation-NAME=VALUE.json: with another argument of the environment
 inspection/       what ``rimrl inspect`` recorded and drew, one folder a split
 watch/            films of ``rimrl watch``
+tracking.json     by what names trackers know the run (``--track``)
 """
 
 from __future__ import annotations

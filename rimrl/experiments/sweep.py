@@ -25,6 +25,7 @@ from rimrl.experiments.sweep_grid import SweepTrial, check_trials, make_trials
 from rimrl.files import refuse_links
 from rimrl.reading import read_json
 from rimrl.runs.environment import run_status
+from rimrl.runs.tracking import Tracking
 from rimrl.runs.yaml_files import read_yaml
 from rimrl.studies.study import Study
 
@@ -38,6 +39,7 @@ class Sweep(Study[SweepTrial]):
         episodes: Evaluate each trial with so many episodes on each split; None for no evaluation.
         check: Make every environment and agent that is yet to be trained, to see whether that can be done.
         progress_bar: Show on standard error how far that is, if it is a terminal.
+        tracking: Where the runs are logged beside TensorBoard; default: nowhere.
 
     Raises:
         UsageError: For what cannot be trained, and for a folder that holds something else or a sweep with other
@@ -54,11 +56,13 @@ class Sweep(Study[SweepTrial]):
         episodes: int | None = None,
         check: bool = True,
         progress_bar: bool = False,
+        tracking: Tracking | None = None,
     ) -> None:
         there = self.is_in(folder)
         self.episodes = episodes
         self.config = merged(read(folder), asked, folder) if there else asked
-        super().__init__(folder, make_trials(self.config, episodes))
+        trials = make_trials(self.config, episodes)
+        super().__init__(folder, [replace(trial, tracking=tracking) for trial in trials])
         if there:
             self._check_experiments()
         if check:

@@ -24,6 +24,7 @@ from rimrl.files import placing_file
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.lifecycle import Make, start_run
 from rimrl.runs.stopping import Stop
+from rimrl.runs.tracking import Tracking
 
 
 def train(
@@ -31,6 +32,7 @@ def train(
     run_dir: Path | None = None,
     progress_bar: bool = True,
     callback: BaseCallback | None = None,
+    tracking: Tracking | None = None,
 ) -> tuple[Run, bool]:
     """Train an agent.
 
@@ -42,6 +44,7 @@ def train(
         run_dir: Where to leave the results; default: the first free ``runs/NAME_1``, ``runs/NAME_2``, …
         progress_bar: Show progress on standard error.
         callback: Looks on, and may end the training. Default none.
+        tracking: Where it is logged beside TensorBoard; default: nowhere.
 
     Returns:
         The run, and whether it was trained to its end.
@@ -53,7 +56,8 @@ def train(
     """
     ranks = init_ranks()
     check_same(config, ranks)
-    return start_run(Run, config, run_dir, learner_factory(progress_bar, ranks, callback), RankProcesses(ranks))
+    learner = learner_factory(progress_bar, ranks, callback)
+    return start_run(Run, config, run_dir, learner, RankProcesses(ranks), tracking)
 
 
 def learner_factory(
@@ -133,6 +137,11 @@ class AgentLearner:
     def reached(self) -> int:
         """How many environment steps the agent has had."""
         return self.agent.num_timesteps
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The return of training episodes and, where it is evaluated on the way, of evaluations."""
+        return ("rollout/ep_rew_mean", *(("eval/mean_reward",) if self.config.train.eval_freq else ()))
 
     def log_to(self, logger: Logger) -> None:
         """Log there from now on, beginning with what waits to be logged."""

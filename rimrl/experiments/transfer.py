@@ -33,6 +33,7 @@ from rimrl.experiments.transfer_config import METHODS, Task, TransferConfig
 from rimrl.experiments.trials import RunTrial
 from rimrl.files import refuse_links
 from rimrl.reading import read_json
+from rimrl.runs.tracking import Tracking
 from rimrl.spaces import describe_space
 from rimrl.studies.study import Study
 
@@ -65,6 +66,7 @@ class Transfer(Study[TransferTrial]):
         config: What to do.
         folder: Where its runs are, or will be.
         scored: Adds scores to the content of ``transfer.json``; default: none.
+        tracking: Where the runs are logged beside TensorBoard; default: nowhere.
 
     Attributes:
         all_trials: Every run, also those that were trained before.
@@ -78,14 +80,18 @@ class Transfer(Study[TransferTrial]):
     noun = "run"
 
     def __init__(
-        self, config: TransferConfig, folder: Path, scored: Callable[[dict[str, Any]], dict[str, Any]] = dict
+        self,
+        config: TransferConfig,
+        folder: Path,
+        scored: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        tracking: Tracking | None = None,
     ) -> None:
         self.is_in(folder)
         self.config, self.folder = config, folder
         self._scored = scored
         self._before: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._experiments: dict[tuple[str, str, str], ExperimentConfig] = {}
-        self.all_trials = list(self._plan())
+        self.all_trials = [replace(trial, tracking=tracking) for trial in self._plan()]
         super().__init__(folder, [trial for trial in self.all_trials if trial.given is None])
         for trial in self.trials:
             refuse_links(folder / trial.name, folder)

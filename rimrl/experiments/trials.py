@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,6 +19,8 @@ from rimrl.imports import import_modules
 from rimrl.runs import checkpoint_files
 from rimrl.runs.environment import run_status
 from rimrl.runs.evaluations import read_evaluation
+from rimrl.runs.tracked import tracked_again
+from rimrl.runs.tracking import Tracking, last_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,14 @@ class RunTrial:
         config: Its experiment, complete.
         needs: Names of the trials that have to be finished first.
         episodes: Evaluate with so many on each split, or more; None for no evaluation.
+        tracking: Where it is logged beside TensorBoard, in a group of the study's; None for nowhere.
     """
 
     name: str
     config: ExperimentConfig
     needs: tuple[str, ...] = ()
     episodes: int | None = None
+    tracking: Tracking | None = None
 
     @property
     def threads(self) -> int:
@@ -63,10 +67,16 @@ class RunTrial:
         """
         path = study / self.name
         import_modules(self.config.modules, "the configuration")  # this may be a process of its own
-        if run_status(path) != "finished" and not carry_on(self.config, path, progress_bar):
+        tracking = self.tracking
+        if tracking is not None:
+            tracking = replace(tracking, group=last_names(study), name=self.name)
+        if run_status(path) != "finished" and not carry_on(self.config, path, progress_bar, tracking=tracking):
             return False
         if self.episodes is not None and not self._is_evaluated(path):
-            evaluate(Run.open(path), episodes=self.episodes, progress_bar=progress_bar)
+            run = Run.open(path)
+            with tracked_again(tracking, run) as tracked:
+                evaluation = evaluate(run, episodes=self.episodes, progress_bar=progress_bar)
+                tracked.evaluation(evaluation, run.kind)
         return True
 
     def _is_evaluated(self, path: Path) -> bool:
@@ -84,7 +94,13 @@ class RunTrial:
         return how == ("model.zip", False, DEFAULT_SEED) and enough
 
 
-def carry_on(config: ExperimentConfig, path: Path, progress_bar: bool, callback: BaseCallback | None = None) -> bool:
+def carry_on(
+    config: ExperimentConfig,
+    path: Path,
+    progress_bar: bool,
+    callback: BaseCallback | None = None,
+    tracking: Tracking | None = None,
+) -> bool:
     """Train a run, or go on with what is there of it.
 
     Args:
@@ -92,6 +108,7 @@ def carry_on(config: ExperimentConfig, path: Path, progress_bar: bool, callback:
         path: Its folder.
         progress_bar: Show progress on standard error.
         callback: Looks on, and may end the training. Default none.
+        tracking: Where it is logged beside TensorBoard; default: nowhere.
 
     Returns:
         Whether it came to its end.
@@ -103,9 +120,9 @@ def carry_on(config: ExperimentConfig, path: Path, progress_bar: bool, callback:
     if (path / "config.yaml").is_file():
         run = Run.open(path)
         if checkpoint_files.found(path) and run.config.flat() == config.flat():
-            return resume(run, config, progress_bar=progress_bar, callback=callback)
+            return resume(run, config, progress_bar=progress_bar, callback=callback, tracking=tracking)
         with run.locked():  # it has learned nothing, or something that is not asked for any more
             shutil.rmtree(path)
     elif path.is_dir() and all(file.name.startswith(".") for file in path.iterdir()):
         shutil.rmtree(path)  # killed before anything but a part of the first file was there
-    return train(config, path, progress_bar, callback)[1]
+    return train(config, path, progress_bar, callback, tracking)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError, quoted
 from rimrl.files import write_text
-from rimrl.imports import options
 from rimrl.runs.checkpoint_files import found
 from rimrl.runs.kinds import Kind
 
@@ -51,7 +50,7 @@ def explained(
     kind: Kind,
     processes: int = 1,
     writes: bool = True,
-    modules: Sequence[str] = (),
+    more: str = "",
 ) -> Exception:
     """The error to raise instead of one that ended a training; the traceback goes to ``traceback.txt``.
 
@@ -62,13 +61,13 @@ def explained(
         kind: Of the run.
         processes: How many train it. Default 1.
         writes: Whether this process writes to the folder. Default True.
-        modules: Those of the user's own that who goes on has to name. Default none.
+        more: Options that who goes on has to give, each with a space before it. Default none.
 
     Returns:
         A `UsageError` for one, such as for a loss that is not finite; else a `RunFailedError`.
     """
     failure = error if isinstance(error, Failure) else described(error)
-    checkpoints, again = found(run), f"{kind.command(processes)} --resume {quoted(run)}{options(modules)}"
+    checkpoints, again = found(run), f"{kind.command(processes)} --resume {quoted(run)}{more}"
     if failure.usage:
         if not checkpoints:
             return UsageError(f"{failure.what} (at step {reached}; no checkpoint was written before)")

@@ -4,6 +4,7 @@ config.yaml       the complete configuration, which repeats the run
 environment.json  versions, commit and machine, and how the run ended
 resume/           checkpoints, see `rimrl.runs.checkpoint_files`
 progress.csv      every update        events.out.*  TensorBoard
+tracking.json     by what names trackers know the run, if it is tracked (`rimrl.runs.tracked`)
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from rimrl.files import check_writable, locked, remove_leftovers, separate, temp
 from rimrl.runs.config import Configuration
 from rimrl.runs.environment import Status, run_facts, run_status
 from rimrl.runs.kinds import Kind
+from rimrl.runs.tracking import Tracking
 
+TRACKING = "tracking.json"
 _WRITTEN_FILES = (
     "config.yaml",
     "environment.json",
@@ -40,6 +43,7 @@ _WRITTEN_FILES = (
     "monitor.csv",
     "progress.csv",
     "traceback.txt",
+    TRACKING,
 )
 _WRITTEN_FOLDERS = ("resume", "checkpoints")
 _BEFORE = ".before-"
@@ -71,6 +75,7 @@ class RunFolder(ABC, Generic[C]):
     Attributes:
         processes: How many train it together; noted in ``environment.json`` if more than one.
         core_backend: What runs the core that learns (`rimrl.cores.base.RecurrentCore.backend`); noted there, too.
+        tracking: Where it is logged beside TensorBoard; None for nowhere.
     """
 
     def __init__(self, path: Path, config: C) -> None:
@@ -78,6 +83,7 @@ class RunFolder(ABC, Generic[C]):
         self.config = config
         self.processes = 1
         self.core_backend: str | None = None
+        self.tracking: Tracking | None = None
         self._resumed: list[dict[str, Any]] = []
 
     @classmethod

@@ -14,15 +14,19 @@ from typing import Any, Protocol, TypeVar
 from stable_baselines3.common.logger import Logger
 
 from rimrl.errors import UsageError
+from rimrl.imports import options as import_options
 from rimrl.runs.checkpoint_files import Contents, found
 from rimrl.runs.device import check_device
 from rimrl.runs.environment import Status
 from rimrl.runs.failures import described, explained
 from rimrl.runs.folder import RunFolder, default_run_dir
-from rimrl.runs.logs import appending_logger, new_logger, progress_of, truncate_logs
+from rimrl.runs.logs import appending_logger, log_hparams, new_logger, progress_of, truncate_logs
 from rimrl.runs.processes import Processes
 from rimrl.runs.resuming import accepted_changes, check_not_past
 from rimrl.runs.stopping import Stop, graceful_stop
+from rimrl.runs.tracked import Tracked, track, tracked_by
+from rimrl.runs.tracking import Tracking
+from rimrl.runs.tracking import options as track_options
 
 
 class Learner(Protocol):
@@ -31,6 +35,10 @@ class Learner(Protocol):
     @property
     def reached(self) -> int:
         """How many steps or updates it has had."""
+
+    @property
+    def metrics(self) -> Sequence[str]:
+        """Names in the log that tell how well it learns; one at least."""
 
     def log_to(self, logger: Logger) -> None:
         """Log there from now on."""
@@ -80,7 +88,14 @@ Make = Callable[[R, C, bool], Learner]
 """Makes a learner for a run and a configuration, which goes on with a run or begins."""
 
 
-def start_run(runs: type[R], config: C, run_dir: Path | None, make: Make[R, C], processes: Processes) -> tuple[R, bool]:
+def start_run(
+    runs: type[R],
+    config: C,
+    run_dir: Path | None,
+    make: Make[R, C],
+    processes: Processes,
+    tracking: Tracking | None = None,
+) -> tuple[R, bool]:
     """Train in a new run folder.
 
     Args:
@@ -89,6 +104,7 @@ def start_run(runs: type[R], config: C, run_dir: Path | None, make: Make[R, C], 
         run_dir: Where to leave the results; default: the first free ``runs/NAME_1``, ``runs/NAME_2``, …
         make: Makes what learns.
         processes: Who trains.
+        tracking: Where it is logged besides. Default: nowhere.
 
     Returns:
         The run, and whether it was trained to its end.
@@ -105,14 +121,21 @@ def start_run(runs: type[R], config: C, run_dir: Path | None, make: Make[R, C], 
         with processes.sync_errors():
             if processes.writes:
                 run = preparing.enter_context(runs.create(path, config))
-        run.processes = processes.size
+        run.processes, run.tracking = processes.size, tracking
         learner = make(run, config, False)
-        _log_anew(learner, run, processes)
+        tracked = _log_anew(learner, run, processes)
     with _locked(run, processes):
-        return run, _carry_out(run, learner, processes)
+        return run, _carry_out(run, learner, processes, tracked)
 
 
-def resume_run(run: R, config: C, accept_changes: bool, make: Make[R, C], processes: Processes) -> bool:
+def resume_run(
+    run: R,
+    config: C,
+    accept_changes: bool,
+    make: Make[R, C],
+    processes: Processes,
+    tracking: Tracking | None = None,
+) -> bool:
     """Go on with a run from its last good checkpoint.
 
     Args:
@@ -121,6 +144,7 @@ def resume_run(run: R, config: C, accept_changes: bool, make: Make[R, C], proces
         accept_changes: Take differences that are not free.
         make: Makes what learns.
         processes: Who trains.
+        tracking: Where it is logged besides. Default: nowhere.
 
     Returns:
         Whether it was trained to its end.
@@ -130,7 +154,7 @@ def resume_run(run: R, config: C, accept_changes: bool, make: Make[R, C], proces
             what matters.
         RunFailedError: If something breaks on the way.
     """
-    run.processes = processes.size
+    run.processes, run.tracking = processes.size, tracking
     changes = accepted_changes(run, config, accept_changes)
     check_device(config.train.device)
     with _locked(run, processes):
@@ -138,7 +162,7 @@ def resume_run(run: R, config: C, accept_changes: bool, make: Make[R, C], proces
             return _start_again(run, config, make, processes)
         learner = make(run, config, True)
         try:
-            inexact = _go_back(run, config, learner, accept_changes, changes, processes)
+            inexact, tracked = _go_back(run, config, learner, accept_changes, changes, processes)
         except BaseException:
             learner.close()
             raise
@@ -148,24 +172,30 @@ def resume_run(run: R, config: C, accept_changes: bool, make: Make[R, C], proces
                 f"that of an uninterrupted run: {inexact}",
                 file=sys.stderr,
             )
-        return _carry_out(run, learner, processes)
+        return _carry_out(run, learner, processes, tracked)
 
 
 def _go_back(
     run: RunFolder[Any], config: Any, learner: Learner, accept: bool, changes: list[str], processes: Processes
-) -> str | None:
+) -> tuple[str | None, Tracked]:
     """Bring a learner to the last good checkpoint, and the run's files to what they were then."""
+    tracked = Tracked(run.path)
     shaping = [change for change in changes if accept and change.partition(".")[0] in run.kind.shaping]
     contents, inexact = learner.restore(accept, shaping)
     check_not_past(run, config, learner.reached)
     run.config = config
     with processes.sync_errors():
         if processes.writes:
-            run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, run.kind))
-            truncate_logs(run.path, contents)
-            learner.truncate_logs(contents)
-            learner.log_to(appending_logger(run.path))
-    return inexact
+            tracked = _tracked(run)
+            try:
+                run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, run.kind))
+                truncate_logs(run.path, contents)
+                learner.truncate_logs(contents)
+                learner.log_to(_with(appending_logger(run.path), tracked))
+            except BaseException:
+                tracked.end("interrupted")
+                raise
+    return inexact, tracked
 
 
 def _start_again(run: R, config: C, make: Make[R, C], processes: Processes) -> bool:
@@ -181,17 +211,42 @@ def _start_again(run: R, config: C, make: Make[R, C], processes: Processes) -> b
         except BaseException:
             learner.close()
             raise
-    _log_anew(learner, run, processes)
-    return _carry_out(run, learner, processes)
+    tracked = _log_anew(learner, run, processes)
+    return _carry_out(run, learner, processes, tracked)
 
 
-def _log_anew(learner: Learner, run: RunFolder[Any], processes: Processes) -> None:
+def _log_anew(learner: Learner, run: RunFolder[Any], processes: Processes) -> Tracked:
+    tracked, logger = Tracked(run.path), Logger(None, [])
     try:
         with processes.sync_errors():
-            learner.log_to(new_logger(run.path) if processes.writes else Logger(None, []))
+            if processes.writes:
+                tracked = _tracked(run)
+                logger = new_logger(run.path)
+                log_hparams(logger, run.config.flat(), learner.metrics)
+            learner.log_to(_with(logger, tracked))
     except BaseException:
         learner.close()
+        tracked.end("failed")
         raise
+    return tracked
+
+
+def _tracked(run: RunFolder[Any]) -> Tracked:
+    """Begin or go on to track a run, or say that it is not tracked any more."""
+    before = tracked_by(run.path)
+    if run.tracking is None and before:
+        print(
+            f"rimrl: {run.path} was tracked by {before[0]} and is not any more; stop it and add --track {before[0]} to "
+            "go on with that",
+            file=sys.stderr,
+        )
+    return track(run.tracking, run)
+
+
+def _with(logger: Logger, tracked: Tracked) -> Logger:
+    if tracked:
+        logger.output_formats.append(tracked)
+    return logger
 
 
 @contextmanager
@@ -204,7 +259,7 @@ def _locked(run: RunFolder[Any], processes: Processes) -> Iterator[None]:
         yield
 
 
-def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes) -> bool:
+def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes, tracked: Tracked) -> bool:
     """Learn up to the configured total. Whatever stops it, what can be left is left.
 
     Returns:
@@ -213,6 +268,22 @@ def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes) -> b
     Raises:
         UsageError: If it met NaN.
         RunFailedError: If something broke.
+    """
+    status: Status = "failed"
+    try:
+        status, error = _learned(run, learner, processes)
+    finally:
+        tracked.end(status)  # at last, because it may wait for a server
+    if error is not None:
+        raise error from error.__cause__
+    return status == "finished"
+
+
+def _learned(run: RunFolder[Any], learner: Learner, processes: Processes) -> tuple[Status, Exception | None]:
+    """Learn, and leave what can be left.
+
+    Returns:
+        How it ended, and what to raise.
     """
     status: Status = "failed"
     failure: Exception | None = None
@@ -242,11 +313,11 @@ def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes) -> b
     if common is None and failure is not None:
         common = described(failure)
     if common is not None:
-        modules = run.config.modules
-        raise explained(
-            common, run.path, learner.reached, run.kind, processes.size, processes.writes, modules
-        ) from failure
-    return status == "finished"
+        more = import_options(run.config.modules) + track_options(run.tracking)
+        told = explained(common, run.path, learner.reached, run.kind, processes.size, processes.writes, more)
+        told.__cause__ = failure
+        return "failed", told
+    return status, None
 
 
 def _leave(run: RunFolder[Any], learner: Learner, status: Status) -> Exception | None:

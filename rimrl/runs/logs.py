@@ -5,9 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure, make_output_format
+from stable_baselines3.common.logger import (
+    CSVOutputFormat,
+    HParam,
+    Logger,
+    TensorBoardOutputFormat,
+    configure,
+    make_output_format,
+)
 
 from rimrl.errors import UsageError
 from rimrl.reading import MissingError, read_rows
@@ -58,6 +67,23 @@ def appending_logger(run: Path) -> Logger:
         return Logger(str(run), [AppendedCSV(str(run / "progress.csv")), make_output_format("tensorboard", str(run))])
     except OSError as error:
         raise UsageError(f"cannot write the logs of {run}: {error.strerror or error}") from None
+
+
+def log_hparams(logger: Logger, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    """Let TensorBoard list a run with its settings and the last values of some scalars, on its page of hyperparameters.
+
+    Args:
+        logger: Of a run that begins. Nothing is written where it has no TensorBoard.
+        settings: Values by their names; a list is written as text.
+        metrics: Tags of the scalars, which need not be there yet.
+    """
+    plain = {
+        key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+    }
+    hparams = HParam(plain, dict.fromkeys(metrics, 0.0))  # of the values TensorBoard reads none
+    for output in logger.output_formats:
+        if isinstance(output, TensorBoardOutputFormat):  # SB3's table cannot hold them
+            output.write({"hparams": hparams}, {"hparams": ()})
 
 
 def event_sizes(run: Path) -> dict[str, int]:

@@ -26,7 +26,9 @@ from rimrl.runs.resuming import restore_last
 from rimrl.runs.rng_state import random_state, restore_rng_state
 from rimrl.runs.stopping import Stop
 from rimrl.runs.tensors import fitting, optimizer_state, restore_optimizer
+from rimrl.runs.tracking import Tracking
 from rimrl.runs.validated import Fields
+from rimrl.sequence.base import TaskSplit
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.evaluate import evaluating, score
 from rimrl.sequence.run import SequenceRun, device_of, make_model, make_run_task
@@ -35,7 +37,12 @@ from rimrl.usage import collapse, worst_share
 _EVALUATION_SEED = 2_000_000
 
 
-def train(config: SequenceConfig, run_dir: Path | None = None, progress_bar: bool = True) -> tuple[SequenceRun, bool]:
+def train(
+    config: SequenceConfig,
+    run_dir: Path | None = None,
+    progress_bar: bool = True,
+    tracking: Tracking | None = None,
+) -> tuple[SequenceRun, bool]:
     """Train a model on a diagnostic.
 
     SIGINT (Ctrl-C) and SIGTERM end the training after the update that runs, and a checkpoint is written.
@@ -45,6 +52,7 @@ def train(config: SequenceConfig, run_dir: Path | None = None, progress_bar: boo
         config: What to do.
         run_dir: Where to leave the results; default: the first free ``runs/NAME_1``, ``runs/NAME_2``, …
         progress_bar: Show progress on standard error.
+        tracking: Where it is logged beside TensorBoard; default: nowhere.
 
     Returns:
         The run, and whether it was trained to its end.
@@ -54,7 +62,7 @@ def train(config: SequenceConfig, run_dir: Path | None = None, progress_bar: boo
             is left then. Also if training meets NaN.
         RunFailedError: If something breaks on the way, such as the disk.
     """
-    return start_run(SequenceRun, config, run_dir, learner_factory(progress_bar), Processes())
+    return start_run(SequenceRun, config, run_dir, learner_factory(progress_bar), Processes(), tracking)
 
 
 def learner_factory(progress_bar: bool) -> Make[SequenceRun, SequenceConfig]:
@@ -97,6 +105,15 @@ class ModelLearner:
         self._chance = random_state()
         self._stepping = False
         self._written = -1
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The loss and, where it is evaluated on the way, the score on every split."""
+        evaluated = self.task.splits if self.config.train.eval_freq else ()
+        return ("train/loss", *(self._score_name(split) for split in evaluated))
+
+    def _score_name(self, split: TaskSplit) -> str:
+        return f"eval/{self.task.metric}_{split.name}"
 
     def log_to(self, logger: Logger) -> None:
         """Log there from now on."""
@@ -184,7 +201,7 @@ class ModelLearner:
         if evaluates:
             for split in self.task.splits:
                 scores = score(self.task, self.model, split, _EVALUATION_SEED, settings.eval_sequences)
-                logger.record(f"eval/{self.task.metric}_{split.name}", float(scores.metric.mean()))
+                logger.record(self._score_name(split), float(scores.metric.mean()))
         logger.record(SEQUENCE.column, self.reached)
         logger.record("time/time_elapsed", self._elapsed)
         logger.dump(self.reached)

@@ -64,6 +64,8 @@ class Counter:
         self.closed = False
         self.logger = Logger(None, [])
 
+    metrics = (COUNT.column,)
+
     def log_to(self, logger: Logger) -> None:
         self.logger = logger
 

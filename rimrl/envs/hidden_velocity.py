@@ -1,0 +1,89 @@
+"""Continuous control that shows where things are, but not how fast they move: the classic test of a memory.
+
+Ni et al., "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs", ICML 2022, and Meng et al.,
+"Memory-based Deep Reinforcement Learning for POMDPs", IROS 2021, mask velocities so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import DependencyNotInstalled
+from numpy.typing import NDArray
+
+from rimrl.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment of gymnasium whose observations are positions, then velocities.
+
+    Attributes:
+        entry_point: Its class.
+        positions: How many numbers of an observation are positions.
+    """
+
+    entry_point: str
+    positions: int
+
+
+TASKS: Mapping[str, Task] = {
+    "Pendulum": Task("gymnasium.envs.classic_control.pendulum:PendulumEnv", 2),
+    "HalfCheetah": Task("gymnasium.envs.mujoco.half_cheetah_v5:HalfCheetahEnv", 8),
+    "Hopper": Task("gymnasium.envs.mujoco.hopper_v5:HopperEnv", 5),
+    "Walker2d": Task("gymnasium.envs.mujoco.walker2d_v5:Walker2dEnv", 8),
+}
+"""What there is as ``rimrl/NAMENoVelocity-v0``; all but Pendulum need MuJoCo."""
+
+
+class HiddenVelocity(gymnasium.ObservationWrapper[NDArray[Any], Any, Any]):
+    """Shows the first numbers of an observation, which are positions, and no more.
+
+    Observation: ``[positions]``, with the dtype and bounds of the environment. Actions, rewards and termination are the
+    environment's.
+
+    Args:
+        env: Its observations are vectors.
+        positions: How many numbers to show.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], positions: int) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        assert isinstance(space, spaces.Box)
+        self._positions = positions
+        low, high = space.low[:positions], space.high[:positions]
+        self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)
+
+    def observation(self, observation: Any) -> NDArray[Any]:
+        """Keep the positions: ``[D]`` -> ``[positions]``."""
+        kept: NDArray[Any] = np.array(observation[: self._positions])
+        return kept
+
+
+def make_hidden_velocity(task: str, render_mode: str | None = None, **kwargs: Any) -> HiddenVelocity:
+    """Make one of `TASKS` without a time limit, which its registered id adds.
+
+    Args:
+        task: Its name.
+        render_mode: As the environment's.
+        **kwargs: Further arguments of the environment.
+
+    Raises:
+        UsageError: If it needs MuJoCo, which is not installed.
+    """
+    module, _, name = TASKS[task].entry_point.partition(":")
+    try:
+        env = getattr(import_module(module), name)(render_mode=render_mode, **kwargs)
+    except (DependencyNotInstalled, ImportError) as error:
+        raise UsageError(
+            f"rimrl/{task}NoVelocity-v0 needs what is not installed: pip install 'gymnasium[mujoco]' "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
+    return HiddenVelocity(env, TASKS[task].positions)

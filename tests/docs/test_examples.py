@@ -1,0 +1,95 @@
+"""The scripts in ``examples/`` answer their questions, shown here on a few steps; each is short and has its place."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from rimrl.cores.registry import CORES
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in a folder of the test's own, and forget registered cores."""
+    monkeypatch.chdir(tmp_path)
+    before = set(CORES)
+    yield
+    for name in CORES.keys() - before:
+        del CORES[name]
+
+
+def test_each_is_short_and_linked() -> None:
+    page = (ROOT / "docs/how-do-i.md").read_text()
+    assert len(SCRIPTS) == 7
+    for path in SCRIPTS:
+        text = path.read_text()
+        assert len(text.splitlines()) < 60, path
+        assert re.search(rf"^python examples/{path.name}\b", text, flags=re.MULTILINE), path
+        assert f"examples/{path.name}" in page, path
+
+
+def test_own_environment_keeps_the_contract_and_pays_at_most_one() -> None:
+    example = script("own_environment")
+    check_env(example.Cue(), skip_render_check=True)
+    assert 0.0 <= example.main(["--total-timesteps", "256"]) <= 1.0
+
+
+def test_own_core_is_what_the_policy_holds() -> None:
+    example = script("own_core")
+    core = example.main(["--total-timesteps", "128"]).policy.core
+    assert isinstance(core, example.Leaky)
+    assert core.hidden_size == 64
+
+
+def test_as_many_units_are_active_in_each_step_as_were_asked_for() -> None:
+    raster = script("units").main(["--total-timesteps", "128"])
+    assert raster.shape[1] == 6
+    assert (raster.sum(1) == 4).all()
+
+
+def test_both_policies_without_velocities_get_returns_that_pendulum_has() -> None:
+    returns = script("masked_velocities").main(["--total-timesteps", "1024", "--episodes", "2"])
+    assert returns.keys() == {"gru", "feedforward"}
+    assert all(-3255 < value <= 0 for value in returns.values())  # 200 steps of at most 16.27
+
+
+def test_a_resumed_run_is_the_same() -> None:
+    assert script("resume").main(["--total-timesteps", "2048"])
+    assert Path("runs/resume/two/config.yaml").is_file()
+
+
+def test_an_agent_does_the_same_however_it_is_loaded() -> None:
+    actions = script("share").main(["--total-timesteps", "1024"])
+    assert set(actions) == {"run", "export", "sb3-contrib"}
+    assert all(np.array_equal(taken, actions["run"]) for taken in actions.values())
+    assert len(np.unique(actions["run"])) > 50  # a constant would agree with anything
+
+
+@pytest.mark.slow
+def test_a_sweep_finishes_every_run_and_compares_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--total-timesteps", "1024", "--seeds", "0..1", "--episodes", "2"]
+    runs = script("sweep_and_compare").main(words)
+    assert {str(run.relative_to("runs/sweep")) for run in runs} == {
+        f"core={core}/seed_{seed}" for core in ("rim", "lstm") for seed in (0, 1)
+    }
+    assert all((run / "evaluation.json").is_file() for run in runs)
+    assert "rim" in capsys.readouterr().out
