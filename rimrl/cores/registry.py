@@ -59,6 +59,7 @@ CORES: dict[str, CoreEntry] = {
         "rimrl.cores.brims:BRIMs",
         "layers of RIM units, attending bottom-up and top-down",
         "Mittal et al., ICML 2020",
+        backends="rimrl.cores.scan.brims_backends:BACKENDS",
     ),
     "grid_lstm": CoreEntry(
         "rimrl.cores.grid_lstm:GridLSTM",

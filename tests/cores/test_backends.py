@@ -19,11 +19,17 @@ from rimrl.cores.scan.rim_backends import runs_natively
 from rimrl.cores.stepwise import StepTrace
 from rimrl.errors import UsageError
 from tests import paths
-from tests.cores.builders import RIGLSTM, SPECS, build, sequence
+from tests.cores.builders import BRIMS, RIGLSTM, SPECS, build, sequence
 from tests.cores.builders import RIM as SMALL_RIM
 
 needs_kernels = pytest.mark.skipif(not paths.compiled(), reason="no kernels were compiled")
-FASTER = {"rim": ["native", "torch"], "riglstm": ["native", "torch"], "lstm": ["native", "torch"], "gru": ["torch"]}
+FASTER = {
+    "rim": ["native", "torch"],
+    "riglstm": ["native", "torch"],
+    "brims": ["native", "torch"],
+    "lstm": ["native", "torch"],
+    "gru": ["torch"],
+}
 
 
 class Plain(RIM):
@@ -64,7 +70,9 @@ def test_the_default_is_the_fastest_that_can_run(name: str) -> None:
 
 @needs_kernels
 def test_with_kernels_the_default_is_native() -> None:
-    assert [build(SPECS[name]).backend for name in ("rim", "riglstm", "lstm", "gru")] == ["native"] * 3 + ["torch"]
+    assert [build(SPECS[name]).backend for name in ("rim", "riglstm", "brims", "lstm", "gru")] == ["native"] * 4 + [
+        "torch"
+    ]
 
 
 @pytest.mark.parametrize("name", CORES)
@@ -123,6 +131,34 @@ def test_options_that_kernels_do_not_know_take_the_loop_of_torch(options: dict[s
     assert core.backends["torch"] is None
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"dynamics": "gru"}, "gru"),
+        ({"competition": "units"}, "units"),
+        ({"communication": None}, "communication"),
+        ({"communication": "residual"}, "residual"),
+        ({"communication_reads": "previous"}, "previous"),
+        ({"communication_top_k": 2}, "top_k"),
+        ({"num_units": [4, MAX_UNITS + 4], "unit_size": None, "hidden_size": 68}, str(MAX_UNITS)),
+    ],
+    ids=str,
+)
+def test_brims_say_which_option_kernels_do_not_know(options: dict[str, Any], named: str) -> None:
+    core = build(("brims", {**BRIMS, **options}))
+    assert core.backend == "torch"
+    assert named in str(core.backends["native"]) or not paths.compiled()
+
+
+def test_brims_run_step_by_step_without_input_attention_or_with_dropout() -> None:
+    every = build(("brims", {**BRIMS, "input_attention": False, "num_active": None}))
+    dropping = build(("brims", {**BRIMS, "communication_dropout": 0.5}))
+    for core, reason in ((every, "input_attention"), (dropping, "dropout")):
+        assert core.backend == "step"
+        assert reason in str(core.backends["torch"])
+    assert dropping.eval().backend != "step"
+
+
 def test_kernels_know_the_options_of_the_paper_but_no_gru() -> None:
     core, gru = make_core("rim", 3), make_core("rim", 3, dynamics="gru")
     assert isinstance(core, RIM)
@@ -144,7 +180,7 @@ def test_kernels_know_two_dtypes(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", CORES)
 def test_on_a_gpu_nothing_is_native(name: str) -> None:
     core = build(SPECS[name]).cuda()
-    assert core.backend == ("torch" if name in ("rim", "riglstm") else "step")
+    assert core.backend == ("torch" if name in ("rim", "riglstm", "brims") else "step")
     assert "cuda:0" in str(core.backends.get("native", "cuda:0"))
 
 

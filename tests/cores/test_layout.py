@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rimrl.cores.scan.layout import HEADER, LSTM_SEQUENCE, RIM_SEQUENCE, Structure, header
+from rimrl.cores.scan.layout import BRIMS_LAYER, HEADER, LSTM_SEQUENCE, RIM_SEQUENCE, Structure, header
 from rimrl.cores.scan.library import SIGNATURES
 
 KERNELS = HEADER.with_name("kernels.cpp").read_text(encoding="utf-8")
-every_structure = pytest.mark.parametrize("structure", [RIM_SEQUENCE, LSTM_SEQUENCE], ids=lambda s: s.name)
+every_structure = pytest.mark.parametrize("structure", [RIM_SEQUENCE, LSTM_SEQUENCE, BRIMS_LAYER], ids=lambda s: s.name)
 
 
 def test_the_header_is_that_of_the_description() -> None:
@@ -39,9 +39,9 @@ def test_the_fields_in_c_are_those_of_ctypes(structure: Structure) -> None:
 @every_structure
 def test_the_kernels_read_no_other_field(structure: Structure) -> None:
     names = {name for name, _ in structure.fields()}
-    used = re.findall(rf"\(const {structure.name}<R>\* s\) {{\n(.*?)\n}}", KERNELS, re.DOTALL)
-    assert len(used) == 2
-    assert {name for text in used for name in re.findall(r"s->(\w+)", text)} == names
+    used = re.findall(rf"\(const {structure.name}<R>[*&] s\b[^)]*\) {{\n(.*?)\n}}", KERNELS, re.DOTALL)
+    assert len(used) >= 2
+    assert {name for text in used for name in re.findall(r"\bs(?:->|\.)(\w+)", text)} == names
 
 
 @every_structure

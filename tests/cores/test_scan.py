@@ -15,7 +15,7 @@ from rimrl.cores.base import RecurrentCore, State
 from rimrl.cores.registry import make_core
 from rimrl.cores.scan.layout import MAX_UNITS
 from tests import paths
-from tests.cores.builders import RIGLSTM, RIM, SPECS, CoreSpec, build, randomise, sequence, with_every_backend
+from tests.cores.builders import BRIMS, RIGLSTM, RIM, SPECS, CoreSpec, build, randomise, sequence, with_every_backend
 
 T, B = 7, 3
 every_fast_core_and_path = with_every_backend()
@@ -154,10 +154,21 @@ RIGLSTM_SIZES: list[dict[str, Any]] = [
     {"num_units": MAX_UNITS + 1, "num_active": 43, "num_views": 3},
     {"num_units": 3, "num_active": 2, "num_views": MAX_UNITS + 1},
 ]
+BRIMS_SIZES: list[dict[str, Any]] = [
+    {"num_units": 1, "num_active": 1, "unit_size": 1, "communication_key_size": 1, "input_key_size": 1},
+    {"num_units": 3, "num_active": 3, "unit_size": 17, "input_heads": 3, "input_key_size": 5, "input_value_size": 21},
+    {"num_units": [5, 2], "num_active": [2, 1], "unit_size": None, "hidden_size": 30, "num_inputs": 3},
+    {"num_units": 33, "num_active": 20, "num_layers": 3},
+    {"num_units": MAX_UNITS + 1, "num_active": 43, "unit_size": 2},
+]
+BRIMS_OF_DEFAULT_WIDTHS: CoreSpec = ("brims", {"num_units": 6, "num_active": 4, "hidden_size": 96})
+"""Kernels have loops of their own for these."""
 LSTM_SIZES: list[dict[str, Any]] = [{"hidden_size": 1}, {"hidden_size": 17, "num_layers": 2}, {"hidden_size": 33}]
 SIZES: list[CoreSpec] = [
     *(("rim", {**RIM, **sizes}) for sizes in RIM_SIZES),
     *(("riglstm", {**RIGLSTM, **sizes}) for sizes in RIGLSTM_SIZES),
+    *(("brims", {**BRIMS, **sizes}) for sizes in BRIMS_SIZES),
+    BRIMS_OF_DEFAULT_WIDTHS,
     *((name, sizes) for name in ("lstm", "gru") for sizes in LSTM_SIZES),
 ]
 every_size_and_path = with_every_backend({str(spec): spec for spec in SIZES})
@@ -215,7 +226,7 @@ def test_single_precision_with_competition(path: str) -> None:
         torch.testing.assert_close(a, b, rtol=0.0, atol=2e-5, msg=partial("{}: {}".format, name))
 
 
-@with_every_backend({name: SPECS[name] for name in ("rim", "riglstm", "lstm", "gru")})
+@with_every_backend({name: SPECS[name] for name in ("rim", "riglstm", "brims", "lstm", "gru")})
 @pytest.mark.parametrize("layout", ["strided", "expanded", "transposed"])
 def test_any_layout_of_memory(spec: CoreSpec, layout: str, path: str) -> None:
     """Input, state and the gradient of the output need not be contiguous."""

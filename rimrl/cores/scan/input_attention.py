@@ -1,15 +1,39 @@
-"""What a unit reads of the one input element of a step.
+"""What a unit reads in a step: of the one element of the input, or of several elements (`rimrl.cores.scan.elements`).
 
 Tensors of one step are ``[N, B, ...]``, of a sequence ``[N, T, B, ...]``.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.selection import rank
+
+
+class Selection(Protocol):
+    """Units attend to elements, and some of the units win.
+
+    Attributes:
+        mask_steps: Which units are active, T times ``[N, B, 1]``.
+    """
+
+    mask_steps: tuple[Tensor, ...]
+
+    def forward(self, t: int, h: Tensor) -> Tensor:
+        """The input's part of the gates of step t, ``[N, B, G D]``; `mask_steps` then says who is active."""
+
+    def start_backward(self) -> None:
+        """Make room for gradients."""
+
+    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor | None:
+        """The gradient of ``h``, given that of the gates."""
+
+    def gradients(self, h: Tensor, d_gates: Tensor) -> dict[str, Tensor]:
+        """Those of what it was made from, given ``h [N, T, B, D]`` and the gradient of all gates."""
 
 
 class SharedInput:

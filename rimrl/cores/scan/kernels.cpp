@@ -1,5 +1,5 @@
-// What rimrl/cores/scan/library.py loads: the kernels one by one, and the loops over time of RIM and LSTM, whose
-// products of matrices are those of the BLAS that torch brings. Products are row-major.
+// What rimrl/cores/scan/library.py loads: the kernels one by one, and the loops over time of RIM, BRIMs and LSTM,
+// whose products of matrices are those of the BLAS that torch brings. Products are row-major.
 #include "kernels.h"
 
 // Only the GNU C library chooses between clones when it loads a library.
@@ -143,6 +143,190 @@ template <typename R> INLINE void lstm_sequence_backward(const LSTMSequence<R>* 
     }
 }
 
+// The widths that BRIMs have by default are constants here, for which the compiler unrolls the loops.
+template <typename R>
+INLINE void brims_attend(const BRIMsLayer<R>& s, const R* qkv, R* attention, R* received) {
+    if (s.N == 6 && s.dk == 32 && s.dv == 32)
+        attend(idx(6), s.B, s.H, idx(32), idx(32), idx(6), idx(0), qkv, attention, received);
+    else
+        attend(s.N, s.B, s.H, s.dk, s.dv, s.N, idx(0), qkv, attention, received);
+}
+
+template <typename R>
+INLINE void brims_attend_backward(const BRIMsLayer<R>& s, const R* qkv, const R* attention, R* d_qkv, const R* mask) {
+    const idx stride = s.T * s.B * s.H * (2 * s.dk + s.dv);
+    const R* d_received = s.d_received;
+    if (s.N == 6 && s.dk == 32 && s.dv == 32)
+        attend_backward(idx(6), s.B, s.H, idx(32), idx(32), qkv, attention, d_received, d_qkv, stride, mask);
+    else
+        attend_backward(s.N, s.B, s.H, s.dk, s.dv, qkv, attention, d_received, d_qkv, stride, mask);
+}
+
+template <typename R>
+INLINE void brims_read(const BRIMsLayer<R>& s, idx M, const R* queries, const R* keys, const R* values, R* weights,
+                       R* priority, R* read) {
+    const idx B = s.B, H = s.heads, U = H * s.value_size, kept = s.keep ? s.T : 1;
+    const idx keys_stride = s.T * B * H * s.key_size, values_stride = s.T * B * U;
+    if (s.key_size == 64 && s.value_size == 16)
+        read_elements(s.N, B, H, idx(64), idx(16), M, queries, keys, keys_stride, values, values_stride, weights,
+                      priority, read, kept * B * U);
+    else
+        read_elements(s.N, B, H, s.key_size, s.value_size, M, queries, keys, keys_stride, values, values_stride,
+                      weights, priority, read, kept * B * U);
+}
+
+template <typename R>
+INLINE void brims_read_backward(const BRIMsLayer<R>& s, idx t, idx M, const R* weights, const R* mask, R* d_queries,
+                                R* d_keys, R* d_values) {
+    const idx B = s.B, H = s.heads, Q = H * s.key_size, U = H * s.value_size, T = s.T;
+    const R *queries = s.queries + t * s.N * B * Q, *keys = s.keys + t * B * Q, *values = s.values + t * B * U;
+    const R* d_read = s.d_read;
+    if (s.key_size == 64 && s.value_size == 16)
+        read_elements_backward(s.N, B, H, idx(64), idx(16), M, queries, keys, T * B * Q, values, T * B * U, weights,
+                               mask, d_read, d_queries, T * B * Q, d_keys, d_values);
+    else
+        read_elements_backward(s.N, B, H, s.key_size, s.value_size, M, queries, keys, T * B * Q, values, T * B * U,
+                               weights, mask, d_read, d_queries, T * B * Q, d_keys, d_values);
+}
+
+// What a layer of BRIMs starts a step from; the rows of its state are side by side what other layers read.
+template <typename R> INLINE void brims_layer_start(const BRIMsLayer<R>* s, idx t) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, state = (T + 1) * step;
+    R *h = s->h + t * step, *c = s->c + t * step, *rows = s->rows + t * N * step;
+    if (t == 0) {
+        std::memcpy(rows, s->h_first, N * step * sizeof(R));
+        for (idx n = 0; n < N; ++n)
+            for (idx b = 0; b < B; ++b) {
+                std::memcpy(h + n * state + b * D, s->h_first + (b * N + n) * D, D * sizeof(R));
+                std::memcpy(c + n * state + b * D, s->c_first + (b * N + n) * D, D * sizeof(R));
+            }
+    }
+    if (s->starts) {
+        reset(N, B, D, s->starts + t * B, s->h_start, h, state);
+        reset(N, B, D, s->starts + t * B, s->c_start, c, state);
+        reset(idx(1), B, N * D, s->starts + t * B, s->h_start, rows, idx(0));
+    }
+}
+
+template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, idx t) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = N * D, state = (T + 1) * step;
+    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, V = s->H * s->dv;
+    const idx F = s->H * (2 * s->dk + s->dv), slot = s->keep ? t : 0, at = slot * N * B, kept = s->keep ? T : 1;
+    R *h = s->h + t * step, *c = s->c + t * step, *keys = s->keys + t * B * Q, *values = s->values + t * B * U;
+    R *gates = s->gates + at * 4 * D, *mask = s->mask + at, *read = s->read + slot * B * U;
+    R *queries = s->queries + at * Q, *h_new = s->h_new + slot * step, *qkv = s->qkv + at * F;
+    R *received = s->received + at * V, *output = s->output + at * 2 * D, *output = s->outputs + slot * B * W;
+    idx M = s->M;
+    for (idx m = 0; m < M; ++m) {
+        std::memcpy(keys + m * T * B * Q, s->input_keys + (m * T + t) * B * Q, B * Q * sizeof(R));
+        std::memcpy(values + m * T * B * U, s->input_values + (m * T + t) * B * U, B * U * sizeof(R));
+    }
+    if (s->below) {
+        const R* seen = (s - s->below)->outputs + slot * B * W;
+        product(s->gemm, B, Q, W, seen, s->below_key, false, R(0), keys + M * T * B * Q);
+        product(s->gemm, B, U, W, seen, s->below_value, false, R(0), values + M++ * T * B * U);
+    }
+    if (s->above) {
+        const R* seen = (s + s->above)->rows + t * B * W;
+        product(s->gemm, B, Q, W, seen, s->above_key, false, R(0), keys + M * T * B * Q);
+        product(s->gemm, B, U, W, seen, s->above_value, false, R(0), values + M++ * T * B * U);
+    }
+    for (idx n = 0; n < N; ++n)
+        product(s->gemm, B, Q, D, (const R*)h + n * state, s->query + n * D * Q, false, R(0), queries + n * B * Q);
+    brims_read(*s, M, (const R*)queries, (const R*)keys, (const R*)values, s->weights + at * s->heads * (1 + M),
+               s->priority + at, read);
+    choose(N, B, s->K, (const R*)s->priority + at, mask);
+    for (idx n = 0; n < N; ++n) {
+        R *g = gates + n * 4 * step, *u = read + n * kept * B * U;
+        for (idx b = 0; b < B; ++b) std::memcpy(g + b * 4 * D, s->bias + n * 4 * D, 4 * D * sizeof(R));
+        product(s->gemm, B, 4 * D, U, (const R*)u, s->weight_input + n * U * 4 * D, false, R(1), g);
+        product(s->gemm, B, 4 * D, D, (const R*)h + n * state, s->weight_hidden + n * 4 * D * D, false, R(1), g);
+    }
+    lstm(N, B, D, gates, (const R*)c, state, (const R*)mask, s->tanh_c + at * D, h_new, kept * step, c + step, state);
+    for (idx n = 0; n < N; ++n)
+        product(s->gemm, B, F, D, (const R*)h_new + n * kept * step, s->weight_qkv + n * D * F, false, R(0),
+                qkv + n * B * F);
+    brims_attend(*s, (const R*)qkv, s->attention + slot * B * s->H * N * N, received);
+    for (idx row = 0; row < N * B; ++row) std::memcpy(output + row * 2 * D, s->project_bias, 2 * D * sizeof(R));
+    product(s->gemm, N * B, 2 * D, V, (const R*)received, s->project, true, R(1), output);
+    update(N, B, D, output, (const R*)h_new, kept * step, (const R*)h, state, (const R*)mask, h + step, state, output);
+    std::memcpy(s->rows + (t + 1) * B * W, output, B * W * sizeof(R));
+    if (s->y)
+        for (idx b = 0; b < B; ++b) std::memcpy(s->y + (t * B + b) * s->y_stride, output + b * W, W * sizeof(R));
+    if (t == T - 1) {
+        std::memcpy(s->h_last, output, B * W * sizeof(R));
+        for (idx n = 0; n < N; ++n)
+            for (idx b = 0; b < B; ++b)
+                std::memcpy(s->c_last + (b * N + n) * D, c + step + n * state + b * D, D * sizeof(R));
+    }
+}
+
+template <typename R> INLINE void brims_layer_backward(const BRIMsLayer<R>* s, idx t) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = N * D, state = (T + 1) * step;
+    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, V = s->H * s->dv;
+    const idx F = s->H * (2 * s->dk + s->dv), at = t * N * B, M = s->M + (s->below ? 1 : 0) + (s->above ? 1 : 0);
+    const R *mask = s->mask + at, *weights = s->weights + at * s->heads * (1 + M);
+    R *d_output = s->d_output + at * 2 * D, *d_qkv = s->d_qkv + t * B * F, *d_gates = s->d_gates + 4 * t * step;
+    R *d_queries = s->d_queries + t * B * Q, *d_keys = s->d_keys + t * B * Q, *d_values = s->d_values + t * B * U;
+    if (s->dy)
+        for (idx b = 0; b < B; ++b) {
+            const R* __restrict dy = s->dy + (t * B + b) * s->y_stride;
+            R* __restrict d = s->d_rows + b * W;
+            SIMD for (idx j = 0; j < W; ++j) d[j] += dy[j];
+        }
+    update_backward(N, B, D, (const R*)s->d_rows, s->dh, mask, (const R*)s->output + at * 2 * D, s->dh_new, d_output);
+    std::memset(s->d_rows, 0, B * W * sizeof(R));
+    product(s->gemm, N * B, V, 2 * D, (const R*)d_output, s->project, false, R(0), s->d_received);
+    brims_attend_backward(*s, (const R*)s->qkv + at * F, (const R*)s->attention + t * B * s->H * N * N, d_qkv, mask);
+    for (idx n = 0; n < N; ++n)
+        product(s->gemm, B, D, F, (const R*)d_qkv + n * T * B * F, s->weight_qkv + n * D * F, true, R(0),
+                s->d_h_read + n * step);
+    lstm_backward(N, B, D, (const R*)s->dh_new, (const R*)s->d_h_read, mask, (const R*)s->gates + at * 4 * D,
+                  (const R*)s->tanh_c + at * D, (const R*)s->c + t * step, state, s->dc, d_gates, 4 * T * step);
+    for (idx n = 0; n < N; ++n) {
+        const R* d = d_gates + n * 4 * T * step;
+        product(s->gemm, B, D, 4 * D, d, s->weight_hidden + n * 4 * D * D, true, R(1), s->dh + n * step);
+        product(s->gemm, B, U, 4 * D, d, s->weight_input + n * 4 * D * U, true, R(0), s->d_read + n * B * U);
+    }
+    brims_read_backward(*s, t, M, weights, mask, d_queries, d_keys, d_values);
+    for (idx n = 0; n < N; ++n)
+        product(s->gemm, B, D, Q, (const R*)d_queries + n * T * B * Q, s->query + n * D * Q, true, R(1),
+                s->dh + n * step);
+    idx m = s->M;
+    if (s->below) {
+        R* d_seen = (s - s->below)->d_rows;
+        product(s->gemm, B, W, Q, (const R*)d_keys + m * T * B * Q, s->below_key, true, R(1), d_seen);
+        product(s->gemm, B, W, U, (const R*)d_values + m++ * T * B * U, s->below_value, true, R(1), d_seen);
+    }
+    if (s->above) {
+        R* d_seen = (s + s->above)->d_rows;
+        product(s->gemm, B, W, Q, (const R*)d_keys + m * T * B * Q, s->above_key, true, R(1), d_seen);
+        product(s->gemm, B, W, U, (const R*)d_values + m * T * B * U, s->above_value, true, R(1), d_seen);
+    }
+}
+
+template <typename R> INLINE void brims_layer_start_backward(const BRIMsLayer<R>* s, idx t) {
+    if (!s->starts) return;
+    const uint8_t* starts = s->starts + t * s->B;
+    reset_backward(s->N, s->B, s->D, starts, s->dh_start, s->dh);
+    reset_backward(s->N, s->B, s->D, starts, s->dc_start, s->dc);
+    reset_backward(idx(1), s->B, s->N * s->D, starts, s->dh_start, s->d_rows);
+}
+
+template <typename R> INLINE void brims_forward(idx L, const BRIMsLayer<R>* layers) {
+    for (idx t = 0; t < layers->T; ++t) {
+        for (idx l = 0; l < L; ++l) brims_layer_start(layers + l, t);
+        for (idx l = 0; l < L; ++l) brims_layer_forward(layers + l, t);
+    }
+}
+
+template <typename R> INLINE void brims_backward(idx L, const BRIMsLayer<R>* layers) {
+    for (idx t = layers->T - 1; t >= 0; --t) {
+        for (idx l = L - 1; l >= 0; --l) brims_layer_backward(layers + l, t);
+        for (idx l = 0; l < L; ++l) brims_layer_start_backward(layers + l, t);
+    }
+}
+
 #define ENTRY(NAME, ARGUMENTS_F, ARGUMENTS_D, CALL)      \
     KERNEL void rimrl_##NAME##_float32 ARGUMENTS_F { NAME CALL; } \
     KERNEL void rimrl_##NAME##_float64 ARGUMENTS_D { NAME CALL; }
@@ -162,6 +346,9 @@ BOTH(rim_backward, S1, (s))
 #define S2(R) (const LSTMSequence<R>* s)
 BOTH(lstm_sequence_forward, S2, (s))
 BOTH(lstm_sequence_backward, S2, (s))
+#define S3(R) (idx L, const BRIMsLayer<R>* layers)
+BOTH(brims_forward, S3, (L, layers))
+BOTH(brims_backward, S3, (L, layers))
 #define A9(R) (idx N, idx B, idx K, const R* priority, R* mask)
 BOTH(choose, A9, (N, B, K, priority, mask))
 #define A10(R) (idx N, idx B, idx V, idx dk, idx F, idx kept, const R* q, const R* k, const R* v, R* attention, R* mean, R* read)

@@ -258,9 +258,10 @@ INLINE void update_backward(idx N, idx B, idx D, const R* dy, R* dh, const R* ma
         }
 }
 
+// With a mask, [N, B], units outside of it read nothing.
 template <typename R>
 INLINE void attend_backward(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, const R* attention, const R* d_read,
-                            R* d_qkv, idx d_qkv_stride) {
+                            R* d_qkv, idx d_qkv_stride, const R* mask = nullptr) {
     const idx W = H * (2 * dk + dv), unit = B * W;
     const R scale = R(1) / std::sqrt(R(dk));
     R d_scores[MAX_UNITS * MAX_UNITS];
@@ -272,6 +273,10 @@ INLINE void attend_backward(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, c
             const R* d_o = d_read + b * H * dv + i * dv;
             const idx o_unit = B * H * dv;
             for (idx n = 0; n < N; ++n) {
+                if (mask && mask[n * B + b] == R(0)) {
+                    for (idx m = 0; m < N; ++m) d_scores[n * N + m] = 0;
+                    continue;
+                }
                 R mean = 0;
                 for (idx m = 0; m < N; ++m) {
                     const R d = dot(d_o + n * o_unit, v + m * unit, dv);
@@ -339,6 +344,84 @@ INLINE void compete_backward(idx N, idx B, idx D, idx G, const R* d_gates, idx d
             R* __restrict d = dh + row * D;
             d_scores[row] = ds;
             SIMD for (idx j = 0; j < D; ++j) d[j] += dg[j] + ds * k[j];
+        }
+}
+
+// BRIMs' input attention, of every unit to null and M elements: keys are [M, B, H dk], values [M, B, H dv], with
+// strides from element to element. The less a unit attends to null, the higher its priority.
+template <typename R>
+INLINE void read_elements(idx N, idx B, idx H, idx dk, idx dv, idx M, const R* queries, const R* keys, idx keys_stride,
+                          const R* values, idx values_stride, R* weights, R* priority, R* read, idx read_stride) {
+    const idx E = 1 + M;
+    const R scale = R(1) / std::sqrt(R(dk));
+    for (idx row = 0; row < N * B; ++row)
+        for (idx i = 0; i < H; ++i) {
+            R* __restrict p = weights + (row * H + i) * E;
+            R largest = p[0] = 0;
+            for (idx m = 0; m < M; ++m) {
+                const R* key = keys + m * keys_stride + ((row % B) * H + i) * dk;
+                const R s = scale * dot(queries + (row * H + i) * dk, key, dk);
+                largest = s > largest ? s : largest;
+                p[1 + m] = s;
+            }
+            for (idx m = 0; m < E; ++m) p[m] -= largest;
+        }
+    SIMD for (idx j = 0; j < N * B * H * E; ++j) weights[j] = exponential(weights[j]);
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            R null = 0;
+            for (idx i = 0; i < H; ++i) {
+                R* p = weights + ((n * B + b) * H + i) * E;
+                R total = 0;
+                for (idx m = 0; m < E; ++m) total += p[m];
+                for (idx m = 0; m < E; ++m) p[m] /= total;
+                null += p[0];
+                weighted_sum(M, dv, p + 1, 1, values + (b * H + i) * dv, values_stride,
+                             read + n * read_stride + (b * H + i) * dv);
+            }
+            priority[n * B + b] = -null / R(H);
+        }
+}
+
+template <typename R>
+INLINE void read_elements_backward(idx N, idx B, idx H, idx dk, idx dv, idx M, const R* queries, const R* keys,
+                                   idx keys_stride, const R* values, idx values_stride, const R* weights, const R* mask,
+                                   const R* d_read, R* d_queries, idx d_queries_stride, R* d_keys, R* d_values) {
+    const R scale = R(1) / std::sqrt(R(dk));
+    R d_scores[MAX_UNITS];
+    for (idx m = 0; m < M; ++m) {
+        std::memset(d_keys + m * keys_stride, 0, B * H * dk * sizeof(R));
+        std::memset(d_values + m * values_stride, 0, B * H * dv * sizeof(R));
+    }
+    for (idx b = 0; b < B; ++b)
+        for (idx n = 0; n < N; ++n) {
+            const idx row = n * B + b;
+            R* dq_row = d_queries + n * d_queries_stride + b * H * dk;
+            if (mask[row] == R(0)) {
+                std::memset(dq_row, 0, H * dk * sizeof(R));
+                continue;
+            }
+            for (idx i = 0; i < H; ++i) {
+                const R* p = weights + (row * H + i) * (1 + M) + 1;
+                const R* __restrict d = d_read + (row * H + i) * dv;
+                const R* __restrict q = queries + (row * H + i) * dk;
+                R* __restrict dq = dq_row + i * dk;
+                const idx at_key = (b * H + i) * dk, at_value = (b * H + i) * dv;
+                R mean = 0;
+                for (idx m = 0; m < M; ++m) {
+                    d_scores[m] = dot(d, values + m * values_stride + at_value, dv);
+                    mean += p[m] * d_scores[m];
+                }
+                for (idx m = 0; m < M; ++m) d_scores[m] = scale * p[m] * (d_scores[m] - mean);
+                weighted_sum(M, dk, d_scores, 1, keys + at_key, keys_stride, dq);
+                for (idx m = 0; m < M; ++m) {
+                    const R w = p[m], s = d_scores[m];
+                    R* __restrict d_k = d_keys + m * keys_stride + at_key;
+                    R* __restrict d_v = d_values + m * values_stride + at_value;
+                    SIMD for (idx j = 0; j < dk; ++j) d_k[j] += s * q[j];
+                    SIMD for (idx j = 0; j < dv; ++j) d_v[j] += w * d[j];
+                }
+            }
         }
 }
 

@@ -100,6 +100,38 @@ LSTM_SEQUENCE = Structure(
         (_WRITTEN, "d_gates dh_new nothing", "[N, T, B, 4 D], [N, B, D], zeros [N, B, D]"),
     ),
 )
+BRIMS_LAYER = Structure(
+    "BRIMsLayer",
+    (
+        (_NUMBER, "T B N D", "time steps, rows, units, width of a unit; W is N D"),
+        (_NUMBER, "H dk dv", "communication: heads, width of a key and of a value"),
+        (_NUMBER, "heads key_size value_size", "the same of the input attention"),
+        (_NUMBER, "M below above", "elements of the input; layers down and up to those that are elements, or 0"),
+        (_NUMBER, "K keep y_stride", "active units; as above; from row to row of y and dy"),
+        *_START,
+        (_READ, "h_first c_first", "[B, W]"),
+        (_WRITTEN, "h_last c_last", "[B, W]"),
+        (_READ, "input_keys input_values", "[M, T, B, heads key_size], [M, T, B, U]; U is heads value_size"),
+        (_READ, "query", "[N, D, heads key_size]"),
+        (_READ, "below_key below_value above_key above_value", "[W, heads key_size], [W, U]; null where there is none"),
+        (_READ, "weight_input bias weight_hidden", "[N, U, 4 D], [N, 4 D], [N, D, 4 D]"),
+        (_READ, "weight_qkv project project_bias", "[N, D, H (2 dk + dv)], [2 D, H dv], [2 D]"),
+        (_WRITTEN, "h c", "[N, T + 1, B, D]"),
+        (_WRITTEN, "rows outputs y", "before and after a step: [T + 1, B, W], [T, B, W], [T, B, W]; y may be null"),
+        (_WRITTEN, "keys values", "of all elements, [M', T, B, heads key_size], [M', T, B, U]"),
+        (_WRITTEN, "queries weights read", "[T, N, B, heads key_size], [T, N, B, heads, 1 + M'], [N, T, B, U]"),
+        (_WRITTEN, "gates priority mask tanh_c", "[T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]"),
+        (_WRITTEN, "h_new qkv", "[N, T, B, D], [T, N, B, H (2 dk + dv)]"),
+        (_WRITTEN, "attention received output", "[T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]"),
+        (_READ, "dy", "[T, B, W], or null; this and all below are for the backward pass"),
+        (_WRITTEN, "dh dc d_rows", "[N, B, D], the same, [B, W]: of the last state, then of the first"),
+        (_WRITTEN, "dh_start dc_start", "[N, D], added to"),
+        (_WRITTEN, "d_gates d_queries", "[N, T, B, 4 D], [N, T, B, heads key_size]"),
+        (_WRITTEN, "d_keys d_values", "[M', T, B, heads key_size], [M', T, B, U]"),
+        (_WRITTEN, "d_qkv d_output", "[N, T, B, H (2 dk + dv)], [T, N B, 2 D]"),
+        (_WRITTEN, "dh_new d_h_read d_received d_read", "scratch: twice [N, B, D], [N B, H dv], [N, B, U]"),
+    ),
+)
 
 
 def header() -> str:
@@ -113,7 +145,7 @@ def header() -> str:
         "template <typename R>\n"
         "using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,\n"
         "                      const int*, const R*, const int*, const R*, R*, const int*);\n\n"
-        f"{RIM_SEQUENCE.as_c()}\n{LSTM_SEQUENCE.as_c()}"
+        f"{RIM_SEQUENCE.as_c()}\n{LSTM_SEQUENCE.as_c()}\n{BRIMS_LAYER.as_c()}"
     )
 
 

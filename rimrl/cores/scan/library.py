@@ -31,6 +31,8 @@ SIGNATURES = {
     "rim_backward": "p",
     "lstm_sequence_forward": "p",
     "lstm_sequence_backward": "p",
+    "brims_forward": "ip",
+    "brims_backward": "ip",
 }
 """Arguments of each function of ``kernels.cpp``: i an integer, p an address."""
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan.communication import UnitCommunicationScan
 from rimrl.cores.scan.dynamics import Dynamics, GRUDynamics, LSTMDynamics
-from rimrl.cores.scan.input_attention import Competition, SharedInput
+from rimrl.cores.scan.input_attention import Competition, Selection, SharedInput
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.scan.memory import Buffers
@@ -63,36 +64,37 @@ class RIMTensors(Tensors):
     project_bias: Tensor | None = None
 
 
-class RIMCell:
+class UnitWeights(Protocol):
+    """Of `RIMTensors`, what is not about the input."""
+
+    weight_hidden: Tensor
+    bias_hidden: Tensor | None
+    query_key_value: Tensor | None
+    project: Tensor | None
+    project_bias: Tensor | None
+
+
+class Units:
     """Competition, dynamics, communication, and the update of the active units.
 
     Args:
         config: Options.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
-        tensors: Input and weights; those that are there say what the cell consists of.
+        buffers: Where to keep the steps.
+        reader: What the units read.
+        tensors: Weights; those that are there say what there is.
     """
 
-    def __init__(self, config: RIMScanConfig, T: int, B: int, saving: bool, tensors: RIMTensors) -> None:
+    def __init__(
+        self, config: RIMScanConfig, buffers: Buffers, reader: Selection | SharedInput, tensors: UnitWeights
+    ) -> None:
         self.config = config
-        gates, weight_hidden = tensors.gates, tensors.weight_hidden
-        N = gates.shape[0]
-        self.shape, self.device = (N, T, B), gates.device
-        buffers = Buffers(N, T, B, saving, gates, config.kernels)
-        self.competition: Competition | None = None
-        self.reader: Competition | SharedInput
-        if tensors.keys is not None and tensors.bias is not None:
-            self.reader = self.competition = Competition(
-                buffers, config.num_active, config.over_units, tensors.keys, gates, tensors.bias
-            )
-        else:
-            self.reader = SharedInput(gates)
+        self.reader = reader
+        self.masks = None if isinstance(reader, SharedInput) else reader.mask_steps
         self.dynamics: Dynamics
         if tensors.bias_hidden is None:
-            self.dynamics = LSTMDynamics(buffers, weight_hidden)
+            self.dynamics = LSTMDynamics(buffers, tensors.weight_hidden)
         else:
-            self.dynamics = GRUDynamics(buffers, weight_hidden, tensors.bias_hidden)
+            self.dynamics = GRUDynamics(buffers, tensors.weight_hidden, tensors.bias_hidden)
         self.communication: UnitCommunicationScan | None = None
         if tensors.query_key_value is not None:
             assert tensors.project is not None
@@ -103,9 +105,10 @@ class RIMCell:
             self.h_read = buffers.units_first(self.dynamics.size)
             self.h_read_steps = buffers.each(self.h_read)
 
-    def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
+    def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor) -> None:
+        """Write the state after step t, all ``[N, B, D]``."""
         h_new, c_new = self.dynamics.update(t, self.reader.forward(t, h), h, c)
-        mask = None if self.competition is None else self.competition.mask_steps[t]
+        mask = None if self.masks is None else self.masks[t]
         if self.communication is not None:
             h_read = self.h_read_steps[t]
             if mask is None or self.config.reads_candidates:
@@ -120,16 +123,16 @@ class RIMCell:
             # With a weight of exactly 0 or 1 this takes one of the two as it is; torch.where is not vectorised.
             torch.lerp(h, h_new, mask, out=h_out)
             torch.lerp(c, c_new, mask, out=c_out)
-        y.copy_(h_out.transpose(0, 1))
 
     def start_backward(self) -> None:
+        """Make room for gradients."""
         for stage in (self.reader, self.dynamics, self.communication):
             if stage is not None:
                 stage.start_backward()
 
-    def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-        dh = dh + dy.transpose(0, 1)
-        mask = None if self.competition is None else self.competition.mask_steps[t]
+    def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the state before step t, given those of the state after it, ``[N, B, D]``."""
+        mask = None if self.masks is None else self.masks[t]
         if mask is None:
             if self.communication is not None:
                 dh = dh + self.communication.backward(t, dh)
@@ -150,14 +153,51 @@ class RIMCell:
         assert d_query is not None
         return dh_before + d_query + dh_past, dc_before + dc_past
 
-    def gradients(self, h: Tensor) -> RIMTensors:
+    def gradients(self, h: Tensor) -> dict[str, Tensor]:
+        """Those of all tensors, by name, given ``h [N, T, B, D]`` before each step."""
         communication_tensors = {} if self.communication is None else self.communication.gradients(self.h_read)
-        return RIMTensors(
-            **self.reader.gradients(h, self.dynamics.d_gates), **self.dynamics.gradients(h), **communication_tensors
-        )
+        return self.reader.gradients(h, self.dynamics.d_gates) | self.dynamics.gradients(h) | communication_tensors
+
+
+class RIMCell:
+    """`Units` that read one element of the input.
+
+    Args:
+        config: Options.
+        T: Time steps.
+        B: Batch rows.
+        saving: Keep what the backward pass needs.
+        tensors: Input and weights; those that are there say what the cell consists of.
+    """
+
+    def __init__(self, config: RIMScanConfig, T: int, B: int, saving: bool, tensors: RIMTensors) -> None:
+        gates = tensors.gates
+        N = gates.shape[0]
+        self.shape, self.device = (N, T, B), gates.device
+        buffers = Buffers(N, T, B, saving, gates, config.kernels)
+        self.competition: Competition | None = None
+        if tensors.keys is not None and tensors.bias is not None:
+            self.competition = Competition(
+                buffers, config.num_active, config.over_units, tensors.keys, gates, tensors.bias
+            )
+        self.units = Units(config, buffers, self.competition or SharedInput(gates), tensors)
+
+    def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
+        self.units.forward(t, h, c, h_out, c_out)
+        y.copy_(h_out.transpose(0, 1))
+
+    def start_backward(self) -> None:
+        self.units.start_backward()
+
+    def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        return self.units.backward(t, h, c, dh + dy.transpose(0, 1), dc)
+
+    def gradients(self, h: Tensor) -> RIMTensors:
+        return RIMTensors(**self.units.gradients(h))
 
     def trace(self) -> CoreTrace:
-        communication = None if self.communication is None else self.communication.trace()
+        communication_tensors = self.units.messages
+        communication = None if communication_tensors is None else communication_tensors.trace()
         if self.competition is None:
             N, T, B = self.shape
             return CoreTrace(torch.ones(T, B, N, dtype=torch.bool, device=self.device), None, communication)

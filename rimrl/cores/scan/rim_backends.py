@@ -99,11 +99,11 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
     bias, bias_hidden = (
         (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
     )
-    communication_tensors = () if communication is None else _of_communication(communication)
+    communication_tensors = () if communication is None else of_communication(communication)
     if not isinstance(read, InputAttention):
         gates = input_product(encoded[0].squeeze(2), dynamics.weight_input) + bias[:, None, None]
         tensors = RIMTensors(gates, dynamics.weight_hidden, None, None, bias_hidden, *communication_tensors)
-        return partial(RIMCell, _scan_config(core, communication, False, native)), tensors
+        return partial(RIMCell, plan_of(core, communication, False, native)), tensors
 
     keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
     query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
@@ -117,12 +117,13 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
     weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
     gates = _by_head(values, weight)
     tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *communication_tensors)
-    return partial(RIMCell, _scan_config(core, communication, read.competition == "units", native)), tensors
+    return partial(RIMCell, plan_of(core, communication, read.competition == "units", native)), tensors
 
 
-def _scan_config(
+def plan_of(
     core: RIM, communication: UnitCommunication | None, over_units: bool, native: Kernels | None
 ) -> RIMScanConfig:
+    """What the cell of a core, or of a layer, cannot read off its tensors."""
     heads, top_k = (1, None) if communication is None else (communication.heads, communication.top_k)
     return RIMScanConfig(core.num_active, over_units, heads, top_k, core.communication_reads == "candidate", native)
 
@@ -133,7 +134,7 @@ def _by_head(x: Tensor, weight: Tensor) -> Tensor:
     return products[0].unsqueeze(3) if len(products) == 1 else torch.stack(products, dim=3)
 
 
-def _of_communication(communication: UnitCommunication) -> tuple[Tensor, Tensor, Tensor]:
+def of_communication(communication: UnitCommunication) -> tuple[Tensor, Tensor, Tensor]:
     """``query_key_value``, then Wf over Wg and their biases."""
     project, gate = communication.project, communication.gate
     maps = [project] if gate is None else [project, gate]

@@ -44,3 +44,35 @@ template <typename R> struct LSTMSequence {
     R *dh_start, *dc_start;  // [N, D], added to
     R *d_gates, *dh_new, *nothing;  // [N, T, B, 4 D], [N, B, D], zeros [N, B, D]
 };
+
+template <typename R> struct BRIMsLayer {
+    idx T, B, N, D;  // time steps, rows, units, width of a unit; W is N D
+    idx H, dk, dv;  // communication: heads, width of a key and of a value
+    idx heads, key_size, value_size;  // the same of the input attention
+    idx M, below, above;  // elements of the input; layers down and up to those that are elements, or 0
+    idx K, keep, y_stride;  // active units; as above; from row to row of y and dy
+    Gemm<R> gemm;  // the product of matrices of torch's BLAS
+    const uint8_t *starts;  // [T, B], or null: no episode starts
+    const R *h_start, *c_start;  // [N, D]
+    const R *h_first, *c_first;  // [B, W]
+    R *h_last, *c_last;  // [B, W]
+    const R *input_keys, *input_values;  // [M, T, B, heads key_size], [M, T, B, U]; U is heads value_size
+    const R *query;  // [N, D, heads key_size]
+    const R *below_key, *below_value, *above_key, *above_value;  // [W, heads key_size], [W, U]; null where there is none
+    const R *weight_input, *bias, *weight_hidden;  // [N, U, 4 D], [N, 4 D], [N, D, 4 D]
+    const R *weight_qkv, *project, *project_bias;  // [N, D, H (2 dk + dv)], [2 D, H dv], [2 D]
+    R *h, *c;  // [N, T + 1, B, D]
+    R *rows, *outputs, *y;  // before and after a step: [T + 1, B, W], [T, B, W], [T, B, W]; y may be null
+    R *keys, *values;  // of all elements, [M', T, B, heads key_size], [M', T, B, U]
+    R *queries, *weights, *read;  // [T, N, B, heads key_size], [T, N, B, heads, 1 + M'], [N, T, B, U]
+    R *gates, *priority, *mask, *tanh_c;  // [T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]
+    R *h_new, *qkv;  // [N, T, B, D], [T, N, B, H (2 dk + dv)]
+    R *attention, *received, *output;  // [T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]
+    const R *dy;  // [T, B, W], or null; this and all below are for the backward pass
+    R *dh, *dc, *d_rows;  // [N, B, D], the same, [B, W]: of the last state, then of the first
+    R *dh_start, *dc_start;  // [N, D], added to
+    R *d_gates, *d_queries;  // [N, T, B, 4 D], [N, T, B, heads key_size]
+    R *d_keys, *d_values;  // [M', T, B, heads key_size], [M', T, B, U]
+    R *d_qkv, *d_output;  // [N, T, B, H (2 dk + dv)], [T, N B, 2 D]
+    R *dh_new, *d_h_read, *d_received, *d_read;  // scratch: twice [N, B, D], [N B, H dv], [N, B, U]
+};

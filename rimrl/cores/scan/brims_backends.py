@@ -1,0 +1,210 @@
+"""The BRIMs' backends: what a plain `rimrl.cores.brims.BRIMs` becomes for a scan."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rimrl.cores.attention import FurtherElements, InputAttention
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.brims import BRIMs
+from rimrl.cores.registry import BackendName
+from rimrl.cores.rim import RIM
+from rimrl.cores.scan import loop
+from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors, LayerTensors
+from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsPlan, NativeBRIMsTensors, NativeLayerTensors
+from rimrl.cores.scan.elements import scaled
+from rimrl.cores.scan.layout import MAX_UNITS
+from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
+from rimrl.cores.scan.rim_backends import of_communication, plan_of
+from rimrl.cores.units import UnitLSTMCell
+
+
+class TorchBRIMs:
+    """`BRIMsCell` on torch's operations."""
+
+    name: BackendName = "torch"
+
+    def unsupported_reason(self, core: BRIMs, like: Tensor) -> str | None:
+        first = core._rims()[0]
+        if not isinstance(first.input_read, InputAttention):
+            return "whole sequences are run with input attention, and input_attention is false"
+        return "dropout draws anew in every step, and the core is in training mode" if first.drops_out else None
+
+    def run(
+        self, core: BRIMs, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if len(x) == 1:  # a single step is not faster here
+            return core._scan(x, state, episode_starts, return_trace)
+        encoded = core._encode(x)
+        with torch.autocast(x.device.type, enabled=False):
+            keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
+            return _run(core, *self._cell(core, keys, values), len(x), state, episode_starts, return_trace)
+
+    def _cell(self, core: BRIMs, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
+        plan = BRIMsPlan([], 1, core.above, core._join_traces)
+        layers = []
+        for index, layer in enumerate(core._rims()):
+            read = layer.input_read
+            assert isinstance(read, InputAttention)
+            plan.input_heads = read.heads
+            plan.layers.append(plan_of(layer, layer.communication, read.competition == "units", None))
+            tensors = _layer_tensors(layer, read)
+            if index == 0:
+                tensors.keys, tensors.values = keys, values
+            else:
+                tensors.below = _row_weight(read)
+            if index in core.above:
+                further = core._top_down_into(index)
+                assert isinstance(further, FurtherElements)
+                tensors.above = _row_weight(further)
+            layers.append(tensors)
+        return partial(BRIMsCell, plan), BRIMsTensors.of_layers(layers)
+
+
+class NativeBRIMsWhereKnown(TorchBRIMs):
+    """`NativeBRIMs` where it knows all of the core's options."""
+
+    name: BackendName = "native"
+
+    def unsupported_reason(self, core: BRIMs, like: Tensor) -> str | None:
+        native = kernels(like)
+        if native is None:
+            return unavailable_reason(like)
+        if native.gemm is None:
+            return "torch's BLAS is hidden"
+        return super().unsupported_reason(core, like) or _unknown(core)
+
+    def run(
+        self, core: BRIMs, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        native, read = kernels(state[0]), core._rims()[0].input_read
+        assert native is not None
+        assert isinstance(read, InputAttention)
+        encoded = [_by_element(x, weight) for weight in (read.key, read.value)]
+        with torch.autocast(x.device.type, enabled=False):
+            keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
+            make_cell, tensors = native_cell(core, native, keys, values)
+            if torch.is_grad_enabled():
+                return _run(core, make_cell, tensors, len(x), state, episode_starts, return_trace)
+            cell = make_cell(len(x), x.shape[1], return_trace, tensors)
+            return _run_quietly(core, cell, len(x), state, episode_starts)
+
+
+def _unknown(core: BRIMs) -> str | None:
+    """The first option that kernels do not know."""
+    for layer in core._rims():
+        read, communication = layer.input_read, layer.communication
+        if not layer.has_cell_memory:
+            return 'no kernel knows dynamics="gru"'
+        if isinstance(read, InputAttention) and read.competition != "null":
+            return f"no kernel knows competition={read.competition!r}"
+        if communication is None or communication.kind != "gated":
+            return f"no kernel knows communication={communication and communication.kind!r}"
+        if communication.top_k is not None or layer.communication_reads != "candidate":
+            return "no kernel knows communication_top_k and communication_reads='previous'"
+        if max(layer.num_units, layer.num_inputs + 2) > MAX_UNITS:
+            return f"kernels take at most {MAX_UNITS} units or elements"
+    return None
+
+
+def native_cell(
+    core: BRIMs, native: Kernels, keys: Tensor, values: Tensor
+) -> tuple[partial[NativeBRIMs], NativeBRIMsTensors]:
+    """The compiled cell of a core, and what it is made from.
+
+    Args:
+        core: A core whose options kernels know.
+        native: The kernels.
+        keys: Of the input, ``[M, T, B, H dk]``.
+        values: Of the input, ``[M, T, B, U]``.
+    """
+    layers, plan = [], NativeBRIMsPlan(native, core.num_active, 1, 1, core.above, core._join_traces)
+    for index, layer in enumerate(core._rims()):
+        read, dynamics, communication = layer.input_read, layer.dynamics, layer.communication
+        assert isinstance(read, InputAttention)
+        assert isinstance(dynamics, UnitLSTMCell)
+        assert communication is not None
+        plan.input_heads, plan.heads = read.heads, communication.heads
+        messages, of_gates = of_communication(communication), (dynamics.weight_input, dynamics.bias)
+        tensors = NativeLayerTensors(read.query, *of_gates, dynamics.weight_hidden, *messages)
+        if index == 0:
+            tensors.input_keys, tensors.input_values = keys, values
+        else:
+            tensors.below_key, tensors.below_value = read.key[0], read.value[0]
+        if index in core.above:
+            further = core._top_down_into(index)
+            assert isinstance(further, FurtherElements)
+            tensors.above_key, tensors.above_value = further.key[0], further.value[0]
+        layers.append(tensors)
+    return partial(NativeBRIMs, plan), NativeBRIMsTensors.of_layers(layers)
+
+
+def _run(
+    core: BRIMs,
+    make_cell: loop.MakeCell,
+    tensors: loop.Tensors,
+    num_steps: int,
+    state: State,
+    episode_starts: Tensor | None,
+    return_trace: bool,
+) -> tuple[Tensor, State, CoreTrace | None]:
+    L, initial = core.num_layers, partial(_initial, core)
+    before = _side_by_side(state)
+    y, after, trace = loop.run(make_cell, tensors, L, num_steps, before, initial, episode_starts, return_trace)
+    h, c = (s.view(s.shape[1], L, -1).transpose(0, 1).contiguous() for s in after)
+    return y[..., -core.hidden_size :], (h, c), trace
+
+
+def _run_quietly(
+    core: BRIMs, cell: NativeBRIMs, num_steps: int, state: State, episode_starts: Tensor | None
+) -> tuple[Tensor, State, CoreTrace | None]:
+    """`_run` without gradient: with less around it, which counts in a single step."""
+    starts, at_start = None, None
+    if episode_starts is not None and bool(episode_starts.any()):
+        h_start, c_start = core.initial_state(1)
+        starts, at_start = episode_starts.contiguous(), (h_start[:, 0].contiguous(), c_start[:, 0].contiguous())
+    first = state[0].contiguous(), state[1].contiguous()
+    last = torch.empty_like(first[0]), torch.empty_like(first[1])
+    y = first[0].new_empty(num_steps, *first[0].shape[1:])
+    cell.fill(first, last, y, at_start, starts)
+    return y, last, cell.trace() if cell.saving else None
+
+
+def _by_element(x: Tensor, weight: Tensor) -> Tensor:
+    """``[M, T, B, out]`` of ``x [T, B, I]`` or ``[T, B, M, I]`` and ``weight [M, I, out]``."""
+    if x.dim() == 3:
+        return (x @ weight[0]).unsqueeze(0)
+    return torch.einsum("tbmi,mio->mtbo", x, weight)
+
+
+def _layer_tensors(layer: RIM, read: InputAttention) -> LayerTensors:
+    """All but what the layer reads."""
+    dynamics = layer.dynamics
+    bias, bias_hidden = (
+        (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
+    )
+    tensors = LayerTensors(read.query, dynamics.weight_input, bias, dynamics.weight_hidden, bias_hidden)
+    if layer.communication is not None:
+        messages = of_communication(layer.communication)
+        tensors.query_key_value, tensors.project, tensors.project_bias = messages
+    return tensors
+
+
+def _row_weight(element: InputAttention | FurtherElements) -> Tensor:
+    return torch.cat([scaled(element.key[0], element.heads), element.value[0]], dim=1)
+
+
+def _side_by_side(state: State) -> State:
+    """``[L, B, W]`` as ``[1, B, L W]``."""
+    h, c = (s.transpose(0, 1).flatten(1).unsqueeze(0) for s in state)
+    return h, c
+
+
+def _initial(core: BRIMs) -> State:
+    return _side_by_side(core.initial_state(1))
+
+
+BACKENDS = (NativeBRIMsWhereKnown(), TorchBRIMs())

@@ -1,0 +1,298 @@
+"""BRIMs as a loop in compiled code, for the options that `rimrl.cores.scan.native` knows of a RIM.
+
+The loop over time and layers is in ``kernels.cpp``; here are its memory, and everything that can wait until after it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.scan import memory
+from rimrl.cores.scan.communication import communication_sizes
+from rimrl.cores.scan.layout import BRIMS_LAYER
+from rimrl.cores.scan.library import Kernels
+from rimrl.cores.scan.loop import Tensors
+from rimrl.cores.scan.products import weight_gradient
+from rimrl.cores.stepwise import StepTrace
+
+_BRIMSLayer = BRIMS_LAYER.as_ctypes()
+_ALIGNED = 16
+"""Numbers that a buffer's start is a multiple of."""
+
+
+@dataclass
+class NativeBRIMsPlan:
+    """What a cell cannot read off its tensors.
+
+    Attributes:
+        kernels: Compiled for the tensors' dtype.
+        num_active: Active units K of every layer.
+        input_heads: Heads of the input attention.
+        heads: Heads of the communication.
+        above: From every layer that has top-down input to the layer which that comes from.
+        join_traces: Makes one trace of those of the layers.
+    """
+
+    kernels: Kernels
+    num_active: list[int]
+    input_heads: int
+    heads: int
+    above: dict[int, int]
+    join_traces: Callable[[list[StepTrace]], StepTrace]
+
+
+@dataclass
+class NativeLayerTensors:
+    """What a layer of a `NativeBRIMs` is made from; W is its width, and U the width of all values together.
+
+    Attributes:
+        query: ``[N, D, H dk]``.
+        weight_input: ``[N, U, 4 D]``.
+        bias: ``[N, 4 D]``.
+        weight_hidden: ``[N, D, 4 D]``.
+        weight_qkv: ``[N, D, H' (2 dk' + dv')]``.
+        project: ``[2 D, H' dv']``: Wf over Wg.
+        project_bias: ``[2 D]``.
+        input_keys: ``[M, T, B, H dk]``; this and `input_values` are None for all layers but the first.
+        input_values: ``[M, T, B, U]``.
+        below_key: ``[W, H dk]``; None for the first layer.
+        below_value: ``[W, U]``.
+        above_key: ``[W, H dk]``; None where nothing comes from above.
+        above_value: ``[W, U]``.
+    """
+
+    query: Tensor
+    weight_input: Tensor
+    bias: Tensor
+    weight_hidden: Tensor
+    weight_qkv: Tensor
+    project: Tensor
+    project_bias: Tensor
+    input_keys: Tensor | None = None
+    input_values: Tensor | None = None
+    below_key: Tensor | None = None
+    below_value: Tensor | None = None
+    above_key: Tensor | None = None
+    above_value: Tensor | None = None
+
+
+class NativeBRIMsTensors(Tensors):
+    """What a `NativeBRIMs` is made from: `NativeLayerTensors` for every layer, handed over one after the other."""
+
+    def __init__(self, *tensors: Tensor | None) -> None:
+        size = len(fields(NativeLayerTensors))
+        self.layers = [NativeLayerTensors(*tensors[i : i + size]) for i in range(0, len(tensors), size)]  # type: ignore[arg-type]
+
+    @classmethod
+    def of_layers(cls, layers: list[NativeLayerTensors]) -> NativeBRIMsTensors:
+        """Those of all layers, the lowest first."""
+        found = cls()
+        found.layers = layers
+        return found
+
+    def in_order(self) -> tuple[Tensor | None, ...]:
+        return tuple(tensor for layer in self.layers for tensor in vars(layer).values())
+
+
+class _Memory:
+    """Buffers side by side in one piece: an address costs no tensor.
+
+    Args:
+        owner: Whose life the memory is bound to.
+        like: Gives dtype and device.
+        shapes: By name.
+    """
+
+    def __init__(self, owner: object, like: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.shapes, self.starts, total = shapes, dict[str, int](), 0
+        for name, shape in shapes.items():
+            self.starts[name] = total
+            total += -(-math.prod(shape) // _ALIGNED) * _ALIGNED
+        self.flat = memory.empty(owner, like, total)
+
+    def addresses(self) -> dict[str, int]:
+        """Where each buffer is."""
+        first, size = self.flat.data_ptr(), self.flat.element_size()
+        return {name: first + start * size for name, start in self.starts.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape, start = self.shapes[name], self.starts[name]
+        return self.flat[start : start + math.prod(shape)].view(shape)
+
+
+class _Layer:
+    """A layer's sizes, memory and gradients."""
+
+    def __init__(
+        self, plan: NativeBRIMsPlan, index: int, T: int, B: int, saving: bool, own: NativeLayerTensors
+    ) -> None:
+        self.own = own
+        N, D, Q = own.query.shape
+        U, F = own.weight_input.shape[1], own.weight_qkv.shape[2]
+        dk, dv = communication_sizes(plan.heads, own.weight_qkv, own.project)
+        inputs = 0 if own.input_keys is None else own.input_keys.shape[0]
+        self.inputs, self.sizes = inputs, (T, B, N, D, Q, U, F)
+        M = self.elements = inputs + (own.below_key is not None) + (own.above_key is not None)
+        self.V, S = plan.heads * dv, T if saving else 1
+        self.memory = _Memory(
+            self,
+            own.query,
+            {
+                **{"h": (N, T + 1, B, D), "c": (N, T + 1, B, D), "rows": (T + 1, B, N * D), "outputs": (S, B, N * D)},
+                **{"keys": (M, T, B, Q), "values": (M, T, B, U), "queries": (S, N, B, Q)},
+                **{"weights": (S, N, B, plan.input_heads, 1 + M), "read": (N, S, B, U), "gates": (S, N, B, 4 * D)},
+                **{"priority": (S, N, B), "mask": (S, N, B), "tanh_c": (S, N, B, D), "h_new": (N, S, B, D)},
+                **{"qkv": (S, N, B, F), "attention": (S, B, plan.heads, N, N), "received": (S, N * B, self.V)},
+                **{"output": (S, N * B, 2 * D)},
+            },
+        )
+        self.held = {name: tensor.contiguous() for name, tensor in vars(own).items() if tensor is not None}
+        self.numbers: dict[str, int | None] = {
+            **{"T": T, "B": B, "N": N, "D": D, "H": plan.heads, "dk": dk, "dv": dv, "heads": plan.input_heads},
+            **{"key_size": Q // plan.input_heads, "value_size": U // plan.input_heads, "M": inputs},
+            **{"below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
+            **{"K": plan.num_active[index], "keep": int(saving), "gemm": plan.kernels.gemm},
+            **{name: tensor.data_ptr() for name, tensor in self.held.items()},
+            **self.memory.addresses(),
+        }
+
+    def start_backward(self, dh: Tensor, dc: Tensor) -> dict[str, int]:
+        """Addresses of gradients, given those of the last state, ``[B, W]``."""
+        T, B, N, D, Q, U, F = self.sizes
+        M = self.elements
+        self.gradient_memory = _Memory(
+            self,
+            dh,
+            {
+                **{"dh": (N, B, D), "dc": (N, B, D), "d_rows": (B, N * D), "d_gates": (N, T, B, 4 * D)},
+                **{"d_queries": (N, T, B, Q), "d_keys": (M, T, B, Q), "d_values": (M, T, B, U)},
+                **{"d_qkv": (N, T, B, F), "d_output": (T, N * B, 2 * D), "dh_new": (N, B, D), "d_h_read": (N, B, D)},
+                **{"d_received": (N * B, self.V), "d_read": (N, B, U)},
+            },
+        )
+        self.gradient_memory["dh"].copy_(dh.view(B, N, D).transpose(0, 1))
+        self.gradient_memory["dc"].copy_(dc.view(B, N, D).transpose(0, 1))
+        self.gradient_memory["d_rows"].zero_()
+        return self.gradient_memory.addresses()
+
+    def end_backward(self, dh: Tensor, dc: Tensor) -> None:
+        """Fill in the gradients of the first state, ``[B, W]``."""
+        _, B, N, D = self.sizes[:4]
+        found = self.gradient_memory
+        torch.add(found["dh"].transpose(0, 1), found["d_rows"].view(B, N, D), out=dh.view(B, N, D))
+        dc.view(B, N, D).copy_(found["dc"].transpose(0, 1))
+
+    def gradients(self, below: Tensor | None, above: Tensor | None) -> NativeLayerTensors:
+        """Those of its tensors, given the further elements of all steps, ``[T B, W]``."""
+        T, kept, found = self.sizes[0], self.memory, self.gradient_memory
+        h, d_gates, d_output = kept["h"][:, :T], found["d_gates"], found["d_output"].flatten(0, 1)
+        d_keys, d_values = found["d_keys"], found["d_values"]
+        result = NativeLayerTensors(
+            query=weight_gradient(h, found["d_queries"]),
+            weight_input=weight_gradient(kept["read"], d_gates),
+            bias=d_gates.sum((1, 2)),
+            weight_hidden=weight_gradient(h, d_gates),
+            weight_qkv=weight_gradient(kept["h_new"], found["d_qkv"]),
+            project=d_output.t() @ kept["received"].flatten(0, 1),
+            project_bias=d_output.sum(0),
+        )
+        if self.inputs:
+            result.input_keys, result.input_values = d_keys[: self.inputs].clone(), d_values[: self.inputs].clone()
+        if below is not None:
+            result.below_key, result.below_value = (
+                below.t() @ d[self.inputs].flatten(0, 1) for d in (d_keys, d_values)
+            )
+        if above is not None:
+            result.above_key, result.above_value = (above.t() @ d[-1].flatten(0, 1) for d in (d_keys, d_values))
+        return result
+
+    def trace(self) -> StepTrace:
+        """That of a sequence, ``[T B, ...]``."""
+        active = self.memory["mask"].transpose(1, 2).bool().flatten(0, 1)
+        attention = self.memory["weights"].mean(3).transpose(1, 2).flatten(0, 1)
+        return StepTrace(active, attention, self.memory["attention"].mean(2).flatten(0, 1))
+
+
+class NativeBRIMs:
+    """`rimrl.cores.scan.brims.BRIMsCell` for LSTM dynamics and gated communication among candidates.
+
+    Args:
+        plan: Options.
+        T: Time steps.
+        B: Batch rows.
+        saving: Keep what the backward pass needs.
+        tensors: Input and weights.
+    """
+
+    def __init__(self, plan: NativeBRIMsPlan, T: int, B: int, saving: bool, tensors: NativeBRIMsTensors) -> None:
+        self.plan, self.shape, self.saving = plan, (T, B), saving
+        self.layers = [_Layer(plan, i, T, B, saving, own) for i, own in enumerate(tensors.layers)]
+
+    def run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> None:
+        L, T = len(self.layers), self.shape[0]
+        at_start = None
+        if h_start is not None and c_start is not None:
+            at_start = h_start.view(L, -1), c_start.view(L, -1)
+        self.fill((h[:, 0], c[:, 0]), (h[:, T], c[:, T]), y[:, :, -1], at_start, starts)
+
+    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        """Run all steps.
+
+        Args:
+            first: State before the first step, ``(h, c)``, each ``[L, B, W]``.
+            last: Gets the state after the last step.
+            y: Gets the last layer's h, ``[T, B, W]``.
+            at_start: State at the start of an episode, each ``[L, W]``; may be None if no episode starts.
+            starts: ``[T, B]`` bool, or None: no episode starts.
+        """
+        self.starts = starts
+        states = dict(zip(("h_first", "c_first", "h_last", "c_last"), (*first, *last), strict=True))
+        if at_start is not None:
+            states |= {"h_start": at_start[0], "c_start": at_start[1]}
+        size = y.element_size()
+        places = {name: (state.data_ptr(), state.stride(0) * size) for name, state in states.items()}
+        for index, layer in enumerate(self.layers):
+            layer.numbers |= {name: at + index * step for name, (at, step) in places.items()}
+            layer.numbers["starts"] = None if starts is None else starts.data_ptr()
+            layer.numbers["y_stride"] = y.stride(1)
+        self.layers[-1].numbers["y"] = y.data_ptr()
+        self._call(self.plan.kernels.brims_forward)
+
+    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            layer.numbers |= layer.start_backward(dh[index], dc[index])
+            layer.numbers |= {"dh_start": dh_start[index].data_ptr(), "dc_start": dc_start[index].data_ptr()}
+        self.layers[last].numbers["dy"] = dy[:, :, last].data_ptr()
+        self._call(self.plan.kernels.brims_backward)
+        for index, layer in enumerate(self.layers):
+            layer.end_backward(dh[index], dc[index])
+
+    def _call(self, function: Callable[[int, int], None]) -> None:
+        L = len(self.layers)
+        structures = (_BRIMSLayer * L)(*(_BRIMSLayer(**layer.numbers) for layer in self.layers))
+        function(L, ctypes.addressof(structures))
+
+    def gradients(self, h: Tensor) -> NativeBRIMsTensors:
+        T = self.shape[0]
+        found = []
+        for index, layer in enumerate(self.layers):
+            below = self.layers[index - 1].memory["outputs"].flatten(0, 1) if index else None
+            above = None
+            if index in self.plan.above:
+                above = self.layers[self.plan.above[index]].memory["rows"][:T].flatten(0, 1)
+            found.append(layer.gradients(below, above))
+        return NativeBRIMsTensors.of_layers(found)
+
+    def trace(self) -> CoreTrace:
+        joined = self.plan.join_traces([layer.trace() for layer in self.layers])
+        return CoreTrace(*(None if part is None else part.view(*self.shape, *part.shape[1:]) for part in joined))  # type: ignore[arg-type]
