@@ -1,8 +1,8 @@
 """Whole sequences in one autograd node: the backends of RIM, RigLSTM, BRIMs, LSTM and GRU (`rimrl.cores.backends`).
 
-`loop` drives a cell over time. `rim`, `riglstm` and `brims` are the cells of those cores on torch's operations, made of
-stages: `input_attention`, `dynamics` and `communication` for RIM, `riglstm_stages` for RigLSTM, and those of RIM with `elements`
-instead of `reading` for BRIMs. Where `library` finds the compiled kernels of ``kernels.cpp``, `native` (RIM, LSTM),
-`riglstm_native` and `brims_native` take their place. `rim_backends`, `riglstm_backends`, `brims_backends` and
-`lstm_backends` make the cells of a plain core, which knows nothing of them.
+`loop` drives a cell over time. `rim`, `riglstm` and `brims` are the cells of those cores on torch's operations, made
+of stages: `input_attention`, `dynamics` and `communication` for RIM, `riglstm_stages` for RigLSTM, and those of RIM
+with `elements` instead of `input_attention` for BRIMs. Where `library` finds the compiled kernels of ``kernels.cpp``,
+`native` (RIM, LSTM), `riglstm_native` and `brims_native` take their place. `rim_backends`, `riglstm_backends`,
+`brims_backends` and `lstm_backends` make the cells of a plain core, which knows nothing of them.
 """

@@ -115,7 +115,7 @@ class _Layer:
 
     def trace(self) -> StepTrace:
         """That of a sequence, ``[T B, ...]``."""
-        messages = self.units.messages
+        messages = self.units.communication
         active, attention = self.reader.trace()
         communication = None if messages is None else messages.trace().flatten(0, 1)
         return StepTrace(active.flatten(0, 1), attention.flatten(0, 1), communication)

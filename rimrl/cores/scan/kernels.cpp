@@ -215,7 +215,7 @@ template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, id
     R *h = s->h + t * step, *c = s->c + t * step, *keys = s->keys + t * B * Q, *values = s->values + t * B * U;
     R *gates = s->gates + at * 4 * D, *mask = s->mask + at, *read = s->read + slot * B * U;
     R *queries = s->queries + at * Q, *h_new = s->h_new + slot * step, *qkv = s->qkv + at * F;
-    R *received = s->received + at * V, *output = s->output + at * 2 * D, *output = s->outputs + slot * B * W;
+    R *received = s->received + at * V, *output = s->output + at * 2 * D, *layer_output = s->outputs + slot * B * W;
     idx M = s->M;
     for (idx m = 0; m < M; ++m) {
         std::memcpy(keys + m * T * B * Q, s->input_keys + (m * T + t) * B * Q, B * Q * sizeof(R));
@@ -249,12 +249,12 @@ template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, id
     brims_attend(*s, (const R*)qkv, s->attention + slot * B * s->H * N * N, received);
     for (idx row = 0; row < N * B; ++row) std::memcpy(output + row * 2 * D, s->project_bias, 2 * D * sizeof(R));
     product(s->gemm, N * B, 2 * D, V, (const R*)received, s->project, true, R(1), output);
-    update(N, B, D, output, (const R*)h_new, kept * step, (const R*)h, state, (const R*)mask, h + step, state, output);
-    std::memcpy(s->rows + (t + 1) * B * W, output, B * W * sizeof(R));
+    update(N, B, D, output, (const R*)h_new, kept * step, (const R*)h, state, (const R*)mask, h + step, state, layer_output);
+    std::memcpy(s->rows + (t + 1) * B * W, layer_output, B * W * sizeof(R));
     if (s->y)
-        for (idx b = 0; b < B; ++b) std::memcpy(s->y + (t * B + b) * s->y_stride, output + b * W, W * sizeof(R));
+        for (idx b = 0; b < B; ++b) std::memcpy(s->y + (t * B + b) * s->y_stride, layer_output + b * W, W * sizeof(R));
     if (t == T - 1) {
-        std::memcpy(s->h_last, output, B * W * sizeof(R));
+        std::memcpy(s->h_last, layer_output, B * W * sizeof(R));
         for (idx n = 0; n < N; ++n)
             for (idx b = 0; b < B; ++b)
                 std::memcpy(s->c_last + (b * N + n) * D, c + step + n * state + b * D, D * sizeof(R));

@@ -196,7 +196,7 @@ class RIMCell:
         return RIMTensors(**self.units.gradients(h))
 
     def trace(self) -> CoreTrace:
-        communication_tensors = self.units.messages
+        communication_tensors = self.units.communication
         communication = None if communication_tensors is None else communication_tensors.trace()
         if self.competition is None:
             N, T, B = self.shape
