@@ -5,6 +5,7 @@ from __future__ import annotations
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.utils import safe_mean
 
+from rimrl.agents.masked_play import MaskableEvalCallback
 from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.run import Run
@@ -26,7 +27,8 @@ def evaluation_callback(config: ExperimentConfig, run: Run) -> EvalCallback:
         replayable=True,
         **config.env.kwargs,
     )
-    return EvalCallback(
+    kind = MaskableEvalCallback if config.agent.use_masking else EvalCallback
+    return kind(
         eval_env,
         n_eval_episodes=settings.eval_episodes,
         eval_freq=max(1, settings.eval_freq // n_envs),

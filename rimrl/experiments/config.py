@@ -98,6 +98,7 @@ class ExperimentConfig(Configuration):
     added: ClassVar[Mapping[str, object]] = {
         "agent.normalize_observations": False,
         "agent.critic_gradient": 1.0,
+        "agent.use_masking": False,
         **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
     }
     opened: ClassVar[frozenset[str]] = frozenset({"env.kwargs"})

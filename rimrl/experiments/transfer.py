@@ -251,7 +251,8 @@ class Transfer(Study[Cell]):
                 efference_copies=env.efference_copies,
                 **env.kwargs,
             )
-            outcome = play(None, make, episodes, deterministic=False, seed=DEFAULT_SEED).summary()
+            masking = any(cell.config.agent.use_masking for cell in self.cells if cell.target == name)
+            outcome = play(None, make, episodes, False, DEFAULT_SEED, masking).summary()
             self._random[name] = {"env_id": env.id, "episodes": episodes, "return_mean": outcome["return_mean"]}
         self._random = {name: self._random[name] for name in targets}
 

@@ -64,6 +64,7 @@ def test_arguments_and_defaults_are_stable_baselines(ours: type[Any], theirs: ty
         expected.pop(storage, None)
     assert own.pop("sequence_length") is None
     assert own.pop("autocast") is None
+    assert own.pop("use_masking") is False
     assert own == expected
 
 
