@@ -45,7 +45,7 @@ class Forbidding(gymnasium.Env[Any, Any]):
         everything_at: Step from which on every action is forbidden; None for never.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (as in gymnasium)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012 (as in gymnasium)
 
     def __init__(
         self, kind: str = "discrete", everything_at: int | None = None, render_mode: str | None = None
@@ -113,3 +113,4 @@ class AllValid(Unmasked):
 for _kind in ACTION_SPACES:
     _name = "".join(word.title() for word in _kind.split("_"))
     gymnasium.register(f"Tests/Masked{_name}-v0", "tests.masked:Forbidding", kwargs={"kind": _kind})
+gymnasium.register("Tests/Unmasked-v0", "tests.masked:Unmasked", kwargs={"kind": "multi_discrete"})
