@@ -369,7 +369,9 @@ def test_truncated_episodes_add_the_discounted_value_of_what_came_last() -> None
         latest.update(rewards=rewards.copy(), dones=dones.copy(), infos=infos)
         return obs, rewards, dones, infos
 
-    def spy_add(obs: Any, action: Any, reward: Any, start: Any, value: Any, log_prob: Any, states: Any) -> None:
+    def spy_add(
+        obs: Any, action: Any, reward: Any, start: Any, value: Any, log_prob: Any, states: Any, action_masks: None
+    ) -> None:
         seen = th.as_tensor(buffer.observations[len(expected)])
         _, _, _, after = model.policy(seen, states, th.as_tensor(start).bool())
         rewards = latest["rewards"].copy()
