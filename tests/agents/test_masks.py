@@ -79,7 +79,7 @@ def test_probabilities_entropies_and_modes_are_contribs(kind: str) -> None:
         th.zeros(T, B, dtype=th.bool),
         action_masks=th.as_tensor(masks),
     )
-    state = policy.initial_states(B).pi
+    state = policy.core.initial_state(B)
     theirs = make_masked_proba_distribution(space)
     for t in range(T):
         latent, state = policy.core.step(obs[t], state)
@@ -100,7 +100,8 @@ def test_gradients_are_contribs(kind: str) -> None:
     space, rng = ACTION_SPACES[kind], np.random.default_rng(1)
     policy = make(vector(kind)).policy
     masks = np.stack([drawn_mask(space, rng) for _ in range(5)])
-    logits = th.randn(5, policy.action_net.out_features, generator=th.Generator().manual_seed(0))
+    width = policy.action_net(th.zeros(1, 7)).shape[1]
+    logits = th.randn(5, width, generator=th.Generator().manual_seed(0))
     actions = valid_actions(space, masks)
 
     def gradient(distribution: Any, taken: Any, given: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ def test_masks_that_allow_everything_change_nothing(name: str) -> None:
 def test_no_invalid_action_is_taken(kind: str, name: str) -> None:
     """The environments break at the first one; logits are large, so that invalid actions would be the likeliest."""
     env = vector(kind, n_envs=50)
-    options = {"batch_size": 800} if name == "ppo" else {}
+    options: dict[str, Any] = {"batch_size": 800} if name == "ppo" else {}
     agent = make(env, name, learning_rate=1e-3, **options)
     randomize(agent.policy, scale=3.0)
     agent.learn(3000)
@@ -178,7 +179,7 @@ def test_wrapped_environments_and_processes_of_their_own_give_the_same() -> None
     assert not is_masking_supported(Hidden())
 
     def hidden() -> gymnasium.Env[Any, Any]:
-        return gymnasium.wrappers.TimeLimit(ActionMasker(Hidden(), Hidden.valid), 6)
+        return gymnasium.wrappers.TimeLimit(ActionMasker(Hidden(), valid_of), 6)
 
     learned = []
     for env in (
@@ -200,13 +201,14 @@ class Hidden(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(self) -> None:
         super().__init__(Forbidding())
 
-    def valid(self) -> Any:
-        return self.env.unwrapped._mask  # type: ignore[attr-defined]
-
     def get_wrapper_attr(self, name: str) -> Any:
         if name == "action_masks":
             raise AttributeError(name)
         return super().get_wrapper_attr(name)
+
+
+def valid_of(env: gymnasium.Env[Any, Any]) -> Any:
+    return env.unwrapped._mask  # type: ignore[attr-defined]
 
 
 def test_one_observation_and_a_batch_are_masked_alike() -> None:
@@ -265,8 +267,8 @@ def test_files_keep_the_switch(name: str, tmp_path: Path) -> None:
         type(agent).load(tmp_path / "agent.zip"),
         load_exported(tmp_path),
     ):
-        assert again.use_masking is True  # type: ignore[attr-defined]
-        assert again.predict(obs, action_masks=mask)[0] == 3  # type: ignore[call-arg]
+        assert again.use_masking is True
+        assert again.predict(obs, action_masks=mask)[0] == 3
         with pytest.raises(UsageError, match="pass action_masks"):
             again.predict(obs)
     with pytest.raises(UsageError, match="training environment has none"):
