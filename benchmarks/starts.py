@@ -38,7 +38,7 @@ from rimrl.cores.initialization import STARTS
 from rimrl.cores.rim import RIM
 from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.config_files import load_config
-from rimrl.experiments.making import make_agent, make_train_env
+from rimrl.experiments.factory import make_agent, make_train_env
 from rimrl.experiments.run import Run
 from rimrl.usage import collapse
 

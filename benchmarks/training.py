@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTranspose
 import rimrl
 from benchmarks._replay import Replay
 from benchmarks._timing import Timing, interleave, markdown_table, write_json
+from rimrl.cores.scan import library
 
 RIM = {"num_units": 6, "num_active": 4}
 
@@ -241,10 +242,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cores", nargs="+", choices=["lstm", "rim"], default=["lstm", "rim"], help="rimrl's cores")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="torch's threads; default: torch's choice")
+    parser.add_argument("--without-kernels", action="store_true", help="as where no C++ compiler was found")
     parser.add_argument("--json", type=Path, help="file for the results")
     args = parser.parse_args(argv)
     if args.threads:
         th.set_num_threads(args.threads)
+    if args.without_kernels:
+        library.FILE = library.FILE.with_name("none")
     names = list(args.task or MAIN_TASKS)
     if args.quick:
         names, args.rounds = names[:1], min(args.rounds, 2)

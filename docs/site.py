@@ -100,14 +100,19 @@ def commands() -> str:
             names = ", ".join(action.option_strings) or (action.metavar or action.dest)
             value = f" {action.metavar}" if action.option_strings and isinstance(action.metavar, str) else ""
             lines.append(f"| `{names}{value}` | {_cell(str(action.help) % {**vars(action), 'prog': verb.prog})} |")
-        lines += ["", verb.epilog or "", ""]
+        lines += ["", verb.epilog or "", "", "```", *verb.examples, "```", ""]
     return "\n".join(lines)
 
 
 def configuration() -> str:
     """Every key of an agent's configuration, with type, default and meaning, and every core's options."""
     lines = ["# Configuration", "", "A configuration is a YAML file with four groups. Any key can be overridden on the"]
-    lines += ["command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --keys` prints the values in force.", ""]
+    lines += [
+        "command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --print-config` prints the values in force.",
+        "",
+    ]
+    lines += ["Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your"]
+    lines += ["own, as in its file; runs hold it there).", ""]
     tables: list[tuple[str, str, Any]] = [
         ("env", "", EnvConfig),
         *(("agent", f" with `algorithm: {name}`", config_class(name)) for name in ALGORITHMS),

@@ -30,6 +30,10 @@ class EnvironmentFaultError(UsageError):
     """An environment returned what none may return: other settings do not help."""
 
 
+class NotFiniteError(UsageError):
+    """A network's numbers became NaN or infinite, as where learning has diverged."""
+
+
 class RunFailedError(RuntimeError):
     """Something broke that is nobody's input: says what happened and what to do.
 

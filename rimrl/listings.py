@@ -36,11 +36,11 @@ def _cores() -> Table:
     for name, entry in CORES.items():
         reconstruction = "yes" if entry.reconstruction else "no"
         backends = backends_here(name)
-        can_run = [backend for backend, why_not in backends.items() if why_not is None]
+        can_run = [backend for backend, unsupported_reason in backends.items() if unsupported_reason is None]
         table.add_row(name, f"{num_parameters(name):,}", "/".join(can_run), reconstruction, entry.summary, entry.paper)
-        for backend, why_not in backends.items():
-            if why_not is not None:
-                missing.setdefault(f"{backend}: {why_not}", []).append(name)
+        for backend, unsupported_reason in backends.items():
+            if unsupported_reason is not None:
+                missing.setdefault(f"{backend}: {unsupported_reason}", []).append(name)
     lines = [
         f"* at input {_INPUT_SIZE} and hidden {_HIDDEN_SIZE}, every other option at its default",
         "** what can run the core on this machine; the first is in use",

@@ -36,10 +36,10 @@ _ACTIONS = "Box, Discrete, MultiDiscrete or MultiBinary"
 _LARGEST_INTEGER = 2**53
 
 
-def in_words(space: spaces.Space[Any]) -> str:
+def describe_space(space: spaces.Space[Any]) -> str:
     """A space in a few words: bounds of every element would fill the screen."""
     if isinstance(space, spaces.Dict):
-        words = "{" + ", ".join(f"{name}: {in_words(part)}" for name, part in space.spaces.items()) + "}"
+        words = "{" + ", ".join(f"{name}: {describe_space(part)}" for name, part in space.spaces.items()) + "}"
     elif isinstance(space, spaces.Box) and space.low.size:
         low, high = float(space.low.min()), float(space.high.max())
         words = f"{space.dtype} {list(space.shape)} from {low:g} to {high:g}"
@@ -64,7 +64,7 @@ def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Spac
         ("action", action_space, _problem_of_actions(action_space)),
     ):
         if problem is not None:
-            raise UsageError(f"{where} has the {kind} space {in_words(space)}: {problem}")
+            raise UsageError(f"{where} has the {kind} space {describe_space(space)}: {problem}")
 
 
 def _problem_of_observations(space: spaces.Space[Any]) -> str | None:

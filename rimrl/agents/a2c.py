@@ -12,9 +12,9 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from rimrl.agents.config import AT_MOST_1E30, POSITIVE_AND_FINITE, AgentConfig, option
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
+from rimrl.agents.policy_update import entropy_loss
 from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.unit_activity import UnitActivity
-from rimrl.agents.updating import entropy_loss
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 
-def in_space(actions: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
+def cast_to_space(actions: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
     """Actions in the dtype of their space; those of a Box of whole numbers or bits are rounded.
 
     Args:
@@ -24,7 +24,7 @@ def in_space(actions: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
     return actions.astype(space.dtype, copy=False)
 
 
-def stretched(actions: NDArray[Any], space: spaces.Box) -> NDArray[Any]:
+def unscale_actions(actions: NDArray[Any], space: spaces.Box) -> NDArray[Any]:
     """Actions ``[B, *action shape]`` from -1 to 1 as numbers between the bounds of their space.
 
     SB3's ``unscale_action`` does so in the dtype of the space, where bounds of small integers overflow and the result

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 
-class QuickCategorical(CategoricalDistribution):
+class FastCategorical(CategoricalDistribution):
     """A choice among ``action_dim`` actions.
 
     Torch's `Categorical` checks its arguments and `torch.multinomial` checks its own, each of which waits for the
@@ -34,7 +34,7 @@ class QuickCategorical(CategoricalDistribution):
         super().__init__(action_dim)
         self.start = start
 
-    def proba_distribution(self, action_logits: Tensor) -> QuickCategorical:
+    def proba_distribution(self, action_logits: Tensor) -> FastCategorical:
         """Set the logits, ``[B, action_dim]``."""
         self._log_probs = action_logits.log_softmax(dim=-1)
         return self
@@ -73,7 +73,7 @@ class QuickCategorical(CategoricalDistribution):
         return actions.long() - self.start if self.start else actions.long()
 
 
-class StartingMultiCategorical(MultiCategoricalDistribution):
+class OffsetMultiCategorical(MultiCategoricalDistribution):
     """SB3's `MultiCategoricalDistribution` for choices that do not count from 0.
 
     Args:
@@ -100,13 +100,13 @@ class StartingMultiCategorical(MultiCategoricalDistribution):
         return choices + self.start.to(choices.device)
 
 
-def in_numbers_of(space: spaces.Space[Any], distribution: Distribution) -> Distribution:
+def adapt_distribution(space: spaces.Space[Any], distribution: Distribution) -> Distribution:
     """SB3's distribution over an action space, or ours where the numbers or the speed of SB3's are others."""
     if type(distribution) is CategoricalDistribution:
         assert isinstance(space, spaces.Discrete)
-        return QuickCategorical(distribution.action_dim, int(space.start))
+        return FastCategorical(distribution.action_dim, int(space.start))
     if type(distribution) is MultiCategoricalDistribution:
         assert isinstance(space, spaces.MultiDiscrete)
         dims = space.nvec.tolist()
-        return StartingMultiCategorical(dims, space.start) if space.start.any() else distribution
+        return OffsetMultiCategorical(dims, space.start) if space.start.any() else distribution
     return distribution

@@ -27,7 +27,12 @@ from rimrl.errors import RunFailedError, UsageError
 
 _T = TypeVar("_T")
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_CALLED_OFF, _SPOKEN, _LAST_WORDS, _WRITTEN = "rimrl/called_off", "rimrl/spoken", "rimrl/last_words", "rimrl/written"
+_STOP_REQUESTED, _PRINTED, _ABORT_REASON, _WRITTEN = (
+    "rimrl/stop_requested",
+    "rimrl/printed",
+    "rimrl/abort_reason",
+    "rimrl/written",
+)
 _POLL_SECONDS = 0.5
 _PATIENCE = 30.0  # seconds; torchrun kills what is left of a failed training after as many
 
@@ -52,13 +57,13 @@ class DistributedRanks(Ranks):
     def __init__(self, store: Store, rank: int, size: int) -> None:
         self.rank = rank
         self.size = size
-        self.in_step = False
+        self.in_sync = False
         self._store = store
         self._polled = 0.0
 
     # -- tensors ------------------------------------------------------------------------------------------------------
 
-    def concatenated(self, part: Tensor) -> Tensor:
+    def all_gather(self, part: Tensor) -> Tensor:
         part = part.detach()
         parts = [th.empty_like(part, memory_format=th.contiguous_format) for _ in range(self.size)]
         self._meet(lambda: dist.all_gather(parts, part.contiguous()))
@@ -85,7 +90,7 @@ class DistributedRanks(Ranks):
                 parameter.grad = th.empty_like(parameter)
             parameter.grad.copy_(mean.view_as(parameter) / self.size)
 
-    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         with th.no_grad():
             for tensor in tensors:
                 copy = tensor.detach().clone(memory_format=th.contiguous_format)
@@ -94,49 +99,49 @@ class DistributedRanks(Ranks):
 
     # -- Python objects -----------------------------------------------------------------------------------------------
 
-    def exchanged(self, mine: _T) -> list[_T]:
+    def all_gather_object(self, mine: _T) -> list[_T]:
         everyones: list[Any] = [None] * self.size
         self._meet(lambda: dist.all_gather_object(everyones, mine))
         return everyones
 
-    def collected(self, mine: _T) -> list[_T] | None:
+    def gather_object(self, mine: _T) -> list[_T] | None:
         everyones: list[Any] | None = [None] * self.size if self.first else None
         self._meet(lambda: dist.gather_object(mine, everyones))
         return everyones
 
-    def told(self, what: _T) -> _T:
+    def broadcast_object(self, what: _T) -> _T:
         box: list[Any] = [what]
         self._meet(lambda: dist.broadcast_object_list(box, 0))
-        told: _T = box[0]
-        return told
+        received: _T = box[0]
+        return received
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def sync_errors(self) -> Iterator[None]:
         failure: Exception | None = None
         try:
             yield
         except Exception as error:
             failure = error
         mine = None if failure is None else (isinstance(failure, UsageError), " ".join(str(failure).split()))
-        said = self.exchanged(mine)
+        said = self.all_gather_object(mine)
         if failure is not None:
             raise failure
         for usage, text in filter(None, said):
             raise UsageError(text) if usage else RunFailedError(text)
 
-    def outcomes(self, play: Callable[[], _T]) -> list[_T]:
+    def gather_results(self, play: Callable[[], _T]) -> list[_T]:
         mine: list[_T] = []
         failure: Exception | None = None
         try:
             mine.append(play())
         except Exception as error:
             failure = error
-            self.call_off()
-        everyones = self.exchanged(mine)
-        self.in_step = not all(everyones)
+            self.request_stop()
+        everyones = self.all_gather_object(mine)
+        self.in_sync = not all(everyones)
         if failure is not None:
             raise failure
-        if self.in_step:
+        if self.in_sync:
             raise OtherRankError("another process of this training failed")
         return [theirs for (theirs,) in everyones]
 
@@ -148,34 +153,34 @@ class DistributedRanks(Ranks):
 
     # -- without meeting ----------------------------------------------------------------------------------------------
 
-    def call_off(self) -> None:
+    def request_stop(self) -> None:
         with suppress(RuntimeError):
-            self._store.set(_CALLED_OFF, "1")
+            self._store.set(_STOP_REQUESTED, "1")
 
-    def called_off(self) -> bool:
+    def stop_requested(self) -> bool:
         # Asking the store takes long; twice a second is often enough.
         now = time.monotonic()
         if now - self._polled < _POLL_SECONDS:
             return False
         self._polled = now
-        return self._has(_CALLED_OFF)
+        return self._has(_STOP_REQUESTED)
 
-    def speaks(self) -> bool:
+    def should_print(self) -> bool:
         try:
-            return int(self._store.add(_SPOKEN, 1)) == 1
+            return int(self._store.add(_PRINTED, 1)) == 1
         except RuntimeError:
             return True
 
-    def leave(self, last_words: Any) -> None:
+    def abort(self, abort_reason: Any) -> None:
         with suppress(RuntimeError):
-            if self._store.add(f"{_LAST_WORDS}/count", 1) == 1:
-                self._store.set(_LAST_WORDS, json.dumps(last_words))
+            if self._store.add(f"{_ABORT_REASON}/count", 1) == 1:
+                self._store.set(_ABORT_REASON, json.dumps(abort_reason))
         _part()
 
-    def last_words(self) -> Any:
+    def abort_reason(self) -> Any:
         for _ in range(20):
-            if self._has(_LAST_WORDS):
-                return json.loads(self._store.get(_LAST_WORDS))
+            if self._has(_ABORT_REASON):
+                return json.loads(self._store.get(_ABORT_REASON))
             time.sleep(0.1)
         return None
 
@@ -204,7 +209,7 @@ def is_launched() -> bool:
     return all(name in os.environ for name in _LAUNCHED_BY) and os.environ["WORLD_SIZE"] != "1"
 
 
-def join() -> Ranks:
+def init_ranks() -> Ranks:
     """Meet the other processes that ``torchrun`` started.
 
     Returns:
@@ -245,9 +250,9 @@ def _part() -> None:
         dist.destroy_process_group()
 
 
-def speaks() -> bool:
+def should_print() -> bool:
     """Whether what this process has to say should be printed: always, but for one of several that say the same."""
-    return _joined.speaks() if _joined is not None else not is_launched() or os.environ["RANK"] == "0"
+    return _joined.should_print() if _joined is not None else not is_launched() or os.environ["RANK"] == "0"
 
 
 def moments(values: Tensor) -> Moments:

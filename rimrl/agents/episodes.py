@@ -13,7 +13,7 @@ from torch import Tensor
 from rimrl.agents.rollout import Obs
 
 
-class Cut(NamedTuple):
+class Truncation(NamedTuple):
     """Environments that time cut off at one step of a rollout.
 
     Attributes:
@@ -37,7 +37,9 @@ class Episode(NamedTuple):
     success: bool | None
 
 
-def cut_by_time(step: int, dones: np.ndarray[Any, Any], infos: list[dict[str, Any]], states: RNNStates) -> list[Cut]:
+def find_truncations(
+    step: int, dones: np.ndarray[Any, Any], infos: list[dict[str, Any]], states: RNNStates
+) -> list[Truncation]:
     """What is needed to value the ends of episodes that were cut by time; at most one entry."""
     envs = [
         i
@@ -47,10 +49,12 @@ def cut_by_time(step: int, dones: np.ndarray[Any, Any], infos: list[dict[str, An
     if not envs:
         return []
     last = [infos[i]["terminal_observation"] for i in envs]
-    return [Cut(step, envs, _joined(np.stack, last), (states.vf[0][:, envs], states.vf[1][:, envs]))]
+    return [Truncation(step, envs, _joined(np.stack, last), (states.vf[0][:, envs], states.vf[1][:, envs]))]
 
 
-def last_of(cuts: list[Cut]) -> tuple[Obs, tuple[Tensor, ...], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def stack_truncations(
+    cuts: list[Truncation],
+) -> tuple[Obs, tuple[Tensor, ...], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """What is needed to value all cuts at once.
 
     Returns:
@@ -63,7 +67,7 @@ def last_of(cuts: list[Cut]) -> tuple[Obs, tuple[Tensor, ...], np.ndarray[Any, A
     return _joined(np.concatenate, [cut.observation for cut in cuts]), state, steps, envs
 
 
-def ended_in(step: int, infos: list[dict[str, Any]], dones: np.ndarray[Any, Any]) -> list[Episode]:
+def ended_episodes(step: int, infos: list[dict[str, Any]], dones: np.ndarray[Any, Any]) -> list[Episode]:
     """Episodes that ended in a step, as SB3 counts them in ``_update_info_buffer``."""
     ended = []
     for info, done in zip(infos, dones, strict=True):

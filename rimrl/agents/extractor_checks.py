@@ -15,7 +15,7 @@ from stable_baselines3.common.torch_layers import (
 from torch import nn
 
 from rimrl.errors import UsageError
-from rimrl.spaces import in_words
+from rimrl.spaces import describe_space
 
 # What the three convolutions of `NatureCNN` leave a single position of.
 _SMALLEST_IMAGE = 36
@@ -39,13 +39,13 @@ def check_extractor(
         return
     normalized = bool((options or {}).get("normalized_image", False))
     if issubclass(extractor, FlattenExtractor) and isinstance(space, spaces.Dict):
-        raise UsageError(f"MlpPolicy does not read the Dict observations {in_words(space)}; use MultiInputPolicy")
+        raise UsageError(f"MlpPolicy does not read the Dict observations {describe_space(space)}; use MultiInputPolicy")
     if issubclass(extractor, NatureCNN):
         _check_image(space, normalized, extractor.__name__)
     if issubclass(extractor, CombinedExtractor):
         if not isinstance(space, spaces.Dict):
             raise UsageError(
-                f"MultiInputPolicy needs Dict observations, got {in_words(space)}; use CnnPolicy for images, "
+                f"MultiInputPolicy needs Dict observations, got {describe_space(space)}; use CnnPolicy for images, "
                 "else MlpPolicy"
             )
         for key, part in space.spaces.items():
@@ -57,7 +57,7 @@ def check_extractor(
 def _check_image(space: spaces.Space[Any], normalized: bool, who: str) -> None:
     if not is_image_space(space, normalized_image=normalized):
         raise UsageError(
-            f"{who} needs images, uint8 from 0 to 255 with three axes, got {in_words(space)}; use MlpPolicy for "
+            f"{who} needs images, uint8 from 0 to 255 with three axes, got {describe_space(space)}; use MlpPolicy for "
             "vectors, or normalize_images=False for images with channels first in another range"
         )
     assert space.shape is not None

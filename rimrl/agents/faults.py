@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 
 from rimrl.agents.rollout import SequenceRolloutBuffer
-from rimrl.errors import EnvironmentFaultError, UsageError
+from rimrl.errors import EnvironmentFaultError, NotFiniteError
 
 
 def refuse_not_finite(obs: Any, envs: Sequence[int] | np.ndarray[Any, Any]) -> None:
@@ -63,20 +63,21 @@ def refuse_nan(rollout_buffer: SequenceRolloutBuffer, last_obs: Any, n_envs: int
         n_updates: How often the policy was updated before.
 
     Raises:
-        UsageError: If so; says whether the environment or the policy is the source.
+        EnvironmentFaultError: If the environment is the source.
+        NotFiniteError: If the policy is.
     """
     bad = ~(np.isfinite(rollout_buffer.values) & np.isfinite(rollout_buffer.log_probs))
     if not bad.any():
         if not np.isfinite(rollout_buffer.returns).all():
             refuse_not_finite(last_obs, range(n_envs))
-            raise UsageError("advantages are NaN or infinite; check the size of rewards")
+            raise NotFiniteError("advantages are NaN or infinite; check the size of rewards")
         return
     first = int(bad.any(axis=1).argmax())
     seen = rollout_buffer.observations
     for step in range(first + 1):
         shown = {key: part[step] for key, part in seen.items()} if isinstance(seen, dict) else seen[step]
         refuse_not_finite(shown, range(n_envs))
-    raise UsageError(
+    raise NotFiniteError(
         f"the policy answers NaN or infinity after {n_updates} updates; lower learning_rate or "
         "max_grad_norm, and check the size of rewards and observations"
     )

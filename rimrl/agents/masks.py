@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rimrl.errors import EnvironmentFaultError, UsageError, shorten
-from rimrl.spaces import in_words
+from rimrl.spaces import describe_space
 
 Masks: TypeAlias = NDArray[np.bool_]
 AnyMasks: TypeAlias = "Tensor | NDArray[Any]"
@@ -43,7 +43,7 @@ def flags_of(space: spaces.Space[Any]) -> tuple[int, ...]:
         return (2,) * int(space.n)
     raise UsageError(
         f"use_masking needs actions that are Discrete, or MultiDiscrete or MultiBinary of one axis; the environment "
-        f"takes {in_words(space)}"
+        f"takes {describe_space(space)}"
     )
 
 
@@ -126,7 +126,8 @@ def masked(logits: Tensor, masks: AnyMasks, space: spaces.Space[Any]) -> Tensor:
     width = sum(flags_of(space))
     if flags.numel() != len(logits) * width:
         raise UsageError(
-            f"action_masks must have the shape [{len(logits)}, {width}] for {in_words(space)}, got {list(flags.shape)}"
+            f"action_masks must have the shape [{len(logits)}, {width}] for {describe_space(space)}, got "
+            f"{list(flags.shape)}"
         )
     if isinstance(space, spaces.MultiBinary):
         off, on = flags.reshape(*logits.shape, 2).unbind(-1)
@@ -175,8 +176,8 @@ def _one(mask: Any, shapes: tuple[tuple[int, ...], ...], space: spaces.Space[Any
         array = np.asarray(None)
     if array.shape not in shapes:
         raise UsageError(
-            f"the mask of environment {env} has the shape {list(array.shape)}; {in_words(space)} needs {shapes[0][0]} "
-            "flags"
+            f"the mask of environment {env} has the shape {list(array.shape)}; {describe_space(space)} needs "
+            f"{shapes[0][0]} flags"
         )
     if array.dtype != bool and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
         raise UsageError(f"the mask of environment {env} holds other values than true and false: {shorten(mask)}")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rimrl.agents.distributed import Moments, combined, moments
 from rimrl.agents.extractors import COPIES
 from rimrl.errors import UsageError
-from rimrl.spaces import in_words
+from rimrl.spaces import describe_space
 
 EPSILON = 1e-8
 CLIP = 10.0
@@ -81,7 +81,7 @@ class ObservationStatistics(nn.Module):
         if not self.keys:
             raise UsageError(
                 "normalize_observations needs observations that are vectors of real numbers; these are "
-                f"{in_words(space)}, so leave it out"
+                f"{describe_space(space)}, so leave it out"
             )
         self.parts = nn.ModuleList(RunningMoments(tuple(parts[key].shape or ())) for key in self.keys)
         self.register_buffer("fixed", th.tensor(False))

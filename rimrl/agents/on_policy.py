@@ -18,20 +18,20 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from rimrl.agents import loadable
-from rimrl.agents.collecting import Collecting
 from rimrl.agents.extractor_checks import check_images
 from rimrl.agents.masks import check_offered, flags_of
-from rimrl.agents.moves import moves_of
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
+from rimrl.agents.policy_update import PolicyUpdateMixin
 from rimrl.agents.precision import check_autocast
 from rimrl.agents.registry import saved_as
 from rimrl.agents.rollout import SequenceRolloutBuffer
-from rimrl.agents.updating import Updating
+from rimrl.agents.rollout_collection import RolloutCollectionMixin
+from rimrl.agents.step_counter import step_counter_of
 from rimrl.errors import UsageError
 from rimrl.spaces import check_spaces
 
 
-class RecurrentOnPolicyAlgorithm(Collecting, Updating):
+class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
     """An on-policy algorithm over a `RecurrentCorePolicy`; mixed in before SB3's or contrib's own algorithm.
 
     Attributes:
@@ -93,7 +93,7 @@ class RecurrentOnPolicyAlgorithm(Collecting, Updating):
         if self.env is None:
             raise UsageError("the agent has no environment to learn in; pass one to `load`, or call `set_env`")
         self._check_masking()
-        moves = moves_of(self.env)
+        moves = step_counter_of(self.env)
         if self._seen_moves is not None and self._seen_moves != (moves, moves.count):
             self._last_obs = None  # someone else has played: SB3 resets the environments then
         set_up = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
@@ -157,7 +157,7 @@ class RecurrentOnPolicyAlgorithm(Collecting, Updating):
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         assert self.env is not None
-        moves = moves_of(self.env)
+        moves = step_counter_of(self.env)
         before = moves.count
         begun = super()._init_callback(callback, progress_bar)
         if moves.count != before:  # it has played, as one that evaluates first does

@@ -18,7 +18,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
-from rimrl.agents.actions import in_space, stretched
+from rimrl.agents.actions import cast_to_space, unscale_actions
 from rimrl.agents.batches import (
     batch_size,
     check_sequences,
@@ -71,7 +71,7 @@ class RecurrentCorePolicy(SequencePolicy):
         trunk: Features extractor and core are ``"learned"`` (default) or ``"frozen"``, so that only what stands behind
             the core learns; ``"progressive"``: they are learned, and lateral connections bring in what a second, frozen
             column makes of the same observations (`rimrl.cores.progressive`). What is frozen is random until
-            `rimrl.agents.transfer.start_from` or a saved file fills it.
+            `rimrl.agents.transfer.initialize_from` or a saved file fills it.
         normalize_observations: Bring vectors of real numbers to zero mean and unit variance, as SB3's `VecNormalize`
             (`rimrl.agents.normalization`). rimrl's algorithms learn both from what the agent sees. Default False.
 
@@ -219,7 +219,7 @@ class RecurrentCorePolicy(SequencePolicy):
         if isinstance(self.action_space, spaces.Box):
             low, high = self.action_space.low, self.action_space.high
             actions = self.unscale_action(actions) if self.squash_output else np.clip(actions, low, high)
-        actions = in_space(actions, self.action_space)
+        actions = cast_to_space(actions, self.action_space)
         return actions if vectorized else actions.squeeze(axis=0), tuple(part.cpu().numpy() for part in after)
 
     def _copied(self, part: NDArray[Any] | Tensor) -> Tensor:
@@ -241,7 +241,7 @@ class RecurrentCorePolicy(SequencePolicy):
     def unscale_action(self, scaled_action: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Stretch actions from -1 to 1 to the bounds of the action space; see SB3's `BasePolicy`."""
         assert isinstance(self.action_space, spaces.Box)
-        return stretched(scaled_action, self.action_space)
+        return unscale_actions(scaled_action, self.action_space)
 
     def trace(
         self,

@@ -16,7 +16,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from rimrl.agents.categorical import in_numbers_of
+from rimrl.agents.categorical import adapt_distribution
 from rimrl.agents.extractor_checks import check_extractor
 from rimrl.agents.extractors import TwoColumnExtractor
 from rimrl.agents.normalization import ObservationStatistics
@@ -86,7 +86,7 @@ class PolicyNetworks(FixedOptions, RecurrentActorCriticPolicy):
             *(features_extractor_class, features_extractor_kwargs, share_features_extractor, normalize_images),
             *(optimizer_class, optimizer_kwargs),
         )
-        self.action_dist = in_numbers_of(self.action_space, self.action_dist)
+        self.action_dist = adapt_distribution(self.action_space, self.action_dist)
         self._built_active = self._active_units()
         self.observation_statistics = ObservationStatistics(observation_space) if normalize_observations else None
         self._prepare_observations()

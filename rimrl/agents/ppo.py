@@ -15,12 +15,12 @@ from torch import Tensor
 from rimrl.agents.config import AT_MOST_1E30, COUNTABLE, POSITIVE, AgentConfig, option
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
+from rimrl.agents.policy_update import entropy_loss
 from rimrl.agents.precision import Autocast, check_autocast
-from rimrl.agents.ranks import Ranks, divided
+from rimrl.agents.ranks import Ranks, share_evenly
 from rimrl.agents.rollout import SequenceSamples
 from rimrl.agents.sequence_policy import SequenceEvaluation
 from rimrl.agents.unit_activity import UnitActivity
-from rimrl.agents.updating import entropy_loss
 from rimrl.errors import UsageError
 
 
@@ -46,7 +46,7 @@ class PPOConfig(AgentConfig):
         """As `AgentConfig.share`: minibatches are divided, unless one is the whole rollout."""
         if self.batch_size >= self.n_steps * n_envs:
             return self
-        batch_size = divided(self.batch_size, ranks.size, "agent.batch_size")
+        batch_size = share_evenly(self.batch_size, ranks.size, "agent.batch_size")
         length = self.sequence_length or self.n_steps
         if batch_size % length:
             least = ranks.size * length

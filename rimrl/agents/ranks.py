@@ -30,12 +30,12 @@ class Ranks:
     Attributes:
         rank: Number of this process, from 0.
         size: How many there are.
-        in_step: Whether all have stopped at the same point, so that they can go on to meet. One always has.
+        in_sync: Whether all have stopped at the same point, so that they can go on to meet. One always has.
     """
 
     rank = 0
     size = 1
-    in_step = True
+    in_sync = True
 
     @property
     def first(self) -> bool:
@@ -44,7 +44,7 @@ class Ranks:
 
     # -- tensors ------------------------------------------------------------------------------------------------------
 
-    def concatenated(self, part: Tensor) -> Tensor:
+    def all_gather(self, part: Tensor) -> Tensor:
         """Parts of all ranks, of the same shape ``[N, ...]``, one behind the other, ``[size * N, ...]``."""
         return part
 
@@ -55,25 +55,25 @@ class Ranks:
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace every gradient by its mean over ranks; one that no rank has stays missing."""
 
-    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Give tensors the values that they have on the first rank."""
 
     # -- Python objects -----------------------------------------------------------------------------------------------
 
-    def exchanged(self, mine: _T) -> list[_T]:
+    def all_gather_object(self, mine: _T) -> list[_T]:
         """What every rank brings, by rank."""
         return [mine]
 
-    def collected(self, mine: _T) -> list[_T] | None:
+    def gather_object(self, mine: _T) -> list[_T] | None:
         """What every rank brings, by rank, on the first; None on the others."""
         return [mine]
 
-    def told(self, what: _T) -> _T:
+    def broadcast_object(self, what: _T) -> _T:
         """What the first rank has."""
         return what
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def sync_errors(self) -> Iterator[None]:
         """What fails on one rank within the block fails on all at its end.
 
         Raises:
@@ -82,7 +82,7 @@ class Ranks:
         """
         yield
 
-    def outcomes(self, play: Callable[[], _T]) -> list[_T]:
+    def gather_results(self, play: Callable[[], _T]) -> list[_T]:
         """What `play` returns on every rank, by rank. A rank on which it fails calls the others off.
 
         Raises:
@@ -92,21 +92,21 @@ class Ranks:
 
     # -- without meeting ----------------------------------------------------------------------------------------------
 
-    def call_off(self) -> None:
+    def request_stop(self) -> None:
         """Ask all ranks to cut the rollout short."""
 
-    def called_off(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether one has asked to."""
         return False
 
-    def speaks(self) -> bool:
+    def should_print(self) -> bool:
         """Whether this rank is the first to ask; so a message that all have is printed once."""
         return True
 
-    def leave(self, last_words: Any) -> None:
+    def abort(self, abort_reason: Any) -> None:
         """Tell why this rank ends out of step, and let go of the others, which may be waiting for it."""
 
-    def last_words(self) -> Any:
+    def abort_reason(self) -> Any:
         """What the rank that ended out of step said; None if it said nothing."""
         return None
 
@@ -117,7 +117,7 @@ class Ranks:
         """Stay until the first rank has written."""
 
 
-def divided(number: int, size: int, key: str) -> int:
+def share_evenly(number: int, size: int, key: str) -> int:
     """The share of one of several processes in a number of something.
 
     Args:

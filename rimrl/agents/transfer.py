@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.errors import UsageError
-from rimrl.spaces import in_words
+from rimrl.spaces import describe_space
 
 _TRUNK = ("features_extractor.", "pi_features_extractor.", "vf_features_extractor.", "lstm_actor.", "lstm_critic.")
 _STATISTICS = "observation_statistics."
@@ -14,7 +14,7 @@ _STATISTICS = "observation_statistics."
 _ACTION_HEAD = ("action_net.", "log_std")
 
 
-def start_from(policy: RecurrentCorePolicy, source: RecurrentCorePolicy, name: str = "the source") -> None:
+def initialize_from(policy: RecurrentCorePolicy, source: RecurrentCorePolicy, name: str = "the source") -> None:
     """Give a fresh policy the weights of a trained one, as its ``trunk`` asks for.
 
     * ``"learned"``: all weights, to be trained on (fine-tuning). Where action spaces differ, the action head stays new.
@@ -34,8 +34,9 @@ def start_from(policy: RecurrentCorePolicy, source: RecurrentCorePolicy, name: s
     """
     if policy.observation_space != source.observation_space:
         raise UsageError(
-            f"the observations of the target do not fit {name}: the target shows {in_words(policy.observation_space)}, "
-            f"the source was trained on {in_words(source.observation_space)}"
+            f"the observations of the target do not fit {name}: "
+            f"the target shows {describe_space(policy.observation_space)}, "
+            f"the source was trained on {describe_space(source.observation_space)}"
         )
     if (policy.observation_statistics is None) != (source.observation_statistics is None):
         had = "without" if source.observation_statistics is None else "with"

@@ -10,15 +10,28 @@ import sys
 from collections.abc import Sequence
 
 from rimrl import __version__
-from rimrl.cli import compare, evaluate, inspect, listing, report, sequence, sharing, sweep, train, transfer, watch
+from rimrl.cli import (
+    compare,
+    evaluate,
+    inspect,
+    listing,
+    report,
+    sequence,
+    sharing,
+    sweep,
+    train,
+    transfer,
+    tune,
+    watch,
+)
 from rimrl.cli.codes import BAD_INPUT, FAILED, INTERRUPTED
 from rimrl.cli.parser import Parser
-from rimrl.cli.processes import complain, one_of_several
+from rimrl.cli.processes import is_distributed, print_error
 from rimrl.errors import RunFailedError, UsageError, shorten
 from rimrl.imports import asked_for
 from rimrl.runs.stopping import interruptible
 
-_VERBS = (train, evaluate, compare, inspect, report, watch, transfer, sweep, sequence, sharing, listing)
+_VERBS = (train, evaluate, compare, inspect, report, watch, transfer, sweep, tune, sequence, sharing, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,15 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interruptible():
             return _run(arguments)
     except UsageError as error:
-        complain(error)
+        print_error(error)
         return BAD_INPUT
     except RunFailedError as error:
-        complain(error)
+        print_error(error)
         return FAILED
     except OSError as error:
         if error.filename is None:  # of no file: the process of an environment, or a mistake of ours
             raise
-        complain(UsageError(f"cannot read or write {shorten(str(error.filename), 200)}: {error.strerror}"))
+        print_error(UsageError(f"cannot read or write {shorten(str(error.filename), 200)}: {error.strerror}"))
         return BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
@@ -58,7 +71,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     options, rest = parser().parse_known_args(arguments)
     if rest and not options.takes_overrides:
         raise UsageError(f"unexpected argument {shorten(rest[0])}; see rimrl {options.name} --help")
-    if one_of_several() and options.name != "train":
+    if is_distributed() and options.name != "train":
         raise UsageError(f"processes share a training and nothing else; run rimrl {options.name} without torchrun")
     options.overrides = rest
     with asked_for(options.imports):

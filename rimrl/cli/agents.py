@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rimrl.cli.parser import how_to_play
+from rimrl.cli.parser import play_arguments
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
 from rimrl.errors import UsageError
 
@@ -21,13 +21,17 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For bad input.
     """
-    from rimrl.experiments.evaluate import DEFAULT_EPISODES, check_suite, evaluate
+    from rimrl.experiments.evaluate import DEFAULT_EPISODES, check_suite, environment_arguments, evaluate
     from rimrl.experiments.run import Run
+    from rimrl.runs.evaluations import ablation_suffix, arguments_suffix
 
     runs = [Run.open(path) for path in options.runs]
+    arguments: dict[str, Any] = {}
     for run in runs:  # what is missing is said before anything is played
         run.agent_file(options.best)
-        check_suite(run, options.suite, options.split)
+        arguments = environment_arguments(run, options.overrides)
+        check_suite(run, options.suite, options.split, arguments)
+    variant = f"{ablation_suffix(options.num_active)}{arguments_suffix(arguments)}"
     for run in runs:
         evaluate(
             run,
@@ -37,15 +41,16 @@ def evaluate_runs(options: argparse.Namespace) -> None:
             random_policy=not options.no_random,
             suite=options.suite,
             num_active=options.num_active,
-            **how_to_play(options),
+            env_kwargs=arguments,
+            **play_arguments(options),
         )
     for paths in _by_suite(runs, options.suite):
         try:
-            print_comparison(read_comparison(paths, options.suite, num_active=options.num_active))
+            print_comparison(read_comparison(paths, options.suite, variant=variant))
         except UsageError as error:  # what was evaluated is kept, whether or not it fits in one table
             print(f"note: no table of them together: {error}", file=sys.stderr)
             for path in paths:
-                print_comparison(read_comparison([path], options.suite, num_active=options.num_active))
+                print_comparison(read_comparison([path], options.suite, variant=variant))
 
 
 def inspect_run(options: argparse.Namespace) -> None:
@@ -54,8 +59,8 @@ def inspect_run(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For bad input.
     """
-    from rimrl.experiments.evaluate import splits_to_play
     from rimrl.experiments.inspect import record
+    from rimrl.experiments.played import splits_to_play
     from rimrl.experiments.run import Run
     from rimrl.files import replacing
     from rimrl.reporting.inspection import PICTURES, save_pictures
@@ -63,7 +68,7 @@ def inspect_run(options: argparse.Namespace) -> None:
     from rimrl.runs.recording import RECORDING_FILES
 
     run = Run.open(options.run)
-    (split,) = splits_to_play(run.config.env.id, options.split)
+    (split,) = splits_to_play(run.config.played, options.split)
     name = f"{split.name}{ablation_suffix(options.num_active)}"
     folder = (options.output or run.path / "inspection") / name
     with replacing(folder, [*RECORDING_FILES, *PICTURES], options.output or run.path) as partial:
@@ -73,7 +78,7 @@ def inspect_run(options: argparse.Namespace) -> None:
             split=split.name,
             num_active=options.num_active,
             also=options.record,
-            **how_to_play(options),
+            **play_arguments(options),
         )
         recording.save(partial)
         pictures = save_pictures(partial)

@@ -28,6 +28,10 @@ def add(verbs: Verbs) -> None:
         "('rim' for distractors/rim), and where several would be called so, by what differs, too: "
         "'rim (core.num_active=3)'. Wherever a column is to be named, one of its run folders will do as well, or a "
         "folder that holds runs of this column alone.",
+        examples=[
+            "rimrl compare runs/lstm runs/rim --plot comparison.png",
+            "rimrl compare runs/lstm runs/rim --reference runs/lstm --csv table.csv",
+        ],
     )
     compare.add_argument(
         "runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder, or a folder that holds some"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rimrl.cli.parser import refuse_ablation
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 
 
 def evaluate_runs(options: argparse.Namespace) -> None:
@@ -20,6 +20,8 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     from rimrl.sequence.run import SequenceRun, make_run_task
 
     refuse_ablation(options)
+    for word in options.overrides:
+        raise UsageError(f"unexpected argument {shorten(word)}; see rimrl evaluate --help")
     _refuse(options, "evaluate", "suite", "deterministic", "best", "trust", "no_random")
     runs = [SequenceRun.open(path) for path in options.runs]
     for run in runs:  # what is missing is said before anything is tested
@@ -71,20 +73,20 @@ def inspect_run(options: argparse.Namespace) -> None:
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
 
 
-def drop(options: argparse.Namespace) -> int:
-    """Drop the units of trained runs one by one, as ``rimrl sequence dropping`` was asked to.
+def lesion(options: argparse.Namespace) -> int:
+    """Drop the units of trained runs one by one, as ``rimrl sequence lesion`` was asked to.
 
     Raises:
         UsageError: For bad input; nothing is left then.
     """
     from rimrl.files import check_writable, replacing
-    from rimrl.reporting.dropping import PICTURE, save_dropping
+    from rimrl.reporting.lesion import PICTURE, save_lesions
     from rimrl.reporting.plots import check_suffix
-    from rimrl.sequence.dropping import BLOCKS, FILES, drop_units
+    from rimrl.sequence.lesion import BLOCKS, FILES, lesion_units
     from rimrl.sequence.run import SequenceRun
 
     if not options.runs:
-        raise UsageError("rimrl sequence dropping needs trained runs of balls: --runs RUN ...")
+        raise UsageError("rimrl sequence lesion needs trained runs of balls: --runs RUN ...")
     runs = [SequenceRun.open(path) for path in options.runs]
     picture: Path = options.output or runs[0].path / PICTURE
     try:
@@ -92,7 +94,7 @@ def drop(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"cannot save the picture {picture}: {error}") from None
     check_writable(picture)
-    found = [drop_units(run, blocks=BLOCKS if options.blocks is None else options.blocks) for run in runs]
+    found = [lesion_units(run, blocks=BLOCKS if options.blocks is None else options.blocks) for run in runs]
     for run, each in zip(runs, found, strict=True):
         with replacing(run.path, FILES, run.path) as partial:
             each.save(partial)
@@ -102,7 +104,7 @@ def drop(options: argparse.Namespace) -> int:
             f"{len(facts['units'])} {facts['parts']} {facts['mean_increase']:+.1f}, and the others' states change by "
             f"{facts['mean_change_of_others']:.2f} of their norm"
         )
-    save_dropping([run.path for run in runs], picture)
+    save_lesions([run.path for run in runs], picture)
     print(f"picture: {picture}")
     return 0
 

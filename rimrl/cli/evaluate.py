@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rimrl.cli.kinds import verbs_of
-from rimrl.cli.parser import Verbs, add_ablation, playing_options
+from rimrl.cli.parser import Verbs, add_ablation, play_options
 
 
 def add(verbs: Verbs) -> None:
@@ -14,19 +14,26 @@ def add(verbs: Verbs) -> None:
     evaluate = verbs.add_parser(
         "evaluate",
         help="play the training and held-out splits",
-        parents=[playing_options()],
+        parents=[play_options()],
         description="Evaluate runs on every split of their suite and write evaluation.json into each.",
+        epilog="Name RUN first. --env.kwargs.NAME VALUE gives every environment another argument, such as a size; the "
+        "result goes to a file of its own, evaluation-NAME=VALUE.json, which no table of the suite holds.",
+        examples=[
+            "rimrl evaluate runs/rim",
+            "rimrl evaluate runs/rim runs/lstm --episodes 200 --split all_novel",
+            "rimrl evaluate runs/rim --env.kwargs.num_distractors 4",
+        ],
     )
     evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or one of rimrl export")
     evaluate.add_argument(
         "--episodes", type=int, metavar="N", help="per split (default 100; of a diagnostic as it is configured)"
     )
-    evaluate.add_argument("--suite", metavar="NAME", help="another suite or environment than the run was trained on")
+    evaluate.add_argument("--suite", metavar="NAME", help="another suite, its YAML file or an environment")
     evaluate.add_argument("--split", metavar="NAME", help="only this split; of a diagnostic any such as 800_blanks")
     evaluate.add_argument("--n-envs", type=int, default=16, metavar="N", help="played side by side (default 16)")
     evaluate.add_argument("--no-random", action="store_true", help="leave out the random policy")
     add_ablation(evaluate)
-    evaluate.set_defaults(verb=_evaluate)
+    evaluate.set_defaults(verb=_evaluate, takes_overrides=True)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

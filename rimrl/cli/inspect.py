@@ -18,6 +18,7 @@ def add(verbs: Verbs) -> None:
         description="Play episodes of a run and draw which unit of its core is active when, what the units attend to, "
         "and how often each of them works. For a run of rimrl sequence episodes are sequences, by default of its first "
         "split; of frames it also draws what was predicted beside the truth.",
+        examples=["rimrl inspect runs/rim", "rimrl inspect runs/rim --split all_novel --episodes 10"],
     )
     inspect.add_argument(
         "--output", type=Path, metavar="DIR", help="gets one folder per split (default RUN/inspection)"

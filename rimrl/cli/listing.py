@@ -10,7 +10,9 @@ from rimrl.cli.tables import console
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
-    listing = verbs.add_parser("list", help="list what there is", description="List what there is.")
+    listing = verbs.add_parser(
+        "list", help="list what there is", description="List what there is.", examples=["rimrl list suites"]
+    )
     listing.add_argument("what", choices=["cores", "configs", "suites", "envs", "tasks"])
     listing.set_defaults(verb=_list)
 

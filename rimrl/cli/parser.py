@@ -14,12 +14,32 @@ Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that reports bad input in one line."""
+    """argparse that reports bad input in one line.
+
+    Args:
+        *args: As argparse.
+        examples: Commands that ``--help`` shows, each as it is typed.
+        **kwargs: As argparse.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_help(self) -> str:
+        """What ``--help`` prints; argparse would break the examples' lines."""
+        shown = [f"  {example}\n" for example in self.examples]
+        return "".join([super().format_help(), "\nexamples:\n" if shown else "", *shown])
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise the message as bad input."""
         message = re.sub(r"\S{100,}", lambda word: f"{word[0][:60]}…", message)  # argparse quotes whole words
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def old_name(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
+    """Take an option under the name that it had one version ago, too; ``--help`` shows the new one alone."""
+    parser._option_string_actions[old] = option
 
 
 def agent_options() -> Parser:
@@ -32,7 +52,7 @@ def agent_options() -> Parser:
     return parent
 
 
-def playing_options() -> Parser:
+def play_options() -> Parser:
     """How an agent plays."""
     parent = Parser(add_help=False, parents=[agent_options()])
     parent.add_argument("--deterministic", action="store_true", help="the likeliest action instead of a sample")
@@ -41,8 +61,8 @@ def playing_options() -> Parser:
     return parent
 
 
-def how_to_play(options: argparse.Namespace) -> dict[str, Any]:
-    """What `playing_options` were given, as arguments of the functions that play."""
+def play_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `play_options` were given, as arguments of the functions that play."""
     from rimrl.experiments.evaluate import DEFAULT_SEED
 
     return {
@@ -61,7 +81,7 @@ def filming_options(episodes: int, split_help: str = "which split to play (defau
         episodes: How many by default.
         split_help: What ``--help`` says of ``--split``.
     """
-    parent = Parser(add_help=False, parents=[playing_options()])
+    parent = Parser(add_help=False, parents=[play_options()])
     parent.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     parent.add_argument(
         "--episodes", type=int, default=episodes, metavar="N", help=f"how many to play (default {episodes})"

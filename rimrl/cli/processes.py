@@ -6,29 +6,29 @@ import os
 import sys
 
 
-def one_of_several() -> bool:
+def is_distributed() -> bool:
     """Whether a launcher may have started this process among others; `rimrl.agents.distributed` knows for sure."""
     return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
-def join_others() -> None:
+def init_distributed() -> None:
     """Meet the other processes first of all, so that whatever goes wrong can be told for all."""
-    if one_of_several():
-        from rimrl.agents.distributed import join
+    if is_distributed():
+        from rimrl.agents.distributed import init_ranks
 
-        join()
+        init_ranks()
 
 
-def speaks() -> bool:
+def should_print() -> bool:
     """Whether this process says what all of them have to say."""
-    if not one_of_several():
+    if not is_distributed():
         return True
     from rimrl.agents import distributed
 
-    return distributed.speaks()
+    return distributed.should_print()
 
 
-def complain(error: Exception) -> None:
+def print_error(error: Exception) -> None:
     """Print why the command ended, on standard error."""
-    if speaks():
+    if should_print():
         print(f"rimrl: {error}", file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ def add(verbs: Verbs) -> None:
         description="Write one self-contained HTML page about evaluated runs: what they say and how surely, learning "
         "curves, scores by split, what the units do, configurations, and the commands that repeat it. Runs that differ "
         "in their seed alone are one group.",
+        examples=["rimrl report runs/rim runs/lstm --output report.html"],
     )
     report.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or a folder of run folders")
     report.add_argument(
@@ -29,12 +30,12 @@ def add(verbs: Verbs) -> None:
 def _report(options: argparse.Namespace) -> int:
     from rimrl.files import check_writable
     from rimrl.reporting.report import save_report
-    from rimrl.reporting.verdict import Findings
+    from rimrl.reporting.verdict import ComparisonSummary
 
     check_writable(options.output)
     comparison = read_comparison(options.runs, options.suite)
     save_report(comparison, options.output)
     print_remarks(comparison)
-    print(Findings(comparison).verdict)
+    print(ComparisonSummary(comparison).verdict)
     print(f"report: {options.output}")
     return 0

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl.cli.codes import INTERRUPTED
-from rimrl.cli.diagnostics import drop
-from rimrl.cli.parser import Verbs, config_among
+from rimrl.cli.diagnostics import lesion
+from rimrl.cli.parser import Verbs, config_among, old_name
 from rimrl.errors import UsageError, quoted
+from rimrl.imports import options as import_options
 from rimrl.sequence.registry import TASKS
 
-DROPPING = "dropping"
-_OF_DROPPING = ("runs", "output", "blocks")
-_OF_TRAINING = (
+LESION = "lesion"
+_OLD_LESION = "dropping"  # old name, one version ago
+_LESION_OPTIONS = ("runs", "output", "blocks")
+_TRAINING_OPTIONS = (
     "core",
     "preset",
     "ablation",
@@ -25,7 +27,7 @@ _OF_TRAINING = (
     "run_dir",
     "resume",
     "accept_changes",
-    "keys",
+    "print_config",
 )
 
 if TYPE_CHECKING:
@@ -40,10 +42,14 @@ def add(verbs: Verbs) -> None:
         usage="rimrl sequence [-h] [TASK] [--core NAME] [--preset NAME] [--resume DIR] [options]",
         description=f"Train a core on a supervised diagnostic, test it on every split, and leave a run folder. TASK is "
         f"{', '.join(TASKS)}, a preset (rimrl list configs) or a YAML file; with --resume it may be left out. "
-        f"'rimrl sequence {DROPPING} --runs RUN ...' masks single units of trained runs of balls.",
+        f"'rimrl sequence {LESION} --runs RUN ...' masks single units of trained runs of balls.",
         epilog="Every other key of the configuration is an override, such as --core.num_active 3 or --task.blanks 30; "
-        "'rimrl sequence TASK --keys' lists them.",
+        "'rimrl sequence TASK --print-config' lists them.",
         allow_abbrev=False,
+        examples=[
+            "rimrl sequence adding --core rim --run-dir runs/adding",
+            "rimrl sequence copying --core lstm --num-updates 1000",
+        ],
     )
     parser.add_argument("--core", metavar="NAME", help="the recurrent core (rimrl list cores); default rim")
     parser.add_argument("--preset", metavar="NAME", help="cpu (default): minutes on a core; paper: the full protocol")
@@ -56,11 +62,12 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/NAME_N")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its last checkpoint")
     parser.add_argument("--accept-changes", action="store_true", help="resume with what differs from its own keys")
-    parser.add_argument("--keys", action="store_true", help="list the configuration's keys and values, and stop")
+    shown = parser.add_argument("--print-config", action="store_true", help="list the keys and their values, and stop")
+    old_name(parser, "--keys", shown)
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    parser.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help=f"{DROPPING}: runs of balls")
-    parser.add_argument("--output", type=Path, metavar="FILE", help=f"{DROPPING}: picture; default in the first run")
-    parser.add_argument("--blocks", type=int, metavar="N", help=f"{DROPPING}: parts of a core without units; default 6")
+    parser.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help=f"{LESION}: runs of balls")
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"{LESION}: picture; default in the first run")
+    parser.add_argument("--blocks", type=int, metavar="N", help=f"{LESION}: parts of a core without units; default 6")
     parser.set_defaults(verb=_sequence, takes_overrides=True)
 
 
@@ -68,14 +75,16 @@ def _sequence(options: argparse.Namespace) -> int:
     from rimrl.sequence.config_files import load_sequence
 
     given, overrides = config_among(options.overrides)
-    if given == DROPPING:
-        others = [f"--{flag.replace('_', '-')}" for flag in _OF_TRAINING if getattr(options, flag) not in (None, False)]
+    if given in (LESION, _OLD_LESION):
+        others = [
+            f"--{flag.replace('_', '-')}" for flag in _TRAINING_OPTIONS if getattr(options, flag) not in (None, False)
+        ]
         if unexpected := [*overrides, *others]:
-            raise UsageError(f"unexpected argument {unexpected[0]!r}; rimrl sequence {DROPPING} takes --runs RUN ...")
-        return drop(options)
-    for flag in _OF_DROPPING:
+            raise UsageError(f"unexpected argument {unexpected[0]!r}; rimrl sequence {LESION} takes --runs RUN ...")
+        return lesion(options)
+    for flag in _LESION_OPTIONS:
         if getattr(options, flag) is not None:
-            raise UsageError(f"--{flag} goes with rimrl sequence {DROPPING}")
+            raise UsageError(f"--{flag} goes with rimrl sequence {LESION}")
     if options.ablation is not None:
         if len(options.ablation) > 1:
             raise UsageError(f"--ablation takes one mechanism a run, got {' and '.join(options.ablation)}")
@@ -87,7 +96,7 @@ def _sequence(options: argparse.Namespace) -> int:
     if given is None:
         raise UsageError(f"the following arguments are required: TASK ({', '.join(TASKS)}); see rimrl sequence --help")
     config = load_sequence(given, options.core, options.preset, options.ablation, [*overrides, *_flags(options)])
-    if options.keys:
+    if options.print_config:
         print(config.to_yaml(), end="")
         return 0
     from rimrl.sequence.train import train
@@ -105,7 +114,7 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
     run = SequenceRun.open(options.resume)
     file = given or str(run.path / "config.yaml")
     config = load_sequence(file, options.core, options.preset, options.ablation, [*overrides, *_flags(options)])
-    if options.keys:
+    if options.print_config:
         print(config.to_yaml(), end="")
         return 0
     from rimrl.sequence.resuming import resume
@@ -117,7 +126,7 @@ def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
     if not finished:
         print(
             f"rimrl: interrupted; the model so far is in {run.model_file}; "
-            f"to go on: rimrl sequence --resume {quoted(run.path)}",
+            f"to go on: rimrl sequence --resume {quoted(run.path)}{import_options(run.config.modules)}",
             file=sys.stderr,
         )
         return INTERRUPTED

@@ -16,6 +16,7 @@ def add(verbs: Verbs) -> None:
         help="write a trained agent without code, to share it",
         description="Write a run's agent as safetensors and a JSON card. 'rimrl.load', 'evaluate', 'inspect' and "
         "'watch' take the folder, and nothing in it can run code.",
+        examples=["rimrl export runs/rim exported/rim"],
     )
     export.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     export.add_argument("output", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
@@ -28,6 +29,7 @@ def add(verbs: Verbs) -> None:
         "push",
         help="put an exported agent on the Hugging Face Hub",
         description="Put an exported agent on the Hugging Face Hub (needs rimrl[hub] and 'hf auth login').",
+        examples=["rimrl push exported/rim me/my-rim"],
     )
     push.add_argument("folder", metavar="DIR", type=Path, help="a folder of rimrl export")
     push.add_argument("repository", metavar="USER/NAME", help="made if missing")
@@ -38,6 +40,7 @@ def add(verbs: Verbs) -> None:
         "pull",
         help="fetch an exported agent from the Hugging Face Hub",
         description="Fetch the card and the weights of an exported agent (needs rimrl[hub]).",
+        examples=["rimrl pull me/my-rim exported/my-rim"],
     )
     pull.add_argument("repository", metavar="USER/NAME[@REVISION]", help="where it is")
     pull.add_argument("folder", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")

@@ -1,4 +1,4 @@
-"""What ``rimrl sweep`` and ``rimrl transfer`` share: who works on their runs, and how that ends."""
+"""What ``rimrl sweep``, ``rimrl transfer`` and ``rimrl tune`` share: who works on their runs, and how that ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rimrl.cli.codes import INTERRUPTED
+from rimrl.cli.parser import old_name
 from rimrl.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -14,23 +15,26 @@ if TYPE_CHECKING:
     from rimrl.studies.workers import Workers
 
 
-def add_working(parser: argparse.ArgumentParser) -> None:
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
     """Say who works on the runs."""
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: cores / train.num_threads)")
     parser.add_argument("--ray", metavar="ADDRESS", help="on Ray: auto, local, HOST:6379 or ray://HOST:10001")
     parser.add_argument("--gpus", type=float, metavar="X", help="GPUs that Ray keeps for each run, such as 0.25")
     parser.add_argument("--retries", type=int, default=2, metavar="N", help="for a run that broke (default 2)")
     parser.add_argument("--plan", action="store_true", help="list the runs and how far they are, and stop")
-    parser.add_argument("--cell", type=int, metavar="N", help="only run N of the plan, in this process: for job arrays")
+    trial = parser.add_argument(
+        "--trial", type=int, metavar="N", help="only run N of the plan, in this process: for job arrays"
+    )
+    old_name(parser, "--cell", trial)
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
-def check_working(options: argparse.Namespace, **others: int) -> None:
+def check_worker_options(options: argparse.Namespace, **others: int) -> None:
     """Refuse options that are too small or do not go together.
 
     Args:
         options: What was given.
-        others: The least of options besides those of `add_working`.
+        others: The least of options besides those of `add_worker_options`.
 
     Raises:
         UsageError: Names them.
@@ -41,8 +45,8 @@ def check_working(options: argparse.Namespace, **others: int) -> None:
             raise UsageError(f"--{name} must be at least {least}, got {value}")
     if options.gpus is not None and options.ray is None:
         raise UsageError(f"--gpus goes with --ray; see rimrl {options.name} --help")
-    if options.cell is not None and (options.ray is not None or options.jobs is not None):
-        raise UsageError("--cell trains in this process; leave out --ray and --jobs")
+    if options.trial is not None and (options.ray is not None or options.jobs is not None):
+        raise UsageError("--trial trains in this process; leave out --ray and --jobs")
 
 
 def print_plan(study: Study[Any]) -> None:
@@ -52,7 +56,7 @@ def print_plan(study: Study[Any]) -> None:
         print(f"{number:>4}  {far['state']:<11} {steps:>9} steps  {study.folder / trial.name}")
 
 
-def work(study: Study[Any], options: argparse.Namespace) -> int:
+def run_study(study: Study[Any], options: argparse.Namespace) -> int:
     """Work on all runs of a study, or on the one that was asked for.
 
     Returns:
@@ -62,8 +66,8 @@ def work(study: Study[Any], options: argparse.Namespace) -> int:
         UsageError: For bad input.
         RunFailedError: If runs broke.
     """
-    if options.cell is not None:
-        return _work_on_one(study, options.cell, not options.quiet)
+    if options.trial is not None:
+        return _work_on_one(study, options.trial, not options.quiet)
     if study.run(_workers(study, options), options.retries, not options.quiet):
         return 0
     left = f"{len(study.waiting)} of {len(study.trials)} {study.noun}s are left"

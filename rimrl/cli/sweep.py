@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rimrl.cli.parser import Verbs, config_among, flags
-from rimrl.cli.studies import add_working, check_working, print_plan, work
+from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
 from rimrl.errors import UsageError, quoted
 from rimrl.imports import options as import_options
 
@@ -22,6 +22,10 @@ def add(verbs: Verbs) -> None:
         "interrupted or failed.",
         epilog="Every other key of the configuration is an override for all runs, such as --env.n_envs 8.",
         allow_abbrev=False,
+        examples=[
+            "rimrl sweep recall/rim --seeds 0..4 --over core=rim,lstm --run-dir runs/sweep",
+            "rimrl sweep recall/rim --seeds 0,1 --over agent.learning_rate=1e-3,4e-3",
+        ],
     )
     sweep.add_argument("--seeds", metavar="SEEDS", help="such as 0..4, or 0,1,5 (default: the configuration's)")
     sweep.add_argument(
@@ -35,7 +39,7 @@ def add(verbs: Verbs) -> None:
     sweep.add_argument("--run-dir", type=Path, metavar="DIR", help="the folder to work in; default runs/sweeps/CONFIG")
     sweep.add_argument("--evaluate", action="store_true", help="evaluate each run on its suite's splits, too")
     sweep.add_argument("--episodes", type=int, metavar="N", help="per split, with --evaluate (default 100)")
-    add_working(sweep)
+    add_worker_options(sweep)
     sweep.set_defaults(verb=_sweep, seed=None, takes_overrides=True)
 
 
@@ -44,7 +48,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from rimrl.experiments.sweep_config import ask, folder_of
     from rimrl.runs.settings import split_overrides
 
-    check_working(options, episodes=1)
+    check_worker_options(options, episodes=1)
     if options.episodes is not None and not options.evaluate:
         raise UsageError("--episodes goes with --evaluate; see rimrl sweep --help")
     given, overrides = config_among(options.overrides)
@@ -55,19 +59,19 @@ def _sweep(options: argparse.Namespace) -> int:
     episodes = (options.episodes or 100) if options.evaluate else None
     if episodes is None and folder_of(given) is not None:
         episodes = episodes_before(folder)
-    sweep = Sweep(asked, folder, episodes, check=options.cell is None, progress_bar=not options.quiet)
+    sweep = Sweep(asked, folder, episodes, check=options.trial is None, progress_bar=not options.quiet)
     if options.plan:
         print_plan(sweep)
         return 0
-    code = work(sweep, options)
-    if code or options.cell is not None:
+    code = run_study(sweep, options)
+    if code or options.trial is not None:
         return code
-    print(f"finished {len(sweep.trials)} of {len(sweep.trials)} cells: {folder}")
+    print(f"finished {len(sweep.trials)} of {len(sweep.trials)} trials: {folder}")
     if episodes is None:
-        modules = dict.fromkeys(module for cell in sweep.trials for module in cell.config.modules)
+        modules = dict.fromkeys(module for trial in sweep.trials for module in trial.config.modules)
         print(f"next: rimrl sweep {quoted(folder)} --evaluate{import_options(modules)}")
     else:
-        suites = dict.fromkeys(cell.config.env.id for cell in sweep.trials)
+        suites = dict.fromkeys(trial.config.env.id for trial in sweep.trials)
         for suite in suites:
             print(f"next: rimrl compare {quoted(folder)}" + (f" --suite {suite}" if len(suites) > 1 else ""))
     return 0

@@ -21,7 +21,7 @@ def read_comparison(
     paths: list[Path],
     suite: str | None = None,
     reference: str | None = None,
-    num_active: int | list[int] | None = None,
+    variant: str = "",
     labels: Sequence[str] = (),
     order: str | None = None,
 ) -> Comparison:
@@ -31,7 +31,7 @@ def read_comparison(
         paths: Run folders, and folders that hold some.
         suite: Evaluated on which suite; None for each run's own.
         reference: The column that the others are compared with.
-        num_active: Evaluated with how many active units; None for as many as in training.
+        variant: Suffix of an evaluation that is not as trained (`rimrl.runs.evaluations`); default: as trained.
         labels: Names of columns, as `rimrl.reporting.columns.arranged` takes them.
         order: Columns that come first, likewise.
 
@@ -42,13 +42,8 @@ def read_comparison(
     from rimrl.reporting.comparison import compare
     from rimrl.reporting.groups import group_runs
     from rimrl.reporting.results import find_runs, read_runs
-    from rimrl.runs.evaluations import ablation_suffix
 
-    if suite is not None:
-        from rimrl.envs.suites import get_suite, is_suite
-
-        suite = get_suite(suite).name if is_suite(suite) else suite
-    variant = ablation_suffix(num_active)
+    suite = None if suite is None else _suite_name(suite)
     evaluated, others = find_runs(paths, suite, variant)
     if not evaluated:
         where = f" on {suite}" if suite else ""
@@ -61,6 +56,15 @@ def read_comparison(
         listed = ", ".join(map(str, others))
         comparison.remarks.insert(0, f"left out, because they have not been evaluated: {listed}")
     return comparison
+
+
+def _suite_name(name: str) -> str:
+    from rimrl.envs.suites import get_suite, is_suite
+    from rimrl.experiments.suite_files import is_suite_file, read_suite
+
+    if is_suite_file(name):
+        return read_suite(Path(name)).suite.name
+    return get_suite(name).name if is_suite(name) else name
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -79,7 +83,7 @@ def print_inspection(run: Path, facts: dict[str, Any], without_units: str) -> No
         facts: Content of ``inspection.json``.
         without_units: What pictures show where there are no units.
     """
-    from rimrl.reporting.inspection import evenness, percent, told
+    from rimrl.reporting.inspection import format_evenness, format_mutual_information, percent
     from rimrl.runs.kinds import kind_of_facts
 
     kind = kind_of_facts(facts)
@@ -89,8 +93,8 @@ def print_inspection(run: Path, facts: dict[str, Any], without_units: str) -> No
         return
     shares = facts["active_frequency"][0]["units"]
     print("active:", ", ".join(f"unit {n} {percent(share)}" for n, share in enumerate(shares)))
-    print(f"used: {evenness(facts)} (0: all units alike)")
-    print("mutual information of units with:", told(facts))
+    print(f"used: {format_evenness(facts)} (0: all units alike)")
+    print("mutual information of units with:", format_mutual_information(facts))
 
 
 def print_remarks(comparison: Comparison) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl.cli.codes import INTERRUPTED
-from rimrl.cli.parser import Verbs, config_among, flags
-from rimrl.cli.processes import join_others, speaks
+from rimrl.cli.parser import Verbs, config_among, flags, old_name
+from rimrl.cli.processes import init_distributed, should_print
 from rimrl.errors import UsageError, quoted
 from rimrl.imports import options as import_options
 
@@ -26,15 +26,20 @@ def add(verbs: Verbs) -> None:
         description="Train an agent and leave a run folder. CONFIG is a shipped name (rimrl list configs) or a YAML "
         "file; with --resume it may be left out.",
         epilog="Every other key of the configuration is an override, such as --core.num_active 3 or --env.n_envs 8; "
-        "'rimrl train CONFIG --keys' lists them.",
+        "'rimrl train CONFIG --print-config' lists them.",
         allow_abbrev=False,
+        examples=[
+            "rimrl train distractors/rim --seed 1 --run-dir runs/rim",
+            "rimrl train --resume runs/rim --total-timesteps 2000000 --accept-changes",
+        ],
     )
     train.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/CONFIG_N")
     train.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its last checkpoint")
     train.add_argument("--accept-changes", action="store_true", help="resume with what differs from the run's own keys")
     train.add_argument("--seed", metavar="N", help="seed of weights, actions and environments")
     train.add_argument("--total-timesteps", metavar="N", help="environment steps to train for")
-    train.add_argument("--keys", action="store_true", help="list the configuration's keys and values, and stop")
+    shown = train.add_argument("--print-config", action="store_true", help="list the keys and their values, and stop")
+    old_name(train, "--keys", shown)
     train.add_argument("--quiet", action="store_true", help="no progress on standard error")
     train.set_defaults(verb=_train, takes_overrides=True)
 
@@ -42,7 +47,7 @@ def add(verbs: Verbs) -> None:
 def _train(options: argparse.Namespace) -> int:
     from rimrl.experiments.config_files import load_config
 
-    join_others()
+    init_distributed()
     given, overrides = config_among(options.overrides)
     if options.resume is not None:
         return _resume(options, given, overrides)
@@ -51,7 +56,7 @@ def _train(options: argparse.Namespace) -> int:
     if given is None:
         raise UsageError("the following arguments are required: CONFIG; see rimrl train --help")
     config = load_config(given, [*overrides, *flags(options)])
-    if options.keys:
+    if options.print_config:
         print(config.to_yaml(), end="")
         return 0
     from rimrl.experiments.train import train
@@ -68,7 +73,7 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
         raise UsageError("--resume goes on in the run's own folder; leave out --run-dir")
     run = Run.open(options.resume)
     config = load_config(given or str(run.path / "config.yaml"), [*overrides, *flags(options)])
-    if options.keys:
+    if options.print_config:
         print(config.to_yaml(), end="")
         return 0
     from rimrl.experiments.resuming import resume
@@ -77,7 +82,7 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
 
 
 def _trained(run: Run, finished: bool) -> int:
-    if not speaks():
+    if not should_print():
         return 0 if finished else INTERRUPTED
     if not finished:
         command = f"{run.kind.command(run.processes)} --resume {quoted(run.path)}{import_options(run.config.modules)}"

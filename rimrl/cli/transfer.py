@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rimrl.cli.parser import Verbs
-from rimrl.cli.studies import add_working, check_working, print_plan, work
+from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
 from rimrl.cli.tables import console
 from rimrl.errors import RunFailedError
 
@@ -19,13 +19,14 @@ def add(verbs: Verbs) -> None:
         description="Train sources, then targets by every method (from scratch, fine-tuned, frozen, random, "
         "progressive), and score what the sources were good for; several at a time, here or on a Ray cluster. The same "
         "command goes on with what was interrupted or failed.",
+        examples=["rimrl transfer transfer/small --seeds 0 1 2 --run-dir runs/transfer"],
     )
     transfer.add_argument("config", metavar="CONFIG", help="a shipped name (rimrl list configs) or a YAML file")
     transfer.add_argument("--run-dir", type=Path, metavar="DIR", help="the folder to work in; default runs/CONFIG")
     transfer.add_argument("--seeds", type=int, nargs="+", metavar="N", help="instead of the configuration's")
     transfer.add_argument("--source-timesteps", type=int, metavar="N", help="environment steps on a source")
     transfer.add_argument("--target-timesteps", type=int, metavar="N", help="environment steps on a target")
-    add_working(transfer)
+    add_worker_options(transfer)
     transfer.set_defaults(verb=_transfer)
 
 
@@ -34,23 +35,23 @@ def _transfer(options: argparse.Namespace) -> int:
     from rimrl.experiments.transfer_config import load_transfer
     from rimrl.reporting.transfer import scored
 
-    check_working(options)
+    check_worker_options(options)
     asked = {key: getattr(options, key) for key in ("seeds", "source_timesteps", "target_timesteps")}
     config = load_transfer(options.config, {key: value for key, value in asked.items() if value is not None})
     folder = options.run_dir or default_folder(config)
     transfer = Transfer(config, folder, scored=lambda plan: scored(folder, plan))
     if options.plan:
-        for given in (cell.given for cell in transfer.cells if cell.given is not None):
+        for given in (trial.given for trial in transfer.all_trials if trial.given is not None):
             print(f"   -  finished     trained before  {given}")
         print_plan(transfer)
         return 0
     try:
-        code = work(transfer, options)
+        code = run_study(transfer, options)
     except RunFailedError:
-        if options.cell is None:
+        if options.trial is None:
             _show(folder)
         raise
-    if options.cell is None:
+    if options.trial is None:
         _show(folder)
     return code
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rimrl.cli.parser import Verbs, filming_options, how_to_play
+from rimrl.cli.parser import Verbs, filming_options, play_arguments
 
 
 def add(verbs: Verbs) -> None:
@@ -16,6 +16,7 @@ def add(verbs: Verbs) -> None:
         parents=[filming_options(3)],
         description="Play episodes of a run and write a film of them: the game, and beside it which unit of the core "
         "is active in each of the last steps.",
+        examples=["rimrl watch runs/rim --episodes 3 --output rim.gif"],
     )
     watch.add_argument(
         "--output", type=Path, metavar="FILE", help=".gif, or .mp4 with rimrl[video] (default RUN/watch/SPLIT.gif)"
@@ -25,7 +26,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rimrl.experiments.evaluate import splits_to_play
+    from rimrl.experiments.played import splits_to_play
     from rimrl.experiments.run import Run
     from rimrl.experiments.watch import showing
     from rimrl.files import replacing_file
@@ -33,7 +34,7 @@ def _watch(options: argparse.Namespace) -> int:
     from rimrl.reporting.video_files import check_format, write_video
 
     run = Run.open(options.run)
-    (split,) = splits_to_play(run.config.env.id, options.split)
+    (split,) = splits_to_play(run.config.played, options.split)
     file: Path = options.output or run.path / "watch" / f"{split.name}.gif"
     check_format(file, options.fps)
     with (
@@ -42,7 +43,7 @@ def _watch(options: argparse.Namespace) -> int:
             run,
             episodes=options.episodes,
             split=split.name,
-            **how_to_play(options),
+            **play_arguments(options),
         ) as show,
     ):
         film = Film(show.title, show.episodes)

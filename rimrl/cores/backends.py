@@ -45,7 +45,7 @@ class Backend(Protocol):
 
     name: BackendName
 
-    def why_not(self, core: Any, like: Tensor) -> str | None:
+    def unsupported_reason(self, core: Any, like: Tensor) -> str | None:
         """Why the backend cannot run a core as it now is, whose parameters are as `like`; None: it can."""
 
     def run(
@@ -105,15 +105,15 @@ def chosen(core: RecurrentCore, like: Tensor) -> Backend | None:
     if asked == _AUTO:
         if faster and not is_traced():
             for backend in faster:
-                if backend.why_not(core, like) is None:
+                if backend.unsupported_reason(core, like) is None:
                     return backend
         return None
     for backend in faster:
         if backend.name == asked:
-            why_not = _TRACED if is_traced() else backend.why_not(core, like)
-            if why_not is None:
+            unsupported_reason = _TRACED if is_traced() else backend.unsupported_reason(core, like)
+            if unsupported_reason is None:
                 return backend
-            raise UsageError(f"{type(core).__name__} cannot run on backend {asked!r} now: {why_not}")
+            raise UsageError(f"{type(core).__name__} cannot run on backend {asked!r} now: {unsupported_reason}")
     has = ", ".join([*(backend.name for backend in faster), STEP])
     raise UsageError(f"{type(core).__name__} has no backend {asked!r}; it has {has}")
 
@@ -127,7 +127,7 @@ def backends_of(core: RecurrentCore) -> dict[str, str | None]:
     like = core._like()
     faster = faster_backends(type(core))
     found: dict[str, str | None] = {
-        backend.name: _TRACED if is_traced() else backend.why_not(core, like) for backend in faster
+        backend.name: _TRACED if is_traced() else backend.unsupported_reason(core, like) for backend in faster
     }
     return {**found, STEP: None}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.tracing import is_traced
-from rimrl.errors import UsageError
+from rimrl.errors import NotFiniteError, UsageError
 
 _AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
 """What autocast turns into each other; it leaves double precision alone."""
@@ -98,9 +98,9 @@ def require_finite_output(
         parameters: By name.
 
     Raises:
-        UsageError: If an entry is NaN or infinite: names the input (first time step and row), the state (first row),
-            the parameter, or else overflow. On a GPU a single time step is not looked at, which would make acting
-            wait for the device.
+        NotFiniteError: If an entry is NaN or infinite: names the input (first time step and row), the state (first
+            row), the parameter, or else overflow. On a GPU a single time step is not looked at, which would make
+            acting wait for the device.
     """
     if not _may_look_at(y):
         return
@@ -111,16 +111,16 @@ def require_finite_output(
     if bool(bad.any()):
         t, b, *rest = (int(i) for i in bad.nonzero()[0])
         value = x[(t, b, *rest)].item()
-        raise UsageError(f"{who} got an input that is not finite: {value} at time step {t} of row {b}")
+        raise NotFiniteError(f"{who} got an input that is not finite: {value} at time step {t} of row {b}")
     for label, tensor in zip("hc", state, strict=False):
         bad = ~tensor.detach().isfinite()
         if bool(bad.any()):
             row = int(bad.nonzero()[:, 1].min())
-            raise UsageError(f"{who} got a state {label} that is not finite, in row {row}")
+            raise NotFiniteError(f"{who} got a state {label} that is not finite, in row {row}")
     for name, parameter in parameters:
         if not bool(parameter.detach().isfinite().all()):
-            raise UsageError(f"{who} has a parameter {name} that is not finite: has learning diverged?")
-    raise UsageError(f"{who} overflows {y.dtype}: input, state and parameters are finite, but the output is not")
+            raise NotFiniteError(f"{who} has a parameter {name} that is not finite: has learning diverged?")
+    raise NotFiniteError(f"{who} overflows {y.dtype}: input, state and parameters are finite, but the output is not")
 
 
 def _may_look_at(sequence: Tensor) -> bool:

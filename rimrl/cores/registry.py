@@ -194,26 +194,26 @@ def core_options(core: str | type[RecurrentCore]) -> dict[str, inspect.Parameter
     return parameters
 
 
-LATER_OPTIONS: Mapping[str, object] = MappingProxyType(
+LEGACY_OPTION_VALUES: Mapping[str, object] = MappingProxyType(
     {"initialization": "xavier", "forget_bias": None, "chrono": None}
 )
 """Options that configurations may be older than, with the values that stand for how cores were before."""
 
 
-def with_later_options(core: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def with_legacy_options(core: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Complete a configuration that an earlier version wrote.
 
-    A run's configuration holds every option of its core. One that lacks nothing but `LATER_OPTIONS` is older than they
-    are and gets their values, so that it still says what was trained; any other is left to the defaults.
+    A run's configuration holds every option of its core. One that lacks nothing but `LEGACY_OPTION_VALUES` is older
+    than they are and gets their values, so that it still says what was trained; any other is left to the defaults.
 
     Args:
         core: A registered name.
         options: The core's options in a configuration.
     """
     missing = core_options(core).keys() - options.keys()
-    if core not in _SHIPPED or not missing <= LATER_OPTIONS.keys():
+    if core not in _SHIPPED or not missing <= LEGACY_OPTION_VALUES.keys():
         return dict(options)
-    return {**options, **{option: LATER_OPTIONS[option] for option in missing}}
+    return {**options, **{option: LEGACY_OPTION_VALUES[option] for option in missing}}
 
 
 def make_core(core: str | type[RecurrentCore], input_size: int, **options: Any) -> RecurrentCore:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.imports import module_in
 
 _KEYS = ("id", "kwargs", "held_out", "description")
 _NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
@@ -39,6 +40,25 @@ def suite_of(name: str, splits: Mapping[str, Mapping[str, Any]], description: st
     if trained != ["train"]:
         raise UsageError(f"{where}: the split that is trained on must be called 'train', not {trained[0]!r}")
     return Suite(name, description, made)
+
+
+def content_of(suite: Suite) -> dict[str, Any]:
+    """A suite as the plain data that `suite_of` makes it from, with its name."""
+    splits = {
+        split.name: {
+            "id": split.env_id,
+            "kwargs": dict(split.env_kwargs),
+            "held_out": split.held_out,
+            "description": split.description,
+        }
+        for split in suite.splits
+    }
+    return {"name": suite.name, "description": suite.description, "splits": splits}
+
+
+def modules_of(suite: Suite) -> tuple[str, ...]:
+    """The modules in the ids of a suite's splits, such as ``module:Env-v0``."""
+    return tuple(dict.fromkeys(module for split in suite.splits for module in module_in(split.env_id)))
 
 
 def _split(name: str, content: Mapping[str, Any], where: str) -> EnvSplit:

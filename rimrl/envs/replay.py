@@ -138,7 +138,7 @@ class Replayable(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             raise ReplayError("the same actions led elsewhere")
 
 
-class LastWords(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class ReportCrash(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """End the process when the environment raises, after one line on standard error; for a process of its own."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:

@@ -264,23 +264,32 @@ def register_suite(name: str, splits: Mapping[str, Mapping[str, Any]], descripti
         'CartPole-v1'
     """
     suite = suite_of(name, splits, description)
-    if name in SUITES or name in FAMILIES:
-        raise UsageError(f"the suite name {name!r} is taken by a suite of rimrl; choose another one")
+    refuse_taken(name)
     _OWN[name] = suite
 
 
-def is_own(name: str) -> bool:
-    """Whether a suite was registered by `register_suite`."""
-    return name in _OWN
+def refuse_taken(name: str) -> None:
+    """Refuse the name of a suite of rimrl for one of the user's own.
+
+    Raises:
+        UsageError: If it is taken.
+    """
+    if name in SUITES or name in FAMILIES:
+        raise UsageError(f"the suite name {name!r} is taken by a suite of rimrl; choose another one")
 
 
-def is_suite(name: str) -> bool:
+def is_own(name: str | Suite) -> bool:
+    """Whether a suite is none of rimrl's: registered by `register_suite`, or of a file."""
+    return isinstance(name, Suite) or name in _OWN
+
+
+def is_suite(name: str | Suite) -> bool:
     """Tell whether `name` means a suite: one of `SUITES` or of the user's own, or of a family, ``modes/<Game>``."""
-    return name in _OWN or name in SUITES or name.partition("/")[0] in FAMILIES
+    return isinstance(name, Suite) or name in _OWN or name in SUITES or name.partition("/")[0] in FAMILIES
 
 
-def get_suite(name: str) -> Suite:
-    """Return the suite called `name`; the only way to those of families.
+def get_suite(name: str | Suite) -> Suite:
+    """Return the suite called `name`; the only way to those of families. A suite is returned as it is.
 
     Args:
         name: One of `SUITES`; ``modes/<Game>`` or ``sticky/<Game>`` (`rimrl.envs.atari_suites`) with a game of ale-py,
@@ -289,6 +298,8 @@ def get_suite(name: str) -> Suite:
     Raises:
         UsageError: If there is no such suite, game or environment; names the nearest one.
     """
+    if isinstance(name, Suite):
+        return name
     if name in _OWN:
         return _OWN[name]
     family, _, member = name.partition("/")

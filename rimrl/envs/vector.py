@@ -17,11 +17,12 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from rimrl.envs.atari_presets import with_preset
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.popgym_suites import is_popgym
+from rimrl.envs.splits import Suite
 from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import UsageError, unknown_name
 from rimrl.imports import import_modules, imported, module_in
 from rimrl.reading import check_regular, parse_json
-from rimrl.spaces import check_spaces, in_words
+from rimrl.spaces import check_spaces, describe_space
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv, VecMonitor
@@ -41,7 +42,7 @@ _ATARI_FLAVOUR = {"mode", "difficulty"}
 
 
 def make_env(
-    id_or_suite: str, split: str = "train", *, efference_copies: bool = False, **env_kwargs: Any
+    id_or_suite: str | Suite, split: str = "train", *, efference_copies: bool = False, **env_kwargs: Any
 ) -> gymnasium.Env[Any, Any]:
     """Make an environment of a suite, or any registered environment.
 
@@ -51,7 +52,8 @@ def make_env(
     previous action (`rimrl.envs.popgym.make_popgym`).
 
     Args:
-        id_or_suite: Name of a suite, such as ``"distractors"``, or a gymnasium id, such as ``"CartPole-v1"``.
+        id_or_suite: Name of a suite, such as ``"distractors"``, a suite (`rimrl.experiments.suite_files`), or a
+            gymnasium id, such as ``"CartPole-v1"``.
         split: Split of the suite; a plain id has only ``"train"``.
         efference_copies: Show the previous action and reward, too (`rimrl.envs.efference.EfferenceCopies`). The reward
             is the environment's own, for ``ALE/*-v5`` games the score; `make_vec_env` shows what it is clipped to.
@@ -84,18 +86,19 @@ def make_env(
     return EfferenceCopies(env)
 
 
-def check_splits(suite: str, **env_kwargs: Any) -> None:
+def check_splits(suite: str | Suite, **env_kwargs: Any) -> None:
     """Refuse a suite whose splits show or take different things.
 
     Args:
-        suite: Its name.
+        suite: The suite, or its name.
         **env_kwargs: As for `make_env`.
 
     Raises:
         UsageError: Names the split, and the key of the observations where only one differs.
     """
     shown = {}
-    for split in get_suite(suite).splits:
+    suite = get_suite(suite)
+    for split in suite.splits:
         env = make_env(suite, split.name, **env_kwargs)
         shown[split.name] = {"observations": env.observation_space, "actions": env.action_space}
         env.close()
@@ -109,12 +112,12 @@ def check_splits(suite: str, **env_kwargs: Any) -> None:
                 differing = [key for key in keys if space.spaces.get(key) != known.spaces.get(key)]
                 what = f"{what} {differing[0]!r}"  # noqa: PLW2901
             raise UsageError(
-                f"the splits of suite {suite!r} do not fit together: {what} of {name!r} are {in_words(space)}, "
-                f"those of 'train' {in_words(known)}"
+                f"the splits of suite {suite.name!r} do not fit together: {what} of {name!r} are "
+                f"{describe_space(space)}, those of 'train' {describe_space(known)}"
             )
 
 
-def resolve(id_or_suite: str, split: str = "train", **env_kwargs: Any) -> tuple[str, dict[str, Any]]:
+def resolve(id_or_suite: str | Suite, split: str = "train", **env_kwargs: Any) -> tuple[str, dict[str, Any]]:
     """Look up what stands behind a name: what must be stored with a result for it to be repeated.
 
     Args:
@@ -172,7 +175,7 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
 
 
 def make_vec_env(
-    id_or_suite: str,
+    id_or_suite: str | Suite,
     split: str = "train",
     n_envs: int = 1,
     seed: int | None = None,
@@ -322,12 +325,12 @@ def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, 
 
 def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]], modules: tuple[str, ...]) -> gymnasium.Env[Any, Any]:
     """Make an environment in a process of its own, which a Ctrl-C meant for the main process must not end."""
-    from rimrl.envs.replay import LastWords  # noqa: PLC0415
+    from rimrl.envs.replay import ReportCrash  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import_modules(modules)
-    return LastWords(make())
+    return ReportCrash(make())
 
 
 def _make_replayable(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
@@ -361,9 +364,9 @@ def _started(path: Path) -> float:
     return float(started)
 
 
-def _find_split(id_or_suite: str, split: str) -> tuple[str, dict[str, Any]]:
+def _find_split(id_or_suite: str | Suite, split: str) -> tuple[str, dict[str, Any]]:
     """Return the id behind a name, with the arguments of its split."""
-    if is_suite(id_or_suite):
+    if isinstance(id_or_suite, Suite) or is_suite(id_or_suite):
         chosen = get_suite(id_or_suite).split(split)
         return _without_module(chosen.env_id), dict(chosen.env_kwargs)
     if split != "train":
@@ -411,6 +414,13 @@ def _creator(spec: EnvSpec) -> Callable[..., Any]:
         load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point  # type: ignore[assignment]
     )
     return creator
+
+
+def default_arguments(env_id: str) -> dict[str, Any]:
+    """What a registered environment is made with where nothing is given: by its constructor, and by its id."""
+    spec = _find_spec(env_id)
+    parameters = inspect.signature(_creator(spec)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty} | spec.kwargs
 
 
 def _entry_is_minigrid(spec: EnvSpec) -> bool:

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
 
 from rimrl.agents.masked_play import MaskableEvalCallback
 from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.config import ExperimentConfig
+from rimrl.experiments.evaluate import play
 from rimrl.experiments.run import Run
 from rimrl.runs.progress import progress_bar as bar
+from rimrl.runs.rng_state import random_state, restore_rng_state
 from rimrl.runs.stopping import Stop
+from rimrl.runs.validated import Fields
 
 # Far from the training environments' seeds, which are seed, seed + 1, ...
 _EVAL_SEED_OFFSET = 100_000
+_EVAL_ENVS = 8
 
 
 def evaluation_callback(config: ExperimentConfig, run: Run) -> EvalCallback:
-    """Evaluations on the training split that keep the best agent, every ``train.eval_freq`` steps."""
+    """Evaluations on the training split that keep the best agent, every ``train.eval_freq`` steps.
+
+    Those on ``train.eval_splits`` come with them.
+    """
     settings, n_envs = config.train, config.env.n_envs
     eval_env = make_vec_env(
-        config.env.id,
-        n_envs=min(n_envs, 8),
+        config.played,
+        n_envs=min(n_envs, _EVAL_ENVS),
         seed=settings.seed + _EVAL_SEED_OFFSET,
         efference_copies=config.env.efference_copies,
         replayable=True,
         **config.env.kwargs,
     )
-    kind = MaskableEvalCallback if config.agent.use_masking else EvalCallback
-    return kind(
+    return _Evaluation(
+        config,
         eval_env,
         n_eval_episodes=settings.eval_episodes,
         eval_freq=max(1, settings.eval_freq // n_envs),
@@ -36,6 +49,52 @@ def evaluation_callback(config: ExperimentConfig, run: Run) -> EvalCallback:
         deterministic=False,
         verbose=0,
     )
+
+
+class _Evaluation(MaskableEvalCallback):
+    """SB3's evaluations, with a row of results on each of ``train.eval_splits``.
+
+    Every evaluation of a split plays the same levels with the same chances, and leaves the generators that training
+    draws from as they were: nothing of it has to be in a checkpoint, and nothing of what is learned depends on it.
+    """
+
+    def __init__(self, config: ExperimentConfig, eval_env: VecEnv, **options: Any) -> None:
+        super().__init__(eval_env, **options)
+        self._config = config
+
+    def _on_step(self) -> bool:
+        if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0:
+            for split in self._config.train.eval_splits:
+                self._record(split)
+        return super()._on_step()  # which writes the row
+
+    def _record(self, split: str) -> None:
+        config = self._config
+        episodes, seed = config.train.eval_episodes, config.train.seed + _EVAL_SEED_OFFSET
+        make = partial(
+            make_vec_env,
+            config.played,
+            split=split,
+            n_envs=min(config.env.n_envs, _EVAL_ENVS, episodes),
+            seed=seed,
+            efference_copies=config.env.efference_copies,
+            **config.env.kwargs,
+        )
+        with _rng_preserved():
+            outcome = play(self.model, make, episodes, deterministic=False, seed=seed).summary()
+        for name in ("return_mean", "success_rate"):
+            if outcome[name] is not None:
+                self.logger.record(f"eval/{name}_{split}", outcome[name])
+
+
+@contextmanager
+def _rng_preserved() -> Iterator[None]:
+    """Draw in this block without a trace."""
+    state, tensors = random_state()
+    try:
+        yield
+    finally:
+        restore_rng_state(Fields(state, "random"), tensors)
 
 
 def callbacks_of(

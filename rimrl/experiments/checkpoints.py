@@ -12,7 +12,7 @@ from torch import Tensor
 from rimrl.agents.ranks import RankLostError, Ranks
 from rimrl.errors import UsageError, quoted
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, put_back, take
+from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, restore_snapshot, take
 from rimrl.imports import options
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
@@ -84,17 +84,17 @@ class Checkpoints(BaseCallback):
         """
         ranks = self._ranks
 
-        def put_back_all(contents: Contents, fields: Fields) -> str | None:
-            inexact = self._put_back(contents) if processes(fields) == ranks.size else None
+        def restore_all(contents: Contents, fields: Fields) -> str | None:
+            inexact = self._restore(contents) if processes(fields) == ranks.size else None
             self._elapsed = max(0.0, fields.number("elapsed"))
             _episode_count(fields)
             return inexact
 
         self.last, contents, inexact = restore_last(
             self._run,
-            put_back_all,
+            restore_all,
             None if accept_changes else self._identity,
-            checkpoints=told(ranks, lambda: checkpoint_files.found(self._run)),
+            checkpoints=from_first_rank(ranks, lambda: checkpoint_files.found(self._run)),
             read=self._read,
             writes=ranks.first,
             fatal=(RankLostError,),
@@ -111,7 +111,7 @@ class Checkpoints(BaseCallback):
 
     def write_pending(self) -> None:
         """Write where the rollout that was cut short began, unless an update has been at the weights since."""
-        if all(self._ranks.exchanged(self._snapshot is not None and not self.updating)):
+        if all(self._ranks.all_gather_object(self._snapshot is not None and not self.updating)):
             self._write(self._snapshot)
 
     def _on_training_start(self) -> None:
@@ -178,23 +178,23 @@ class Checkpoints(BaseCallback):
                 found = checkpoint_files.read(checkpoint)
             except DamagedError as error:
                 found = str(error)
-        found = self._ranks.told(found)
+        found = self._ranks.broadcast_object(found)
         if isinstance(found, str):
             raise DamagedError(found)
         return found
 
-    def _put_back(self, contents: Contents) -> str | None:
+    def _restore(self, contents: Contents) -> str | None:
         ranks = self._ranks
         inexact = None
-        with ranks.together():
+        with ranks.sync_errors():
             tensors, state = _part(contents, ranks.rank)
-            inexact = put_back(tensors, state, self._agent, self._evaluation)
-        return next(filter(None, ranks.exchanged(inexact)), None)
+            inexact = restore_snapshot(tensors, state, self._agent, self._evaluation)
+        return next(filter(None, ranks.all_gather_object(inexact)), None)
 
 
-def told(ranks: Ranks, find: Callable[[], _T]) -> _T:
+def from_first_rank(ranks: Ranks, find: Callable[[], _T]) -> _T:
     """What the first rank finds."""
-    return ranks.told(find() if ranks.first else None)  # type: ignore[return-value]
+    return ranks.broadcast_object(find() if ranks.first else None)  # type: ignore[return-value]
 
 
 def processes(fields: Fields) -> int:
@@ -226,10 +226,10 @@ def _gathered(
     mine = contents
     if mine is not None and not ranks.first:
         mine = {name: tensor for name, tensor in mine[0].items() if not name.startswith(_SHARED)}, mine[1]
-    everyones = ranks.exchanged(mine is not None)
+    everyones = ranks.all_gather_object(mine is not None)
     if not all(everyones):
         return None
-    parts = ranks.collected(mine)
+    parts = ranks.gather_object(mine)
     if parts is None:
         return contents
     assert contents is not None
@@ -255,7 +255,7 @@ def _part(contents: Contents, rank: int) -> tuple[dict[str, Tensor], dict[str, A
     return tensors, state
 
 
-def cut_back(run: Path, contents: Contents) -> None:
+def truncate_monitor(run: Path, contents: Contents) -> None:
     """Take out of ``monitor.csv`` what came after a checkpoint: it will come again.
 
     Raises:

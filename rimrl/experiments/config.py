@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-import yaml
-
 from rimrl.agents.config import AgentConfig
-from rimrl.cores.registry import LATER_OPTIONS
+from rimrl.cores.registry import LEGACY_OPTION_VALUES
+from rimrl.envs.own_suites import content_of, modules_of
+from rimrl.envs.splits import Suite
 from rimrl.imports import module_in
-from rimrl.runs.config import Configuration, TrainConfig
+from rimrl.runs.config import Configuration, TrainConfig, dotted
 from rimrl.runs.kinds import AGENT
 
 
@@ -25,7 +25,8 @@ class EnvConfig:
     """What the agent plays.
 
     Attributes:
-        id: A suite (``rimrl list suites``), whose training split is played, or a gymnasium id.
+        id: A suite (``rimrl list suites``), whose training split is played, the YAML file of a suite of your own, or a
+            gymnasium id. A file is looked for beside the configuration.
         n_envs: Environments played side by side.
         backend: ``"dummy"`` steps them in this process, ``"subproc"`` in one process each; ``"native"`` (``ALE/*-v5``
             games) and ``"envpool"`` (MiniGrid and BabyAI ids; needs EnvPool) step all of them at once in C++.
@@ -63,12 +64,16 @@ class AgentTrainConfig(TrainConfig):
         total_timesteps: Environment steps, over all environments together.
         eval_freq: Steps between evaluations on the training split, which choose ``best_model.zip``; 0 for none.
         eval_episodes: Episodes of each.
+        eval_splits: Splits that are played each time, too, held-out ones among them: a curve for each in the logs, as
+            ``eval/return_mean_SPLIT`` and ``eval/success_rate_SPLIT``. What is learned, and ``best_model.zip``, do not
+            depend on them.
         checkpoint_freq: Steps between agents that are kept in ``checkpoints/``, to look at later; 0 for none.
     """
 
     total_timesteps: int = 1_000_000
     eval_freq: int = 50_000
     eval_episodes: int = 32
+    eval_splits: list[str] = field(default_factory=list)
     checkpoint_freq: int = 0
     resume_freq: int = 50_000
 
@@ -85,6 +90,7 @@ class ExperimentConfig(Configuration):
         train: How long.
         imports: Modules that are imported first, such as those that register environments. A run that has some is only
             opened by who names them (`rimrl.imports`).
+        suite: The suite that ``env.id`` named by its file, called as ``env.id`` is now; None for those that have names.
     """
 
     name: str
@@ -93,28 +99,38 @@ class ExperimentConfig(Configuration):
     agent: AgentConfig
     train: AgentTrainConfig
     imports: tuple[str, ...] = ()
+    suite: Suite | None = None
 
     kind = AGENT
     added: ClassVar[Mapping[str, object]] = {
         "agent.normalize_observations": False,
         "agent.critic_gradient": 1.0,
         "agent.use_masking": False,
-        **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
+        **{f"core.{option}": value for option, value in LEGACY_OPTION_VALUES.items()},
     }
     opened: ClassVar[frozenset[str]] = frozenset({"env.kwargs"})
 
     @property
     def modules(self) -> tuple[str, ...]:
         """Every module that is imported for it: `imports`, and those in names such as ``module:Env-v0``."""
-        return tuple(dict.fromkeys([*self.imports, *module_in(self.env.id), *module_in(self.core.name)]))
+        of_suite = () if self.suite is None else modules_of(self.suite)
+        return tuple(dict.fromkeys([*self.imports, *module_in(self.env.id), *of_suite, *module_in(self.core.name)]))
 
-    def to_yaml(self) -> str:
-        """The whole of it, as a file that repeats the run."""
-        return yaml.safe_dump({"name": self.name, **self.above(), **self.groups()}, sort_keys=False)
+    @property
+    def played(self) -> str | Suite:
+        """What is played, as `rimrl.envs.vector.make_vec_env` takes it."""
+        return self.env.id if self.suite is None else self.suite
 
     def above(self) -> dict[str, Any]:
         """What stands above the groups in a file, besides the name."""
-        return {"imports": list(self.imports)} if self.imports else {}
+        return super().above() | self._suite()
+
+    def flat(self) -> dict[str, Any]:
+        """Every value by its dotted key, those of the suite included."""
+        return super().flat() | dict(dotted(self._suite()))
+
+    def _suite(self) -> dict[str, Any]:
+        return {} if self.suite is None else {"suite": content_of(self.suite)}
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Every value by group and key."""

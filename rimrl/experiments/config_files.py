@@ -9,19 +9,24 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.names import CARD
-from rimrl.cores.registry import CORES, adopt_core, core_class, with_later_options
+from rimrl.cores.registry import CORES, adopt_core, core_class, with_legacy_options
 from rimrl.envs.atari_games import Game, find_game
+from rimrl.envs.splits import Suite
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config import AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
+from rimrl.experiments.suite_files import Described, is_suite_file, read_suite, suite_from
 from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported
 from rimrl.runs.config import by_key
+from rimrl.runs.origin import is_of_others
 from rimrl.runs.schema import Schema, check_groups
-from rimrl.runs.settings import DIAGNOSTICS, Ranges, shipped_files, split_overrides
+from rimrl.runs.settings import DIAGNOSTICS, SPACES, Ranges, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 
 _GROUPS = ("env", "core", "agent", "train")
@@ -29,10 +34,10 @@ _GROUPS = ("env", "core", "agent", "train")
 _ATARI_GAME = Game("Pong", "pong")
 _TRANSFERS = "transfer/"
 _LARGEST = 2**31 - 1
-# Values that may name a module, and files that tell the folder of a run, an export or a study.
+# Values that may name a module.
 _NAMES_OF_MODULES = ("env.id", "core.name")
-_WRITTEN = ("config.yaml", CARD, "sweep.yaml", "transfer.yaml")
-_LEFT_BEHIND = ("environment.json", "model.zip", CARD, "evaluation.json", "sweep.yaml", "sweep.json", "transfer.json")
+# What may stand beside the groups.
+_ABOVE = ("imports", "suite")
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -40,7 +45,8 @@ def shipped_configs() -> dict[str, Path]:
 
     Those of Atari are for any game, in the place of the one in their name.
     """
-    return {name: file for name, file in shipped_files().items() if not name.startswith((_TRANSFERS, DIAGNOSTICS))}
+    others = (_TRANSFERS, DIAGNOSTICS, SPACES)
+    return {name: file for name, file in shipped_files().items() if not name.startswith(others)}
 
 
 def shipped_transfers() -> dict[str, Path]:
@@ -85,12 +91,18 @@ def config_from(content: Any, where: Path) -> ExperimentConfig:
     return _build(dict(_checked(content, where)), where.stem, where, None, _Overrides((), True))
 
 
-def is_of_others(file: Path) -> bool:
-    """Whether a file lies in the folder of a run, an export or a study, which may come from anybody."""
-    places = (file, file.resolve())
-    return any(
-        place.name in _WRITTEN or any((place.parent / name).is_file() for name in _LEFT_BEHIND) for place in places
-    )
+def changed(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
+    """A configuration with other values, read as the command line's are.
+
+    Args:
+        config: The configuration; its modules have to be imported already.
+        overrides: Command line words such as ``["--core.num_active=3"]``.
+
+    Raises:
+        UsageError: As `load_config`.
+    """
+    content = yaml.safe_load(config.to_yaml())
+    return _build(content, config.name, Path("the configuration"), None, _Overrides(overrides, True))
 
 
 def is_shipped(config: str) -> bool:
@@ -113,12 +125,13 @@ def _build(
     content: dict[str, Any], name: str, file: Path, game: Game | None, overrides: _Overrides
 ) -> ExperimentConfig:
     name = content.pop("name", name)
-    imports = tuple(dict.fromkeys([*content.pop("imports", ()), *asked()]))
+    imports, described = content.pop("imports", ()), content.pop("suite", None)
     settings = by_key(content, ExperimentConfig.opened)
     if game is not None:
         settings["env.id"] = settings["env.id"].replace(_ATARI_GAME.name, game.name)
     changes = dict(split_overrides(overrides.words))
-    _import(imports, settings, changes, file, overrides.of_others)
+    suite = _find_suite(described, settings, changes, file)
+    imports = _import([*imports, *asked()], suite, settings, changes, file, overrides.of_others)
 
     def chosen(key: str, default: str, valid: Mapping[str, object]) -> str:
         value = str(changes.get(key, settings.get(key, default)))
@@ -140,12 +153,12 @@ def _build(
         settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in schema.keys}
     schema.refuse_unknown(settings, changes, file)
     of_core = {k.removeprefix("core."): v for k, v in settings.items() if k.startswith("core.") and k != "core.name"}
-    settings |= {f"core.{key}": value for key, value in with_later_options(core, of_core).items()}
+    settings |= {f"core.{key}": value for key, value in with_legacy_options(core, of_core).items()}
     settings |= {"core.name": core, "agent.algorithm": algorithm}
     if "env.id" not in settings | changes:
         raise UsageError(f"{file} does not say what to play: set env.id to a suite or a gymnasium id")
     groups = schema.values(settings, changes, file)
-    if is_suite(groups["env"]["id"]):  # games can be spelled in several ways, and results have one
+    if suite is None and is_suite(groups["env"]["id"]):  # games can be spelled in several ways, and results have one
         groups["env"]["id"] = get_suite(groups["env"]["id"]).name
     _check_env_kwargs(groups["env"]["kwargs"])
     return ExperimentConfig(
@@ -155,22 +168,72 @@ def _build(
         config_class(algorithm)(**groups["agent"]),
         AgentTrainConfig(**groups["train"]),
         imports,
+        None if suite is None else suite.suite,
     )
+
+
+class _Found(NamedTuple):
+    """The suite of a configuration.
+
+    Attributes:
+        suite: The suite.
+        modules: Those that it names.
+        file: Its own file; None where the configuration holds it.
+        asked: Whether the command line names it.
+    """
+
+    suite: Suite
+    modules: tuple[str, ...]
+    file: Path | None
+    asked: bool
+
+
+def _find_suite(content: Any, settings: dict[str, Any], changes: dict[str, str], file: Path) -> _Found | None:
+    """The suite that a configuration holds, or whose file it names; ``env.id`` becomes its name.
+
+    Raises:
+        UsageError: If it is none, or ``env.id`` names another one than the configuration holds.
+    """
+    held: Described | None = None
+    if content is not None:
+        held = suite_from(content, file)
+        if settings.setdefault("env.id", held.suite.name) != held.suite.name:
+            raise UsageError(
+                f"env.id in {file} must be {held.suite.name!r}, the name of the suite it holds, got "
+                f"{shorten(settings['env.id'])}"
+            )
+    of_command = "env.id" in changes
+    source: dict[str, Any] = changes if of_command else settings
+    name = source.get("env.id")
+    if isinstance(name, str) and is_suite_file(name):
+        own = Path(name) if of_command else file.parent / name
+        suite, modules = read_suite(own)
+        source["env.id"] = suite.name
+        return _Found(suite, modules, own, of_command)
+    return None if held is None or name != held.suite.name else _Found(*held, None, asked=False)
 
 
 def _import(
     imports: Sequence[str],
+    suite: _Found | None,
     settings: Mapping[str, Any],
     changes: Mapping[str, str],
     file: Path,
     of_others: bool | None,
-) -> None:
-    """Import the modules that a configuration names, or refuse to."""
+) -> tuple[str, ...]:
+    """Import the modules that a configuration names, or refuse to; returns those that its runs name."""
     named = [*imports, *_modules_in({key: value for key, value in settings.items() if key not in changes})]
+    of_command = _modules_in(changes)
+    of_suite = () if suite is None else suite.modules
+    if suite is not None:
+        if suite.file is not None and is_of_others(suite.file):
+            require_imported(of_suite, suite.file)
+        (of_command if suite.asked else named).extend(of_suite)
     if is_of_others(file) if of_others is None else of_others:
-        require_imported([*named, *(_modules_in(changes) if of_others else ())], file)
+        require_imported([*named, *(of_command if of_others else ())], file)
     import_modules(named, file)
-    import_modules(_modules_in(changes), "the command line")
+    import_modules(of_command, "the command line")
+    return tuple(dict.fromkeys([*imports, *of_suite]))
 
 
 def _modules_in(settings: Mapping[str, Any]) -> list[str]:
@@ -233,7 +296,9 @@ def _from_card(file: Path) -> Any:
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
-    check_groups({key: value for key, value in content.items() if key != "imports"}, file, _GROUPS)
+    if "splits" in content:
+        raise UsageError(f"{file} holds a suite, not a configuration; name it in one, as its env.id")
+    check_groups({key: value for key, value in content.items() if key not in _ABOVE}, file, _GROUPS)
     imports = content.get("imports", [])
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):
         raise UsageError(f"imports in {file} must be a list of modules such as [my_package], got {shorten(imports)}")

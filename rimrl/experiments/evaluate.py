@@ -6,13 +6,13 @@ own. Every episode is kept, with what is needed to play it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -25,21 +25,26 @@ from tqdm import tqdm
 
 from rimrl.agents.masked_play import PLAYED, player_of
 from rimrl.agents.masks import ask, check_offered, sample_valid
-from rimrl.envs.splits import EnvSplit
-from rimrl.envs.suites import get_suite, is_suite
-from rimrl.envs.vector import make_vec_env, resolve
+from rimrl.agents.saved.names import CARD
+from rimrl.envs.splits import EnvSplit, Suite
+from rimrl.envs.suites import get_suite, is_own, is_suite
+from rimrl.envs.vector import default_arguments, make_vec_env, resolve
 from rimrl.errors import UsageError, shorten
+from rimrl.experiments.config_files import load_config
 from rimrl.experiments.levels import Levels
 from rimrl.experiments.loading import core_settings, load_agent
+from rimrl.experiments.played import find_played, refusing_what_breaks, splits_to_play, suite_name
 from rimrl.experiments.run import Run
-from rimrl.runs.evaluations import ablation_suffix, splits_of_same, to_json
-from rimrl.spaces import in_words
+from rimrl.runs.evaluations import ablation_suffix, arguments_suffix, splits_of_same, to_json
+from rimrl.runs.settings import split_overrides
+from rimrl.spaces import describe_space
 
 # Episodes that no training, whose seeds are small, has met.
 DEFAULT_SEED = 1_000_000
 DEFAULT_EPISODES = 100
 MOST_EPISODES = 100_000
 MOST_ENVS = 4096
+_ARGUMENT = "env.kwargs."
 
 
 @dataclass
@@ -98,6 +103,7 @@ def evaluate(
     progress_bar: bool = True,
     suite: str | None = None,
     num_active: int | list[int] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's agent on the training split and every held-out split of a suite.
 
@@ -116,44 +122,52 @@ def evaluate(
         best: Evaluate ``best_model.zip`` instead of ``model.zip``.
         trust: Run code that the file of the agent brings along (`rimrl.load`). Default False.
         progress_bar: Show progress on standard error.
-        suite: A suite or gymnasium id with the same observations and actions; default: what the run was trained on.
+        suite: A suite, the YAML file of one, or a gymnasium id with the same observations and actions; default: what
+            the run was trained on.
         num_active: Let another number of units be active than in training, an ablation of the trained core; a list
             gives one number for each layer of a BRIMs. Default: as trained.
+        env_kwargs: Arguments for every environment, over those of the split and of the run. Default: none.
 
     Returns:
-        What was written: to ``evaluation.json``, for another suite or number of active units to a file of its own
-        (`evaluation_file`).
+        What was written: to ``evaluation.json``, for another suite, number of active units or arguments to a file of
+        its own (`evaluation_file`).
 
     Raises:
-        UsageError: For no episodes, an unknown suite or split, a suite of other observations or actions, a model that
-            is missing, damaged or not what the configuration describes, or a number of active units that its core
-            cannot have.
+        UsageError: For no episodes, an unknown suite, split or argument, other observations or actions than the
+            agent's, a model that is missing, damaged or not what the configuration describes, or a number of active
+            units that its core cannot have.
     """
     check_episodes(episodes, seed)
     if not 1 <= n_envs <= MOST_ENVS:
         raise UsageError(f"n_envs must be from 1 to {MOST_ENVS}, got {n_envs}")
     config = run.config
-    own, suite = suite_name(config.env.id), suite_name(config.env.id if suite is None else suite)
-    splits = check_suite(run, suite, split)
+    changed = dict(env_kwargs or {})
+    splits = check_suite(run, suite, split, changed)
+    played = what_to_play(run, suite)
+    own, suite = suite_name(config.env.id), suite_name(played)
+    kwargs = config.env.kwargs | changed
     model_file = run.agent_file(best)
-    file = evaluation_file(suite, own, num_active)
+    file = evaluation_file(suite, own, num_active, changed)
     run.check_writable(file)
     th.set_num_threads(config.train.num_threads)
     agent = load_agent(run, best, trust, num_active=num_active)
 
     results: dict[str, Any] = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
-        make = partial(_environments, run, agent, model_file, suite, current.name, min(n_envs, episodes), seed)
-        env_id, env_kwargs = resolve(suite, current.name, **config.env.kwargs)
-        outcome = play(agent, make, episodes, deterministic, seed)
+        make = partial(_environments, run, agent, model_file, played, current.name, min(n_envs, episodes), seed, kwargs)
+        env_id, made_with = resolve(played, current.name, **kwargs)
+        # Of arguments that nobody has trained with an environment may think better later than when it is made.
+        with refusing_what_breaks(env_id, made_with, "play") if changed else nullcontext():
+            outcome = play(agent, make, episodes, deterministic, seed)
         # A split that another suite trains on is new to this agent, unless it is the very same.
-        held_out = current.held_out if suite == own else not _was_trained_on(run, env_id, env_kwargs)
+        as_configured = suite == own and not changed
+        held_out = current.held_out if as_configured else not _was_trained_on(run, env_id, made_with)
         result: dict[str, Any] = {"held_out": held_out, "episodes": episodes, **outcome.summary()}
         if random_policy:
             masking = config.agent.use_masking
             chance = play(None, make, episodes, deterministic, seed, use_masking=masking).summary()
             result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
-        results[current.name] = result | {"env_id": env_id, "env_kwargs": _plain(env_kwargs), **outcome.log()}
+        results[current.name] = result | {"env_id": env_id, "env_kwargs": _plain(made_with), **outcome.log()}
 
     evaluation: dict[str, Any] = {
         "kind": run.kind.name,
@@ -169,6 +183,8 @@ def evaluate(
     }
     if num_active is not None:
         evaluation["num_active"] = num_active
+    if changed:
+        evaluation["changed_kwargs"] = _plain(changed)
     if split is not None:
         results = splits_of_same(run.path / file, evaluation) | results
     evaluation["splits"] = results
@@ -176,7 +192,16 @@ def evaluate(
     return evaluation
 
 
-def _environments(run: Run, agent: BaseAlgorithm, file: Path, suite: str, split: str, n_envs: int, seed: int) -> VecEnv:
+def _environments(
+    run: Run,
+    agent: BaseAlgorithm,
+    file: Path,
+    played: str | Suite,
+    split: str,
+    n_envs: int,
+    seed: int,
+    kwargs: Mapping[str, Any],
+) -> VecEnv:
     """What an agent plays of a split, seeded.
 
     Raises:
@@ -184,43 +209,99 @@ def _environments(run: Run, agent: BaseAlgorithm, file: Path, suite: str, split:
     """
     config = run.config.env
     env = make_vec_env(
-        suite,
+        played,
         split=split,
         n_envs=n_envs,
         seed=seed,
         # Whatever a run was trained with: all of them are asked the same levels, by the original.
         backend="subproc" if config.backend == "subproc" else "dummy",
         efference_copies=config.efference_copies,
-        **config.kwargs,
+        **kwargs,
     )
     try:
-        check_plays(agent, env, file, suite)
+        check_plays(agent, env, file, suite_name(played))
     except UsageError:
         env.close()
         raise
     return env
 
 
-def check_suite(run: Run, suite: str | None, split: str | None) -> tuple[EnvSplit, ...]:
+def check_suite(
+    run: Run, suite: str | None, split: str | None, env_kwargs: Mapping[str, Any] | None = None
+) -> tuple[EnvSplit, ...]:
     """Refuse what a run's agent cannot play.
 
     Args:
         run: A run that has been trained.
         suite: As for `evaluate`.
         split: As for `evaluate`.
+        env_kwargs: As for `evaluate`.
 
     Returns:
         The splits to be played.
 
     Raises:
-        UsageError: For an unknown suite or split, or other observations or actions than the agent's.
+        UsageError: For an unknown suite, split or argument, or other observations or actions than the agent's.
     """
-    own = suite_name(run.config.env.id)
-    suite = own if suite is None else suite_name(suite)
-    splits = splits_to_play(suite, split)
-    if suite != own:
-        _check_spaces(run, suite, splits[0].name)
+    played = what_to_play(run, suite)
+    splits = splits_to_play(played, split)
+    if suite_name(played) != suite_name(run.config.env.id) or env_kwargs:
+        # Those of rimrl's own suites are all alike.
+        for each in splits if is_own(played) or env_kwargs else splits[:1]:
+            _check_spaces(run, played, each.name, dict(env_kwargs or {}))
     return splits
+
+
+def what_to_play(run: Run, suite: str | None) -> str | Suite:
+    """What an evaluation plays: what the run was trained on, or the suite that was named.
+
+    Raises:
+        UsageError: As `rimrl.experiments.played.find_played`, and for a suite with the name of the run's own, but
+            other splits: results of one would be taken for those of the other.
+    """
+    own = run.config.played
+    if suite is None or suite == run.config.env.id:
+        return own
+    other = find_played(suite)
+    if suite_name(other) != suite_name(own):
+        return other
+    if isinstance(other, Suite) and not (is_suite(own) and _same_splits(other, get_suite(own))):
+        raise UsageError(
+            f"{suite} has the name of the suite that {run.path} was trained on, {other.name!r}, and other splits; "
+            "give it another name"
+        )
+    return own
+
+
+def _same_splits(one: Suite, other: Suite) -> bool:
+    ours, theirs = (
+        [(split.name, split.env_id, split.held_out, split.env_kwargs) for split in suite.splits]
+        for suite in (one, other)
+    )
+    return ours == theirs
+
+
+def environment_arguments(run: Run, words: Sequence[str]) -> dict[str, Any]:
+    """Arguments of the environment that overrides such as ``--env.kwargs.size 9`` give.
+
+    Args:
+        run: Whose configuration says of which types they are.
+        words: Of the command line.
+
+    Raises:
+        UsageError: For any other override.
+    """
+    names = []
+    for key, _ in split_overrides(words):
+        if not key.startswith(_ARGUMENT):
+            raise UsageError(
+                f"unexpected argument '--{key}'; of the configuration rimrl evaluate takes --env.kwargs.NAME VALUE, an "
+                "argument of the environment"
+            )
+        names.append(key.removeprefix(_ARGUMENT).partition(".")[0])
+    file = run.path / (CARD if run.is_export else "config.yaml")
+    kwargs = load_config(str(file), words, of_others=True).env.kwargs if names else {}
+    return {name: kwargs[name] for name in names}
 
 
 def check_episodes(episodes: int, seed: int) -> None:
@@ -255,8 +336,8 @@ def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> No
     for what, (known, shown) in both.items():
         if not _alike(known, shown):
             raise UsageError(
-                f"{file} does not suit {suite!r}: its {what} are {in_words(known)}, those of the environment "
-                f"{in_words(shown)}; restore the file, or the configuration beside it"
+                f"{file} does not suit {suite!r}: its {what} are {describe_space(known)}, those of the environment "
+                f"{describe_space(shown)}; restore the file, or the configuration beside it"
             )
     player_of(agent, env)
 
@@ -272,25 +353,26 @@ def _alike(known: spaces.Space[Any], shown: spaces.Space[Any]) -> bool:
     return known == shown
 
 
-def suite_name(name: str) -> str:
-    """The name of a suite as it is written to files, for any of its spellings; a gymnasium id stays as it is."""
-    return get_suite(name).name if is_suite(name) else name
-
-
-def evaluation_file(suite: str, trained_on: str, num_active: int | list[int] | None = None) -> str:
+def evaluation_file(
+    suite: str,
+    trained_on: str,
+    num_active: int | list[int] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> str:
     """Name of the file that an evaluation goes to.
 
     Args:
         suite: What was played.
         trained_on: What the run was trained on.
         num_active: Of an ablation.
+        env_kwargs: Arguments that were given besides those of the suite and the run.
 
     Returns:
         ``evaluation.json``, or ``evaluation-SUITE.json`` with ``-`` for each ``/``, so that what a run shows on its own
-        suite is not lost to another. An ablation adds the number of active units.
+        suite is not lost to another. An ablation adds the number of active units, arguments are added by their names.
     """
     other = "" if suite == trained_on else f"-{suite.replace('/', '-')}"
-    return f"evaluation{other}{ablation_suffix(num_active)}.json"
+    return f"evaluation{other}{ablation_suffix(num_active)}{arguments_suffix(env_kwargs or {})}.json"
 
 
 def play(
@@ -375,46 +457,37 @@ class _RandomPlayer:
         return np.stack([self._space.sample() for _ in episode_start]), None
 
 
-def splits_to_play(env_id: str, wanted: str | None) -> tuple[EnvSplit, ...]:
-    """One split of a suite, or all of them; a single environment is its own training split.
-
-    Raises:
-        UsageError: If there is no such split.
-    """
-    if not is_suite(env_id):
-        if wanted not in (None, "train"):
-            raise UsageError(f"{env_id} is a single environment, not a suite: its only split is 'train'")
-        return (EnvSplit("train", env_id, held_out=False, description="The training environment."),)
-    suite = get_suite(env_id)
-    return suite.splits if wanted is None else (suite.split(wanted),)
-
-
-def _check_spaces(run: Run, suite: str, split: str) -> None:
-    """Refuse a suite that shows or takes something else than what the agent was trained with.
+def _check_spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[str, Any]) -> None:
+    """Refuse what shows or takes something else than what the agent was trained with.
 
     Raises:
         UsageError: Says what differs.
     """
-    known, shown = (_spaces(run, name, where) for name, where in ((run.config.env.id, "train"), (suite, split)))
+    known, shown = _spaces(run, run.config.played, "train", {}), _spaces(run, played, split, env_kwargs)
+    what_is_played = repr(suite_name(played)) if split == "train" else f"{split!r} of {suite_name(played)!r}"
+    if env_kwargs:
+        what_is_played += f" with {', '.join(f'{name}={shorten(value)}' for name, value in env_kwargs.items())}"
     for what, space in shown.items():
         if space != known[what]:
             raise UsageError(
-                f"{suite!r} does not suit {run.path}, which was trained on {run.config.env.id!r}: "
-                f"its {what} are {in_words(space)}, the agent's {in_words(known[what])}"
+                f"{what_is_played} does not suit {run.path}, which was trained on {run.config.env.id!r}: "
+                f"its {what} are {describe_space(space)}, the agent's {describe_space(known[what])}"
             )
 
 
-def _spaces(run: Run, suite: str, split: str) -> dict[str, spaces.Space[Any]]:
+def _spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[str, Any]) -> dict[str, spaces.Space[Any]]:
     config = run.config.env
-    env = make_vec_env(suite, split=split, efference_copies=config.efference_copies, **config.kwargs)
+    kwargs = config.kwargs | env_kwargs
+    with refusing_what_breaks(suite_name(played), kwargs):
+        env = make_vec_env(played, split=split, efference_copies=config.efference_copies, **kwargs)
     env.close()
     return {"observations": env.observation_space, "actions": env.action_space}
 
 
 def _was_trained_on(run: Run, env_id: str, env_kwargs: Mapping[str, Any]) -> bool:
-    """Whether an environment, once made, is what the run was trained on: with the arguments that ids bring along."""
-    trained_id, trained_kwargs = resolve(run.config.env.id, **run.config.env.kwargs)
-    brought = gymnasium.registry[env_id].kwargs
+    """Whether an environment, once made, is what the run was trained on: with the arguments that need not be given."""
+    trained_id, trained_kwargs = resolve(run.config.played, **run.config.env.kwargs)
+    brought = default_arguments(env_id)
     return env_id == trained_id and _plain({**brought, **env_kwargs}) == _plain({**brought, **trained_kwargs})
 
 

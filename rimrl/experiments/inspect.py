@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
 from rimrl.experiments.evaluate import DEFAULT_SEED
-from rimrl.experiments.playing import Outcome, playing
+from rimrl.experiments.player import Outcome, make_player
 from rimrl.experiments.probing import Probe
 from rimrl.experiments.run import Run
 from rimrl.runs.recording import Recording, means_over_steps
@@ -56,7 +56,7 @@ def record(
     title = f"inspect {run.path.name}" if progress_bar else None
     rows: dict[str, list[Any]] = {}
     outcomes: list[dict[str, Any]] = []
-    with playing(run, episodes, split, deterministic, seed, best, trust, num_active=num_active) as player:
+    with make_player(run, episodes, split, deterministic, seed, best, trust, num_active=num_active) as player:
         policy = player.agent.policy
         assert isinstance(policy, RecurrentCorePolicy)
         probe = Probe(policy, also)

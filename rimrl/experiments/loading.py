@@ -13,7 +13,7 @@ from rimrl.agents.load import load
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.options import plain
-from rimrl.cores.registry import CORES, core_options, with_later_options
+from rimrl.cores.registry import CORES, core_options, with_legacy_options
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.run import Run
@@ -88,7 +88,7 @@ def core_settings(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
 
 def _complete(core: str, options: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {name: parameter.default for name, parameter in core_options(core).items()}
-    return _comparable(defaults | with_later_options(core, dict(options)))
+    return _comparable(defaults | with_legacy_options(core, dict(options)))
 
 
 def _comparable(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.errors import UsageError, unknown_name
-from rimrl.experiments.playing import Step
+from rimrl.experiments.player import Step
 
 RECORDABLE = ("states", "observations", "values")
 """What is recorded on request."""

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks, divided
+from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks, share_evenly
 from rimrl.envs.vector_state import monitor_of
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 _LARGEST_SEED = 2**32
 
 
-def share_of(config: ExperimentConfig, ranks: Ranks) -> ExperimentConfig:
+def shard_config(config: ExperimentConfig, ranks: Ranks) -> ExperimentConfig:
     """What one rank does of a training.
 
     Environments and minibatches are divided, so that a configuration says the same whoever trains it. Environments
@@ -39,7 +39,7 @@ def share_of(config: ExperimentConfig, ranks: Ranks) -> ExperimentConfig:
     """
     if ranks.size == 1:
         return config
-    n_envs = divided(config.env.n_envs, ranks.size, "env.n_envs")
+    n_envs = share_evenly(config.env.n_envs, ranks.size, "env.n_envs")
     return replace(
         config,
         env=replace(config.env, n_envs=n_envs),
@@ -70,7 +70,7 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
         UsageError: Names the first key that differs.
     """
     mine = config.flat()
-    for rank, other in enumerate(ranks.exchanged(mine)):
+    for rank, other in enumerate(ranks.all_gather_object(mine)):
         for key in {**mine, **other} if rank != ranks.rank else {}:
             if mine.get(key) != other.get(key):
                 raise UsageError(
@@ -79,7 +79,7 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
                 )
 
 
-class Together(Processes):
+class RankProcesses(Processes):
     """All ranks as a run's lifecycle sees them.
 
     Args:
@@ -92,35 +92,35 @@ class Together(Processes):
         self.writes = ranks.first
 
     @property
-    def in_step(self) -> bool:
+    def in_sync(self) -> bool:
         """Whether all ranks have stopped at the same point."""
-        return self._ranks.in_step
+        return self._ranks.in_sync
 
-    def together(self) -> AbstractContextManager[None]:
+    def sync_errors(self) -> AbstractContextManager[None]:
         """A block in which what fails on one rank fails on all."""
-        return self._ranks.together()
+        return self._ranks.sync_errors()
 
-    def told(self, what: _T) -> _T:
+    def broadcast_object(self, what: _T) -> _T:
         """What the first rank has."""
-        return self._ranks.told(what)
+        return self._ranks.broadcast_object(what)
 
     def any(self, flag: bool) -> bool:
         """Whether something is true on any rank."""
-        return any(self._ranks.exchanged(flag))
+        return any(self._ranks.all_gather_object(flag))
 
     def failed(self, failure: Exception | None) -> Failure | None:
         """What ended the training of all ranks, given what ended it here; None if nothing did."""
         ranks = self._ranks
         mine = None if failure is None or isinstance(failure, OtherRankError | RankLostError) else described(failure)
-        if mine is not None and not ranks.in_step:
-            ranks.leave(asdict(mine))
+        if mine is not None and not ranks.in_sync:
+            ranks.abort(asdict(mine))
             return mine
         if not isinstance(failure, RankLostError):
             try:
-                return next(filter(None, ranks.exchanged(mine)), None)
+                return next(filter(None, ranks.all_gather_object(mine)), None)
             except RankLostError:
                 pass
-        words = ranks.last_words()
+        words = ranks.abort_reason()
         if words is None:
             return Failure("another process of this training was killed or ended without a word", False, "")
         return Failure(**words)
@@ -148,7 +148,7 @@ class SharedMonitor(BaseCallback):
     def __init__(self, venv: VecEnv, ranks: Ranks) -> None:
         super().__init__()
         monitor = monitor_of(venv)
-        monitor.t_start = ranks.told(monitor.t_start)
+        monitor.t_start = ranks.broadcast_object(monitor.t_start)
         self._writer: ResultsWriter | None = monitor.results_writer
         monitor.results_writer = None
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rimrl.agents.distributed import join
+from stable_baselines3.common.callbacks import BaseCallback
+
+from rimrl.agents.distributed import init_ranks
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.ranks import Together, check_same
+from rimrl.experiments.ranks import RankProcesses, check_same
 from rimrl.experiments.run import Run
-from rimrl.experiments.train import making
-from rimrl.runs.lifecycle import go_on
+from rimrl.experiments.train import learner_factory
+from rimrl.runs.lifecycle import resume_run
 
 
 def resume(
-    run: Run, config: ExperimentConfig | None = None, accept_changes: bool = False, progress_bar: bool = True
+    run: Run,
+    config: ExperimentConfig | None = None,
+    accept_changes: bool = False,
+    progress_bar: bool = True,
+    callback: BaseCallback | None = None,
 ) -> bool:
     """Go on with a run from its last good checkpoint.
 
@@ -27,6 +33,7 @@ def resume(
             ``checkpoint_freq`` are taken as they are.
         accept_changes: Take other differences, too.
         progress_bar: Show progress on standard error.
+        callback: Looks on, and may end the training. Default none.
 
     Returns:
         Whether it was trained to its end.
@@ -36,7 +43,7 @@ def resume(
             what matters.
         RunFailedError: If something breaks on the way.
     """
-    ranks = join()
+    ranks = init_ranks()
     config = run.config if config is None else replace(config, name=run.config.name)
     check_same(config, ranks)
-    return go_on(run, config, accept_changes, making(progress_bar, ranks), Together(ranks))
+    return resume_run(run, config, accept_changes, learner_factory(progress_bar, ranks, callback), RankProcesses(ranks))

@@ -5,7 +5,8 @@ environment.json  versions, commit and machine, and how the run ended
 model.zip         the agent at the end; best_model.zip at its best evaluation; checkpoints/ on the way
 resume/           what ``rimrl train --resume RUN`` goes on from
 monitor.csv       every training episode        progress.csv  every update        events.out.*  TensorBoard
-evaluation.json   what ``rimrl evaluate`` found, every episode included; evaluation-SUITE.json: on another suite
+evaluation.json   what ``rimrl evaluate`` found, every episode included; evaluation-SUITE.json: on another suite;
+                  evaluation-NAME=VALUE.json: with another argument of the environment
 inspection/       what ``rimrl inspect`` recorded and drew, one folder a split
 watch/            films of ``rimrl watch``
 """

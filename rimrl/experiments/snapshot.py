@@ -25,8 +25,8 @@ from torch import Tensor
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.envs.replay import EpisodeRecord, ReplayError
 from rimrl.envs.vector_state import VectorMark, is_replayable, mark, marked_episodes, restore
-from rimrl.runs.chance import put_back_random, random_state
-from rimrl.runs.tensors import fitting, optimizer_state, put_back_optimizer
+from rimrl.runs.rng_state import random_state, restore_rng_state
+from rimrl.runs.tensors import fitting, optimizer_state, restore_optimizer
 from rimrl.runs.validated import DamagedError, Fields
 
 Agent = RecurrentOnPolicyAlgorithm
@@ -129,7 +129,7 @@ def as_contents(
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, state
 
 
-def put_back(
+def restore_snapshot(
     tensors: Mapping[str, Tensor], state: Mapping[str, Any], agent: Agent, evaluation: EvalCallback | None
 ) -> str | None:
     """Bring a fresh agent with its environments to where another was.
@@ -143,17 +143,17 @@ def put_back(
     fields = Fields(dict(state), "state")
     num_timesteps = fields.integer("num_timesteps")
     assert agent.env is not None
-    _put_back_weights(agent, tensors)
-    put_back_optimizer(agent.policy.optimizer, tensors, fields.nested("optimizer"))
+    _restore_weights(agent, tensors)
+    restore_optimizer(agent.policy.optimizer, tensors, fields.nested("optimizer"))
     agent.num_timesteps = num_timesteps
     agent._n_updates = fields.integer("n_updates")
     window = agent._stats_window_size
     agent.ep_info_buffer = deque((_episode(item) for item in fields.objects("episodes")), maxlen=window)
     agent.ep_success_buffer = deque((bool(value) for value in fields.items("successes")), maxlen=window)
-    _put_back_log(agent, fields.nested("log"))
+    _restore_log(agent, fields.nested("log"))
     observation, starts, states = _seen(agent, tensors, fields.nested("observation"))
 
-    inexact = _put_back_vector(agent.env, fields.nested("training"), "training", tensors)
+    inexact = _restore_vector(agent.env, fields.nested("training"), "training", tensors)
     if inexact is not None:
         # Other levels than the first ones again; the simulators in C++ have no larger seeds.
         agent.env.seed(((agent.seed or 0) + num_timesteps + 1) % (2**31 - 1 - agent.n_envs))
@@ -166,15 +166,15 @@ def put_back(
         old = fields.nested("evaluation")
         evaluation.best_mean_reward = old.number("best_mean_reward", finite=False)
         evaluation.last_mean_reward = old.number("last_mean_reward", finite=False)
-        inexact = _put_back_vector(evaluation.eval_env, old.nested("env"), "evaluation", tensors) or inexact
-    put_back_random(fields.nested("random"), tensors)  # the last: everything above may draw
+        inexact = _restore_vector(evaluation.eval_env, old.nested("env"), "evaluation", tensors) or inexact
+    restore_rng_state(fields.nested("random"), tensors)  # the last: everything above may draw
     return inexact
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _put_back_weights(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
+def _restore_weights(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
     weights = {}
     own = agent.policy.state_dict()
     for name, first in _stored_under(own).items():
@@ -246,7 +246,7 @@ def _episode(fields: Fields) -> dict[str, Any]:
     return known | {name: fields.raw(name) for name in fields.names() if name not in known}
 
 
-def _put_back_log(agent: Agent, log: Fields) -> None:
+def _restore_log(agent: Agent, log: Fields) -> None:
     values, counts, excluded = log.nested("values"), log.nested("counts"), log.nested("excluded")
     logger = agent.logger
     for pending in (logger.name_to_value, logger.name_to_count, logger.name_to_excluded):
@@ -291,7 +291,7 @@ def _vector_as_json(venv: VecEnv, mark: VectorMark, name: str, tensors: dict[str
     return state
 
 
-def _put_back_vector(venv: VecEnv, fields: Fields, name: str, tensors: Mapping[str, Tensor]) -> str | None:
+def _restore_vector(venv: VecEnv, fields: Fields, name: str, tensors: Mapping[str, Tensor]) -> str | None:
     """Bring environments to where others were; says why where that cannot be."""
     count = venv.num_envs
     mark = VectorMark(

@@ -1,9 +1,9 @@
 """``rimrl sweep``: one experiment over seeds and values of its keys; a study, which ``rimrl compare`` reads.
 
 sweep.yaml        what was asked for, and every experiment complete; ``rimrl sweep FOLDER`` goes on with it
-sweep.json        every cell with its state
+sweep.json        every trial with its state
 KEY=VALUE/…/seed_N         run folders
-logs/KEY=VALUE/…/seed_N.*  what each cell said, and its attempts
+logs/KEY=VALUE/…/seed_N.*  what each trial said, and its attempts
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rimrl.experiments.config_files import config_from
 from rimrl.experiments.evaluate import MOST_EPISODES
 from rimrl.experiments.run import Run
 from rimrl.experiments.sweep_config import FILE, LARGEST, MOST_VALUES, SweepConfig, check_same, merged, read
-from rimrl.experiments.sweep_grid import Cell, check_cells, make_cells
+from rimrl.experiments.sweep_grid import SweepTrial, check_trials, make_trials
 from rimrl.files import refuse_links
 from rimrl.reading import read_json
 from rimrl.runs.environment import run_status
@@ -29,13 +29,13 @@ from rimrl.runs.yaml_files import read_yaml
 from rimrl.studies.study import Study
 
 
-class Sweep(Study[Cell]):
+class Sweep(Study[SweepTrial]):
     """A sweep in its folder.
 
     Args:
         asked: What to do. Seeds and values are added to those of a sweep that is there.
         folder: Where its runs are, or will be.
-        episodes: Evaluate each cell with so many episodes on each split; None for no evaluation.
+        episodes: Evaluate each trial with so many episodes on each split; None for no evaluation.
         check: Make every environment and agent that is yet to be trained, to see whether that can be done.
         progress_bar: Show on standard error how far that is, if it is a terminal.
 
@@ -45,7 +45,7 @@ class Sweep(Study[Cell]):
     """
 
     kind = "sweep"
-    noun = "cell"
+    noun = "trial"
 
     def __init__(
         self,
@@ -58,55 +58,55 @@ class Sweep(Study[Cell]):
         there = self.is_in(folder)
         self.episodes = episodes
         self.config = merged(read(folder), asked, folder) if there else asked
-        super().__init__(folder, make_cells(self.config, episodes))
+        super().__init__(folder, make_trials(self.config, episodes))
         if there:
             self._check_experiments()
         if check:
-            fresh = (cell for cell in self.trials if not (folder / cell.name / "config.yaml").is_file())
-            check_cells(fresh, progress_bar)
+            fresh = (trial for trial in self.trials if not (folder / trial.name / "config.yaml").is_file())
+            check_trials(fresh, progress_bar)
 
     def description(self) -> str:
         """What was asked for, and every experiment complete."""
         experiments: dict[str, Any] = {}
-        for cell in self.trials:
-            experiments.setdefault(cell.experiment, yaml.safe_load(cell.config.to_yaml()))
+        for trial in self.trials:
+            experiments.setdefault(trial.experiment, yaml.safe_load(trial.config.to_yaml()))
         return yaml.safe_dump(self.config.to_dict() | {"experiments": experiments}, sort_keys=False)
 
     def summary(self) -> dict[str, Any]:
-        """Every cell with its state."""
+        """Every trial with its state."""
         progress = self.progress()
         return {
             "time": datetime.now(UTC).isoformat("T", "seconds"),
             "config": self.config.config,
             "episodes": self.episodes,
             "states": dict(Counter(each["state"] for each in progress.values())),
-            "cells": [
+            "trials": [
                 {
-                    "number": cell.number,
-                    "path": cell.name,
-                    "settings": dict(cell.settings),
-                    "seed": cell.seed,
-                    "trained": run_status(self.folder / cell.name) == "finished",
-                    **progress[cell.name],
+                    "number": trial.number,
+                    "path": trial.name,
+                    "settings": dict(trial.settings),
+                    "seed": trial.seed,
+                    "trained": run_status(self.folder / trial.name) == "finished",
+                    **progress[trial.name],
                 }
-                for cell in self.trials
+                for trial in self.trials
             ],
         }
 
     def _check_experiments(self) -> None:
-        """Refuse cells that are not what they were: a configuration file, or a default, has changed."""
+        """Refuse trials that are not what they were: a configuration file, or a default, has changed."""
         found = read_yaml(self.folder / FILE, False, LARGEST, MOST_VALUES).get("experiments")
         checked: set[str] = set()
-        for cell in self.trials:
-            if cell.experiment not in checked and isinstance(found, dict) and cell.experiment in found:
-                checked.add(cell.experiment)
-                before = config_from(found[cell.experiment], self.folder / FILE)
-                before = replace(before, train=replace(before.train, seed=cell.seed))
-                check_same(self.folder, cell.experiment, before.flat(), cell.config.flat())
-            refuse_links(self.folder / cell.name, self.folder)
-            if (self.folder / cell.name / "config.yaml").is_file():
-                run = Run.open(self.folder / cell.name)
-                check_same(self.folder, cell.name, run.config.flat(), cell.config.flat())
+        for trial in self.trials:
+            if trial.experiment not in checked and isinstance(found, dict) and trial.experiment in found:
+                checked.add(trial.experiment)
+                before = config_from(found[trial.experiment], self.folder / FILE)
+                before = replace(before, train=replace(before.train, seed=trial.seed))
+                check_same(self.folder, trial.experiment, before.flat(), trial.config.flat())
+            refuse_links(self.folder / trial.name, self.folder)
+            if (self.folder / trial.name / "config.yaml").is_file():
+                run = Run.open(self.folder / trial.name)
+                check_same(self.folder, trial.name, run.config.flat(), trial.config.flat())
 
 
 def episodes_before(folder: Path) -> int | None:

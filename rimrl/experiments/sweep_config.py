@@ -10,6 +10,7 @@ from typing import Any
 
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config_files import load_config
+from rimrl.experiments.suite_files import is_suite_file, read_suite
 from rimrl.imports import import_modules, module_in, require_imported
 from rimrl.reading import MEGABYTE
 from rimrl.runs.validated import DamagedError, Fields
@@ -23,7 +24,7 @@ MOST_VALUES = 2_000_000
 _SEEDS_AT_MOST = 10_000
 _LONGEST_TEXT = 4096
 _LARGEST_SEED = 2**32 - 1
-_ADDED = "seeds and values can be added to it, for the rest choose another --run-dir"
+_EXTEND_HINT = "seeds and values can be added to it, for the rest choose another --run-dir"
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def ask(
     Raises:
         UsageError: For words that are malformed, keys that do not exist (names the nearest) or are given twice.
     """
-    axes = _axes(over)
-    common = _unique(overrides)
+    axes = {key: [_placed(key, value) for value in values] for key, values in _axes(over).items()}
+    common = {key: _placed(key, value) for key, value in _unique(overrides).items()}
     listed = None if seeds is None else parse_seeds(seeds)
     import_modules(_modules(axes, common), "the command line")
     folder = folder_of(config)
@@ -121,10 +122,22 @@ def _of_experiments(experiments: Any) -> list[str]:
 
 
 def _modules(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> list[str]:
-    """The modules in values such as ``env=module:Env-v0``."""
+    """The modules in values such as ``env=module:Env-v0``, and in the files of suites."""
     values = [(SHORTHANDS.get(key, key), value) for key, values in over.items() for value in values]
     values += overrides.items()
-    return [module for key, value in values if key in SHORTHANDS.values() for module in module_in(value)]
+    modules: list[str] = []
+    for key, value in values:
+        if key == SHORTHANDS["env"] and is_suite_file(value):
+            modules += read_suite(Path(value)).modules
+        elif key in SHORTHANDS.values():
+            modules += module_in(value)
+    return modules
+
+
+def _placed(key: str, value: str) -> str:
+    """A value that means the same from any folder: with the whole path of a suite's file."""
+    of_suite = SHORTHANDS.get(key, key) == SHORTHANDS["env"] and is_suite_file(value)
+    return str(Path(value).resolve()) if of_suite else value
 
 
 def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:
@@ -138,7 +151,7 @@ def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:
     if key is not None:
         raise UsageError(
             f"{folder} is a sweep over {', '.join(found.over) or 'seeds alone'}, and {key!r} is "
-            f"{'another key' if key in asked.over else 'not given now'}; {_ADDED}"
+            f"{'another key' if key in asked.over else 'not given now'}; {_EXTEND_HINT}"
         )
     options = [{f"--{name}": value for name, value in each.overrides.items()} for each in (found, asked)]
     check_same(folder, "", *options)
@@ -160,7 +173,7 @@ def check_same(folder: Path, where: str, found: Mapping[str, Any], asked: Mappin
         if found.get(key) != asked.get(key):
             before, now = ("nothing" if each.get(key) is None else repr(each[key]) for each in (found, asked))
             what = f"{key} of {where}" if where else key
-            raise UsageError(f"{folder} is a sweep with {what} {before}, and now it is {now}; {_ADDED}")
+            raise UsageError(f"{folder} is a sweep with {what} {before}, and now it is {now}; {_EXTEND_HINT}")
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""How seeds and values become the cells of a sweep, each of them one run."""
+"""How seeds and values become the trials of a sweep, each of them one run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
@@ -16,15 +16,16 @@ from rimrl.cores.registry import CORES, adopt_core
 from rimrl.errors import UsageError, unknown_name
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import is_shipped, load_config, shipped_configs
-from rimrl.experiments.making import make_agent, make_train_env
+from rimrl.experiments.factory import make_agent, make_train_env
+from rimrl.experiments.suite_files import is_suite_file
 from rimrl.experiments.sweep_config import SweepConfig
 from rimrl.experiments.trials import RunTrial
 
-_MOST_CELLS = 100_000
+_MOST_TRIALS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(RunTrial):
+class SweepTrial(RunTrial):
     """One run of a sweep.
 
     Attributes:
@@ -40,8 +41,8 @@ class Cell(RunTrial):
     seed: int
 
 
-def make_cells(sweep: SweepConfig, episodes: int | None = None) -> list[Cell]:
-    """All cells, seed by seed, so that a part of the whole is a smaller whole.
+def make_trials(sweep: SweepConfig, episodes: int | None = None) -> list[SweepTrial]:
+    """All trials, seed by seed, so that a part of the whole is a smaller whole.
 
     Args:
         sweep: What is asked for.
@@ -53,18 +54,18 @@ def make_cells(sweep: SweepConfig, episodes: int | None = None) -> list[Cell]:
     experiments: dict[str, tuple[dict[str, str], ExperimentConfig]] = {}
     known: dict[str, str] = {}
     number = math.prod([len(sweep.seeds), *map(len, sweep.over.values())])
-    if number > _MOST_CELLS:
-        raise UsageError(f"{number} runs are more than the {_MOST_CELLS} that a sweep has at most; sweep fewer values")
+    if number > _MOST_TRIALS:
+        raise UsageError(f"{number} runs are more than the {_MOST_TRIALS} that a sweep has at most; sweep fewer values")
     for values in itertools.product(*sweep.over.values()):
         settings = dict(zip(sweep.over, values, strict=True))
-        label = "/".join(f"{key}={_as_folder(value)}" for key, value in settings.items())
+        label = "/".join(f"{key}={_as_folder(key, value)}" for key, value in settings.items())
         config = _experiment(sweep, settings)
         same = known.setdefault(repr(sorted(config.flat().items())), label)
         if same != label or label in experiments:
             raise UsageError(f"{same} and {label} are the same experiment; leave one of them out")
         experiments[label] = settings, config
     return [
-        Cell(
+        SweepTrial(
             name=str(PurePosixPath(label, f"seed_{seed}")),
             config=replace(config, train=replace(config.train, seed=seed)),
             episodes=episodes,
@@ -79,30 +80,30 @@ def make_cells(sweep: SweepConfig, episodes: int | None = None) -> list[Cell]:
     ]
 
 
-def check_cells(cells: Iterable[Cell], progress_bar: bool = False) -> None:
+def check_trials(trials: Iterable[SweepTrial], progress_bar: bool = False) -> None:
     """Make the environments and agents that are to be trained, once for all seeds, and throw them away.
 
     Args:
-        cells: What is to be trained.
+        trials: What is to be trained.
         progress_bar: Show progress on standard error if that is a terminal.
 
     Raises:
         UsageError: If one cannot be made; says which.
     """
-    first: dict[str, Cell] = {}
-    for cell in cells:
-        first.setdefault(cell.experiment, cell)
+    first: dict[str, SweepTrial] = {}
+    for trial in trials:
+        first.setdefault(trial.experiment, trial)
     disable = None if progress_bar else True  # None: nothing but a terminal gets a bar
     bar = tqdm(first.values(), "check", leave=False, unit="experiment", dynamic_ncols=True, disable=disable)
-    for cell in bar:
+    for trial in bar:
         try:
-            env = make_train_env(cell.config)
+            env = make_train_env(trial.config)
             try:
-                make_agent(cell.config, env)
+                make_agent(trial.config, env)
             finally:
                 env.close()
         except UsageError as error:
-            raise _in(cell.settings, error) from None
+            raise _in(trial.settings, error) from None
 
 
 def _experiment(sweep: SweepConfig, settings: Mapping[str, str]) -> ExperimentConfig:
@@ -147,7 +148,9 @@ def _folder(config: str) -> str:
     return config.rpartition("/")[0]
 
 
-def _as_folder(value: str) -> str:
+def _as_folder(key: str, value: str) -> str:
+    if key == "env" and is_suite_file(value):
+        value = PurePath(value).stem
     plain = re.sub(r"[\[\]{}()\"' ]", "", value)
     return re.sub(r"[^\w.,+:-]+", "-", plain) or "empty"
 

@@ -7,25 +7,31 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.agents.distributed import join
+from rimrl.agents.distributed import init_ranks
 from rimrl.agents.ranks import Ranks
 from rimrl.envs.vector_state import worker_processes
 from rimrl.experiments.callbacks import Stopping, callbacks_of, evaluation_callback
-from rimrl.experiments.checkpoints import Checkpoints, cut_back
+from rimrl.experiments.checkpoints import Checkpoints, truncate_monitor
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.making import make_agent, make_train_env
-from rimrl.experiments.ranks import SharedMonitor, Together, check_same, share_of
+from rimrl.experiments.factory import make_agent, make_train_env
+from rimrl.experiments.ranks import RankProcesses, SharedMonitor, check_same, shard_config
 from rimrl.experiments.run import Run
 from rimrl.files import placing_file
 from rimrl.runs.checkpoint_files import Contents
-from rimrl.runs.lifecycle import Make, begin
+from rimrl.runs.lifecycle import Make, start_run
 from rimrl.runs.stopping import Stop
 
 
-def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: bool = True) -> tuple[Run, bool]:
+def train(
+    config: ExperimentConfig,
+    run_dir: Path | None = None,
+    progress_bar: bool = True,
+    callback: BaseCallback | None = None,
+) -> tuple[Run, bool]:
     """Train an agent.
 
     SIGINT (Ctrl-C) and SIGTERM end the training at the next environment step, and the agent is saved.
@@ -35,6 +41,7 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
         config: What to do.
         run_dir: Where to leave the results; default: the first free ``runs/NAME_1``, ``runs/NAME_2``, …
         progress_bar: Show progress on standard error.
+        callback: Looks on, and may end the training. Default none.
 
     Returns:
         The run, and whether it was trained to its end.
@@ -44,14 +51,16 @@ def train(config: ExperimentConfig, run_dir: Path | None = None, progress_bar: b
             Also if training meets NaN.
         RunFailedError: If something breaks on the way, such as an environment or the disk.
     """
-    ranks = join()
+    ranks = init_ranks()
     check_same(config, ranks)
-    return begin(Run, config, run_dir, making(progress_bar, ranks), Together(ranks))
+    return start_run(Run, config, run_dir, learner_factory(progress_bar, ranks, callback), RankProcesses(ranks))
 
 
-def making(progress_bar: bool, ranks: Ranks) -> Make[Run, ExperimentConfig]:
+def learner_factory(
+    progress_bar: bool, ranks: Ranks, callback: BaseCallback | None = None
+) -> Make[Run, ExperimentConfig]:
     """What makes learners that show progress, or not, with the processes that train them together."""
-    return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, ranks, goes_on)
+    return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, ranks, goes_on, callback)
 
 
 class AgentLearner:
@@ -63,6 +72,7 @@ class AgentLearner:
         progress_bar: Show progress on standard error.
         ranks: The processes that train it together, this one among them.
         goes_on: Whether it goes on, with the ``monitor.csv`` that is there. Default False.
+        callback: Looks on, and may end the training. Default none.
 
     Raises:
         UsageError: If the configuration does not fit together.
@@ -75,6 +85,7 @@ class AgentLearner:
         progress_bar: bool,
         ranks: Ranks,
         goes_on: bool = False,
+        callback: BaseCallback | None = None,
     ) -> None:
         th.set_num_threads(config.train.num_threads)
         self.config = config
@@ -83,15 +94,17 @@ class AgentLearner:
         self._vectors: list[VecEnv] = []
         self._monitor: SharedMonitor | None = None
         try:
-            with ranks.together():
+            with ranks.sync_errors():
                 self._make(goes_on, progress_bar)
             self.agent.ranks = ranks
-            ranks.copy_from_first(self.agent.policy.state_dict().values())
+            ranks.broadcast_tensors(self.agent.policy.state_dict().values())
             if ranks.size > 1:
                 self._monitor = SharedMonitor(self._vectors[0], ranks)
                 self._callbacks.insert(0, self._monitor)
+            if callback is not None:
+                self._callbacks.append(callback)
             if not goes_on:
-                with ranks.together():
+                with ranks.sync_errors():
                     self._check()
         except BaseException:
             self.close()
@@ -99,7 +112,7 @@ class AgentLearner:
 
     def _make(self, goes_on: bool, progress_bar: bool) -> None:
         config, run, ranks = self.config, self._run, self._ranks
-        own = share_of(config, ranks)
+        own = shard_config(config, ranks)
         env = make_train_env(own, run.path if ranks.first else None, goes_on)
         self._vectors.append(env)
         self.agent = make_agent(own, env)
@@ -129,7 +142,7 @@ class AgentLearner:
         self.agent.set_logger(logger)
 
     def learn(self, stop: Stop) -> bool:
-        """Learn up to the configured step, or until asked to stop.
+        """Learn up to the configured step, or until asked to stop, by a signal or by a callback.
 
         Returns:
             Whether it came to its end.
@@ -140,7 +153,7 @@ class AgentLearner:
         for callback in self._callbacks:
             callback.n_calls = agent.num_timesteps // self.config.env.n_envs
         agent.learn(remaining, callback=[*self._callbacks, Stopping(stop)], reset_num_timesteps=not begun)
-        return not stop.requested
+        return not stop.requested and agent.num_timesteps >= self.config.train.total_timesteps
 
     def write_checkpoint(self) -> None:
         """Write where the training is; between iterations only."""
@@ -154,9 +167,9 @@ class AgentLearner:
         """Go back to the last good checkpoint; see `rimrl.runs.lifecycle.Learner.restore`."""
         return self.checkpoints.resume(accept_changes, changes)
 
-    def cut_back(self, contents: Contents) -> None:
+    def truncate_logs(self, contents: Contents) -> None:
         """Take out of ``monitor.csv`` what came after a checkpoint: it will come again."""
-        cut_back(self._run.path, contents)
+        truncate_monitor(self._run.path, contents)
 
     def save(self) -> None:
         """Save the agent."""

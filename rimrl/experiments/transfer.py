@@ -33,12 +33,12 @@ from rimrl.experiments.transfer_config import METHODS, Task, TransferConfig
 from rimrl.experiments.trials import RunTrial
 from rimrl.files import refuse_links
 from rimrl.reading import read_json
-from rimrl.spaces import in_words
+from rimrl.spaces import describe_space
 from rimrl.studies.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(RunTrial):
+class TransferTrial(RunTrial):
     """One run of a transfer.
 
     Attributes:
@@ -58,7 +58,7 @@ class Cell(RunTrial):
     given: Path | None = None
 
 
-class Transfer(Study[Cell]):
+class Transfer(Study[TransferTrial]):
     """A transfer in its folder.
 
     Args:
@@ -67,7 +67,7 @@ class Transfer(Study[Cell]):
         scored: Adds scores to the content of ``transfer.json``; default: none.
 
     Attributes:
-        cells: Every run, also those that were trained before.
+        all_trials: Every run, also those that were trained before.
 
     Raises:
         UsageError: For what cannot be trained: a key or name that does not exist, a source run that is missing or of
@@ -85,11 +85,11 @@ class Transfer(Study[Cell]):
         self._scored = scored
         self._before: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._experiments: dict[tuple[str, str, str], ExperimentConfig] = {}
-        self.cells = list(self._plan())
-        super().__init__(folder, [cell for cell in self.cells if cell.given is None])
-        for cell in self.trials:
-            refuse_links(folder / cell.name, folder)
-            self._check_same(cell)
+        self.all_trials = list(self._plan())
+        super().__init__(folder, [trial for trial in self.all_trials if trial.given is None])
+        for trial in self.trials:
+            refuse_links(folder / trial.name, folder)
+            self._check_same(trial)
         self._check_observations()
         self._random = self._random_before()
 
@@ -101,10 +101,10 @@ class Transfer(Study[Cell]):
         """Every run with its state, and scores."""
         progress = self.progress()
         runs = []
-        for cell in self.cells:
-            run = {key: getattr(cell, key) for key in ("core", "method", "source", "target", "seed")}
-            run |= {"path": str(cell.given or cell.name), "total_timesteps": cell.config.train.total_timesteps}
-            far = progress.get(cell.name, {"state": "finished"})
+        for trial in self.all_trials:
+            run = {key: getattr(trial, key) for key in ("core", "method", "source", "target", "seed")}
+            run |= {"path": str(trial.given or trial.name), "total_timesteps": trial.config.train.total_timesteps}
+            far = progress.get(trial.name, {"state": "finished"})
             runs.append(run | {"status": far.pop("state")} | far)
         content = {"config": yaml.safe_load(self.config.to_yaml()), "random": dict(self._random), "runs": runs}
         if content != self._before[0]:  # scores take a while
@@ -113,12 +113,12 @@ class Transfer(Study[Cell]):
 
     # -- the plan -----------------------------------------------------------------------------------------------------
 
-    def _plan(self) -> Iterator[Cell]:
+    def _plan(self) -> Iterator[TransferTrial]:
         """Seed by seed, so that a part of the whole is a smaller whole; sources first."""
         config = self.config
         needs_sources = any(METHODS[method].from_source for method in config.methods)
         for seed in config.seeds:
-            trained: dict[tuple[str, str], Cell] = {}
+            trained: dict[tuple[str, str], TransferTrial] = {}
             if needs_sources:
                 for core in config.cores:
                     for source in config.sources:
@@ -127,13 +127,13 @@ class Transfer(Study[Cell]):
             for core in config.cores:
                 for target in config.targets:
                     for method in config.methods:
-                        starts: list[Cell | None] = [None]
+                        starts: list[TransferTrial | None] = [None]
                         if METHODS[method].from_source:
                             starts = [trained[core, source.name] for source in config.sources]
                         for start in starts:
                             yield self._target(core, target, method, start, seed)
 
-    def _source(self, core: str, source: Task, seed: int) -> Cell:
+    def _source(self, core: str, source: Task, seed: int) -> TransferTrial:
         config = self._experiment(core, source, seed, self.config.source_timesteps, f"{core}-{source.name}")
         if core in source.runs:
             folders = source.runs[core]
@@ -144,16 +144,18 @@ class Transfer(Study[Cell]):
                 raise UsageError(
                     f"the source run {path} has the core {_core(run.config)}, not that of {core!r}: {_core(config)}"
                 )
-            return Cell(name=str(path), config=run.config, core=core, source=source.name, seed=seed, given=path)
+            return TransferTrial(
+                name=str(path), config=run.config, core=core, source=source.name, seed=seed, given=path
+            )
         name = f"sources/{core}/{_slug(source.name)}/seed_{seed}"
-        return Cell(name=name, config=config, core=core, source=source.name, seed=seed)
+        return TransferTrial(name=name, config=config, core=core, source=source.name, seed=seed)
 
-    def _target(self, core: str, target: Task, method: str, start: Cell | None, seed: int) -> Cell:
+    def _target(self, core: str, target: Task, method: str, start: TransferTrial | None, seed: int) -> TransferTrial:
         source = None if start is None else start.source
         label = method if source is None else f"{method}-from-{_slug(source)}"
         config = self._experiment(core, target, seed, self.config.target_timesteps, f"{core}-{label}")
         place = None if start is None else str(start.given or self.folder / start.name)
-        return Cell(
+        return TransferTrial(
             name=f"targets/{core}/{_slug(target.name)}/{label}/seed_{seed}",
             config=replace(config, agent=replace(config.agent, trunk=METHODS[method].trunk, init_from=place)),
             needs=() if start is None or start.given is not None else (start.name,),
@@ -181,12 +183,12 @@ class Transfer(Study[Cell]):
             imports=tuple(dict.fromkeys([*self.config.imports, *config.imports])),
         )
 
-    def _check_same(self, cell: Cell) -> None:
+    def _check_same(self, trial: TransferTrial) -> None:
         """Refuse to take a run for another one that the configuration asks for now."""
-        if not cell.is_done(self.folder):
+        if not trial.is_done(self.folder):
             return
-        path = self.folder / cell.name
-        found, asked = (_settings(config) for config in (Run.open(path).config, cell.config))
+        path = self.folder / trial.name
+        found, asked = (_settings(config) for config in (Run.open(path).config, trial.config))
         for key, value in asked.items():
             if found.get(key) != value:
                 raise UsageError(
@@ -201,21 +203,21 @@ class Transfer(Study[Cell]):
         def shown(config: ExperimentConfig) -> spaces.Space[Any]:
             key = json.dumps(asdict(config.env), sort_keys=True, default=str)
             if key not in known:
-                env = make_vec_env(config.env.id, efference_copies=config.env.efference_copies, **config.env.kwargs)
+                env = make_vec_env(config.played, efference_copies=config.env.efference_copies, **config.env.kwargs)
                 env.close()
                 known[key] = env.observation_space
             return known[key]
 
-        sources = {(cell.core, cell.source, cell.seed): cell for cell in self.cells if cell.target is None}
-        for cell in self.cells:
-            if cell.target is None or cell.source is None:
+        sources = {(trial.core, trial.source, trial.seed): trial for trial in self.all_trials if trial.target is None}
+        for trial in self.all_trials:
+            if trial.target is None or trial.source is None:
                 continue
-            source = sources[cell.core, cell.source, cell.seed]
-            ours, theirs = shown(cell.config), shown(source.config)
+            source = sources[trial.core, trial.source, trial.seed]
+            ours, theirs = shown(trial.config), shown(source.config)
             if ours != theirs:
                 raise UsageError(
-                    f"source {cell.source!r} does not fit target {cell.target!r}: its observations are "
-                    f"{in_words(theirs)}, the target's are {in_words(ours)}"
+                    f"source {trial.source!r} does not fit target {trial.target!r}: its observations are "
+                    f"{describe_space(theirs)}, the target's are {describe_space(ours)}"
                 )
 
     # -- random actions -----------------------------------------------------------------------------------------------
@@ -257,7 +259,7 @@ class Transfer(Study[Cell]):
         self._random = {name: self._random[name] for name in targets}
 
     def _targets(self) -> dict[str, EnvConfig]:
-        first = {cell.target: cell.config.env for cell in reversed(self.cells)}
+        first = {trial.target: trial.config.env for trial in reversed(self.all_trials)}
         return {target.name: first[target.name] for target in self.config.targets}
 
 

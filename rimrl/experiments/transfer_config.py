@@ -11,8 +11,9 @@ import yaml
 
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.errors import UsageError, shorten, unknown_name
-from rimrl.experiments.config_files import is_of_others, load_config, shipped_configs, shipped_transfers
+from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported
+from rimrl.runs.origin import is_of_others
 from rimrl.runs.yaml_files import read_yaml
 
 
@@ -216,8 +217,13 @@ def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]
     if not _is_named(kwargs):
         raise UsageError(f"kwargs of {env} in {where} must be a mapping, got {shorten(kwargs)}")
     if env in shipped_configs() or env.endswith((".yaml", ".yml")):
-        experiment = load_config(env).env
-        env, kwargs = experiment.id, experiment.kwargs | kwargs
+        experiment = load_config(env)
+        if experiment.suite is not None:
+            raise UsageError(
+                f"{env} in {where} plays a suite of a file, which transfers do not take; let a module that 'imports' "
+                "names register it (rimrl.register_suite)"
+            )
+        env, kwargs = experiment.env.id, experiment.env.kwargs | kwargs
     elif is_suite(env):
         env = get_suite(env).name
     name = entry.get("name", env)

@@ -6,9 +6,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from stable_baselines3.common.callbacks import BaseCallback
+
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
-from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate, splits_to_play
+from rimrl.experiments.evaluate import DEFAULT_SEED, evaluate
+from rimrl.experiments.played import splits_to_play
 from rimrl.experiments.resuming import resume
 from rimrl.experiments.run import Run
 from rimrl.experiments.train import train
@@ -60,22 +63,11 @@ class RunTrial:
         """
         path = study / self.name
         import_modules(self.config.modules, "the configuration")  # this may be a process of its own
-        if run_status(path) != "finished" and not self._train(path, progress_bar):
+        if run_status(path) != "finished" and not carry_on(self.config, path, progress_bar):
             return False
         if self.episodes is not None and not self._is_evaluated(path):
             evaluate(Run.open(path), episodes=self.episodes, progress_bar=progress_bar)
         return True
-
-    def _train(self, path: Path, progress_bar: bool) -> bool:
-        if (path / "config.yaml").is_file():
-            run = Run.open(path)
-            if checkpoint_files.found(path) and run.config.flat() == self.config.flat():
-                return resume(run, self.config, progress_bar=progress_bar)
-            with run.locked():  # it has learned nothing, or something that is not asked for any more
-                shutil.rmtree(path)
-        elif path.is_dir() and all(file.name.startswith(".") for file in path.iterdir()):
-            shutil.rmtree(path)  # killed before anything but a part of the first file was there
-        return train(self.config, path, progress_bar)[1]
 
     def _is_evaluated(self, path: Path) -> bool:
         """Whether the agent at the end of training has played enough episodes on every split of its suite."""
@@ -87,6 +79,33 @@ class RunTrial:
             return False
         played = {name: split["episodes"] for name, split in found["splits"].items()}
         how = tuple(found.get(key) for key in ("model", "deterministic", "seed"))
-        wanted = {split.name for split in splits_to_play(self.config.env.id, None)}
+        wanted = {split.name for split in splits_to_play(self.config.played, None)}
         enough = played.keys() == wanted and all(number >= self.episodes for number in played.values())
         return how == ("model.zip", False, DEFAULT_SEED) and enough
+
+
+def carry_on(config: ExperimentConfig, path: Path, progress_bar: bool, callback: BaseCallback | None = None) -> bool:
+    """Train a run, or go on with what is there of it.
+
+    Args:
+        config: Of the run; if what is there is of another one, it is trained anew.
+        path: Its folder.
+        progress_bar: Show progress on standard error.
+        callback: Looks on, and may end the training. Default none.
+
+    Returns:
+        Whether it came to its end.
+
+    Raises:
+        UsageError: If the configuration does not fit together, or training meets NaN.
+        RunFailedError: If something breaks on the way.
+    """
+    if (path / "config.yaml").is_file():
+        run = Run.open(path)
+        if checkpoint_files.found(path) and run.config.flat() == config.flat():
+            return resume(run, config, progress_bar=progress_bar, callback=callback)
+        with run.locked():  # it has learned nothing, or something that is not asked for any more
+            shutil.rmtree(path)
+    elif path.is_dir() and all(file.name.startswith(".") for file in path.iterdir()):
+        shutil.rmtree(path)  # killed before anything but a part of the first file was there
+    return train(config, path, progress_bar, callback)[1]

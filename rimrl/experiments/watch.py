@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimrl.experiments.evaluate import DEFAULT_SEED
-from rimrl.experiments.playing import Player, Step, playing
+from rimrl.experiments.player import Player, Step, make_player
 from rimrl.experiments.run import Run
 
 
@@ -88,7 +88,7 @@ def showing(
         UsageError: For no episodes, an unknown split, a model that is missing or damaged, or an environment that
             cannot draw itself.
     """
-    with playing(run, episodes, split, deterministic, seed, best, trust, render=True) as player:
+    with make_player(run, episodes, split, deterministic, seed, best, trust, render=True) as player:
         scenes = _scenes(player, f"watch {run.path.name}" if progress_bar else None)
         title = f"{run.config.core.name} on {run.config.env.id} ({player.split.name})"
         yield Show(f"{title} after {player.agent.num_timesteps:,} training steps", episodes, scenes)

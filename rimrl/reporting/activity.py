@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rimrl.errors import UsageError
-from rimrl.reporting.inspection import evenness, percent, read_inspection, told
+from rimrl.reporting.inspection import format_evenness, format_mutual_information, percent, read_inspection
 from rimrl.reporting.results import RunResults
 
 _COLUMNS = 120
@@ -67,7 +67,7 @@ def over_training(run: RunResults, title: str) -> Strip | None:
     words = tuple(percent(share) for share in shares[:, -1].tolist())
     measured = {name: _last(run.progress.get(f"units/{name}", [])) for name in ("collapse", "worst_share")}
     ends = tuple(f"{run.kind.step} {known[i][0]:,.0f}" for i in (0, -1))
-    return Strip(title, _picture(_averaged(shares)), len(shares), words, _sentences(evenness(measured)), *ends)
+    return Strip(title, _picture(_averaged(shares)), len(shares), words, _sentences(format_evenness(measured)), *ends)
 
 
 def of_inspections(run: RunResults, title: str) -> list[Strip]:
@@ -83,7 +83,10 @@ def of_inspections(run: RunResults, title: str) -> list[Strip]:
         shown = inspection.arrays["active"][inspection.shown].T
         facts = inspection.facts
         words = tuple(percent(share) for share in facts["active_frequency"][0]["units"])
-        measures = _sentences(evenness(facts), told(facts) and f"mutual information with {told(facts)}")
+        measures = _sentences(
+            format_evenness(facts),
+            format_mutual_information(facts) and f"mutual information with {format_mutual_information(facts)}",
+        )
         *_, (begin, end, episode) = inspection.spans()
         last = sum(1 for _ in inspection.spans())
         whole = end - begin == episode["length"]

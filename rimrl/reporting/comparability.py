@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, shorten
 from rimrl.reporting.groups import Group, Metric
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import is_certain
@@ -14,7 +14,7 @@ from rimrl.reporting.statistics import is_certain
 FEW_RUNS = 3
 
 
-def check_alike(runs: Sequence[RunResults], splits: Sequence[str]) -> None:
+def check_comparable(runs: Sequence[RunResults], splits: Sequence[str]) -> None:
     """Refuse to put scores beside each other that mean different things.
 
     Args:
@@ -51,6 +51,10 @@ def remarks(groups: Sequence[Group], splits: Sequence[str], metric: Metric) -> I
         A sentence each.
     """
     runs = [run for group in groups for run in group.runs]
+    changed = runs[0].evaluation.get("changed_kwargs", {})
+    if changed:
+        listed = ", ".join(f"{name}={shorten(value)}" for name, value in changed.items())
+        yield f"environments had other arguments than those of the suite and the run: {listed}"
     left_out = dict.fromkeys(name for run in runs for name in run.splits if name not in splits)
     if left_out:
         yield f"not every run was evaluated on {', '.join(left_out)}: left out"
@@ -99,6 +103,10 @@ def _different_evaluations(groups: Sequence[Group]) -> Iterator[str]:
 def _different_environments(groups: Sequence[Group], splits: Sequence[str]) -> Iterator[str]:
     """The arguments of the environment that differ, once for all splits."""
     runs = [run for group in groups for run in group.runs]
+    ids = {name: [run.splits[name].get("env_id") for run in runs] for name in splits}
+    others = [name for name, found in ids.items() if len({each for each in found if isinstance(each, str)}) > 1]
+    if others:
+        yield f"{', '.join(others)} had different environments in some runs, so that scores there do not mean the same"
     different: dict[str, None] = {}
     for split in splits:
         arguments: list[dict[str, Any]] = [run.asked(split) for run in runs]

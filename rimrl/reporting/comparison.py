@@ -11,8 +11,8 @@ from typing import Any
 
 from rimrl.errors import UsageError
 from rimrl.files import write_text
-from rimrl.reporting.comparability import check_alike, remarks
-from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group, played_at_random
+from rimrl.reporting.comparability import check_comparable, remarks
+from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group, random_scores
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import (
     Estimate,
@@ -29,7 +29,7 @@ from rimrl.reporting.statistics import (
 
 
 @dataclass(frozen=True)
-class Summary:
+class GroupSummary:
     """What is known of one group.
 
     Attributes:
@@ -79,7 +79,7 @@ class Comparison:
     trained: list[str]
     held_out: list[str]
     reference: str
-    summaries: list[Summary]
+    summaries: list[GroupSummary]
     remarks: list[str]
 
     @property
@@ -95,7 +95,7 @@ class Comparison:
     @property
     def random(self) -> dict[str, float]:
         """What uniformly random actions reach, on the splits on which the first run that played at random says it."""
-        played = played_at_random([run for summary in self.summaries for run in summary.group.runs], self.metric.name)
+        played = random_scores([run for summary in self.summaries for run in summary.group.runs], self.metric.name)
         found = {} if played is None else {name: played.splits[name] for name in self.splits}
         chance = {name: result.get(f"random_{self.metric.name}") for name, result in found.items()}
         return {name: float(value) for name, value in chance.items() if value is not None and math.isfinite(value)}
@@ -130,7 +130,7 @@ class Comparison:
             "groups": {summary.group.label: self._group_to_json(summary) for summary in self.summaries},
         }
 
-    def _group_to_json(self, summary: Summary) -> dict[str, Any]:
+    def _group_to_json(self, summary: GroupSummary) -> dict[str, Any]:
         runs = summary.group.runs
         scores = summary.group.scores(self.splits, self.metric)
         return {
@@ -173,7 +173,7 @@ def compare(groups: Sequence[Group], reference: str | None = None, metric: Metri
     runs = [run for group in groups for run in group.runs]
     against = groups[0] if reference is None else find_group(groups, reference)
     trained, held_out = common_splits(runs)
-    check_alike(runs, [*trained, *held_out])
+    check_comparable(runs, [*trained, *held_out])
     if not trained and not held_out:
         raise UsageError(
             "the runs have no evaluated split in common; rimrl evaluate RUN --split NAME adds one to a run"
@@ -190,7 +190,7 @@ def compare(groups: Sequence[Group], reference: str | None = None, metric: Metri
     )
 
 
-def _summary(group: Group, reference: Group, metric: Metric, trained: list[str], held_out: list[str]) -> Summary:
+def _summary(group: Group, reference: Group, metric: Metric, trained: list[str], held_out: list[str]) -> GroupSummary:
     def estimate(scores: Floats, aggregate: Callable[[Floats], Floats] = interquartile_mean) -> Estimate:
         return _possible(interval(scores, aggregate), metric)
 
@@ -222,7 +222,7 @@ def _summary(group: Group, reference: Group, metric: Metric, trained: list[str],
             )
             for name in splits
         }
-    return Summary(
+    return GroupSummary(
         group=group, splits=splits, improvement=improvement, differences=against, difference=together, **of_held_out
     )
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from rimrl.reporting.comparison import Comparison, Summary
+from rimrl.reporting.comparison import Comparison, GroupSummary
 from rimrl.reporting.results import printable
 from rimrl.reporting.statistics import Estimate
 
@@ -36,7 +36,7 @@ def csv_table(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-def _of_runs(comparison: Comparison, summary: Summary) -> Iterator[dict[str, object]]:
+def _of_runs(comparison: Comparison, summary: GroupSummary) -> Iterator[dict[str, object]]:
     scores = summary.group.scores(comparison.splits, comparison.metric).tolist()
     for run, row in zip(summary.group.runs, scores, strict=True):
         for split, score in zip(comparison.splits, row, strict=True):
@@ -50,7 +50,7 @@ def _of_runs(comparison: Comparison, summary: Summary) -> Iterator[dict[str, obj
             }
 
 
-def _of_group(summary: Summary) -> Iterator[dict[str, object]]:
+def _of_group(summary: GroupSummary) -> Iterator[dict[str, object]]:
     estimates: list[tuple[str, str, Estimate | None]] = [
         *(("interquartile_mean", split, each) for split, each in summary.splits.items()),
         ("held_out_interquartile_mean", "", summary.held_out),

@@ -13,8 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rimrl.reporting.comparison import Comparison
-from rimrl.reporting.curves import TrainingCurve, split_curves, training_curve
-from rimrl.reporting.group_plots import add_legend, draw_curves, draw_profiles, draw_splits, learning_curves
+from rimrl.reporting.curves import training_curve
+from rimrl.reporting.group_plots import (
+    add_legend,
+    draw_curves,
+    draw_profiles,
+    draw_splits,
+    is_known,
+    known_curves,
+)
 from rimrl.reporting.plots import STYLE, draw_runs
 
 FIGURES = ("learning_curves", "held_out_curves", "final_scores", "performance_profile")
@@ -65,16 +72,14 @@ def save_figures(comparison: Comparison, folder: Path, picture_format: str = "pd
 def _learning(comparison: Comparison) -> Figure | None:
     groups = [summary.group for summary in comparison.summaries]
     shown = training_curve([run for group in groups for run in group.runs])
-    if not _is_known(comparison, shown):
+    if not is_known(comparison, shown):
         return None
     return _alone(lambda axes: draw_curves(axes, groups, shown))
 
 
 def _held_out(comparison: Comparison) -> Figure | None:
     groups = [summary.group for summary in comparison.summaries]
-    runs = [run for group in groups for run in group.runs]
-    known = split_curves(runs, comparison.held_out, comparison.metric)
-    curves = [curve for curve in known if _is_known(comparison, curve)]
+    curves = known_curves(comparison)
     if not curves:
         return None
     columns = min(len(curves), _PANELS)
@@ -89,11 +94,6 @@ def _held_out(comparison: Comparison) -> Figure | None:
     fullest = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
     add_legend(figure, fullest, round(size[0] * _LETTERS_AN_INCH))
     return figure
-
-
-def _is_known(comparison: Comparison, shown: TrainingCurve) -> bool:
-    """Whether every run of some group kept a curve."""
-    return any(learning_curves(summary.group, shown.column)[1].size for summary in comparison.summaries)
 
 
 def _final(comparison: Comparison) -> Figure:

@@ -12,9 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rimrl.reporting.comparison import Comparison
-from rimrl.reporting.curves import TrainingCurve, training_curve
+from rimrl.reporting.curves import TrainingCurve, split_curves, training_curve
 from rimrl.reporting.groups import Group
-from rimrl.reporting.plots import CHANCE, COLOURS, STYLE, check_suffix, show_steps
+from rimrl.reporting.plots import (
+    CHANCE,
+    COLOURS,
+    ROW_HEIGHT,
+    STYLE,
+    add_panels,
+    check_suffix,
+    panel_rows,
+    show_steps,
+)
 from rimrl.reporting.statistics import Estimate, Floats, curve, performance_profile
 
 _CURVE_POINTS = 100
@@ -28,6 +37,8 @@ _DASHES = ("-", "--", ":", "-.")
 def save_groups(comparison: Comparison, file: Path) -> None:
     """Save learning curves and performance profiles above the evaluation on every split.
 
+    Between them are learning curves on held-out splits, where runs were evaluated there in training.
+
     Args:
         comparison: What to show.
         file: Picture to write; its suffix names the format.
@@ -38,13 +49,19 @@ def save_groups(comparison: Comparison, file: Path) -> None:
     """
     check_suffix(file)
     groups = [summary.group for summary in comparison.summaries]
+    held_out = known_curves(comparison)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 8.2), layout="constrained")
-        axes = figure.subplot_mosaic([["curves", "profile"], ["splits", "splits"]], width_ratios=(1.25, 1))
-        draw_curves(axes["curves"], groups)
-        draw_profiles(axes["profile"], comparison)
-        draw_splits(axes["splits"], comparison)
-        add_legend(figure, axes["splits"], _LETTERS)
+        rows = panel_rows(len(held_out))
+        figure = Figure(figsize=(11, 8.2 + ROW_HEIGHT * rows), layout="constrained")
+        grid = figure.add_gridspec(2 + bool(rows), 1, height_ratios=[4, *([3 * rows] if rows else []), 4])
+        upper = grid[0].subgridspec(1, 2, width_ratios=(1.25, 1))
+        draw_curves(figure.add_subplot(upper[0]), groups)
+        draw_profiles(figure.add_subplot(upper[1]), comparison)
+        for axes, curve in zip(add_panels(figure, grid[1], len(held_out)), held_out, strict=True):
+            draw_curves(axes, groups, curve)
+        splits = figure.add_subplot(grid[-1])
+        draw_splits(splits, comparison)
+        add_legend(figure, splits, _LETTERS)
         seeds = sorted({len(group.runs) for group in groups})
         figure.suptitle(
             f"{comparison.suite}: {'/'.join(map(str, seeds))} runs each; "
@@ -103,6 +120,18 @@ def learning_curves(group: Group, column: str, points: int = _CURVE_POINTS) -> t
         curves.append(np.array(known).T)
     grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), points)
     return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
+
+
+def known_curves(comparison: Comparison) -> list[TrainingCurve]:
+    """How the groups did on held-out splits while they learned, where every run of some group was evaluated there."""
+    runs = [run for summary in comparison.summaries for run in summary.group.runs]
+    curves = split_curves(runs, comparison.held_out, comparison.metric)
+    return [curve for curve in curves if is_known(comparison, curve)]
+
+
+def is_known(comparison: Comparison, shown: TrainingCurve) -> bool:
+    """Whether every run of some group kept a curve."""
+    return any(learning_curves(summary.group, shown.column)[1].size for summary in comparison.summaries)
 
 
 def draw_profiles(axes: Axes, comparison: Comparison) -> None:

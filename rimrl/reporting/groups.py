@@ -24,6 +24,7 @@ _NOT_COMPARED = frozenset(
         "train.num_threads",
         "train.checkpoint_freq",
         "train.resume_freq",
+        "train.eval_splits",
         "train.test_sequences",
         "task.data",
         # What is tested, not what is learned; runs are compared on the splits that they share.
@@ -166,7 +167,7 @@ def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:
     return [name for name in names if name not in held_out], held_out
 
 
-def played_at_random(runs: Sequence[RunResults], metric: str = "return_mean") -> RunResults | None:
+def random_scores(runs: Sequence[RunResults], metric: str = "return_mean") -> RunResults | None:
     """The first run whose evaluation also played at random."""
     return next((run for run in runs if any(f"random_{metric}" in split for split in run.splits.values())), None)
 

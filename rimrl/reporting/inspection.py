@@ -351,7 +351,7 @@ def frequency(inspection: Inspection) -> Figure | None:
     bars.xaxis.set_major_formatter(lambda x, _: percent(x))
     bars.spines[["top", "right"]].set_visible(False)
     bars.set_title(f"Active in this share of all\n{everywhere['steps']} steps (line: mean unit)")
-    bars.set_xlabel(evenness(inspection.facts))
+    bars.set_xlabel(format_evenness(inspection.facts))
 
     table = np.array([row["units"] for row in occasions]).T  # [N, occasions]
     usual = next((np.array(row["units"]) for row in occasions if row["kind"] == "later"), overall)
@@ -394,15 +394,15 @@ def _subject(inspection: Inspection, whole: bool = False) -> str:
     return f"{facts['core']} on {facts['suite']} ({facts['split']}) {trained}, {episodes}"
 
 
-def evenness(facts: Mapping[str, Any]) -> str:
+def format_evenness(facts: Mapping[str, Any]) -> str:
     """How evenly units are used, in words; empty for inspections without these measures, which older versions made."""
     if facts.get("collapse") is None or facts.get("worst_share") is None:
         return ""
     return f"collapse {facts['collapse']:.2f}, worst share {facts['worst_share']:.2f}"
 
 
-def told(facts: Mapping[str, Any]) -> str:
-    """How much units tell of each event, in words; empty as `evenness`."""
+def format_mutual_information(facts: Mapping[str, Any]) -> str:
+    """How much units tell of each event, in words; empty as `format_evenness`."""
     action, reward = facts.get("titles", ("action", "sign of the reward"))
     words = {"action": action.lower(), "reward": reward.lower()}
     bits = facts.get("mutual_information") or {}

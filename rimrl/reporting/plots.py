@@ -10,13 +10,16 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 
-from rimrl.reporting.curves import training_curve
+from rimrl.reporting.curves import TrainingCurve, split_curves, training_curve
 from rimrl.reporting.groups import common_metric
 from rimrl.reporting.results import RunResults
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito: safe for colour-blind eyes
 CHANCE = "#999999"
+ROW_HEIGHT = 3.0  # inches, of a row of panels
+_PANELS = 4  # beside each other
 # Labels come from users and files: a dollar in them is a dollar, and no formula that may be wrong.
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -29,6 +32,8 @@ STYLE: dict[Any, Any] = {
 def save_comparison(runs: list[RunResults], file: Path) -> None:
     """Save learning curves beside the evaluation on every split.
 
+    Below them are those on held-out splits, where runs were evaluated there in training.
+
     Args:
         runs: Runs of one suite.
         file: Picture to write; its suffix names the format.
@@ -38,12 +43,39 @@ def save_comparison(runs: list[RunResults], file: Path) -> None:
         ValueError: If the suffix is missing or names no picture format.
     """
     check_suffix(file)
+    names = [name for name in runs[0].splits if all(run.splits.get(name, {}).get("held_out") for run in runs)]
+    held_out = split_curves(runs, names, common_metric(runs))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
-        curves, bars = figure.subplots(1, 2, width_ratios=(1, 1.3))
-        _draw_curves(curves, runs)
-        draw_runs(bars, runs)
+        rows = panel_rows(len(held_out))
+        figure = Figure(figsize=(11, 4.4 + ROW_HEIGHT * rows), layout="constrained")
+        grid = figure.add_gridspec(1 + bool(rows), 1, height_ratios=[4.4, *([ROW_HEIGHT * rows] if rows else [])])
+        upper = grid[0].subgridspec(1, 2, width_ratios=(1, 1.3))
+        _draw_curves(figure.add_subplot(upper[0]), runs, training_curve(runs))
+        draw_runs(figure.add_subplot(upper[1]), runs)
+        for axes, curve in zip(add_panels(figure, grid[-1], len(held_out)), held_out, strict=True):
+            _draw_curves(axes, runs, curve)
         figure.savefig(file, dpi=130)
+
+
+def panel_rows(number: int) -> int:
+    """Rows that so many panels are put into."""
+    return math.ceil(number / _PANELS)
+
+
+def add_panels(figure: Figure, place: SubplotSpec, number: int) -> list[Axes]:
+    """Axes beside and below each other that share their vertical scale.
+
+    Args:
+        figure: Gets them.
+        place: Where to.
+        number: How many.
+    """
+    if not number:
+        return []
+    grid = place.subgridspec(panel_rows(number), min(number, _PANELS))
+    first = figure.add_subplot(grid[0, 0])
+    others = [figure.add_subplot(grid[k // _PANELS, k % _PANELS], sharey=first) for k in range(1, number)]
+    return [first, *others]
 
 
 def check_suffix(file: Path) -> None:
@@ -70,8 +102,7 @@ def show_steps(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(steps)
 
 
-def _draw_curves(axes: Axes, runs: list[RunResults]) -> None:
-    shown = training_curve(runs)
+def _draw_curves(axes: Axes, runs: list[RunResults], shown: TrainingCurve) -> None:
     for run, colour in zip(runs, _cycle(len(runs)), strict=True):
         steps, values = run.steps, run.progress.get(shown.column, [])
         points = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]

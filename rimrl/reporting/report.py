@@ -22,10 +22,10 @@ from rimrl.reporting.charts import SQUARE
 from rimrl.reporting.commands import commands, inspections
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.groups import Group, settings
-from rimrl.reporting.report_charts import gap_chart, learning_curves, profile_chart, split_charts
+from rimrl.reporting.report_charts import gap_chart, held_out_curves, learning_curves, profile_chart, split_charts
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Estimate
-from rimrl.reporting.verdict import Findings, number, shortened
+from rimrl.reporting.verdict import ComparisonSummary, number, shortened
 from rimrl.runs.environment import run_facts
 
 
@@ -49,7 +49,7 @@ def page(comparison: Comparison) -> str:
     Args:
         comparison: As for `save_report`.
     """
-    findings = Findings(comparison)
+    findings = ComparisonSummary(comparison)
     groups = [summary.group for summary in comparison.summaries]
     runs = [run for group in groups for run in group.runs]
     strips = [(group.label, _strips_of_training(group)) for group in groups]
@@ -72,6 +72,7 @@ def page(comparison: Comparison) -> str:
         runs=runs,
         summary=_summary(groups),
         curves=learning_curves(groups),
+        held_out_curves=held_out_curves(comparison),
         table=_table(findings),
         splits=split_charts(findings),
         gap=gap_chart(comparison),
@@ -136,7 +137,7 @@ class Row:
     runs: list[list[float]]
 
 
-def _table(findings: Findings) -> list[Row]:
+def _table(findings: ComparisonSummary) -> list[Row]:
     comparison = findings.comparison
     summaries, metric = comparison.summaries, comparison.metric
     rows = []

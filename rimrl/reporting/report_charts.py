@@ -9,27 +9,40 @@ import numpy as np
 from rimrl.reporting.charts import Axis, BarChart, LineChart, Series, axis, bar_chart, in_thousands, line_chart
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.curves import TrainingCurve, training_curve
+from rimrl.reporting.group_plots import known_curves
 from rimrl.reporting.group_plots import learning_curves as group_curves
 from rimrl.reporting.groups import Group
 from rimrl.reporting.statistics import Estimate, curve, performance_profile
-from rimrl.reporting.verdict import Findings, said
+from rimrl.reporting.verdict import ComparisonSummary, format_estimate
 
 _THRESHOLDS = 101
 
 
-def learning_curves(groups: Sequence[Group]) -> LineChart | None:
-    """Training of every group: interquartile mean over its runs with intervals, and each run."""
-    runs = [run for group in groups for run in group.runs]
-    shown_as = training_curve(runs)
-    name = f"{shown_as.label} in training"
+def learning_curves(groups: Sequence[Group], shown_as: TrainingCurve | None = None) -> LineChart | None:
+    """Training of every group: interquartile mean over its runs with intervals, and each run.
+
+    Args:
+        groups: Whose.
+        shown_as: Which curve; default: how training went.
+    """
+    where = "in training" if shown_as is None else f"on {shown_as.title}"
+    shown_as = shown_as or training_curve([run for group in groups for run in group.runs])
+    name = f"{shown_as.label} {where}"
     series = [each for each in (_series(group, shown_as) for group in groups) if each is not None]
     if not series:
         return None
     x = axis([0.0, *(step for each in series for step in each.x)], shown_as.steps, in_thousands, tight=True)
     shown = [value for each in series for _, values in each.threads for value in values]
     y = axis([0.0, 1.0] if shown_as.is_rate else shown, name)
-    ends = "; ".join(f"{each.label}: {said(each.estimates[-1])}" for each in series)
+    ends = "; ".join(f"{each.label}: {format_estimate(each.estimates[-1])}" for each in series)
     return line_chart(series, x, y, f"Learning curves: {name} over {shown_as.steps}. At the end, {ends}.")
+
+
+def held_out_curves(comparison: Comparison) -> list[tuple[str, LineChart]]:
+    """The same on each held-out split that runs were evaluated on in training, with its name."""
+    groups = [summary.group for summary in comparison.summaries]
+    charts = [(curve.title, learning_curves(groups, curve)) for curve in known_curves(comparison)]
+    return [(name, chart) for name, chart in charts if chart is not None]
 
 
 def _series(group: Group, shown_as: TrainingCurve) -> Series | None:
@@ -45,7 +58,7 @@ def _within_rates(estimate: Estimate, shown_as: TrainingCurve) -> Estimate:
     return estimate.within(0.0, 1.0) if shown_as.is_rate else estimate
 
 
-def split_charts(findings: Findings) -> list[tuple[str, BarChart]]:
+def split_charts(findings: ComparisonSummary) -> list[tuple[str, BarChart]]:
     """Bars of all groups for each split, each with whether it was trained on; one scale for all."""
     comparison = findings.comparison
     x = _score_axis(findings)
@@ -58,7 +71,7 @@ def split_charts(findings: Findings) -> list[tuple[str, BarChart]]:
                 [summary.splits[name] for summary in comparison.summaries],
                 [summary.group.scores([name], comparison.metric)[:, 0].tolist() for summary in comparison.summaries],
                 x,
-                said,
+                format_estimate,
                 findings.chance(name),
             ),
         )
@@ -66,7 +79,7 @@ def split_charts(findings: Findings) -> list[tuple[str, BarChart]]:
     ]
 
 
-def _score_axis(findings: Findings) -> Axis:
+def _score_axis(findings: ComparisonSummary) -> Axis:
     comparison, metric = findings.comparison, findings.comparison.metric
     if metric.low is not None and metric.high is not None:
         return axis([metric.low, metric.high], metric.label)
@@ -97,10 +110,12 @@ def gap_chart(comparison: Comparison) -> BarChart | None:
     values += [end for gap in gaps for end in (gap.low, gap.high)]
     x = axis(values, f"difference in {metric.label}", zero=True)
     labels = [summary.group.label for summary in comparison.summaries]
-    return bar_chart("Trained split minus held-out splits", labels, gaps, [each.tolist() for each in runs], x, said)
+    return bar_chart(
+        "Trained split minus held-out splits", labels, gaps, [each.tolist() for each in runs], x, format_estimate
+    )
 
 
-def profile_chart(findings: Findings) -> LineChart | None:
+def profile_chart(findings: ComparisonSummary) -> LineChart | None:
     """Share of runs and splits above every score."""
     groups, metric = [summary.group for summary in findings.comparison.summaries], findings.comparison.metric
     scores = [group.scores(findings.decisive, metric) for group in groups]
@@ -115,5 +130,5 @@ def profile_chart(findings: Findings) -> LineChart | None:
     ]
     x, y = axis([low, high], metric.label), axis([0.0, 1.0], "share of runs and splits above it")
     middle = thresholds[_THRESHOLDS // 2]
-    at = "; ".join(f"{each.label}: {said(each.estimates[_THRESHOLDS // 2])}" for each in series)
+    at = "; ".join(f"{each.label}: {format_estimate(each.estimates[_THRESHOLDS // 2])}" for each in series)
     return line_chart(series, x, y, f"Performance profile. Share above {middle:g}: {at}.")

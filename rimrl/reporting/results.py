@@ -12,7 +12,7 @@ from rimrl.errors import UsageError, quoted, shorten
 from rimrl.reading import MissingError, UnreadableError, read_rows
 from rimrl.runs.environment import refuse_edited
 from rimrl.runs.evaluations import FIGURES, read_evaluation
-from rimrl.runs.kinds import Kind, kind_of_facts, progress_as_today
+from rimrl.runs.kinds import Kind, kind_of_facts, upgrade_header
 from rimrl.runs.yaml_files import read_yaml
 
 # An option that the cores which always started from Xavier's matrices, and no others, had before that was an option.
@@ -252,7 +252,7 @@ def _read_progress(file: Path, kind: Kind) -> dict[str, list[float | None]]:
             raise UsageError(f"{file} is not valid CSV (it has {len(header)} columns)")
         columns = {
             name: [float(row[i]) if len(row) > i and row[i] else None for row in rows]
-            for i, name in enumerate(progress_as_today(header, kind))
+            for i, name in enumerate(upgrade_header(header, kind))
         }
     except MissingError:
         return {}

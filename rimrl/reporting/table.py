@@ -8,8 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from rimrl.reporting.comparison import Comparison, Summary
-from rimrl.reporting.groups import METRICS, Metric, common_metric, played_at_random
+from rimrl.reporting.comparison import Comparison, GroupSummary
+from rimrl.reporting.groups import METRICS, Metric, common_metric, random_scores
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Estimate
 
@@ -23,7 +23,7 @@ def comparison_table(runs: list[RunResults]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"{runs[0].evaluation['suite']}: {figures}", title_justify="left")
     table.add_column("split", overflow="fold")
     table.add_column(f"{runs[0].kind.trial}s", justify="right", overflow="fold")
-    chance = played_at_random(runs, metric.name)
+    chance = random_scores(runs, metric.name)
     if chance is not None:
         table.add_column("random", justify="right", overflow="fold")
     for run in runs:
@@ -81,7 +81,7 @@ def group_table(comparison: Comparison) -> Table:
 
 def rows_over_splits(comparison: Comparison) -> list[tuple[str, list[Estimate | None]]]:
     """The rows below those of single splits: what they are called, and one estimate a group."""
-    rows: list[tuple[str, Callable[[Summary], Estimate | None]]] = []
+    rows: list[tuple[str, Callable[[GroupSummary], Estimate | None]]] = []
     if comparison.held_out:
         rows.append(("held-out splits together", lambda summary: summary.held_out))
         rows.append(("mean of these", lambda summary: summary.held_out_mean))

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-from rimrl.reporting.comparison import Comparison, Summary
+from rimrl.reporting.comparison import Comparison, GroupSummary
 from rimrl.reporting.statistics import Estimate, interquartile_mean, interval, probability_of_improvement
 
 
-class Findings:
+class ComparisonSummary:
     """A comparison, and what can be read from it.
 
     Args:
@@ -36,7 +36,7 @@ class Findings:
             return f"On {trained[0]}, where they were trained" if len(trained) == 1 else "On the training splits"
         return "On the held-out split" if len(held_out) == 1 else f"On the {len(held_out)} held-out splits"
 
-    def overall(self, summary: Summary) -> Estimate:
+    def overall(self, summary: GroupSummary) -> Estimate:
         """A group's interquartile mean over its runs and the decisive splits."""
         if summary.held_out is not None:
             return summary.held_out
@@ -45,7 +45,7 @@ class Findings:
         low = -math.inf if metric.low is None else metric.low
         return estimate.within(low, math.inf if metric.high is None else metric.high)
 
-    def improvement(self, summary: Summary, over: Summary) -> Estimate:
+    def improvement(self, summary: GroupSummary, over: GroupSummary) -> Estimate:
         """Probability that a run of one group does better than a run of another on the decisive splits."""
         metric = self.comparison.metric
         sign = 1.0 if metric.higher_is_better else -1.0
@@ -60,7 +60,7 @@ class Findings:
         return math.fsum(known) / len(known) if known else None
 
     @cached_property
-    def ranking(self) -> list[Summary]:
+    def ranking(self) -> list[GroupSummary]:
         """Groups by their overall score, best first."""
         sign = -1 if self.comparison.metric.higher_is_better else 1
         return sorted(self.comparison.summaries, key=lambda summary: sign * self.overall(summary).value)
@@ -72,7 +72,7 @@ class Findings:
         label = self.comparison.metric.label
         if not others:
             few = " One run says nothing about the next one." if len(best.group.runs) < 2 else ""
-            return f"{self.where}, {best.group.label} reached a {label} of {said(self.overall(best))}.{few}"
+            return f"{self.where}, {best.group.label} reached a {label} of {format_estimate(self.overall(best))}.{few}"
         if min(len(summary.group.runs) for summary in self.ranking) < 2:
             return (
                 f"{self.where}, the {label} was: {self._listed(self.ranking)}. "
@@ -82,7 +82,7 @@ class Findings:
             return self._of_two(best, others[0])
         beaten = [summary for summary in others if self._is_beaten(best, summary)]
         level = [summary for summary in others if summary not in beaten]
-        sentence = f"{self.where}, {best.group.label} had the best {label}, {said(self.overall(best))}"
+        sentence = f"{self.where}, {best.group.label} had the best {label}, {format_estimate(self.overall(best))}"
         if not level:
             return f"{sentence}, better than each of the others: {self._listed(beaten)}."
         undecided = f"these runs do not tell it apart from {self._listed(level)}"
@@ -90,7 +90,7 @@ class Findings:
             return f"{sentence}, but {undecided}."
         return f"{sentence}, better than {self._listed(beaten)}; {undecided}."
 
-    def _of_two(self, best: Summary, other: Summary) -> str:
+    def _of_two(self, best: GroupSummary, other: GroupSummary) -> str:
         ours, theirs = self.overall(best), self.overall(other)
         one, another, label = best.group.label, other.group.label, self.comparison.metric.label
         apart = ours.low > theirs.high or theirs.low > ours.high
@@ -99,19 +99,22 @@ class Findings:
             decided = f"{one} was better{', and' if apart else ', although'} {intervals}"
         else:
             decided = f"{intervals}, and these runs do not decide which is better"
-        chance = f"a run of {one} beats one of {another} with probability {said(self.improvement(best, other))}"
-        return f"{self.where}, {one} reached a {label} of {said(ours)}, {another} {said(theirs)}: {decided} ({chance})."
+        chance = (
+            f"a run of {one} beats one of {another} with probability {format_estimate(self.improvement(best, other))}"
+        )
+        scores = f"{one} reached a {label} of {format_estimate(ours)}, {another} {format_estimate(theirs)}"
+        return f"{self.where}, {scores}: {decided} ({chance})."
 
-    def _is_beaten(self, best: Summary, other: Summary) -> bool:
+    def _is_beaten(self, best: GroupSummary, other: GroupSummary) -> bool:
         """Whether the probability that a run of `best` is better is above one half, interval included."""
         estimate = self.improvement(best, other)
         return estimate.has_interval and estimate.low > 0.5
 
-    def _listed(self, summaries: Sequence[Summary]) -> str:
-        return listed(f"{summary.group.label} {said(self.overall(summary))}" for summary in summaries)
+    def _listed(self, summaries: Sequence[GroupSummary]) -> str:
+        return listed(f"{summary.group.label} {format_estimate(self.overall(summary))}" for summary in summaries)
 
 
-def said(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """An estimate in figures: ``0.80 [0.74, 0.85]``; the value alone where there is no interval."""
     digits = _digits(estimate.value)
     if not estimate.has_interval:
@@ -120,7 +123,7 @@ def said(estimate: Estimate) -> str:
 
 
 def number(value: float) -> str:
-    """A figure as `said` writes it."""
+    """A figure as `format_estimate` writes it."""
     return f"{value:.{_digits(value)}f}"
 
 

@@ -40,6 +40,8 @@ class Configuration(ABC):
     Attributes:
         name: Its shipped name, or its file's.
         train: How long, and what is kept.
+        imports: Modules that are imported first, such as those that register environments or cores. A run that has some
+            is only opened by who names them (`rimrl.imports`).
         kind: What is configured.
         added: Keys that runs may be older than, with the values that stand for how those were trained.
         opened: Keys that hold keys of their own, whose names nobody knows beforehand.
@@ -47,6 +49,7 @@ class Configuration(ABC):
 
     name: str
     train: TrainConfig
+    imports: tuple[str, ...] = ()
     kind: ClassVar[Kind]
     added: ClassVar[Mapping[str, object]]
     opened: ClassVar[frozenset[str]] = frozenset()
@@ -57,12 +60,16 @@ class Configuration(ABC):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules of the user's own that are imported for it; who opens its run names them (`rimrl.imports`)."""
-        return ()
+        """Every module of the user's own that is imported for it; who opens its run names them."""
+        return self.imports
 
     def to_yaml(self) -> str:
         """The whole of it, as a file that repeats the run."""
-        return yaml.safe_dump({"name": self.name, **self.groups()}, sort_keys=False)
+        return yaml.safe_dump({"name": self.name, **self.above(), **self.groups()}, sort_keys=False)
+
+    def above(self) -> dict[str, Any]:
+        """What stands above the groups in a file, besides the name."""
+        return {"imports": list(self.imports)} if self.imports else {}
 
     def flat(self) -> dict[str, Any]:
         """Every value by its dotted key."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rimrl.errors import UsageError
 from rimrl.reading import UnreadableError, read_json
-from rimrl.runs.kinds import KINDS, Kind, as_today, kind_of_facts
+from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
 from rimrl.runs.validated import DamagedError, Fields
 
 FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
@@ -19,6 +20,7 @@ _NUMBERS = (*FIGURES, *(f"random_{name}" for name in FIGURES), "return_std", "le
 _MAY_BE_NULL = ("success_rate", *(f"random_{name}" for name in FIGURES))
 _INTEGERS = {"seed": 2**32 - 1, "n_envs": 2**32, **{kind.reached: 2**53 for kind in KINDS.values()}}
 _LONGEST_NAME = 500
+_LONGEST_SUFFIX = 80
 _MOST_SPLITS = 1000
 
 
@@ -28,6 +30,22 @@ def ablation_suffix(num_active: int | Sequence[int] | None) -> str:
         return ""
     numbers = [num_active] if isinstance(num_active, int) else num_active
     return "-num_active=" + ",".join(map(str, numbers))
+
+
+def arguments_suffix(env_kwargs: Mapping[str, Any]) -> str:
+    """What they have behind them where environments were given other arguments, such as ``-size=9``."""
+    if not env_kwargs:
+        return ""
+    text = ",".join(f"{name}={_short(value)}" for name, value in sorted(env_kwargs.items()))
+    plain = re.sub(r"[^\w.,=+-]", "", text, flags=re.ASCII)
+    if plain != text or len(plain) > _LONGEST_SUFFIX:  # no name for a file, or that of other arguments, too
+        plain = f"{plain[:_LONGEST_SUFFIX]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"-{plain}"
+
+
+def _short(value: Any) -> str:
+    is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII)
+    return value if is_word and value not in ("true", "false", "null") else json.dumps(value, default=str)
 
 
 def read_evaluation(file: Path) -> dict[str, Any]:
@@ -48,7 +66,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
             evaluation.text(name, _LONGEST_NAME)
         if evaluation.has("kind") and evaluation.text("kind") not in KINDS:
             raise DamagedError(f"evaluation.kind is none of {', '.join(KINDS)}")
-        found = as_today(found)
+        found = upgrade_keys(found)
         kind, evaluation = kind_of_facts(found), Fields(found, "evaluation")
         for name in ("core", "model"):
             if name in evaluation:
@@ -58,8 +76,9 @@ def read_evaluation(file: Path) -> dict[str, Any]:
                 evaluation.integer(name, 0, most)
         if "deterministic" in evaluation:
             evaluation.switch("deterministic")
-        if "core_options" in evaluation:
-            evaluation.nested("core_options")
+        for name in ("core_options", "changed_kwargs"):
+            if name in evaluation:
+                evaluation.nested(name)
         splits = evaluation.nested("splits")
         names = list(splits.names())
         if not 1 <= len(names) <= _MOST_SPLITS or not all(map(_is_name, names)):
@@ -68,7 +87,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
             _check_split(splits.nested(name), kind)
     except DamagedError as error:
         raise UnreadableError(f"{file}: {error}") from None
-    return _without_nulls(found, ("core", "core_options", "model", "deterministic", *_INTEGERS)) | {
+    return _without_nulls(found, ("core", "core_options", "changed_kwargs", "model", "deterministic", *_INTEGERS)) | {
         "splits": {name: _without_nulls(found["splits"][name], (kind.asked,)) for name in names}
     }
 

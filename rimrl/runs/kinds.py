@@ -79,8 +79,8 @@ AGENT = Kind(
     column="time/total_timesteps",
     total="train.total_timesteps",
     learning_rate="agent.learning_rate",
-    shaping=("env", "core", "agent"),
-    free=frozenset({"train.total_timesteps", "train.resume_freq", "train.checkpoint_freq"}),
+    shaping=("env", "suite", "core", "agent"),
+    free=frozenset({"train.total_timesteps", "train.resume_freq", "train.checkpoint_freq", "train.eval_splits"}),
     trial="episode",
     trials="episodes",
     asked="env_kwargs",
@@ -140,7 +140,7 @@ def kind_of_facts(facts: Mapping[str, Any]) -> Kind:
     return next(kind for kind in KINDS.values() if facts["suite"].startswith(kind.suites))
 
 
-def as_today(facts: Mapping[str, Any]) -> dict[str, Any]:
+def upgrade_keys(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts of an evaluation or an inspection with their kind, under the keys of today.
 
     Earlier versions wrote those of a sequence model under an agent's keys, with some that meant nothing.
@@ -173,6 +173,6 @@ def _renamed(facts: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     }
 
 
-def progress_as_today(header: list[str], kind: Kind) -> list[str]:
+def upgrade_header(header: list[str], kind: Kind) -> list[str]:
     """Names of columns of ``progress.csv``; earlier versions counted updates under the name of an agent's steps."""
     return [kind.column if name == AGENT.column else name for name in header]

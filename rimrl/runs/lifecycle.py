@@ -19,7 +19,7 @@ from rimrl.runs.device import check_device
 from rimrl.runs.environment import Status
 from rimrl.runs.failures import described, explained
 from rimrl.runs.folder import RunFolder, default_run_dir
-from rimrl.runs.logs import appending_logger, cut_back_logs, new_logger, progress_of
+from rimrl.runs.logs import appending_logger, new_logger, progress_of, truncate_logs
 from rimrl.runs.processes import Processes
 from rimrl.runs.resuming import accepted_changes, check_not_past
 from rimrl.runs.stopping import Stop, graceful_stop
@@ -59,7 +59,7 @@ class Learner(Protocol):
             What the checkpoint holds, and why the result will not be, bit for bit, that of an uninterrupted run, if so.
         """
 
-    def cut_back(self, contents: Contents) -> None:
+    def truncate_logs(self, contents: Contents) -> None:
         """Take out of logs of its own what came after a checkpoint."""
 
     def save(self) -> None:
@@ -80,7 +80,7 @@ Make = Callable[[R, C, bool], Learner]
 """Makes a learner for a run and a configuration, which goes on with a run or begins."""
 
 
-def begin(runs: type[R], config: C, run_dir: Path | None, make: Make[R, C], processes: Processes) -> tuple[R, bool]:
+def start_run(runs: type[R], config: C, run_dir: Path | None, make: Make[R, C], processes: Processes) -> tuple[R, bool]:
     """Train in a new run folder.
 
     Args:
@@ -99,10 +99,10 @@ def begin(runs: type[R], config: C, run_dir: Path | None, make: Make[R, C], proc
         RunFailedError: If something breaks on the way, such as an environment or the disk.
     """
     check_device(config.train.device)
-    path = processes.told(default_run_dir(config) if run_dir is None else run_dir)
+    path = processes.broadcast_object(default_run_dir(config) if run_dir is None else run_dir)
     run = runs(path, config)
     with ExitStack() as preparing:
-        with processes.together():
+        with processes.sync_errors():
             if processes.writes:
                 run = preparing.enter_context(runs.create(path, config))
         run.processes = processes.size
@@ -112,7 +112,7 @@ def begin(runs: type[R], config: C, run_dir: Path | None, make: Make[R, C], proc
         return run, _carry_out(run, learner, processes)
 
 
-def go_on(run: R, config: C, accept_changes: bool, make: Make[R, C], processes: Processes) -> bool:
+def resume_run(run: R, config: C, accept_changes: bool, make: Make[R, C], processes: Processes) -> bool:
     """Go on with a run from its last good checkpoint.
 
     Args:
@@ -134,7 +134,7 @@ def go_on(run: R, config: C, accept_changes: bool, make: Make[R, C], processes: 
     changes = accepted_changes(run, config, accept_changes)
     check_device(config.train.device)
     with _locked(run, processes):
-        if not processes.told(found(run.path)):
+        if not processes.broadcast_object(found(run.path)):
             return _start_again(run, config, make, processes)
         learner = make(run, config, True)
         try:
@@ -159,11 +159,11 @@ def _go_back(
     contents, inexact = learner.restore(accept, shaping)
     check_not_past(run, config, learner.reached)
     run.config = config
-    with processes.together():
+    with processes.sync_errors():
         if processes.writes:
             run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, run.kind))
-            cut_back_logs(run.path, contents)
-            learner.cut_back(contents)
+            truncate_logs(run.path, contents)
+            learner.truncate_logs(contents)
             learner.log_to(appending_logger(run.path))
     return inexact
 
@@ -171,12 +171,12 @@ def _go_back(
 def _start_again(run: R, config: C, make: Make[R, C], processes: Processes) -> bool:
     """Begin a run again that was stopped before its first checkpoint."""
     with ExitStack() as preparing:
-        with processes.together():
+        with processes.sync_errors():
             if processes.writes:
                 preparing.enter_context(run.restarting(config))
         learner = make(run, config, False)
         try:
-            with processes.together():
+            with processes.sync_errors():
                 preparing.close()
         except BaseException:
             learner.close()
@@ -187,7 +187,7 @@ def _start_again(run: R, config: C, make: Make[R, C], processes: Processes) -> b
 
 def _log_anew(learner: Learner, run: RunFolder[Any], processes: Processes) -> None:
     try:
-        with processes.together():
+        with processes.sync_errors():
             learner.log_to(new_logger(run.path) if processes.writes else Logger(None, []))
     except BaseException:
         learner.close()
@@ -198,7 +198,7 @@ def _log_anew(learner: Learner, run: RunFolder[Any], processes: Processes) -> No
 def _locked(run: RunFolder[Any], processes: Processes) -> Iterator[None]:
     """`RunFolder.locked`; of several processes the one that writes holds the lock."""
     with ExitStack() as stack:
-        with processes.together():
+        with processes.sync_errors():
             if processes.writes:
                 stack.enter_context(run.locked())
         yield
@@ -227,7 +227,7 @@ def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes) -> b
             status = "finished"
     except Exception as error:
         failure = error
-        if processes.in_step:
+        if processes.in_sync:
             with suppress(Exception):  # on a full disk the checkpoint before it has to do
                 learner.write_pending()
     with processes.written_before():

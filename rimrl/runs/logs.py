@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure, 
 from rimrl.errors import UsageError
 from rimrl.reading import MissingError, read_rows
 from rimrl.runs.checkpoint_files import Contents
-from rimrl.runs.kinds import Kind, progress_as_today
+from rimrl.runs.kinds import Kind, upgrade_header
 from rimrl.runs.validated import Fields
 
 _LARGEST_PROGRESS = 2**31
@@ -61,7 +61,7 @@ def appending_logger(run: Path) -> Logger:
 
 
 def event_sizes(run: Path) -> dict[str, int]:
-    """Sizes of TensorBoard's files, which `cut_back_logs` brings them back to."""
+    """Sizes of TensorBoard's files, which `truncate_logs` brings them back to."""
     return {file.name: file.stat().st_size for file in run.glob("events.out.tfevents.*")}
 
 
@@ -84,10 +84,10 @@ def progress_until(run: Path, reached: int, kind: Kind) -> str:
 def progress_of(contents: Contents, kind: Kind) -> str:
     """``progress.csv`` as a checkpoint has it."""
     header, newline, rows = contents.progress.partition("\n")
-    return ",".join(progress_as_today(header.split(","), kind)) + newline + rows
+    return ",".join(upgrade_header(header.split(","), kind)) + newline + rows
 
 
-def cut_back_logs(run: Path, contents: Contents) -> None:
+def truncate_logs(run: Path, contents: Contents) -> None:
     """Take out of TensorBoard's files what came after a checkpoint: it will come again.
 
     Args:

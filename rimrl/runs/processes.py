@@ -22,15 +22,15 @@ class Processes:
     writes: bool = True
 
     @property
-    def in_step(self) -> bool:
+    def in_sync(self) -> bool:
         """Whether all have stopped at the same point, so that they can go on to meet."""
         return True
 
-    def together(self) -> AbstractContextManager[None]:
+    def sync_errors(self) -> AbstractContextManager[None]:
         """A block in which what fails in one process fails in all."""
         return nullcontext()
 
-    def told(self, what: _T) -> _T:
+    def broadcast_object(self, what: _T) -> _T:
         """What the process that writes has."""
         return what
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimrl.reading import UnreadableError, read_bytes, read_json
-from rimrl.runs.kinds import KINDS, Kind, as_today, kind_of_facts
+from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
 from rimrl.runs.validated import DamagedError, Fields
 from rimrl.usage import collapse, mutual_information, worst_share
 
@@ -77,7 +77,7 @@ def read_recording(folder: Path, largest: int = LARGEST_ARRAYS) -> Recording:
         fields.text("suite", _LONGEST_TEXT)
         if fields.has("kind") and fields.text("kind") not in KINDS:
             raise DamagedError(f"inspection.kind is none of {', '.join(KINDS)}")
-        facts = as_today(facts)
+        facts = upgrade_keys(facts)
         _check_recording(Fields(facts, "inspection"), arrays, kind_of_facts(facts))
     except DamagedError as error:
         raise UnreadableError(f"{folder / 'inspection.json'}: {error}") from None

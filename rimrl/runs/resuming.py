@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def restore_last(
     run: Path,
-    put_back: Callable[[Contents, Fields], T],
+    restore: Callable[[Contents, Fields], T],
     identity: str | None,
     checkpoints: Sequence[Path] | None = None,
     read: Callable[[Path], Contents] = checkpoint_files.read,
@@ -34,7 +34,7 @@ def restore_last(
 
     Args:
         run: The run folder.
-        put_back: Takes what a checkpoint holds and raises where it does not fit; called once for each that can be
+        restore: Takes what a checkpoint holds and raises where it does not fit; called once for each that can be
             read, the latest first, until one does.
         identity: The `digest` that the checkpoint must bear; None for any.
         checkpoints: Those to try, the latest first; default: all in the folder.
@@ -44,7 +44,7 @@ def restore_last(
         changes: What changed of what may decide the shapes of its weights, for the refusal.
 
     Returns:
-        The checkpoint, what it holds, and what `put_back` gave.
+        The checkpoint, what it holds, and what `restore` gave.
 
     Raises:
         UsageError: If none is good; none has been set aside then.
@@ -54,7 +54,7 @@ def restore_last(
         try:
             contents = read(checkpoint)
             fields = _checked(contents, identity, int(checkpoint.name))
-            result = put_back(contents, fields)
+            result = restore(contents, fields)
             logged_sizes(fields)
         except fatal:
             raise

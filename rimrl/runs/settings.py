@@ -14,6 +14,8 @@ from rimrl.errors import UsageError, shorten
 
 DIAGNOSTICS = "sequence/"
 """How the names of configurations of ``rimrl sequence`` begin."""
+SPACES = "spaces/"
+"""How the names of what ``rimrl tune`` searches begin."""
 
 
 def shipped_files() -> dict[str, Path]:

@@ -46,7 +46,7 @@ def optimizer_state(optimizer: th.optim.Optimizer) -> tuple[dict[str, Tensor], d
     return tensors, scalars
 
 
-def put_back_optimizer(optimizer: th.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Fields) -> None:
+def restore_optimizer(optimizer: th.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Fields) -> None:
     """Give an optimiser over the same parameters what `optimizer_state` found.
 
     Raises:

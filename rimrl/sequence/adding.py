@@ -14,7 +14,7 @@ from rimrl.sequence.base import (
     Batch,
     MetricName,
     Scores,
-    Story,
+    StepAnnotations,
     Task,
     TaskSplit,
     draw_length,
@@ -124,9 +124,9 @@ class Adding(Task):
     def _squared_errors(self, hidden: Tensor, model: SequenceModel, batch: Batch) -> Tensor:
         return (model.decode(hidden[-1]).squeeze(-1) - batch.targets[0]) ** 2
 
-    def story(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> Story:
+    def annotate_steps(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> StepAnnotations:
         close = self._squared_errors(hidden, model, batch) < _CLOSE**2
         outcomes = th.zeros(batch.inputs.shape[:2])
         outcomes[-1] = th.where(close, 1.0, -1.0)
         marked = batch.inputs[..., 1].long()
-        return Story(("Number shown", "Answer within 0.04"), ("to ignore", "to add"), marked, outcomes, close)
+        return StepAnnotations(("Number shown", "Answer within 0.04"), ("to ignore", "to add"), marked, outcomes, close)

@@ -14,7 +14,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rimrl.errors import UsageError, shorten
 from rimrl.sequence.balls_physics import film, scatter
-from rimrl.sequence.base import Batch, MetricName, Scores, Story, Task, TaskSplit, evaluation_stream, training_stream
+from rimrl.sequence.base import (
+    Batch,
+    MetricName,
+    Scores,
+    StepAnnotations,
+    Task,
+    TaskSplit,
+    evaluation_stream,
+    training_stream,
+)
 from rimrl.sequence.checks import require_length, require_some
 from rimrl.sequence.frames import FrameDecoder, FrameEncoder, check_channels
 from rimrl.sequence.model import SequenceModel
@@ -186,9 +195,9 @@ class BouncingBalls(Task):
         """Predict the frames after the warm-up; see `rimrl.sequence.rollouts.roll_out`."""
         return roll_out(model, batch.inputs[: self.warm_up], self.rollout, self.feedback, keep)
 
-    def story(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> Story:
+    def annotate_steps(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> StepAnnotations:
         nothing = th.zeros(batch.inputs.shape[:2])
-        return Story(("Frame shown", "Outcome"), None, nothing.long(), nothing, None)
+        return StepAnnotations(("Frame shown", "Outcome"), None, nothing.long(), nothing, None)
 
 
 def nats_a_frame(logits: Tensor, frames: Tensor) -> Tensor:

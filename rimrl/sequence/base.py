@@ -77,7 +77,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Story:
+class StepAnnotations:
     """What happened in the steps of some sequences, for pictures.
 
     Attributes:
@@ -199,7 +199,7 @@ class Task(ABC):
         """How well a model does on each row."""
 
     @abstractmethod
-    def story(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> Story:
+    def annotate_steps(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> StepAnnotations:
         """What happened step by step.
 
         Args:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from rimrl.cores.registry import LATER_OPTIONS
+from rimrl.cores.registry import LEGACY_OPTION_VALUES
 from rimrl.runs.config import Configuration, TrainConfig
 from rimrl.runs.kinds import SEQUENCE
 
@@ -81,6 +81,8 @@ class SequenceConfig(Configuration):
         core: The recurrent core.
         model: What stands before it.
         train: How long.
+        imports: Modules that are imported first, such as those that register cores. A run that has some is only opened
+            by who names them (`rimrl.imports`).
     """
 
     name: str
@@ -88,12 +90,13 @@ class SequenceConfig(Configuration):
     core: Named
     model: ModelConfig
     train: SequenceTrainConfig
+    imports: tuple[str, ...] = ()
 
     kind = SEQUENCE
     # None is what runs from before these keys were trained with, and those still go on.
     added: ClassVar[Mapping[str, object]] = {
         **dict.fromkeys(("task.min_blanks", "task.blanks_power", "task.min_length")),
-        **{f"core.{option}": value for option, value in LATER_OPTIONS.items()},
+        **{f"core.{option}": value for option, value in LEGACY_OPTION_VALUES.items()},
     }
 
     def groups(self) -> dict[str, dict[str, Any]]:

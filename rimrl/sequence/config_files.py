@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rimrl.cores.registry import CORES, core_class, with_later_options
+from rimrl.cores.registry import CORES, core_class, core_options, with_legacy_options
 from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.imports import asked, import_modules, is_module_name, require_imported
 from rimrl.runs.config import by_key
+from rimrl.runs.origin import is_of_others
 from rimrl.runs.schema import Schema, check_groups
 from rimrl.runs.settings import DIAGNOSTICS, Ranges, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
@@ -57,8 +59,12 @@ def load_sequence(
     preset: str | None = None,
     ablation: str | None = None,
     overrides: Sequence[str] = (),
+    of_others: bool | None = None,
 ) -> SequenceConfig:
     """Read a configuration and apply overrides.
+
+    Modules that it names are imported first if it is the user's own; others have to be imported already
+    (`rimrl.imports`). Those of the command's ``--import`` are added to its ``imports``.
 
     Args:
         config: A task, whose preset is taken; the name of a preset, such as ``sequence/copying_cpu``; or a YAML file.
@@ -66,17 +72,24 @@ def load_sequence(
         preset: Which one of a task; default ``cpu``.
         ablation: Name of a mechanism to switch off.
         overrides: Command line words such as ``["--core.num_active", "3"]``.
+        of_others: Whether the file may come from anybody and imports nothing. Default: so it is for one that lies in
+            the folder of a run or a study.
 
     Returns:
         The complete configuration.
 
     Raises:
         UsageError: For a file, task, preset, core, ablation or key that does not exist (names the nearest), an ablation
-            that the core does not have, or a wrong type.
+            that the core does not have, or a wrong type. Also for a module that cannot be imported, or that a file of
+            others names.
     """
     name, file = _find(config, preset)
     content = _checked(read_yaml(file), file)
     name = content.pop("name", name)
+    imports = tuple(dict.fromkeys([*content.pop("imports", ()), *asked()]))
+    if is_of_others(file) if of_others is None else of_others:
+        require_imported(imports, file)
+    import_modules(imports, file)
     changes = dict(split_overrides(overrides))
     if "task.name" in changes:
         raise UsageError("the task is named first: rimrl sequence TASK; leave out --task.name")
@@ -105,6 +118,7 @@ def load_sequence(
         Named(chosen, groups["core"]),
         ModelConfig(**groups["model"]),
         SequenceTrainConfig(**groups["train"]),
+        imports,
     )
 
 
@@ -152,7 +166,10 @@ def _find(config: str, preset: str | None) -> tuple[str, Path]:
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
         raise UsageError(f"{file} holds no diagnostic; it needs the group 'task' with a name: {', '.join(TASKS)}")
-    check_groups(content, file, (*_GROUPS, "cores"))
+    check_groups({key: value for key, value in content.items() if key != "imports"}, file, (*_GROUPS, "cores"))
+    imports = content.get("imports", [])
+    if not isinstance(imports, list) or not all(map(is_module_name, imports)):
+        raise UsageError(f"imports in {file} must be a list of modules such as [my_package], got {shorten(imports)}")
     for core, settings in content.get("cores", {}).items():
         if not isinstance(settings, dict):
             raise UsageError(f"group 'cores' in {file} must hold keys, got {shorten(content['cores'])}")
@@ -169,6 +186,8 @@ def _of_core(content: Mapping[str, Any], core: str, before: str) -> dict[str, An
     elif core != before:
         # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
         groups["core"] = {key: value for key, value in groups["core"].items() if key == "hidden_size"}
+    if core != before and "hidden_size" not in core_options(core):  # a core of the user's own calls its width otherwise
+        groups["core"].pop("hidden_size", None)
     options = {key: value for key, value in groups["core"].items() if key != "name"}
-    groups["core"] |= with_later_options(core, options)
+    groups["core"] |= with_legacy_options(core, options)
     return by_key(groups)

@@ -16,7 +16,7 @@ from rimrl.sequence.base import (
     Batch,
     MetricName,
     Scores,
-    Story,
+    StepAnnotations,
     Task,
     TaskSplit,
     draw_length,
@@ -146,11 +146,13 @@ class Copying(Task):
     def _losses(self, answers: Tensor, batch: Batch) -> Tensor:
         return cross_entropy(answers.flatten(0, 1), batch.targets.flatten(), reduction="none").view_as(batch.targets)
 
-    def story(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> Story:
+    def annotate_steps(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> StepAnnotations:
         right = self._answers(hidden, model).argmax(-1) == batch.targets
         outcomes = th.zeros(batch.inputs.shape)
         outcomes[-self.num_digits :] = th.where(right, 1.0, -1.0)
         names = tuple(map(str, range(_SYMBOLS)))
         phases = th.ones(len(batch.inputs), dtype=th.long)
         phases[: self.num_digits], phases[-self.num_digits - 1 :] = 0, 2
-        return Story(("Symbol shown", "Digit given back"), names, batch.inputs, outcomes, right.all(0), _PHASES, phases)
+        return StepAnnotations(
+            ("Symbol shown", "Digit given back"), names, batch.inputs, outcomes, right.all(0), _PHASES, phases
+        )

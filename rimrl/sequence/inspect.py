@@ -16,7 +16,7 @@ from rimrl.runs.device import check_device
 from rimrl.runs.kinds import SEQUENCE
 from rimrl.runs.recording import Recording, means_over_steps
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
-from rimrl.sequence.base import Story, TaskSplit
+from rimrl.sequence.base import StepAnnotations, TaskSplit
 from rimrl.sequence.evaluate import DEFAULT_SEED, check_seed, evaluating, num_updates
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.run import SequenceRun, make_run_task
@@ -91,11 +91,11 @@ def record(
     on_device = batch.to(next(model.parameters()).device)
     with evaluating(model):
         hidden, _, trace = model(on_device.inputs, return_trace=True)
-        story = task.story(on_device, hidden, model)
+        annotations = task.annotate_steps(on_device, hidden, model)
         scores = task.scores(model, on_device).metric.tolist()
-    arrays = _steps(trace, story)
-    names = list(story.input_names) if story.input_names else None
-    successes = [None] * sequences if story.successes is None else story.successes.tolist()
+    arrays = _steps(trace, annotations)
+    names = list(annotations.input_names) if annotations.input_names else None
+    successes = [None] * sequences if annotations.successes is None else annotations.successes.tolist()
     layers = model.core.units_per_layer
     facts = {
         "kind": SEQUENCE.name,
@@ -111,7 +111,7 @@ def record(
         "units": arrays["active"].shape[1],
         "units_per_layer": list(layers),
         "action_names": names,
-        "titles": list(story.row_titles),
+        "titles": list(annotations.row_titles),
         SEQUENCE.trials: [
             {
                 "length": length,
@@ -123,27 +123,29 @@ def record(
             }
             for score, success in zip(scores, successes, strict=True)
         ],
-        **means_over_steps(arrays, layers, names, story.phase_names, "a sequence", ("answer right", "answer wrong")),
+        **means_over_steps(
+            arrays, layers, names, annotations.phase_names, "a sequence", ("answer right", "answer wrong")
+        ),
     }
     rollouts = _rollouts(task, model, split, seed, sequences) if isinstance(task, BouncingBalls) else None
     return Inspected(Recording(facts, arrays), rollouts)
 
 
-def _steps(trace: CoreTrace, story: Story) -> dict[str, NDArray[Any]]:
+def _steps(trace: CoreTrace, annotations: StepAnnotations) -> dict[str, NDArray[Any]]:
     """Arrays of a recording: the steps of all sequences, one sequence after the other."""
-    T, B = story.outcomes.shape
+    T, B = annotations.outcomes.shape
     parts = {
         "active": trace.active,
         "input_attention": trace.input_attention,
         "communication_attention": trace.communication_attention,
-        "action": story.inputs if story.input_names else th.zeros(T, B, 0),
-        "reward": story.outcomes,
+        "action": annotations.inputs if annotations.input_names else th.zeros(T, B, 0),
+        "reward": annotations.outcomes,
     }
     arrays = {name: _one_after_the_other(part) for name, part in parts.items() if part is not None}
     steps = np.tile(np.arange(T), B)
     arrays |= {"episode": np.repeat(np.arange(B), T), "step": steps, "fresh": steps == 0}
-    if story.phases is not None:
-        arrays["phase"] = np.tile(story.phases.cpu().numpy(), B)
+    if annotations.phases is not None:
+        arrays["phase"] = np.tile(annotations.phases.cpu().numpy(), B)
     return arrays
 
 

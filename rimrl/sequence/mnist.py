@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rimrl.errors import UsageError
-from rimrl.sequence.base import Batch, MetricName, Scores, Story, Task, TaskSplit, number_in
+from rimrl.sequence.base import Batch, MetricName, Scores, StepAnnotations, Task, TaskSplit, number_in
 from rimrl.sequence.checks import require_length, require_lengths
 from rimrl.sequence.mnist_files import Part, read_digits
 from rimrl.sequence.model import SequenceModel, symbol_encoder
@@ -130,11 +130,11 @@ class SequentialMNIST(Task):
         right = answers.argmax(-1) == batch.targets[0]
         return Scores(right.float(), {"nats": cross_entropy(answers, batch.targets[0], reduction="none")})
 
-    def story(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> Story:
+    def annotate_steps(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> StepAnnotations:
         right = model.decode(hidden[-1]).argmax(-1) == batch.targets[0]
         outcomes = th.zeros(batch.inputs.shape)
         outcomes[-1] = th.where(right, 1.0, -1.0)
-        return Story(("Pixel shown", "Digit named"), ("black", "white"), batch.inputs, outcomes, right)
+        return StepAnnotations(("Pixel shown", "Digit named"), ("black", "white"), batch.inputs, outcomes, right)
 
 
 class _AsNumber(nn.Module):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rimrl.runs.lifecycle import go_on
+from rimrl.runs.lifecycle import resume_run
 from rimrl.runs.processes import Processes
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.run import SequenceRun
-from rimrl.sequence.train import making
+from rimrl.sequence.train import learner_factory
 
 
 def resume(
@@ -34,4 +34,4 @@ def resume(
         RunFailedError: If something breaks on the way.
     """
     config = run.config if config is None else replace(config, name=run.config.name)
-    return go_on(run, config, accept_changes, making(progress_bar), Processes())
+    return resume_run(run, config, accept_changes, learner_factory(progress_bar), Processes())

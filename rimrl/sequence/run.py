@@ -7,7 +7,7 @@ resume/            what ``rimrl sequence --resume RUN`` goes on from
 progress.csv       losses and small evaluations        events.out.*  TensorBoard
 evaluation.json    every split, every sequence included
 inspection/        what ``rimrl inspect`` recorded and drew, one folder a split
-dropping.json      what ``rimrl sequence dropping`` found, and dropping.png
+dropping.json      what ``rimrl sequence lesion`` found, and dropping.png
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 from rimrl.cores.registry import make_core
 from rimrl.errors import UsageError, quoted
 from rimrl.files import placing_file
+from rimrl.imports import options as import_options
 from rimrl.runs.environment import refuse_edited
 from rimrl.runs.folder import RunFolder
 from rimrl.runs.kinds import SEQUENCE, kind_of
@@ -61,7 +62,7 @@ class SequenceRun(RunFolder[SequenceConfig]):
             raise UsageError(f"{file} is damaged; restore it from the command that trained the run")
         if kind_of(content) is not SEQUENCE:
             raise UsageError(f"{path} is not a run of rimrl sequence")
-        config = load_sequence(str(file))
+        config = load_sequence(str(file), of_others=True)
         refuse_edited(path, content)
         return cls(path, config)
 
@@ -87,7 +88,7 @@ class SequenceRun(RunFolder[SequenceConfig]):
         if not self.model_file.is_file():
             why = "has no saved model"
             if self.status in ("running", "failed"):
-                command = f"rimrl sequence --resume {quoted(self.path)}"
+                command = f"rimrl sequence --resume {quoted(self.path)}{import_options(self.config.modules)}"
                 why = f"was stopped before its end, or goes on; to go on with it: {command}"
             raise UsageError(f"no {self.model_file}: the run {why}")
         model = make_model(self.config, task)

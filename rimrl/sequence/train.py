@@ -15,17 +15,17 @@ from stable_baselines3.common.utils import set_random_seed
 
 from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
-from rimrl.runs.chance import put_back_random, random_state
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.kinds import SEQUENCE
-from rimrl.runs.lifecycle import Make, begin
+from rimrl.runs.lifecycle import Make, start_run
 from rimrl.runs.logs import event_sizes, progress_until
 from rimrl.runs.processes import Processes
 from rimrl.runs.progress import Bar
 from rimrl.runs.progress import progress_bar as bar
 from rimrl.runs.resuming import restore_last
+from rimrl.runs.rng_state import random_state, restore_rng_state
 from rimrl.runs.stopping import Stop
-from rimrl.runs.tensors import fitting, optimizer_state, put_back_optimizer
+from rimrl.runs.tensors import fitting, optimizer_state, restore_optimizer
 from rimrl.runs.validated import Fields
 from rimrl.sequence.config import SequenceConfig
 from rimrl.sequence.evaluate import evaluating, score
@@ -54,10 +54,10 @@ def train(config: SequenceConfig, run_dir: Path | None = None, progress_bar: boo
             is left then. Also if training meets NaN.
         RunFailedError: If something breaks on the way, such as the disk.
     """
-    return begin(SequenceRun, config, run_dir, making(progress_bar), Processes())
+    return start_run(SequenceRun, config, run_dir, learner_factory(progress_bar), Processes())
 
 
-def making(progress_bar: bool) -> Make[SequenceRun, SequenceConfig]:
+def learner_factory(progress_bar: bool) -> Make[SequenceRun, SequenceConfig]:
     """What makes learners that show progress, or not."""
     return lambda run, config, _: ModelLearner(run, config, progress_bar)
 
@@ -256,13 +256,13 @@ class ModelLearner:
     def restore(self, accept_changes: bool, changes: Sequence[str]) -> tuple[Contents, str | None]:
         """Go back to the last good checkpoint; see `rimrl.runs.lifecycle.Learner.restore`."""
         known = None if accept_changes else self.config.identity()
-        _, contents, _ = restore_last(self._run.path, self._put_back, known, changes=changes)
+        _, contents, _ = restore_last(self._run.path, self._restore, known, changes=changes)
         return contents, None
 
-    def cut_back(self, contents: Contents) -> None:
+    def truncate_logs(self, contents: Contents) -> None:
         """There are no other logs than those of every run."""
 
-    def _put_back(self, contents: Contents, fields: Fields) -> None:
+    def _restore(self, contents: Contents, fields: Fields) -> None:
         """Bring this training to where another was.
 
         Raises:
@@ -270,11 +270,11 @@ class ModelLearner:
         """
         own = self.model.state_dict()
         self.model.load_state_dict({name: fitting(contents.tensors, f"model.{name}", own[name]) for name in own})
-        put_back_optimizer(self.optimizer, contents.tensors, fields.nested("optimizer"))
+        restore_optimizer(self.optimizer, contents.tensors, fields.nested("optimizer"))
         self._since_log = _Sums.from_json(fields.nested("since_log"))
         self._elapsed = max(0.0, fields.number("elapsed"))
         self.reached = self._written = fields.integer("num_timesteps")
-        put_back_random(fields.nested("random"), contents.tensors)
+        restore_rng_state(fields.nested("random"), contents.tensors)
         self._chance = random_state()
 
 

@@ -172,7 +172,7 @@ class Study(ABC, Generic[T]):
         """
         if not 0 <= number < len(self.trials):
             raise UsageError(
-                f"--cell {number}: the {self.kind} has the {self.noun}s 0 to {len(self.trials) - 1}; --plan lists them"
+                f"--trial {number}: the {self.kind} has the {self.noun}s 0 to {len(self.trials) - 1}; --plan lists them"
             )
         busy = f"another process works on the whole {self.kind} {self.folder}; wait for it or stop it"
         with self.opened(busy, shared=True):

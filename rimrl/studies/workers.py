@@ -128,7 +128,7 @@ class LocalWorkers(Workers["subprocess.Popen[bytes]"]):
         message = (
             f"the process was killed by {_SIGNALS.get(-code, -code)}"
             if code < 0
-            else (own and own[0]) or _last_words(record.log)
+            else (own and own[0]) or _last_line(record.log)
         )
         record.close_dead(message)
         return Outcome(ENDS.get(code, "died"), message)
@@ -139,7 +139,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _last_words(log: Path) -> str:
+def _last_line(log: Path) -> str:
     """The last line of a log."""
     try:
         with log.open("rb") as stream:

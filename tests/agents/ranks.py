@@ -15,7 +15,7 @@ import torch as th
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from rimrl.agents.distributed import join
+from rimrl.agents.distributed import init_ranks
 from rimrl.agents.ranks import Ranks
 
 
@@ -51,8 +51,8 @@ def on_ranks(function: Callable[[Ranks], Any], folder: Path, size: int = 2) -> l
 def _work(rank: int, function: Callable[[Ranks], Any], folder: Path, size: int, port: int) -> None:
     th.set_num_threads(1)
     os.environ |= launched(rank, size, port)
-    atexit.register(_note_end, _end(folder, rank))  # before those of `join`, so that it is called after them
-    ranks = join()
+    atexit.register(_note_end, _end(folder, rank))  # before those of `init_ranks`, so that it is called after them
+    ranks = init_ranks()
     th.save(function(ranks), _result(folder, rank))
     # The first one holds the store that the others talk to.
     with suppress(Exception):

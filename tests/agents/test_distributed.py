@@ -58,7 +58,7 @@ def _learn(case: str, ranks: Ranks) -> dict[str, Any]:
     model = build(case, N_ENVS, BATCH, seed=ranks.rank * N_ENVS)
     randomize(model.policy, seed=ranks.rank)
     model.ranks = ranks
-    ranks.copy_from_first(model.policy.state_dict().values())
+    ranks.broadcast_tensors(model.policy.state_dict().values())
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     buffer = model.rollout_buffer
     drawn: list[Any] = []
@@ -220,15 +220,15 @@ def fail_on_one(ranks: Ranks) -> dict[str, Any]:
     try:
         model.learn(10**9)
     except Exception as error:
-        found = {"error": type(error), "in_step": ranks.in_step}
-    found["everyone"] = ranks.exchanged(ranks.rank)
+        found = {"error": type(error), "in_sync": ranks.in_sync}
+    found["everyone"] = ranks.all_gather_object(ranks.rank)
     try:
-        with ranks.together():
+        with ranks.sync_errors():
             if ranks.rank == 1:
                 raise UsageError("no such thing")
     except UsageError as error:
         found["together"] = str(error)
-    found["speaks"] = ranks.speaks()
+    found["should_print"] = ranks.should_print()
     found["seconds"] = time.monotonic() - begun
     return found
 
@@ -237,11 +237,11 @@ def test_a_failure_stops_all_at_once_and_is_told_once(tmp_path: Any) -> None:
     first, second = on_ranks(fail_on_one, tmp_path)
     assert (first["error"], second["error"]) == (OtherRankError, ZeroDivisionError)
     for rank in (first, second):
-        assert rank["in_step"]
+        assert rank["in_sync"]
         assert rank["everyone"] == [0, 1]
         assert rank["together"] == "no such thing"
         assert rank["seconds"] < 60
-    assert first["speaks"] + second["speaks"] == 1
+    assert first["should_print"] + second["should_print"] == 1
 
 
 def test_moments_of_parts_are_those_of_the_whole() -> None:

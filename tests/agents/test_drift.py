@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import rimrl
-from rimrl.agents.moves import moves_of
+from rimrl.agents.step_counter import step_counter_of
 from rimrl.errors import UsageError
 from tests.sb3.helpers import SMALL_RIM
 
@@ -168,12 +168,12 @@ def test_a_copied_environment_is_counted_by_itself() -> None:
     venv = vector()
     model = agent(venv)
     learned(model)
-    moves = moves_of(venv)
+    moves = step_counter_of(venv)
     before = moves.count
     twin = deepcopy(venv)
     twin.reset()
     assert moves.count == before
-    assert moves_of(twin).count == before + N_ENVS
+    assert step_counter_of(twin).count == before + N_ENVS
     times = [env.unwrapped.time for env in venv.envs]  # type: ignore[attr-defined]
     assert times == [N_STEPS - EPISODE] * N_ENVS
 

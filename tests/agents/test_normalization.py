@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 import rimrl
 from rimrl.agents.normalization import ObservationStatistics
 from rimrl.agents.saved.exported import write_exported
-from rimrl.agents.transfer import start_from
+from rimrl.agents.transfer import initialize_from
 from rimrl.errors import UsageError
 from tests.sb3.helpers import SMALL_RIM, check_rollouts, short_episodes
 
@@ -157,7 +157,7 @@ def test_it_goes_wherever_the_agent_goes(trained: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("trunk", "stays"), [("learned", False), ("frozen", True), ("progressive", True)])
 def test_transfer_takes_it_over(trained: Any, trunk: str, stays: bool) -> None:
     target = agent(trunk=trunk)
-    start_from(target.policy, trained.policy)
+    initialize_from(target.policy, trained.policy)
     part = target.policy.observation_statistics.parts[0]
     source = trained.policy.observation_statistics.parts[0]
     assert th.equal(part.mean, source.mean)
@@ -170,4 +170,4 @@ def test_transfer_refuses_what_was_trained_otherwise(trained: Any, normalized: b
     plain = agent(normalize_observations=False)
     one, other = (trained, plain) if normalized else (plain, trained)
     with pytest.raises(UsageError, match=f"was trained {'with' if normalized else 'without'} normalize_observations"):
-        start_from(other.policy, one.policy)
+        initialize_from(other.policy, one.policy)

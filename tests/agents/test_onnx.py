@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rimrl.agents.graph import check
 from rimrl.agents.graph.card import section
-from rimrl.agents.graph.check import Referee, answers
+from rimrl.agents.graph.check import PolicyComparison, answers
 from rimrl.agents.graph.drawing import draw
 from rimrl.agents.graph.onnx_file import named_inputs, write_onnx
 from rimrl.agents.graph.step import PolicyStep, traced
@@ -282,7 +282,7 @@ def test_what_would_be_wrong_is_refused(core: type[FeedForward], tmp_path: Path)
 @pytest.mark.parametrize("name", ["action", "logits", "value", "next_h", "next_c"])
 def test_the_referee_sees_every_output(name: str) -> None:
     agent = agent_of("lstm")
-    referee = Referee(PolicyStep(agent.policy))
+    referee = PolicyComparison(PolicyStep(agent.policy))
     calls = 0
 
     def wrong(observation: Any, state: tuple[NDArray[Any], ...], starts: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -309,7 +309,7 @@ def test_a_policy_that_hangs_on_rounding_is_not_vouched_for() -> None:
         agent.policy.value_net.bias.fill_(0.0)
         agent.policy.mlp_extractor.value_net[0].bias.fill_(30.0)
         agent.policy.value_net.weight.copy_(agent.policy.value_net.weight - agent.policy.value_net.weight.mean())
-    referee = Referee(PolicyStep(agent.policy))
+    referee = PolicyComparison(PolicyStep(agent.policy))
     other = next(referee._perturbed())
     with pytest.raises(UsageError, match="cannot be held against"):
         referee.check(lambda *given: answers(other, *given))

@@ -12,7 +12,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed import destroy_process_group, init_process_group
 
 import rimrl
-from rimrl.agents.distributed import DistributedRanks, join
+from rimrl.agents.distributed import DistributedRanks, init_ranks
 from rimrl.agents.ranks import Ranks
 from tests.agents.ranks import on_ranks
 from tests.sb3.helpers import SMALL_RIM, learn_seeded, short_episodes
@@ -26,8 +26,8 @@ def test_several_processes_leave_no_method_to_one(name: str) -> None:
 
 
 def test_a_process_that_nobody_launched_is_alone() -> None:
-    ranks = join()
-    assert (ranks.rank, ranks.size, ranks.first, ranks.in_step) == (0, 1, True, True)
+    ranks = init_ranks()
+    assert (ranks.rank, ranks.size, ranks.first, ranks.in_sync) == (0, 1, True, True)
 
 
 def learned(ranks: Ranks) -> dict[str, Any]:

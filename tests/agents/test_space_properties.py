@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from hypothesis.strategies import SearchStrategy
 
-from rimrl.agents.actions import in_space, stretched
+from rimrl.agents.actions import cast_to_space, unscale_actions
 from rimrl.agents.preparation import Preparation
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.agents.saved.inert import read_inert, to_plain
@@ -171,13 +171,13 @@ def test_what_a_gaussian_draws_becomes_the_nearest_action(space: spaces.Box, dat
     numbers = st.floats(-2000, 2000, width=32)
     drawn = np.array(data.draw(st.lists(numbers, min_size=math.prod(space.shape), max_size=math.prod(space.shape))))
     actions = drawn.astype(np.float32).reshape(1, *space.shape)
-    found = in_space(np.clip(actions, space.low, space.high), space)
+    found = cast_to_space(np.clip(actions, space.low, space.high), space)
     assert space.contains(np.asarray(found[0]))
     nearest = np.clip(actions.astype(float), space.low.astype(float), space.high.astype(float))
     step = 0.0 if space.dtype.kind == "f" else 0.5
     np.testing.assert_allclose(found.astype(float), nearest, atol=step + 1e-6, rtol=1e-3)
     for end, bound in ((-1.0, space.low), (1.0, space.high)):
-        reached = in_space(stretched(np.full((1, *space.shape), end, np.float32), space), space)
+        reached = cast_to_space(unscale_actions(np.full((1, *space.shape), end, np.float32), space), space)
         np.testing.assert_allclose(reached[0].astype(float), bound.astype(float), rtol=1e-5, atol=1e-3)
         assert space.contains(np.asarray(reached[0]))
 

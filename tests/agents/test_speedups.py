@@ -16,8 +16,8 @@ from torch import Tensor
 
 import rimrl
 from rimrl.agents import precision
-from rimrl.agents.categorical import QuickCategorical
-from rimrl.agents.episodes import cut_by_time
+from rimrl.agents.categorical import FastCategorical
+from rimrl.agents.episodes import find_truncations
 from rimrl.agents.preparation import Preparation
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.errors import EnvironmentFaultError, UsageError
@@ -51,7 +51,7 @@ def image_agent(**options: Any) -> rimrl.RecurrentPPO:
 @pytest.mark.parametrize("rows", [1, 5])
 def test_discrete_actions_are_drawn_and_weighed_as_torch_does(rows: int) -> None:
     logits = 3 * th.randn(rows, 4, generator=th.Generator().manual_seed(1))
-    found = QuickCategorical(4).proba_distribution(logits)
+    found = FastCategorical(4).proba_distribution(logits)
     expected = CategoricalDistribution(4).proba_distribution(logits)
     for seed in range(50):
         th.manual_seed(seed)
@@ -68,7 +68,7 @@ def test_gradients_of_discrete_actions() -> None:
     values = th.randn(6, 3, dtype=th.float64, generator=th.Generator().manual_seed(2))
     actions = th.tensor([0, 1, 2, 2, 0, 1])
     found, expected = (values.clone().requires_grad_() for _ in range(2))
-    for logits, kind in ((found, QuickCategorical(3)), (expected, CategoricalDistribution(3))):
+    for logits, kind in ((found, FastCategorical(3)), (expected, CategoricalDistribution(3))):
         distribution = kind.proba_distribution(logits)
         entropy = distribution.entropy()
         assert entropy is not None
@@ -77,7 +77,7 @@ def test_gradients_of_discrete_actions() -> None:
 
 
 def test_an_impossible_action_does_not_spoil_the_entropy() -> None:
-    distribution = QuickCategorical(3).proba_distribution(th.tensor([[0.0, 0.0, -th.inf]]))
+    distribution = FastCategorical(3).proba_distribution(th.tensor([[0.0, 0.0, -th.inf]]))
     assert distribution.entropy().item() == pytest.approx(np.log(2))
 
 
@@ -373,6 +373,6 @@ def test_a_cut_keeps_what_the_environment_showed() -> None:
     last = np.ones(3, np.float32)
     info = {"TimeLimit.truncated": True, "terminal_observation": last}
     states = image_agent().policy.initial_states(1)
-    (cut,) = cut_by_time(0, np.array([True]), [info], states)
+    (cut,) = find_truncations(0, np.array([True]), [info], states)
     last[:] = 7
     np.testing.assert_array_equal(cut.observation, np.ones((1, 3)))

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 import rimrl
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.agents.transfer import start_from
+from rimrl.agents.transfer import initialize_from
 from rimrl.errors import UsageError
 from tests.sb3.helpers import short_episodes
 
@@ -42,7 +42,7 @@ def copied(policy: RecurrentCorePolicy) -> dict[str, th.Tensor]:
 
 def test_fine_tuning_starts_from_the_same_policy_and_value() -> None:
     source, target = agent(seed=1), agent(seed=2)
-    start_from(target.policy, source.policy)
+    initialize_from(target.policy, source.policy)
     ours, theirs = copied(target.policy), copied(source.policy)
     assert ours.keys() == theirs.keys()
     assert all(th.equal(value, theirs[key]) for key, value in ours.items())
@@ -52,7 +52,7 @@ def test_fine_tuning_starts_from_the_same_policy_and_value() -> None:
 def test_another_action_space_gets_a_new_head_of_its_own_shape(actions: spaces.Space[Any]) -> None:
     source, target = agent(seed=1), agent(actions=actions, seed=2)
     head = target.policy.action_net.weight.clone()
-    start_from(target.policy, source.policy)
+    initialize_from(target.policy, source.policy)
     ours, theirs = copied(target.policy), copied(source.policy)
     assert ours["action_net.weight"].shape == (3 if actions is THREE else 2, 7)
     assert th.equal(ours["action_net.weight"], head)
@@ -66,7 +66,7 @@ def test_a_frozen_trunk_takes_features_and_cores_and_keeps_its_heads(trunk: str,
     source = agent(seed=1, core_sharing=sharing)
     target = agent(trunk, THREE, seed=2, core_sharing=sharing)
     before = copied(target.policy)
-    start_from(target.policy, source.policy)
+    initialize_from(target.policy, source.policy)
     after, given = copied(target.policy), copied(source.policy)
     inside = "source." if trunk == "progressive" else ""
     taken = set()
@@ -92,7 +92,7 @@ def test_a_frozen_trunk_takes_features_and_cores_and_keeps_its_heads(trunk: str,
 )
 def test_what_is_frozen_never_changes_and_the_rest_learns(trunk: str, sharing: str, algorithm: Any) -> None:
     target = agent(trunk, algorithm=algorithm, core_sharing=sharing)
-    start_from(target.policy, agent(seed=1, core_sharing=sharing).policy)
+    initialize_from(target.policy, agent(seed=1, core_sharing=sharing).policy)
     before = copied(target.policy)
     target.learn(64)
     after = copied(target.policy)
@@ -118,7 +118,7 @@ def test_no_momentum_comes_from_the_source() -> None:
     source.learn(32)
     assert source.policy.optimizer.state
     target = agent(seed=2)
-    start_from(target.policy, source.policy)
+    initialize_from(target.policy, source.policy)
     assert not target.policy.optimizer.state
 
 
@@ -173,7 +173,7 @@ def test_observations_that_do_not_fit() -> None:
     target = agent()
     before = copied(target.policy)
     with pytest.raises(UsageError, match=r"not fit runs/a: the target shows float32 \[3\].* trained on float32 \[9\]"):
-        start_from(target.policy, source.policy, "runs/a")
+        initialize_from(target.policy, source.policy, "runs/a")
     assert all(th.equal(value, before[key]) for key, value in copied(target.policy).items())
 
 
@@ -182,7 +182,7 @@ def test_networks_that_do_not_fit(trunk: str) -> None:
     target = agent(trunk)
     before = copied(target.policy)
     with pytest.raises(UsageError, match="the network of the source does not fit"):
-        start_from(target.policy, agent(core="lstm").policy)
+        initialize_from(target.policy, agent(core="lstm").policy)
     assert all(th.equal(value, before[key]) for key, value in copied(target.policy).items())
 
 

@@ -18,7 +18,7 @@ class Other:
     def __init__(self, name: BackendName, reason: str | None) -> None:
         self.name, self.reason = name, reason
 
-    def why_not(self, core: Any, like: Any) -> str | None:
+    def unsupported_reason(self, core: Any, like: Any) -> str | None:
         return self.reason
 
     def run(self, core: Any, *arguments: Any) -> Any:

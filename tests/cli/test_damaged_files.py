@@ -262,7 +262,7 @@ def test_a_damaged_sweep(key: str, value: Any, tmp_path: Path, monkeypatch: pyte
     content = yaml.safe_load(Path("sweep/sweep.yaml").read_text())
     Path("sweep/sweep.yaml").write_text(json.dumps(content | {key: value}))
     before = files(Path())
-    for words in (("sweep", "sweep", "--plan"), ("sweep", "sweep", "--cell", "0", "--quiet")):
+    for words in (("sweep", "sweep", "--plan"), ("sweep", "sweep", "--trial", "0", "--quiet")):
         assert orderly(*words).code == 2
     assert files(Path()) == before
 

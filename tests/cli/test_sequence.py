@@ -58,7 +58,7 @@ def refuse(*words: str) -> str:
         ("copying --num-updates 0", ["train.num_updates must be positive"]),
         ("copying --train.device tpu", ["device"]),
         ("copying --accept-changes", ["--resume"]),
-        ("copying --runs a", ["--runs goes with rimrl sequence dropping"]),
+        ("copying --runs a", ["--runs goes with rimrl sequence lesion"]),
         ("--resume nowhere", ["no run folder nowhere"]),
         ("--resume . --run-dir new", ["leave out --run-dir"]),
         ("--resume .", [". is not a run of rimrl sequence"]),
@@ -78,7 +78,7 @@ def refuse(*words: str) -> str:
         ("copying --train.num_threads 100000", ["train.num_threads must be from 1 to 1024"]),
         ("copying --train.batch_size 1000001", ["train.batch_size must be from 1 to 1000000"]),
         (f"copying --run-dir {'n' * 300}", ["cannot write the run folder"]),
-        ("dropping --runs a --seed 3", ["unexpected argument '--seed'"]),
+        ("lesion --runs a --seed 3", ["unexpected argument '--seed'"]),
         ("balls --model.embedding_size null", ["needs model.embedding_size"]),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_file_of_an_experiment_is_no_diagnostic() -> None:
 
 
 def test_keys_are_listed_and_nothing_is_trained() -> None:
-    answer = succeed("sequence", "copying", "--core", "riglstm", "--ablation", "no_soft_update", "--keys")
+    answer = succeed("sequence", "copying", "--core", "riglstm", "--ablation", "no_soft_update", "--print-config")
     assert "soft_update: false" in answer.out
     assert files(Path()) == {}
 

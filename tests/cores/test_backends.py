@@ -23,7 +23,7 @@ from tests.cores.builders import RIGLSTM, SPECS, build, sequence
 from tests.cores.builders import RIM as SMALL_RIM
 
 needs_kernels = pytest.mark.skipif(not paths.compiled(), reason="no kernels were compiled")
-FASTER = {"rim": ["native", "torch"], "riglstm": ["native", "torch"], "lstm": ["native"], "gru": ["torch"]}
+FASTER = {"rim": ["native", "torch"], "riglstm": ["native", "torch"], "lstm": ["native", "torch"], "gru": ["torch"]}
 
 
 class Plain(RIM):
@@ -57,7 +57,9 @@ def test_every_core_says_what_it_has_fastest_first(name: str) -> None:
 @pytest.mark.parametrize("name", CORES)
 def test_the_default_is_the_fastest_that_can_run(name: str) -> None:
     core = build(SPECS[name])
-    assert core.backend == next(backend for backend, why_not in core.backends.items() if why_not is None)
+    assert core.backend == next(
+        backend for backend, unsupported_reason in core.backends.items() if unsupported_reason is None
+    )
 
 
 @needs_kernels

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.initialization import STARTS
-from rimrl.cores.registry import LATER_OPTIONS, core_options, make_core, with_later_options
+from rimrl.cores.registry import LEGACY_OPTION_VALUES, core_options, make_core, with_legacy_options
 from rimrl.errors import UsageError
 
 I, N, D, DK = 40, 6, 24, 32  # noqa: E741
@@ -209,12 +209,14 @@ def complete(core: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("core", ["rim", "riglstm", "brims", "lstm", "grid_lstm"])
 def test_a_complete_configuration_without_later_options_is_an_old_one(core: str) -> None:
-    old = {name: value for name, value in complete(core).items() if name not in LATER_OPTIONS}
-    found = with_later_options(core, old)
-    assert found == old | {name: LATER_OPTIONS[name] for name in complete(core).keys() & LATER_OPTIONS.keys()}
+    old = {name: value for name, value in complete(core).items() if name not in LEGACY_OPTION_VALUES}
+    found = with_legacy_options(core, old)
+    assert found == old | {
+        name: LEGACY_OPTION_VALUES[name] for name in complete(core).keys() & LEGACY_OPTION_VALUES.keys()
+    }
 
 
 @pytest.mark.parametrize("core", ["rim", "riglstm", "brims", "rmc"])
 def test_any_other_configuration_keeps_its_options(core: str) -> None:
-    assert with_later_options(core, {"hidden_size": 96}) == {"hidden_size": 96}
-    assert with_later_options(core, complete(core)) == complete(core)
+    assert with_legacy_options(core, {"hidden_size": 96}) == {"hidden_size": 96}
+    assert with_legacy_options(core, complete(core)) == complete(core)

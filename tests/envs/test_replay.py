@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rimrl.envs.replay import EpisodeRecord, LastWords, Replayable, ReplayError
+from rimrl.envs.replay import EpisodeRecord, Replayable, ReplayError, ReportCrash
 from rimrl.envs.vector import make_vec_env
 from rimrl.envs.vector_state import mark, marked_episodes, restore
 
@@ -140,7 +140,7 @@ def test_last_words(capsys: pytest.CaptureFixture[str]) -> None:
         def step(self, action: Any) -> Any:
             raise ZeroDivisionError("the simulator\nbroke")
 
-    env = LastWords(Breaks("none"))
+    env = ReportCrash(Breaks("none"))
     env.reset()
     with pytest.raises(SystemExit):
         env.step(0)

@@ -12,7 +12,7 @@ import yaml
 import rimrl
 from rimrl.agents.a2c import A2CConfig
 from rimrl.agents.ppo import PPOConfig
-from rimrl.cores.registry import CORES, LATER_OPTIONS, core_options
+from rimrl.cores.registry import CORES, LEGACY_OPTION_VALUES, core_options
 from rimrl.experiments.config_files import load_config, shipped_configs
 from rimrl.runs.config import digest
 from tests.commands import read_json, same_weights, succeed
@@ -76,7 +76,9 @@ def test_the_last_of_two_overrides_wins(own: str) -> None:
 
 def test_short_flags_win_over_their_long_keys() -> None:
     keys = yaml.safe_load(
-        succeed("train", "distractors/rim", "--seed", "4", "--train.seed", "5", "--total-timesteps", "6", "--keys").out
+        succeed(
+            "train", "distractors/rim", "--seed", "4", "--train.seed", "5", "--total-timesteps", "6", "--print-config"
+        ).out
     )
     assert keys["train"]["seed"] == 4
     assert keys["train"]["total_timesteps"] == 6
@@ -168,7 +170,7 @@ def test_the_file_of_a_run_repeats_it(trained: Path, tmp_path: Path) -> None:
 def test_the_file_of_an_older_run_still_says_what_was_trained(core: str, tmp_path: Path) -> None:
     """It has every option but those added since, which get the values of then; its checkpoints still fit."""
     older = yaml.safe_load(load_config(f"distractors/{core}").to_yaml())
-    added = {key: value for key, value in LATER_OPTIONS.items() if older["core"].pop(key, "absent") != "absent"}
+    added = {key: value for key, value in LEGACY_OPTION_VALUES.items() if older["core"].pop(key, "absent") != "absent"}
     del older["agent"]["critic_gradient"], older["agent"]["use_masking"]
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(older))
@@ -222,10 +224,10 @@ def test_shipped_configurations_differ_in_their_core_alone(suite: str) -> None:
 
 
 def test_every_key_that_is_listed_can_be_set() -> None:
-    keys = yaml.safe_load(succeed("train", "distractors/rim", "--keys").out)
+    keys = yaml.safe_load(succeed("train", "distractors/rim", "--print-config").out)
     words = [
         f"--{group}.{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
         for group in ("env", "core", "agent", "train")
         for key, value in keys[group].items()
     ]
-    assert yaml.safe_load(succeed("train", "distractors/rim", *words, "--keys").out) == keys
+    assert yaml.safe_load(succeed("train", "distractors/rim", *words, "--print-config").out) == keys

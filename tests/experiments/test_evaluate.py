@@ -18,7 +18,8 @@ from rimrl.envs.atari import LearningSignal
 from rimrl.envs.suites import DISTRACTORS
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
-from rimrl.experiments.evaluate import DEFAULT_SEED, Episodes, evaluate, evaluation_file, play, suite_name
+from rimrl.experiments.evaluate import DEFAULT_SEED, Episodes, evaluate, evaluation_file, play
+from rimrl.experiments.played import suite_name
 from rimrl.experiments.run import Run
 from tests.commands import files, read_json, rewrite, succeed
 

@@ -142,6 +142,6 @@ def test_a_sweep_does_not_open_links(name: str, tmp_path: Path, outside: Path) -
     with Sweep(ask("distractors/rim", "0"), folder, check=False).opened("busy"):
         pass
     plant(folder / name, outside, "folder" if name == "logs" else "new file")
-    answer = call("sweep", folder, "--cell", "0", "--quiet")
+    answer = call("sweep", folder, "--trial", "0", "--quiet")
     assert answer.code == 2, answer
     assert answer.err.count("\n") == 1

@@ -30,7 +30,7 @@ from rimrl.agents.registry import ALGORITHMS, algorithm_class, config_class, reg
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.config_files import load_config
-from rimrl.experiments.ranks import share_of
+from rimrl.experiments.ranks import shard_config
 from tests.commands import SMALL, call, read_json, same_weights, succeed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +124,7 @@ def test_it_is_evaluated_exported_and_evaluated_again(run: Path, tmp_path: Path)
 
 def test_processes_share_what_ppo_shares(module: ModuleType) -> None:
     config = load_config("distractors/lstm", ("--agent.algorithm", "shrinking"))
-    share: Any = share_of(config, DistributedRanks(None, 1, 4)).agent  # type: ignore[arg-type]
+    share: Any = shard_config(config, DistributedRanks(None, 1, 4)).agent  # type: ignore[arg-type]
     assert isinstance(share, module.ShrinkingConfig)
     assert share.batch_size == config.agent.arguments()["batch_size"] // 4
 

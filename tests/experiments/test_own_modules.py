@@ -227,6 +227,34 @@ def test_what_cannot_be_imported_is_said_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_diagnostic_stores_the_option_and_imports_nothing_by_itself(
+    outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
+) -> None:
+    words = ("sequence", "copying", "--core", "leaky", "--core.width", "6", "--import", "own_core", "--quiet")
+    few = ("--train.batch_size", "2", "--train.eval_freq", "0", "--train.test_sequences", "2")
+    short = ("--task.blanks", "3", "--task.test_blanks", "[3]")
+    common = (*words, *few, *short, "--train.learning_rate_schedule", "constant")
+    run = tmp_path / "run"
+    within(outside, *common, "--num-updates", "1", "--run-dir", run)
+    assert yaml.safe_load((run / "config.yaml").read_text())["imports"] == ["own_core"]
+    (tmp_path / "own_core.py").write_text(HOSTILE.format(str(tmp_path / "ran")))
+    monkeypatch.chdir(tmp_path)
+    for verb in (
+        ("evaluate", "run"),
+        ("inspect", "run"),
+        ("sequence", "--resume", "run"),
+        ("sequence", "run/config.yaml", "--run-dir", "other"),
+    ):
+        answer = call(*verb)
+        assert (answer.code, answer.err.count("\n")) == (2, 1)
+        assert "--import own_core" in answer.err
+        assert not (tmp_path / "ran").exists()
+    within(outside, "sequence", "--resume", run, "--num-updates", "2", "--quiet", "--import", "own_core")
+    within(outside, *common, "--num-updates", "2", "--run-dir", tmp_path / "whole")
+    ours, theirs = (read_json(folder / "evaluation.json")["splits"] for folder in (run, tmp_path / "whole"))
+    assert ours == theirs
+
+
 @pytest.mark.parametrize("imports", ["own_env", [3], ["own env"], {"own_env": 1}])
 def test_imports_are_a_list_of_names(imports: object, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"imports": imports, "env": {"id": "CartPole-v1"}}))

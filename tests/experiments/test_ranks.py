@@ -23,11 +23,11 @@ from rimrl.agents.ppo import PPOConfig
 from rimrl.agents.ranks import Ranks
 from rimrl.envs.distractors import ObjectPickingEnv
 from rimrl.errors import UsageError
-from rimrl.experiments import making
+from rimrl.experiments import factory
 from rimrl.experiments import train as training
 from rimrl.experiments.callbacks import Stopping
 from rimrl.experiments.config_files import load_config
-from rimrl.experiments.ranks import share_of
+from rimrl.experiments.ranks import shard_config
 from rimrl.runs import checkpoint_files
 from tests.agents.ranks import free_port, launched, on_ranks
 from tests.commands import SMALL, Answer, call, files, read_json, same_weights
@@ -44,7 +44,7 @@ WORDS = (
 
 
 def share(rank: int, size: int, *words: str) -> Any:
-    return share_of(load_config("distractors/lstm", words), DistributedRanks(None, rank, size))  # type: ignore[arg-type]
+    return shard_config(load_config("distractors/lstm", words), DistributedRanks(None, rank, size))  # type: ignore[arg-type]
 
 
 def test_shares_add_up_to_the_whole() -> None:
@@ -80,7 +80,7 @@ def run_command(
 ) -> dict[str, Any]:
     """Run a command on a rank; the second one may be stopped or break."""
     made: list[Any] = []
-    make_agent = making.make_agent
+    make_agent = factory.make_agent
 
     def noted(*arguments: Any) -> Any:
         made.append(make_agent(*arguments))

@@ -1,4 +1,4 @@
-"""A sweep: what is asked for, the cells it makes, and what happens to them when something breaks."""
+"""A sweep: what is asked for, the trials it makes, and what happens to them when something breaks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rimrl.experiments.config_files import load_config
 from rimrl.experiments.evaluate import DEFAULT_SEED
 from rimrl.experiments.sweep import Sweep, episodes_before
 from rimrl.experiments.sweep_config import ask, parse_seeds, split_values
-from rimrl.experiments.sweep_grid import Cell, make_cells
+from rimrl.experiments.sweep_grid import SweepTrial, make_trials
 from rimrl.files import locked
 from rimrl.studies.record import Record
 from rimrl.studies.trial import Outcome, Trial
@@ -71,8 +71,8 @@ class Workers(LocalWorkers):
         return [(name, Outcome(end, None if end == "finished" else f"it {end}"))]
 
 
-def grid(config: str = "distractors/rim", *over: str, seeds: str = "0", **overrides: str) -> list[Cell]:
-    return make_cells(ask(config, seeds, over, overrides.items()))
+def grid(config: str = "distractors/rim", *over: str, seeds: str = "0", **overrides: str) -> list[SweepTrial]:
+    return make_trials(ask(config, seeds, over, overrides.items()))
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,18 @@ def test_commas_within_brackets_and_quotes_part_nothing() -> None:
 
 
 def test_a_core_comes_with_its_own_configuration_of_the_task() -> None:
-    cells = grid("distractors/rim", "core=rim,lstm,lstm_equal_parameters", "env=distractors,memory", seeds="0,3")
-    assert [cell.name for cell in cells[:3]] == [
+    trials = grid("distractors/rim", "core=rim,lstm,lstm_equal_parameters", "env=distractors,memory", seeds="0,3")
+    assert [trial.name for trial in trials[:3]] == [
         "core=rim/env=distractors/seed_0",
         "core=rim/env=memory/seed_0",
         "core=lstm/env=distractors/seed_0",
     ]
-    assert [cell.number for cell in cells] == list(range(12))
-    assert [cell.seed for cell in cells] == [0] * 6 + [3] * 6
+    assert [trial.number for trial in trials] == list(range(12))
+    assert [trial.seed for trial in trials] == [0] * 6 + [3] * 6
     shipped = load_config("distractors/lstm", ["--env.id=memory", "--train.seed=3"])
-    assert next(cell.config for cell in cells if cell.name == "core=lstm/env=memory/seed_3") == shipped
+    assert next(trial.config for trial in trials if trial.name == "core=lstm/env=memory/seed_3") == shipped
     equal = load_config("distractors/lstm_equal_parameters")
-    assert next(cell.config for cell in cells if cell.name.startswith("core=lstm_equal")) == equal
+    assert next(trial.config for trial in trials if trial.name.startswith("core=lstm_equal")) == equal
 
 
 @pytest.mark.parametrize(
@@ -117,30 +117,30 @@ def test_a_core_comes_with_its_own_configuration_of_the_task() -> None:
     ],
 )
 def test_the_configuration_of_a_core_is_that_of_the_same_family(config: str, core: str, shipped: str) -> None:
-    (cell,) = grid(config, f"core={core}")
-    assert cell.config == load_config(shipped)
+    (trial,) = grid(config, f"core={core}")
+    assert trial.config == load_config(shipped)
 
 
 def test_a_core_without_a_configuration_of_its_own_is_put_into_the_one_given() -> None:
-    (cell,) = grid("multiroom/a2c_rim", "core=gru")
-    assert cell.config.flat() == load_config("multiroom/a2c_rim", ["--core.name=gru"]).flat()
-    assert cell.config.name.rpartition("/")[2] == "gru"
+    (trial,) = grid("multiroom/a2c_rim", "core=gru")
+    assert trial.config.flat() == load_config("multiroom/a2c_rim", ["--core.name=gru"]).flat()
+    assert trial.config.name.rpartition("/")[2] == "gru"
 
 
 def test_a_file_of_ones_own_keeps_its_options_for_its_own_core(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("env: {id: distractors}\ncore: {name: rim, num_units: 3, num_active: 2, hidden_size: 12}\n")
-    rim, lstm = (cell.config for cell in grid(str(file), "core=rim,lstm"))
+    rim, lstm = (trial.config for trial in grid(str(file), "core=rim,lstm"))
     assert rim.core.options["num_units"] == 3
     assert (lstm.core.name, lstm.core.options["hidden_size"]) == ("lstm", 12)
     assert [rim.name, lstm.name] == ["mine/rim", "mine/lstm"]
 
 
 def test_every_other_key_is_swept_as_it_is() -> None:
-    cells = grid("distractors/rim", "agent.net_arch=[],[64,32]", "core.num_active=2,3")
-    settings = [(cell.config.agent.net_arch, cell.config.core.options["num_active"]) for cell in cells]
+    trials = grid("distractors/rim", "agent.net_arch=[],[64,32]", "core.num_active=2,3")
+    settings = [(trial.config.agent.net_arch, trial.config.core.options["num_active"]) for trial in trials]
     assert settings == [([], 2), ([], 3), ([64, 32], 2), ([64, 32], 3)]
-    assert cells[2].name == "agent.net_arch=64,32/core.num_active=2/seed_0"
+    assert trials[2].name == "agent.net_arch=64,32/core.num_active=2/seed_0"
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,9 @@ def test_every_other_key_is_swept_as_it_is() -> None:
         (("--retries", "-1"), "--retries must be at least 0, got -1"),
         (("--episodes", "5"), "--episodes goes with --evaluate"),
         (("--gpus", "1"), "--gpus goes with --ray"),
-        (("--cell", "0", "--jobs", "2"), "leave out --ray and --jobs"),
-        (("--cell", "7"), "the sweep has the cells 0 to 0"),
+        (("--trial", "0", "--jobs", "2"), "leave out --ray and --jobs"),
+        (("--trial", "7"), "the sweep has the trials 0 to 0"),
+        (("--cell", "7"), "the sweep has the trials 0 to 0"),  # old name
         (("--ray", "nonsense"), "'nonsense' is no address"),
         (("--ray", "127.0.0.1:1"), "cannot reach Ray at '127.0.0.1:1'"),
     ],
@@ -186,7 +187,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(words: tuple[str, ...], said: 
     assert answer.err.startswith("rimrl: ")
     assert answer.err.count("\n") == 1
     assert said in answer.err
-    if "--cell" not in words:
+    if not {"--trial", "--cell"} & {*words}:  # old name, too
         assert not any(tmp_path.iterdir())
 
 
@@ -214,11 +215,11 @@ def test_an_evaluation_of_more_episodes_is_enough_and_a_folder_remembers_them(tm
     sweep = sweep_in(folder)
     assert sweep.run(Workers(folder, {}), progress_bar=False)
     assert episodes_before(folder) is None
-    for cell in sweep.trials:
+    for trial in sweep.trials:
         result = {"held_out": False, "episodes": 20, "return_mean": 0.0}
         facts = {"suite": "distractors", "config": "distractors/rim", "model": "model.zip", "deterministic": False}
         facts |= {"seed": DEFAULT_SEED, "splits": dict.fromkeys(("train", *HELD_OUT), result)}
-        (folder / cell.name / "evaluation.json").write_text(json.dumps(facts))
+        (folder / trial.name / "evaluation.json").write_text(json.dumps(facts))
     for episodes, left in ((10, 0), (20, 0), (21, 2)):
         again = Sweep(ask(str(folder)), folder, episodes, check=False)
         assert len(again.waiting) == left
@@ -235,11 +236,11 @@ def test_cells_that_die_or_break_are_tried_again_and_bad_input_is_not(tmp_path: 
     ends = {NAMES[0]: ["died", "failed", "finished"], NAMES[1]: ["died"] * 3, NAMES[2]: ["refused"]}
     sweep, workers = sweep_in(folder, "0..1"), Workers(folder, ends)
     with pytest.raises(
-        RunFailedError, match=r"2 of 4 cells failed, the first .*core=lstm/seed_0: it died .*seed_0.log"
+        RunFailedError, match=r"2 of 4 trials failed, the first .*core=lstm/seed_0: it died .*seed_0.log"
     ):
         sweep.run(workers, retries=2, progress_bar=False)
     assert [workers.started.count(name) for name in NAMES] == [3, 3, 1, 1]
-    states = {cell["path"]: cell["state"] for cell in read_json(folder / "sweep.json")["cells"]}
+    states = {trial["path"]: trial["state"] for trial in read_json(folder / "sweep.json")["trials"]}
     assert [states[NAMES[0]], states[NAMES[3]]] == ["finished", "finished"]
     again = Workers(folder, {})
     assert sweep_in(folder, "0..1").run(again, progress_bar=False)
@@ -303,8 +304,8 @@ def test_seeds_and_values_are_added_and_nothing_else(tmp_path: Path) -> None:
     cores = ["rim", "lstm", "gru"]
     names = [f"core={core}/seed_{seed}" for seed in (0, 1) for core in cores]
     assert added.started == names[2:]
-    assert [cell["path"] for cell in read_json(folder / "sweep.json")["cells"]] == names
-    assert [cell.name for cell in Sweep(ask(str(folder)), folder, check=False).trials] == names
+    assert [trial["path"] for trial in read_json(folder / "sweep.json")["trials"]] == names
+    assert [trial.name for trial in Sweep(ask(str(folder)), folder, check=False).trials] == names
 
 
 def test_a_file_that_changed_since_is_noticed(tmp_path: Path) -> None:
@@ -355,7 +356,7 @@ def sweeping(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def half_way(folder: Path, name: str) -> int:
-    """The process that trains a cell, once it has written two checkpoints."""
+    """The process that trains a trial, once it has written two checkpoints."""
 
     def found() -> int | None:
         attempts = Record(folder, name).attempts
@@ -369,7 +370,7 @@ def half_way(folder: Path, name: str) -> int:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cell that is killed elsewhere, trained by ``rimrl train`` without a break."""
+    """The trial that is killed elsewhere, trained by ``rimrl train`` without a break."""
     run = tmp_path_factory.mktemp("sweep") / "alone"
     succeed("train", "distractors/lstm", *TINY, "--run-dir", run)
     return run
@@ -379,8 +380,8 @@ def assert_complete(folder: Path, killed: str, alone: Path) -> None:
     """Nothing is lost and nothing ran twice."""
     summary = read_json(folder / "sweep.json")
     assert summary["states"] == {"finished": 4}
-    assert [cell["path"] for cell in summary["cells"]] == NAMES
-    assert {cell["path"]: cell["attempts"] for cell in summary["cells"]} == {
+    assert [trial["path"] for trial in summary["trials"]] == NAMES
+    assert {trial["path"]: trial["attempts"] for trial in summary["trials"]} == {
         name: 1 + (name == killed) for name in NAMES
     }
     for name in NAMES:
@@ -404,14 +405,14 @@ def test_local_processes_one_of_them_killed_half_way(tmp_path: Path, alone: Path
         os.kill(half_way(folder, killed), signal.SIGKILL)
         out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "finished 4 of 4 cells" in out
+    assert "finished 4 of 4 trials" in out
     assert_complete(folder, killed, alone)
     first, second = Record(folder, killed).attempts
     assert (first["state"], first["message"]) == ("failed", "the process was killed by SIGKILL")
     assert second["state"] == "finished"
     before = files(folder)
     answer = succeed("sweep", folder, "--evaluate", "--episodes", "4", "--quiet")  # nothing is left to do
-    assert "finished 4 of 4 cells" in answer.out
+    assert "finished 4 of 4 trials" in answer.out
     after = files(folder)
     del before["sweep.json"], after["sweep.json"]
     assert before == after
@@ -433,7 +434,7 @@ def test_a_sweep_that_is_stopped_leaves_nothing_running_and_goes_on(
         _, err = process.communicate(timeout=300)
     if number == signal.SIGINT:
         assert process.returncode == 130, err
-        assert "cells are left, the same command goes on" in err
+        assert "trials are left, the same command goes on" in err
         assert read_json(folder / "sweep.json")["states"].keys() <= {"finished", "interrupted", "pending"}
     _wait_for(lambda: not _runs(worker))
     assert Record(folder, NAMES[1]).attempts[-1]["state"] == "interrupted"
@@ -457,7 +458,7 @@ def _runs(pid: int) -> bool:
 @pytest.mark.slow
 def test_a_job_array_trains_cells_side_by_side(tmp_path: Path, alone: Path) -> None:
     folder = tmp_path / "sweep"
-    lines = [command("sweep", *GRID, "--run-dir", folder, "--cell", str(number)) for number in range(4)]
+    lines = [command("sweep", *GRID, "--run-dir", folder, "--trial", str(number)) for number in range(4)]
     pairs = ((0, 1, 1), (2, 3))  # one of them is started twice by mistake
     for together in pairs:
         tasks = [subprocess.Popen(lines[number], stderr=subprocess.PIPE, text=True) for number in together]
@@ -465,7 +466,7 @@ def test_a_job_array_trains_cells_side_by_side(tmp_path: Path, alone: Path) -> N
         assert [task.returncode for task in tasks] == [0] * len(tasks), errors
     summary = read_json(folder / "sweep.json")
     assert summary["states"] == {"finished": 4}
-    assert [cell["attempts"] for cell in summary["cells"]] == [1] * 4
+    assert [trial["attempts"] for trial in summary["trials"]] == [1] * 4
     assert same_weights(folder / NAMES[1], alone)
     experiments = yaml.safe_load((folder / "sweep.yaml").read_text())["experiments"]
     assert list(experiments) == ["core=rim", "core=lstm"]

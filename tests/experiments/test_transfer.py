@@ -70,15 +70,15 @@ def test_the_papers_protocol(tmp_path: Path) -> None:
     assert len(config.targets) == 12
     transfer = Transfer(config, tmp_path / "none")
     # For each of 3 seeds and 2 cores: 3 sources; on 12 targets 3 methods from each source and 3 from none.
-    assert len(transfer.cells) == 3 * 2 * (3 + 12 * (3 * 3 + 3))
+    assert len(transfer.all_trials) == 3 * 2 * (3 + 12 * (3 * 3 + 3))
     assert not (tmp_path / "none").exists()
 
 
 def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path: Path) -> None:
-    cells = Transfer(load_transfer(str(write(tmp_path))), tmp_path / "out").cells
-    assert [cell.seed for cell in cells] == [0] * 7 + [1] * 7
-    assert cells[0].target is None
-    by_method = {cell.method: cell.config.agent for cell in cells[1:7]}
+    trials = Transfer(load_transfer(str(write(tmp_path))), tmp_path / "out").all_trials
+    assert [trial.seed for trial in trials] == [0] * 7 + [1] * 7
+    assert trials[0].target is None
+    by_method = {trial.method: trial.config.agent for trial in trials[1:7]}
     assert {method: (agent.trunk, agent.init_from is not None) for method, agent in by_method.items()} == {
         "scratch": ("learned", False),
         "finetune": ("learned", True),
@@ -87,7 +87,7 @@ def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path:
         "progressive": ("progressive", True),
         "progressive_random": ("progressive", False),
     }
-    assert all(agent.init_from in (None, str(tmp_path / "out" / cells[0].name)) for agent in by_method.values())
+    assert all(agent.init_from in (None, str(tmp_path / "out" / trials[0].name)) for agent in by_method.values())
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_two_workers_give_what_one_gives(tmp_path: Path, alone: Path) -> None:
 @pytest.mark.slow
 def test_a_job_array_in_any_order_gives_what_one_worker_gives(tmp_path: Path, alone: Path) -> None:
     words = ("transfer", write(tmp_path, **SHORT), "--run-dir", tmp_path / "out", "--quiet")
-    lines = [command(*words, "--cell", str(number)) for number in (2, 0, 1)]
+    lines = [command(*words, "--trial", str(number)) for number in (2, 0, 1)]
     tasks = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for line in lines]
     errors = [task.communicate(timeout=300)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [0] * 3, errors
@@ -330,8 +330,8 @@ def test_a_target_whose_source_fails_is_not_trained_and_the_others_are(tmp_path:
     [
         (("--jobs", "0"), "--jobs must be at least 1, got 0"),
         (("--gpus", "1"), "--gpus goes with --ray; see rimrl transfer --help"),
-        (("--cell", "0", "--jobs", "2"), "leave out --ray and --jobs"),
-        (("--cell", "14"), "the transfer has the runs 0 to 13"),
+        (("--trial", "0", "--jobs", "2"), "leave out --ray and --jobs"),
+        (("--trial", "14"), "the transfer has the runs 0 to 13"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.evaluate import DEFAULT_SEED
+from rimrl.experiments.factory import make_agent, make_train_env
 from rimrl.experiments.inspect import record
-from rimrl.experiments.making import make_agent, make_train_env
 from rimrl.experiments.run import Run
 from tests.commands import SMALL, read_json, succeed
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from rimrl.errors import UsageError
-from rimrl.reporting import group_plots
+from rimrl.reporting import group_plots, plots
 from rimrl.reporting.comparison import Comparison, compare
 from rimrl.reporting.group_plots import learning_curves, save_groups
 from rimrl.reporting.groups import METRICS, group_runs
+from rimrl.reporting.plots import save_comparison
 from rimrl.reporting.results import read_runs
 from rimrl.reporting.statistics import Estimate, difference, interval
 from rimrl.reporting.table import group_table
@@ -289,6 +290,31 @@ def test_bars_lines_and_profiles_are_the_numbers(drawn: Figure, both: list[Path]
     thresholds, shares = np.array(profile.get_lines()[0].get_xydata()).T
     np.testing.assert_allclose(shares, [(RATES[:, 1:] > threshold).mean() for threshold in thresholds])
     assert profile.get_xlim() == (0.0, 1.0)
+
+
+def test_curves_on_held_out_splits_stand_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between training and bars, one panel for each held-out split that was evaluated in training."""
+    figures: list[Figure] = []
+
+    class Kept(Figure):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            figures.append(self)
+
+    monkeypatch.setattr(group_plots, "Figure", Kept)
+    monkeypatch.setattr(plots, "Figure", Kept)
+    paths = write(tmp_path, "rim", RATES[:2])
+    for path in paths:
+        rows = "time/total_timesteps,eval/success_rate_new,eval/success_rate_train\n100,0.25,0.5\n200,0.75,1.0\n"
+        (path / "progress.csv").write_text(rows)
+    save_groups(compared(*paths), tmp_path / "groups.png")
+    save_comparison(read_runs(paths[:1]), tmp_path / "single.png")
+    for figure in figures:
+        (panel,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "new"]
+        steps, heights = np.array(panel.get_lines()[0].get_xydata()).T
+        np.testing.assert_allclose(heights, np.interp(steps, [100, 200], [0.25, 0.75]))
+        assert not [axes for axes in figure.axes if axes.get_title(loc="left") in ("train", "more")]
+    assert [len(figure.axes) for figure in figures] == [4, 3]
 
 
 def test_curves_are_put_on_common_steps(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from rimrl.errors import UsageError
 from rimrl.reporting.inspection import (
     PICTURES,
     communication,
-    evenness,
+    format_evenness,
+    format_mutual_information,
     frequency,
     input_attention,
     percent,
     raster,
     read_inspection,
     save_pictures,
-    told,
 )
 
 ACTIONS = ["left", "right", "pickup"]
@@ -229,7 +229,7 @@ def test_frequencies_are_drawn_as_written(tmp_path: Path) -> None:
 def test_an_inspection_of_an_older_version_is_drawn_without_the_measures(tmp_path: Path) -> None:
     write(tmp_path, measured=False)
     inspection = read_inspection(tmp_path)
-    assert (evenness(inspection.facts), told(inspection.facts)) == ("", "")
+    assert (format_evenness(inspection.facts), format_mutual_information(inspection.facts)) == ("", "")
     assert save_pictures(tmp_path) == list(PICTURES)
     figure = frequency(inspection)
     assert figure is not None

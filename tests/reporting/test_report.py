@@ -24,7 +24,7 @@ from rimrl.reporting.groups import group_runs
 from rimrl.reporting.report import page, save_report
 from rimrl.reporting.report_charts import gap_chart, learning_curves, profile_chart, split_charts
 from rimrl.reporting.results import read_runs
-from rimrl.reporting.verdict import Findings
+from rimrl.reporting.verdict import ComparisonSummary
 from tests.commands import files
 from tests.reporting.pages import HOSTILE, SPLITS, Element, comparison, make_runs, parsed
 from tests.reporting.test_inspection import write as write_inspection
@@ -66,7 +66,7 @@ def test_the_table_and_bars_are_interquartile_means_beside_chance(tmp_path: Path
     }
     rows = table(parsed(page(compared)), "Table of scores")
     assert rows[0][1:] == ["random", "rim 5 runs", "lstm 5 runs"]
-    charts = split_charts(Findings(compared))
+    charts = split_charts(ComparisonSummary(compared))
     for k, (name, row, (kind, chart)) in enumerate(zip(SPLITS, rows[1:], charts, strict=False)):
         assert row[0] == f"{name} {'held out' if k else 'trained on'}"
         assert kind == ("held out" if k else "trained on")
@@ -158,7 +158,7 @@ def test_runs_with_other_steps_share_a_curve_where_all_have_been(tmp_path: Path)
 def test_the_profile_is_the_share_above(tmp_path: Path) -> None:
     paths = make_runs(tmp_path, seeds=5)
     compared = comparison(paths)
-    chart = profile_chart(Findings(compared))
+    chart = profile_chart(ComparisonSummary(compared))
     assert chart is not None
     for k, line in enumerate(chart.lines):
         scores = [
@@ -474,7 +474,7 @@ def test_returns_are_shown_where_there_is_no_success(tmp_path: Path) -> None:
         (path / "progress.csv").write_text(re.sub("rollout/success_rate", "other", text))
     tree = parsed(page(comparison(paths)))
     assert "mean return in training" in tree.one(id="curves").text
-    _, chart = split_charts(Findings(comparison(paths)))[0]
+    _, chart = split_charts(ComparisonSummary(comparison(paths)))[0]
     assert chart.x.low <= -200
     assert chart.chance == chart.x.place(-200)
     for bar in chart.bars:

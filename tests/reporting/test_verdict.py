@@ -11,13 +11,13 @@ from rimrl.reporting.comparison import compare
 from rimrl.reporting.groups import Group
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Estimate
-from rimrl.reporting.verdict import Findings, listed, said, shortened
+from rimrl.reporting.verdict import ComparisonSummary, format_estimate, listed, shortened
 from tests.reporting.pages import comparison, make_runs
 
 
 def verdict(tmp_path: Path, scores: dict[str, Sequence[float]], splits: Sequence[str] = ("train", "new")) -> str:
     seeds = len(next(iter(scores.values())))
-    return Findings(comparison(make_runs(tmp_path, list(scores), seeds, splits=splits, scores=scores))).verdict
+    return ComparisonSummary(comparison(make_runs(tmp_path, list(scores), seeds, splits=splits, scores=scores))).verdict
 
 
 LOW, MIDDLE, HIGH = [0.2, 0.25, 0.3, 0.22, 0.28], [0.5, 0.6, 0.4, 0.55, 0.45], [0.9, 0.92, 0.95, 0.91, 0.93]
@@ -68,7 +68,7 @@ def test_a_difference_is_claimed_rarely_where_there_is_none() -> None:
     claims = 0
     for _ in range(60):
         groups = [Group(name, tuple(made(name, score) for score in rng.normal(0.4, 0.1, 5))) for name in "ab"]
-        claims += "was better" in Findings(compare(groups)).verdict
+        claims += "was better" in ComparisonSummary(compare(groups)).verdict
     assert claims <= 8
 
 
@@ -78,9 +78,9 @@ def made(name: str, score: float) -> RunResults:
 
 
 def test_figures_in_words() -> None:
-    assert said(Estimate(0.8, 0.741, 0.849)) == "0.80 [0.74, 0.85]"
-    assert said(Estimate(0.8)) == "0.80"
-    assert said(Estimate(-1234.5, -2000.0, -1000.0)) == "-1234 [-2000, -1000]"
+    assert format_estimate(Estimate(0.8, 0.741, 0.849)) == "0.80 [0.74, 0.85]"
+    assert format_estimate(Estimate(0.8)) == "0.80"
+    assert format_estimate(Estimate(-1234.5, -2000.0, -1000.0)) == "-1234 [-2000, -1000]"
     assert [shortened("riglstm (core.num_active=3)", most) for most in (30, 16)] == [
         "riglstm (core.num_active=3)",
         "rigls…_active=3)",

@@ -18,7 +18,7 @@ from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.config import Configuration, TrainConfig
 from rimrl.runs.folder import RunFolder
 from rimrl.runs.kinds import SEQUENCE
-from rimrl.runs.lifecycle import begin, go_on
+from rimrl.runs.lifecycle import resume_run, start_run
 from rimrl.runs.processes import Processes
 from rimrl.runs.resuming import restore_last
 from rimrl.runs.stopping import Stop
@@ -88,14 +88,14 @@ class Counter:
 
     def restore(self, accept_changes: bool, changes: Sequence[str]) -> tuple[Contents, str | None]:
         known = None if accept_changes else self.config.identity()
-        _, contents, self.sum = restore_last(self.run.path, lambda _, fields: self.put_back(fields), known)
+        _, contents, self.sum = restore_last(self.run.path, lambda _, fields: self.restore_fields(fields), known)
         return contents, None
 
-    def put_back(self, fields: Fields) -> int:
+    def restore_fields(self, fields: Fields) -> int:
         self.reached = fields.integer("num_timesteps")
         return fields.integer("sum")
 
-    def cut_back(self, contents: Contents) -> None:
+    def truncate_logs(self, contents: Contents) -> None:
         pass
 
     def save(self) -> None:
@@ -139,7 +139,7 @@ def signalled(reached: int) -> None:
 
 def test_a_run_to_its_end(tmp_path: Path) -> None:
     make = Trainings()
-    run, finished = begin(CountRun, CONFIG, tmp_path / "run", make, Processes())
+    run, finished = start_run(CountRun, CONFIG, tmp_path / "run", make, Processes())
     facts = read_json(run.path / "environment.json")
     assert finished
     assert (facts["status"], facts["num_ticks"]) == ("finished", TOTAL)
@@ -149,10 +149,10 @@ def test_a_run_to_its_end(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    run, finished = begin(CountRun, CONFIG, tmp_path / "run", Trainings(signalled), Processes())
+    run, finished = start_run(CountRun, CONFIG, tmp_path / "run", Trainings(signalled), Processes())
     assert not finished
     assert (run.status, run.model_file.read_text()) == ("interrupted", "9")
-    assert go_on(run, CONFIG, False, Trainings(), Processes())
+    assert resume_run(run, CONFIG, False, Trainings(), Processes())
     facts = read_json(run.path / "environment.json")
     assert [(note["num_ticks"], note["exact"]) for note in facts["resumed"]] == [(3, True)]
     assert run.model_file.read_text() == "18"
@@ -163,13 +163,13 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_run_that_breaks_says_how_to_go_on(tmp_path: Path) -> None:
     make = Trainings(raises(MemoryError("none left")))
     with pytest.raises(RunFailedError) as failure:
-        begin(CountRun, CONFIG, tmp_path / "run", make, Processes())
+        start_run(CountRun, CONFIG, tmp_path / "run", make, Processes())
     run = CountRun(tmp_path / "run", CONFIG)
     assert f"rimrl count --resume {run.path}" in str(failure.value)
     assert (run.status, run.model_file.read_text()) == ("failed", "6")
     assert "none left" in (run.path / "traceback.txt").read_text()
     assert make.made[0].closed
-    assert go_on(run, CONFIG, False, Trainings(), Processes())
+    assert resume_run(run, CONFIG, False, Trainings(), Processes())
 
 
 def test_what_cannot_be_made_leaves_no_folder(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_what_cannot_be_made_leaves_no_folder(tmp_path: Path) -> None:
         raise UsageError("it does not fit")
 
     with pytest.raises(UsageError, match="it does not fit"):
-        begin(CountRun, CONFIG, tmp_path / "new" / "run", make, Processes())
+        start_run(CountRun, CONFIG, tmp_path / "new" / "run", make, Processes())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,23 +185,23 @@ def test_a_model_that_cannot_be_saved_is_a_failure(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Counter, "save", lambda self: raises(OSError("full"), 0)(0))
     make = Trainings()
     with pytest.raises(RunFailedError, match="full"):
-        begin(CountRun, CONFIG, tmp_path / "run", make, Processes())
+        start_run(CountRun, CONFIG, tmp_path / "run", make, Processes())
     assert CountRun(tmp_path / "run", CONFIG).status == "failed"
     assert make.made[0].closed
 
 
 @pytest.mark.parametrize("accept", [False, True])
 def test_changes_have_to_be_accepted_unless_they_are_free(accept: bool, tmp_path: Path) -> None:
-    run, _ = begin(CountRun, CONFIG, tmp_path / "run", Trainings(signalled), Processes())
+    run, _ = start_run(CountRun, CONFIG, tmp_path / "run", Trainings(signalled), Processes())
     other = replace(CONFIG, by=5, train=CountTrain(num_updates=4, resume_freq=1))
     if accept:
-        assert go_on(run, other, True, Trainings(), Processes())
+        assert resume_run(run, other, True, Trainings(), Processes())
         assert run.model_file.read_text() == "14"
         assert run.config == other
     else:
         with pytest.raises(UsageError, match=r"count\.by 3 -> 5"):
-            go_on(run, other, False, Trainings(), Processes())
-        assert go_on(run, replace(other, by=3), False, Trainings(), Processes())
+            resume_run(run, other, False, Trainings(), Processes())
+        assert resume_run(run, replace(other, by=3), False, Trainings(), Processes())
 
 
 def test_of_several_processes_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_of_several_processes_one_writes(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Counter, "write_checkpoint", lambda self: None)  # the toy's would write in every process
     make = Trainings()
-    run, finished = begin(CountRun, CONFIG, tmp_path / "run", make, Second())
+    run, finished = start_run(CountRun, CONFIG, tmp_path / "run", make, Second())
     assert finished
     assert make.made[0].closed
     assert run.processes == 2

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy
 from rimrl.cores.registry import make_core
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
 from rimrl.sequence.balls_physics import SUBSTEPS, Discs, Floats, draw, film, scatter
-from rimrl.sequence.dropping import _keep, _silenced
+from rimrl.sequence.lesion import _keep, _silenced
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.rollouts import roll_out
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rimrl.cores.registry import CORES, LATER_OPTIONS
+from rimrl.cores.registry import CORES, LEGACY_OPTION_VALUES
 from rimrl.errors import UsageError
 from rimrl.runs.config import digest
 from rimrl.sequence.ablations import ABLATIONS, find_ablation
@@ -114,10 +114,10 @@ def test_sizes_are_as_documented_for_active_units() -> None:
     ("task", "key"), [("copying", "min_blanks"), ("copying", "blanks_power"), ("adding", "min_length")]
 )
 def test_a_run_from_before_a_key_may_go_on(task: str, key: str) -> None:
-    start = [f"--core.initialization={LATER_OPTIONS['initialization']}"]
+    start = [f"--core.initialization={LEGACY_OPTION_VALUES['initialization']}"]
     config = load_sequence(task, "rim", "paper", None, start)
     added = config.kind.free | {"task.min_blanks", "task.blanks_power", "task.min_length"}
-    added |= {f"core.{option}" for option in LATER_OPTIONS}
+    added |= {f"core.{option}" for option in LEGACY_OPTION_VALUES}
     before = {name: value for name, value in config.flat().items() if name not in added}
     assert f"task.{key}" in config.flat().keys() - before.keys()
     assert config.identity() == digest(before)

@@ -103,7 +103,7 @@ def test_frames_that_stand_for_all_have_both_ends() -> None:
 def test_dropping_compares_units_with_blocks_as_large(bounced: dict[str, Path], tmp_path: Path) -> None:
     picture = tmp_path / "dropped.png"
     runs = bounced["rim"], bounced["lstm"]
-    answer = succeed("sequence", "dropping", "--runs", *runs, "--blocks", "4", "--output", picture)
+    answer = succeed("sequence", "lesion", "--runs", *runs, "--blocks", "4", "--output", picture)
     rim, lstm = (read_json(bounced[core] / "dropping.json") for core in ("rim", "lstm"))
     assert (rim["parts"], lstm["parts"]) == ("units", "blocks")
     assert len(rim["units"]) == len(lstm["units"]) == 4
@@ -123,15 +123,19 @@ def test_dropping_compares_units_with_blocks_as_large(bounced: dict[str, Path], 
         assert drawn.height > 300
 
 
+def test_lesion_is_taken_under_its_old_name() -> None:
+    assert call("sequence", "dropping").err == call("sequence", "lesion").err  # old name
+
+
 def test_dropping_takes_runs_of_balls_whose_state_divides(bounced: dict[str, Path], copied: Path) -> None:
     for words, said in (
         ((), "--runs RUN"),
-        (("--runs", copied), "is a run of 'copying'; dropping takes runs of 'balls'"),
+        (("--runs", copied), "is a run of 'copying'; lesion takes runs of 'balls'"),
         (("--runs", bounced["lstm"], "--blocks", "5"), "hidden_size 12 does not divide into 5 blocks"),
         (("--runs", copied.parent / "none"), "no run folder"),
         (("--runs", bounced["rim"], "--core.num_units", "3"), "unexpected argument '--core.num_units'"),
     ):
-        answer = call("sequence", "dropping", *words)
+        answer = call("sequence", "lesion", *words)
         assert answer.code == 2
         assert said in answer.err
         assert answer.err.count("\n") == 1

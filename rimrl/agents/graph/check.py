@@ -33,7 +33,7 @@ _ROUNDING, _NEIGHBOURS = 1e-6, 8
 _MOST_EXCUSED = 0.5
 
 
-class Agreement(NamedTuple):
+class ComparisonResult(NamedTuple):
     """How a graph and a policy compared.
 
     Attributes:
@@ -48,7 +48,7 @@ class Agreement(NamedTuple):
     largest_difference: float
 
 
-class Referee:
+class PolicyComparison:
     """Holds graphs against the policy itself, through its own ``predict``, ``forward`` and distribution.
 
     Args:
@@ -58,7 +58,7 @@ class Referee:
     def __init__(self, step: PolicyStep) -> None:
         self.step = step
 
-    def check(self, graph: Graph, seed: int = 0) -> Agreement:
+    def check(self, graph: Graph, seed: int = 0) -> ComparisonResult:
         """Play with a graph, which feeds on its own states, and compare every step with the policy.
 
         Observations are random; episodes start at the first step and at random later; the first state is random, too,
@@ -77,7 +77,7 @@ class Referee:
         """
         rng = np.random.default_rng(seed)
         one, several = (self._play(graph, rows, rng) for rows in (1, 3))
-        found = Agreement(
+        found = ComparisonResult(
             one.answers + several.answers,
             one.excused + several.excused,
             max(one.largest_difference, several.largest_difference),
@@ -89,7 +89,7 @@ class Referee:
             )
         return found
 
-    def _play(self, graph: Graph, rows: int, rng: np.random.Generator) -> Agreement:
+    def _play(self, graph: Graph, rows: int, rng: np.random.Generator) -> ComparisonResult:
         policy = self.step.policy
         state = tuple(rng.standard_normal((n, rows, d)).astype(np.float32) for n, _, d in self.step.state_shapes)
         starts, excused, largest = np.ones(rows, bool), 0, 0.0
@@ -109,7 +109,7 @@ class Referee:
                 for name in self.step.state_names
             )
             starts = rng.random(rows) < _EPISODE_STARTS
-        return Agreement(rows * _STEPS, excused, largest)
+        return ComparisonResult(rows * _STEPS, excused, largest)
 
     def _rounding(self, expected: Answers, given: tuple[Any, ...]) -> NDArray[np.float64]:
         """How far the policy moves in each row when its weights are changed by about their rounding."""

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
-from rimrl.agents.graph.check import Observation, Referee
+from rimrl.agents.graph.check import Observation, PolicyComparison
 from rimrl.agents.graph.step import PolicyStep, one_line, quiet, traced
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.errors import UsageError
@@ -54,10 +54,10 @@ def write_onnx(policy: RecurrentCorePolicy, file: Path) -> dict[str, Any]:
     content: bytes = model.SerializeToString()
     runtime = _runtime()
     if runtime is None:
-        by, agreement = f"torch {th.__version__}", Referee(step).check(_TorchGraph(program))
+        by, agreement = f"torch {th.__version__}", PolicyComparison(step).check(_TorchGraph(program))
     else:
         by = f"onnxruntime {runtime.__version__}"
-        agreement = Referee(step).check(_OnnxGraph(runtime, content))
+        agreement = PolicyComparison(step).check(_OnnxGraph(runtime, content))
     try:
         file.write_bytes(content)
     except OSError as error:

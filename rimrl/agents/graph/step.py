@@ -127,7 +127,7 @@ class PolicyStep(nn.Module):
         else:
             std = policy.log_std.exp().expand_as(given)
         assert isinstance(space, spaces.Box)
-        action = stretched(given.tanh(), space) if policy.squash_output else clipped(given, space)
+        action = unscale_actions(given.tanh(), space) if policy.squash_output else clip_actions(given, space)
         return {"action": action, "mean": given, "std": std}
 
     def inputs(self, rows: int, rng: np.random.Generator) -> tuple[PyTorchObs, States, Tensor]:
@@ -192,14 +192,14 @@ def one_line(error: Exception) -> str:
     return " ".join(words[0].split())[:300] if words else type(error).__name__
 
 
-def clipped(mean: Tensor, space: spaces.Box) -> Tensor:
+def clip_actions(mean: Tensor, space: spaces.Box) -> Tensor:
     """Actions ``[B, A]`` cut off at the bounds of their space, ``[B, *action shape]``; as SB3's ``predict``."""
     low, high = (th.as_tensor(bound.astype(np.float64)) for bound in (space.low, space.high))
     return _in_space(mean.double().view(-1, *space.shape).clamp(low, high), space)
 
 
-def stretched(squashed: Tensor, space: spaces.Box) -> Tensor:
-    """Actions from -1 to 1 between the bounds of their space; as `rimrl.agents.actions.stretched`."""
+def unscale_actions(squashed: Tensor, space: spaces.Box) -> Tensor:
+    """Actions from -1 to 1 between the bounds of their space; as `rimrl.agents.actions.unscale_actions`."""
     dtype = th.float32 if space.dtype == np.float32 else th.float64
     low, high = (th.as_tensor(bound.astype(np.float64)).to(dtype) for bound in (space.low, space.high))
     wide = squashed.to(dtype).view(-1, *space.shape)

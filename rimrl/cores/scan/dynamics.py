@@ -71,7 +71,7 @@ class LSTMGates:
         torch.sigmoid(gates[..., : 2 * D], out=a[..., : 2 * D])
         torch.tanh(gates[..., 2 * D : 3 * D], out=a[..., 2 * D : 3 * D])
         torch.sigmoid(gates[..., 3 * D :], out=a[..., 3 * D :])
-        i, f, g, o = torch.split(a, D, dim=-1)
+        i, f, g, o = a.chunk(4, dim=-1)
         c_new = torch.mul(f, c).addcmul_(i, g)
         torch.tanh(c_new, out=tanh_c)
         return torch.mul(o, tanh_c), c_new
@@ -92,8 +92,8 @@ class LSTMGates:
                                        c.stride(0), dc.data_ptr(), d_gates.data_ptr(), d_gates.stride(0))
             # fmt: on
             return d_gates, dc
-        i, f, g, o = torch.split(a, D, dim=-1)
-        di, df, dg, do = torch.split(d_gates, D, dim=-1)
+        i, f, g, o = a.chunk(4, dim=-1)
+        di, df, dg, do = d_gates.chunk(4, dim=-1)
         dh_o = dh * o
         dc_new = torch.addcmul(dc + dh_o, dh_o * tanh_c, tanh_c, value=-1)
         torch.mul(dc_new, g, out=di)
@@ -154,7 +154,7 @@ class GRUDynamics:
         hidden = torch.baddbmm(self.bias, h, self.weight)
         self.hidden_n[t].copy_(hidden[..., 2 * D :])
         torch.sigmoid(gates[..., : 2 * D].add_(hidden[..., : 2 * D]), out=a[..., : 2 * D])
-        r, z, n = torch.split(a, D, dim=-1)
+        r, z, n = a.chunk(3, dim=-1)
         torch.tanh(gates[..., 2 * D :].addcmul_(r, hidden[..., 2 * D :]), out=n)
         return torch.addcmul(n, z, h - n), c
 
@@ -167,9 +167,9 @@ class GRUDynamics:
 
     def update_backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         D, a, hidden_n = self.size, self.activations[t], self.hidden_n[t]
-        r, z, n = torch.split(a, D, dim=-1)
+        r, z, n = a.chunk(3, dim=-1)
         d_gates, d_hidden = self.d_gates_steps[t], self.d_hidden_steps[t]
-        dr, dz, dn = torch.split(d_gates, D, dim=-1)
+        dr, dz, dn = d_gates.chunk(3, dim=-1)
         dh_z = dh * z
         torch.mul(dh - dh_z, 1.0 - n * n, out=dn)
         torch.mul(dn, hidden_n, out=dr)

@@ -2,8 +2,11 @@
 // products of matrices are those of the BLAS that torch brings. Products are row-major.
 #include "kernels.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__APPLE__)
+// Only the GNU C library chooses between clones when it loads a library.
+#if defined(__x86_64__) && defined(__GLIBC__)
 #define KERNEL extern "C" __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#elif defined(_WIN32)
+#define KERNEL extern "C" __declspec(dllexport)
 #else
 #define KERNEL extern "C"
 #endif
@@ -45,7 +48,7 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
         const idx slot = s->keep ? t : 0, rows = slot * N * B;
         R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + rows * 4 * D, *mask = s->mask + rows;
         R *h_new = s->h_new + slot * step, *qkv = s->qkv + rows * W, *read = s->read + rows * V;
-        R* answer = s->answer + rows * 2 * D;
+        R* output = s->output + rows * 2 * D;
         if (s->starts) {
             reset(N, B, D, s->starts + t * B, s->h_start, h, state);
             reset(N, B, D, s->starts + t * B, s->c_start, c, state);
@@ -59,9 +62,9 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
         for (idx n = 0; n < N; ++n)
             product(s->gemm, B, W, D, h_new + n * kept, s->weight_qkv + n * D * W, false, R(0), qkv + n * B * W);
         attend(N, B, s->H, s->dk, s->dv, N, idx(0), (const R*)qkv, s->attention + slot * B * s->H * N * N, read);
-        for (idx row = 0; row < N * B; ++row) std::memcpy(answer + row * 2 * D, s->project_bias, 2 * D * sizeof(R));
-        product(s->gemm, N * B, 2 * D, V, read, s->project, true, R(1), answer);
-        update(N, B, D, answer, (const R*)h_new, kept, (const R*)h, state, (const R*)mask, h + step, state,
+        for (idx row = 0; row < N * B; ++row) std::memcpy(output + row * 2 * D, s->project_bias, 2 * D * sizeof(R));
+        product(s->gemm, N * B, 2 * D, V, read, s->project, true, R(1), output);
+        update(N, B, D, output, (const R*)h_new, kept, (const R*)h, state, (const R*)mask, h + step, state,
                s->y + t * N * step);
     }
 }
@@ -72,10 +75,10 @@ template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
     for (idx t = T - 1; t >= 0; --t) {
         const idx rows = t * N * B;
         const R *mask = s->mask + rows, *share = s->share + rows;
-        R *d_answer = s->d_answer + rows * 2 * D, *d_qkv = s->d_qkv + t * B * W, *d_gates = s->d_gates + 4 * t * step;
-        update_backward(N, B, D, s->dy + t * N * step, s->dh, mask, (const R*)s->answer + rows * 2 * D, s->dh_new,
-                        d_answer);
-        product(s->gemm, N * B, V, 2 * D, d_answer, s->project, false, R(0), s->d_read);
+        R *d_output = s->d_output + rows * 2 * D, *d_qkv = s->d_qkv + t * B * W, *d_gates = s->d_gates + 4 * t * step;
+        update_backward(N, B, D, s->dy + t * N * step, s->dh, mask, (const R*)s->output + rows * 2 * D, s->dh_new,
+                        d_output);
+        product(s->gemm, N * B, V, 2 * D, d_output, s->project, false, R(0), s->d_read);
         attend_backward(N, B, s->H, s->dk, s->dv, (const R*)s->qkv + rows * W,
                         (const R*)s->attention + t * B * s->H * N * N, (const R*)s->d_read, d_qkv, T * B * W);
         for (idx n = 0; n < N; ++n)
@@ -173,6 +176,3 @@ BOTH(soft_update, A13, (N, B, D, hn, h, hs, w, mask, share, ho, hos, y))
 BOTH(soft_update_backward, A14, (N, B, D, dy, hn, h, hs, w, mask, share, dh, dhn, dw))
 #define A15(R) (idx N, idx B, idx D, const R* d_means, R* dhn, R* dh)
 BOTH(soft_means_backward, A15, (N, B, D, d_means, dhn, dh))
-
-// For linkers that look for a Python module's entry; the library is loaded by ctypes and never imported.
-extern "C" void* PyInit__kernels() { return nullptr; }

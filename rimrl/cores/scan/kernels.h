@@ -8,8 +8,15 @@
 
 #include "sequences.h"
 
+#if defined(_MSC_VER) && !defined(__clang__)
+#define INLINE static __forceinline
+#define SIMD
+#define SIMD_SUM
+#else
 #define INLINE static inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
+#define SIMD_SUM _Pragma("omp simd reduction(+ : sum)")
+#endif
 
 // A polynomial that the compiler can vectorise; |relative error| < 2e-7, as the C library's within float's precision.
 INLINE float exponential(float x) {
@@ -41,7 +48,7 @@ template <typename R> INLINE R hyperbolic(R x) {
 
 template <typename R> INLINE R dot(const R* __restrict a, const R* __restrict b, idx n) {
     R sum = 0;
-    _Pragma("omp simd reduction(+ : sum)") for (idx j = 0; j < n; ++j) sum += a[j] * b[j];
+    SIMD_SUM for (idx j = 0; j < n; ++j) sum += a[j] * b[j];
     return sum;
 }
 
@@ -207,14 +214,14 @@ INLINE void select_views_backward(idx N, idx B, idx V, idx dk, idx F, const R* q
     }
 }
 
-// Gated communication and the choice between new and old state; `answer` becomes its own activation.
+// Gated communication and the choice between new and old state; `output` becomes its own activation.
 template <typename R>
-INLINE void update(idx N, idx B, idx D, R* answer, const R* h_new, idx h_new_stride, const R* h, idx h_stride,
+INLINE void update(idx N, idx B, idx D, R* output, const R* h_new, idx h_new_stride, const R* h, idx h_stride,
                    const R* mask, R* h_out, idx h_out_stride, R* y) {
     for (idx n = 0; n < N; ++n)
         for (idx b = 0; b < B; ++b) {
             const idx row = n * B + b;
-            R* __restrict r = answer + row * 2 * D;
+            R* __restrict r = output + row * 2 * D;
             const R* __restrict hn = h_new + n * h_new_stride + b * D;
             const R* __restrict h0 = h + n * h_stride + b * D;
             R* __restrict h1 = h_out + n * h_out_stride + b * D;
@@ -230,16 +237,16 @@ INLINE void update(idx N, idx B, idx D, R* answer, const R* h_new, idx h_new_str
 
 // The gradient of `update`: `dh` becomes what goes around the step, `dh_new` what goes through it.
 template <typename R>
-INLINE void update_backward(idx N, idx B, idx D, const R* dy, R* dh, const R* mask, const R* answer, R* dh_new,
-                            R* d_answer) {
+INLINE void update_backward(idx N, idx B, idx D, const R* dy, R* dh, const R* mask, const R* output, R* dh_new,
+                            R* d_output) {
     for (idx n = 0; n < N; ++n)
         for (idx b = 0; b < B; ++b) {
             const idx row = n * B + b;
             const R* __restrict out = dy + (b * N + n) * D;
-            const R* __restrict r = answer + row * 2 * D;
+            const R* __restrict r = output + row * 2 * D;
             R* __restrict d = dh + row * D;
             R* __restrict dn = dh_new + row * D;
-            R* __restrict dr = d_answer + row * 2 * D;
+            R* __restrict dr = d_output + row * 2 * D;
             const R active = mask[row];
             SIMD for (idx j = 0; j < D; ++j) {
                 const R all = d[j] + out[j];

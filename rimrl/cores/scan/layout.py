@@ -81,10 +81,10 @@ RIM_SEQUENCE = Structure(
         (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),
         (_WRITTEN, "gates share mask tanh_c", "[T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]"),
         (_WRITTEN, "h_new qkv", "[N, T, B, D], [T, N, B, H (2 dk + dv)]"),
-        (_WRITTEN, "attention read answer", "[T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]"),
+        (_WRITTEN, "attention read output", "[T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]"),
         *_GRADIENTS,
         (_WRITTEN, "d_gates d_scores", "[N, T, B, 4 D], [T, N, B]"),
-        (_WRITTEN, "d_qkv d_answer", "[N, T, B, H (2 dk + dv)], [T, N B, 2 D]"),
+        (_WRITTEN, "d_qkv d_output", "[N, T, B, H (2 dk + dv)], [T, N B, 2 D]"),
         (_WRITTEN, "dh_new d_h_read dh_gates d_read", "scratch: three times [N, B, D], then [N B, H dv]"),
     ),
 )

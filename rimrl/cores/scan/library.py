@@ -1,9 +1,10 @@
-"""The compiled kernels, where pip found a C++ compiler; without them every scan runs on torch's own operations."""
+"""The compiled kernels, from a wheel or a compiler that pip found; without them scans run on torch's operations."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import sys
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MODULE = "rimrl.cores.scan._kernels"
+FILE = Path(__file__).with_name("_kernels.dll" if sys.platform == "win32" else "_kernels.so")
+"""A plain shared library, the same for every Python; ``setup.py`` gives it this name."""
+_TORCH = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
 SIGNATURES = {
     "lstm": "iiippipppipi",
     "lstm_backward": "iiippppppippi",
@@ -54,19 +57,23 @@ class Kernels:
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
-    spec = importlib.util.find_spec(_MODULE)
-    if spec is None or spec.origin is None:
-        return None
+def _library() -> ctypes.CDLL | str:
+    """The library, or why there is none and what helps."""
+    if not FILE.exists():
+        return (
+            "no C++ compiler was found when rimrl was installed; install a wheel that has the kernels, or a compiler "
+            "and then rimrl again"
+        )
     try:
-        return ctypes.CDLL(spec.origin)
-    except OSError:  # compiled for another machine
-        return None
+        return ctypes.CDLL(str(FILE))
+    except OSError as error:  # compiled for another machine
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"the compiled kernels do not load here ({reason}); install rimrl again"
 
 
 def _gemm(name: str) -> int | None:
     """Address of a BLAS function of Fortran's interface, with 32-bit integers."""
-    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    path = Path(torch.__file__).parent / "lib" / _TORCH
     try:
         function = getattr(ctypes.CDLL(str(path)), name)
     except (OSError, AttributeError):
@@ -77,18 +84,36 @@ def _gemm(name: str) -> int | None:
 @cache
 def _kernels(dtype: torch.dtype) -> Kernels | None:
     library = _library()
-    return None if library is None or dtype not in _DTYPES else Kernels(library, _DTYPES[dtype])
+    return None if isinstance(library, str) or dtype not in _DTYPES else Kernels(library, _DTYPES[dtype])
 
 
 def kernels(like: Tensor) -> Kernels | None:
-    """The kernels for a tensor's device and dtype; None where there are none, and `why_none` says why."""
+    """The kernels for a tensor's device and dtype; None where there are none, and `unavailable_reason` says why."""
     return _kernels(like.dtype) if like.device.type == "cpu" else None
 
 
-def why_none(like: Tensor) -> str:
+def unavailable_reason(like: Tensor) -> str:
     """Why there are no kernels for a tensor's device and dtype."""
     if like.device.type != "cpu":
         return f"kernels run on the CPU, and its parameters are on {like.device}"
-    if _library() is None:
-        return "no kernels were compiled when rimrl was installed"
+    library = _library()
+    if isinstance(library, str):
+        return library
     return f"there are kernels for {' and '.join(_DTYPES.values())}, and its parameters are {like.dtype}"
+
+
+def warn_if_missing(like: Tensor) -> None:
+    """Warn, once in a process, if a core trains without kernels because the library is not there.
+
+    Args:
+        like: A tensor of the core's device and dtype.
+    """
+    if torch.is_grad_enabled() and like.device.type == "cpu":
+        _warn_if_missing()
+
+
+@cache
+def _warn_if_missing() -> None:
+    library = _library()
+    if isinstance(library, str):
+        warnings.warn(f"training is slower than it could be: {library}", stacklevel=2)

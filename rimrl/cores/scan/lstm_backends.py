@@ -15,9 +15,10 @@ from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.lstm import GRU, LSTM
 from rimrl.cores.registry import BackendName
 from rimrl.cores.scan import loop
-from rimrl.cores.scan.library import kernels, why_none
+from rimrl.cores.scan.library import kernels, unavailable_reason, warn_if_missing
 from rimrl.cores.scan.native import LSTMTensors, NativeLSTM
-from rimrl.cores.scan.rim import RIMCell, RIMPlan, RIMTensors
+from rimrl.cores.scan.pieces import run_side_by_side
+from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
 
 Cell: TypeAlias = tuple[loop.MakeCell, loop.Tensors]
 
@@ -34,6 +35,11 @@ class _Layers:
         state = (h, c) if isinstance(core, LSTM) else (h, torch.zeros_like(c))  # a GRU has no cell memory
         if not bool(episode_starts[1:].any()):
             return core._scan(x, state, None, return_trace)
+        return run_side_by_side(partial(self._run, core), x, state, episode_starts, return_trace)
+
+    def _run(
+        self, core: LSTM | GRU, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
         initial, after = core.initial_state(1), []
         y = x
         for layer in range(core.num_layers):
@@ -56,10 +62,10 @@ class NativeLayers(_Layers):
 
     name: BackendName = "native"
 
-    def why_not(self, core: LSTM, like: Tensor) -> str | None:
+    def unsupported_reason(self, core: LSTM, like: Tensor) -> str | None:
         native = kernels(like)
         if native is None:
-            return why_none(like)
+            return unavailable_reason(like)
         return "torch's BLAS is hidden" if native.gemm is None else None
 
     def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
@@ -71,13 +77,28 @@ class NativeLayers(_Layers):
         return partial(NativeLSTM, native), tensors
 
 
-class TorchGRU(_Layers):
+class _TorchLayers(_Layers):
     """`RIMCell` of one unit without competition or communication."""
 
     name: BackendName = "torch"
 
-    def why_not(self, core: GRU, like: Tensor) -> str | None:
+    def unsupported_reason(self, core: LSTM | GRU, like: Tensor) -> str | None:
         return None if like.device.type == "cpu" else f"on {like.device} torch's own layer is faster"
+
+
+class TorchLSTM(_TorchLayers):
+    """A unit with LSTM dynamics."""
+
+    def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
+        warn_if_missing(like)
+        weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
+        gates = nn.functional.linear(x, weight_input, bias_input + bias_hidden)
+        tensors = RIMTensors(gates.unsqueeze(0).to(like.dtype), weight_hidden.t().unsqueeze(0).to(like.dtype))
+        return partial(RIMCell, RIMScanConfig()), tensors
+
+
+class TorchGRU(_TorchLayers):
+    """A unit with GRU dynamics."""
 
     def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
         weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
@@ -87,12 +108,12 @@ class TorchGRU(_Layers):
             weight_hidden.t().unsqueeze(0).to(like.dtype),
             bias_hidden=bias_hidden.unsqueeze(0).to(like.dtype),
         )
-        return partial(RIMCell, RIMPlan()), tensors
+        return partial(RIMCell, RIMScanConfig()), tensors
 
 
 def _of_layer(state: State, layer: int) -> State:
     return state[0][layer : layer + 1], state[1][layer : layer + 1]
 
 
-LSTM_BACKENDS = (NativeLayers(),)
+LSTM_BACKENDS = (NativeLayers(), TorchLSTM())
 GRU_BACKENDS = (TorchGRU(),)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
+from rimrl.cores.scan.communication import communication_sizes
 from rimrl.cores.scan.layout import LSTM_SEQUENCE, RIM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.scan.memory import Buffers
-from rimrl.cores.scan.messages import sizes_of_messages
 from rimrl.cores.scan.products import weight_gradient
 
 _RIMSequence = RIM_SEQUENCE.as_ctypes()
@@ -96,7 +96,7 @@ class NativeRIM:
         torch.bmm(rows.expand(N, *rows.shape), self.weight_input, out=reads)
 
         H, slots = heads, buffers.slots
-        key_size, value_size = sizes_of_messages(heads, tensors.query_key_value, project)
+        key_size, value_size = communication_sizes(heads, tensors.query_key_value, project)
         self.share, self.mask = buffers.empty(slots, N, B), buffers.empty(slots, N, B)
         self.h_new = buffers.units_first(D)
         self.attention = buffers.empty(slots, B, H, N, N)
@@ -123,7 +123,7 @@ class NativeRIM:
             qkv=buffers.empty(slots, N, B, self.qkv_size),
             attention=self.attention,
             read=self.read,
-            answer=buffers.empty(slots, N * B, 2 * D),
+            output=buffers.empty(slots, N * B, 2 * D),
         )
 
     def run(
@@ -136,10 +136,10 @@ class NativeRIM:
         N, T, B, D = self.sizes
         empty = self.buffers.empty
         self.d_gates, self.d_qkv = self.buffers.units_first(4 * D), self.buffers.units_first(self.qkv_size)
-        self.d_scores, self.d_answer = empty(T, N, B), empty(T, N * B, 2 * D)
+        self.d_scores, self.d_output = empty(T, N, B), empty(T, N * B, 2 * D)
         scratch = {name: empty(N, B, D) for name in ("dh_new", "d_h_read", "dh_gates")}
         self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, **scratch)
-        self.call.hold(d_gates=self.d_gates, d_scores=self.d_scores, d_qkv=self.d_qkv, d_answer=self.d_answer)
+        self.call.hold(d_gates=self.d_gates, d_scores=self.d_scores, d_qkv=self.d_qkv, d_output=self.d_output)
         self.call.hold(d_read=empty(*self.read.shape[1:]))
         self.call.run(self.kernels.rim_backward)
 
@@ -162,7 +162,7 @@ class NativeRIM:
             unit_rows = torch.index_select(rows, 0, active, out=rows_active[: len(active)])
             torch.mm(unit_rows.t(), d_active, out=d_weight_input[n])
             d_rows.index_add_(0, active, torch.mm(d_active, self.weight_input[n].t(), out=unit_rows))
-        d_answer = self.d_answer.flatten(0, 1)
+        d_output = self.d_output.flatten(0, 1)
         return NativeRIMTensors(
             keys=h * self.d_scores.transpose(0, 1).unsqueeze(-1),
             values=d_rows.view_as(self.values),
@@ -170,8 +170,8 @@ class NativeRIM:
             weight_hidden=d_weight_hidden,
             bias=d_bias,
             query_key_value=weight_gradient(self.h_new, self.d_qkv),
-            project=d_answer.t() @ self.read.flatten(0, 1),
-            project_bias=d_answer.sum(0),
+            project=d_output.t() @ self.read.flatten(0, 1),
+            project_bias=d_output.sum(0),
         )
 
     def trace(self) -> CoreTrace:

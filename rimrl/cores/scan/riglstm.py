@@ -18,7 +18,7 @@ from rimrl.cores.scan.selection import rank
 
 
 @dataclass
-class RigLSTMPlan:
+class RigLSTMScanConfig:
     """What the cell cannot read off its tensors.
 
     Attributes:
@@ -77,7 +77,7 @@ class RigLSTMCell:
     """Selection of views, of units and of hidden vectors, the LSTM step, and the soft update.
 
     Args:
-        plan: Options.
+        config: Options.
         T: Time steps.
         B: Batch rows.
         saving: Keep what the backward pass needs.
@@ -88,11 +88,11 @@ class RigLSTMCell:
     hidden_stage: type[Hidden] = Hidden
     soft_stage: type[SoftUpdating] = SoftUpdating
 
-    def __init__(self, plan: RigLSTMPlan, T: int, B: int, saving: bool, tensors: RigLSTMTensors) -> None:
-        self.plan = plan
+    def __init__(self, config: RigLSTMScanConfig, T: int, B: int, saving: bool, tensors: RigLSTMTensors) -> None:
+        self.config = config
         self.weight_hidden = tensors.weight_hidden
         N = self.weight_hidden.shape[0]
-        self.buffers = buffers = Buffers(N, T, B, saving, self.weight_hidden, plan.kernels)
+        self.buffers = buffers = Buffers(N, T, B, saving, self.weight_hidden, config.kernels)
         self.views: Views | None = None
         self.input_gates: tuple[Tensor, ...] = ()
         if tensors.input_gates is not None:
@@ -100,7 +100,7 @@ class RigLSTMCell:
         else:
             self.views = self.views_stage(
                 buffers,
-                plan.input_top_k,
+                config.input_top_k,
                 _there(tensors.views),
                 _there(tensors.keys),
                 _there(tensors.query),
@@ -113,7 +113,7 @@ class RigLSTMCell:
         self.hidden: Hidden | None = None
         if tensors.hidden_query is not None:
             key_value = _there(tensors.hidden_key_value)
-            self.hidden = self.hidden_stage(buffers, plan.hidden_top_k, tensors.hidden_query, key_value)
+            self.hidden = self.hidden_stage(buffers, config.hidden_top_k, tensors.hidden_query, key_value)
         self.gates = LSTMGates(buffers, self.weight_hidden.shape[2] // 4)
         self.soft: SoftUpdating | None = None
         if tensors.soft_key is not None:
@@ -123,7 +123,7 @@ class RigLSTMCell:
 
     def choose(self, priority: Tensor, mask: Tensor) -> None:
         """Mark the active units, those of the largest priority ``[N, B]``, in ``mask [N, B, 1]``."""
-        torch.lt(rank(priority), self.plan.num_active, out=mask[..., 0])
+        torch.lt(rank(priority), self.config.num_active, out=mask[..., 0])
 
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
         D = h.shape[2]
@@ -135,7 +135,7 @@ class RigLSTMCell:
         if self.own is not None:
             keys, query = self.own
             priority = torch.linalg.vecdot(torch.bmm(h, query), keys[t])
-        if self.plan.selects and priority is not None:
+        if self.config.selects and priority is not None:
             self.choose(priority, mask)
         else:
             mask.fill_(1.0)

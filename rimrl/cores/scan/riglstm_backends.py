@@ -12,8 +12,9 @@ from rimrl.cores.registry import BackendName
 from rimrl.cores.riglstm import RigLSTM
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.layout import MAX_UNITS
-from rimrl.cores.scan.library import Kernels, kernels, why_none
-from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMPlan, RigLSTMTensors
+from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason, warn_if_missing
+from rimrl.cores.scan.pieces import run_side_by_side
+from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMScanConfig, RigLSTMTensors
 from rimrl.cores.scan.riglstm_native import NativeRigLSTMCell
 
 
@@ -22,10 +23,16 @@ class TorchRigLSTM:
 
     name: BackendName = "torch"
 
-    def why_not(self, core: RigLSTM, like: Tensor) -> str | None:
+    def unsupported_reason(self, core: RigLSTM, like: Tensor) -> str | None:
         return None
 
     def run(
+        self, core: RigLSTM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        warn_if_missing(state[0])
+        return run_side_by_side(partial(self._run, core), x, state, episode_starts, return_trace)
+
+    def _run(
         self, core: RigLSTM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
         encoded = core._encode(x)
@@ -36,7 +43,7 @@ class TorchRigLSTM:
             return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
 
     def _cell(self, core: RigLSTM, like: Tensor) -> loop.MakeCell:
-        return partial(RigLSTMCell, _plan(core, None))
+        return partial(RigLSTMCell, _scan_config(core, None))
 
 
 class NativeRigLSTM(TorchRigLSTM):
@@ -44,19 +51,19 @@ class NativeRigLSTM(TorchRigLSTM):
 
     name: BackendName = "native"
 
-    def why_not(self, core: RigLSTM, like: Tensor) -> str | None:
-        return why_none(like) if kernels(like) is None else None
+    def unsupported_reason(self, core: RigLSTM, like: Tensor) -> str | None:
+        return unavailable_reason(like) if kernels(like) is None else None
 
     def _cell(self, core: RigLSTM, like: Tensor) -> loop.MakeCell:
         largest = core.num_units if core.input_selection is None else max(core.num_units, core.num_views)
         cell = NativeRigLSTMCell if largest <= MAX_UNITS else RigLSTMCell
-        return partial(cell, _plan(core, kernels(like)))
+        return partial(cell, _scan_config(core, kernels(like)))
 
 
-def _plan(core: RigLSTM, native: Kernels | None) -> RigLSTMPlan:
+def _scan_config(core: RigLSTM, native: Kernels | None) -> RigLSTMScanConfig:
     selects = core.cell_selection_shared or core.cell_selection is not None
     hidden = core.hidden_selection
-    return RigLSTMPlan(core.num_active, selects, core.input_top_k, 0 if hidden is None else hidden.top_k, native)
+    return RigLSTMScanConfig(core.num_active, selects, core.input_top_k, 0 if hidden is None else hidden.top_k, native)
 
 
 def tensors_of(

@@ -141,7 +141,7 @@ class NativeSoftUpdating(SoftUpdating):
 
 
 class NativeRigLSTMCell(RigLSTMCell):
-    """`RigLSTMCell` on the kernels of its plan."""
+    """`RigLSTMCell` on the kernels of its config."""
 
     views_stage = NativeViews
     hidden_stage = NativeHidden
@@ -149,9 +149,9 @@ class NativeRigLSTMCell(RigLSTMCell):
 
     def choose(self, priority: Tensor, mask: Tensor) -> None:
         N, B = priority.shape
-        kernels = self.plan.kernels
+        kernels = self.config.kernels
         assert kernels is not None
-        kernels.choose(N, B, self.plan.num_active, priority.contiguous().data_ptr(), mask.data_ptr())
+        kernels.choose(N, B, self.config.num_active, priority.contiguous().data_ptr(), mask.data_ptr())
 
 
 def kernels_of(buffers: Buffers) -> Kernels:

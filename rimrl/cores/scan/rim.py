@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
+from rimrl.cores.scan.communication import UnitCommunicationScan
 from rimrl.cores.scan.dynamics import Dynamics, GRUDynamics, LSTMDynamics
+from rimrl.cores.scan.input_attention import Competition, SharedInput
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.scan.memory import Buffers
-from rimrl.cores.scan.messages import Messages
-from rimrl.cores.scan.reading import Competition, SharedInput
 
 
 @dataclass
-class RIMPlan:
+class RIMScanConfig:
     """What a cell cannot read off its tensors; the defaults are for a core of one unit.
 
     Attributes:
@@ -67,24 +67,24 @@ class RIMCell:
     """Competition, dynamics, communication, and the update of the active units.
 
     Args:
-        plan: Options.
+        config: Options.
         T: Time steps.
         B: Batch rows.
         saving: Keep what the backward pass needs.
         tensors: Input and weights; those that are there say what the cell consists of.
     """
 
-    def __init__(self, plan: RIMPlan, T: int, B: int, saving: bool, tensors: RIMTensors) -> None:
-        self.plan = plan
+    def __init__(self, config: RIMScanConfig, T: int, B: int, saving: bool, tensors: RIMTensors) -> None:
+        self.config = config
         gates, weight_hidden = tensors.gates, tensors.weight_hidden
         N = gates.shape[0]
         self.shape, self.device = (N, T, B), gates.device
-        buffers = Buffers(N, T, B, saving, gates, plan.kernels)
+        buffers = Buffers(N, T, B, saving, gates, config.kernels)
         self.competition: Competition | None = None
         self.reader: Competition | SharedInput
         if tensors.keys is not None and tensors.bias is not None:
             self.reader = self.competition = Competition(
-                buffers, plan.num_active, plan.over_units, tensors.keys, gates, tensors.bias
+                buffers, config.num_active, config.over_units, tensors.keys, gates, tensors.bias
             )
         else:
             self.reader = SharedInput(gates)
@@ -93,12 +93,12 @@ class RIMCell:
             self.dynamics = LSTMDynamics(buffers, weight_hidden)
         else:
             self.dynamics = GRUDynamics(buffers, weight_hidden, tensors.bias_hidden)
-        self.messages: Messages | None = None
+        self.communication: UnitCommunicationScan | None = None
         if tensors.query_key_value is not None:
             assert tensors.project is not None
             assert tensors.project_bias is not None
-            self.messages = Messages(
-                buffers, plan.heads, plan.top_k, tensors.query_key_value, tensors.project, tensors.project_bias
+            self.communication = UnitCommunicationScan(
+                buffers, config.heads, config.top_k, tensors.query_key_value, tensors.project, tensors.project_bias
             )
             self.h_read = buffers.units_first(self.dynamics.size)
             self.h_read_steps = buffers.each(self.h_read)
@@ -106,13 +106,13 @@ class RIMCell:
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
         h_new, c_new = self.dynamics.update(t, self.reader.forward(t, h), h, c)
         mask = None if self.competition is None else self.competition.mask_steps[t]
-        if self.messages is not None:
+        if self.communication is not None:
             h_read = self.h_read_steps[t]
-            if mask is None or self.plan.reads_candidates:
+            if mask is None or self.config.reads_candidates:
                 h_read.copy_(h_new)
             else:
                 torch.lerp(h, h_new, mask, out=h_read)
-            h_new.add_(self.messages.forward(t, h_read))
+            h_new.add_(self.communication.forward(t, h_read))
         if mask is None:
             h_out.copy_(h_new)
             c_out.copy_(c_new)
@@ -123,7 +123,7 @@ class RIMCell:
         y.copy_(h_out.transpose(0, 1))
 
     def start_backward(self) -> None:
-        for stage in (self.reader, self.dynamics, self.messages):
+        for stage in (self.reader, self.dynamics, self.communication):
             if stage is not None:
                 stage.start_backward()
 
@@ -131,19 +131,19 @@ class RIMCell:
         dh = dh + dy.transpose(0, 1)
         mask = None if self.competition is None else self.competition.mask_steps[t]
         if mask is None:
-            if self.messages is not None:
-                dh = dh + self.messages.backward(t, dh)
+            if self.communication is not None:
+                dh = dh + self.communication.backward(t, dh)
             d_gates, dh, dc = self.dynamics.update_backward(t, h, c, dh, dc)
             self.reader.backward(t, h, d_gates)
             return dh, dc
         # The part of the gradient that goes through the units that were updated, and the part that goes around.
         dh_new, dc_new = dh * mask, dc * mask
         dh_past, dc_past = dh - dh_new, dc - dc_new
-        if self.messages is not None:
-            d_read = self.messages.backward(t, dh_new)
+        if self.communication is not None:
+            d_read = self.communication.backward(t, dh_new)
             d_active = d_read * mask
             dh_new += d_active
-            if not self.plan.reads_candidates:
+            if not self.config.reads_candidates:
                 dh_past += d_read - d_active
         d_gates, dh_before, dc_before = self.dynamics.update_backward(t, h, c, dh_new, dc_new)
         d_query = self.reader.backward(t, h, d_gates)
@@ -151,11 +151,13 @@ class RIMCell:
         return dh_before + d_query + dh_past, dc_before + dc_past
 
     def gradients(self, h: Tensor) -> RIMTensors:
-        messages = {} if self.messages is None else self.messages.gradients(self.h_read)
-        return RIMTensors(**self.reader.gradients(h, self.dynamics.d_gates), **self.dynamics.gradients(h), **messages)
+        communication_tensors = {} if self.communication is None else self.communication.gradients(self.h_read)
+        return RIMTensors(
+            **self.reader.gradients(h, self.dynamics.d_gates), **self.dynamics.gradients(h), **communication_tensors
+        )
 
     def trace(self) -> CoreTrace:
-        communication = None if self.messages is None else self.messages.trace()
+        communication = None if self.communication is None else self.communication.trace()
         if self.competition is None:
             N, T, B = self.shape
             return CoreTrace(torch.ones(T, B, N, dtype=torch.bool, device=self.device), None, communication)

@@ -13,10 +13,11 @@ from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.layout import MAX_UNITS
-from rimrl.cores.scan.library import Kernels, kernels, why_none
+from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason, warn_if_missing
 from rimrl.cores.scan.native import NativeRIM, NativeRIMTensors
+from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.products import input_product
-from rimrl.cores.scan.rim import RIMCell, RIMPlan, RIMTensors
+from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
 from rimrl.cores.units import UnitLSTMCell
 
 
@@ -25,12 +26,19 @@ class TorchRIM:
 
     name: BackendName = "torch"
 
-    def why_not(self, core: RIM, like: Tensor) -> str | None:
+    def unsupported_reason(self, core: RIM, like: Tensor) -> str | None:
         if core.num_inputs > 1:
             return f"whole sequences are run of one input element, and num_inputs is {core.num_inputs}"
         return "dropout draws anew in every step, and the core is in training mode" if core.drops_out else None
 
     def run(
+        self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if core.has_cell_memory:
+            warn_if_missing(state[0])
+        return run_side_by_side(partial(self._run, core), x, state, episode_starts, return_trace)
+
+    def _run(
         self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
         encoded = core._encode(x)
@@ -44,17 +52,17 @@ class TorchRIM:
         return rim_cell(core, None, *encoded)
 
 
-class NativeWhereKnown(TorchRIM):
+class NativeOrTorchRIM(TorchRIM):
     """`NativeRIM` where it knows all of the core's options, else `RIMCell` with the kernels of an LSTM's gates."""
 
     name: BackendName = "native"
 
-    def why_not(self, core: RIM, like: Tensor) -> str | None:
+    def unsupported_reason(self, core: RIM, like: Tensor) -> str | None:
         if kernels(like) is None:
-            return why_none(like)
+            return unavailable_reason(like)
         if not core.has_cell_memory:
             return 'no kernel knows dynamics="gru"'
-        return super().why_not(core, like)
+        return super().unsupported_reason(core, like)
 
     def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
         return rim_cell(core, kernels(encoded[0]), *encoded)
@@ -91,11 +99,11 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
     bias, bias_hidden = (
         (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
     )
-    messages = () if communication is None else _of_communication(communication)
+    communication_tensors = () if communication is None else _of_communication(communication)
     if not isinstance(read, InputAttention):
         gates = input_product(encoded[0].squeeze(2), dynamics.weight_input) + bias[:, None, None]
-        tensors = RIMTensors(gates, dynamics.weight_hidden, None, None, bias_hidden, *messages)
-        return partial(RIMCell, _plan(core, communication, False, native)), tensors
+        tensors = RIMTensors(gates, dynamics.weight_hidden, None, None, bias_hidden, *communication_tensors)
+        return partial(RIMCell, _scan_config(core, communication, False, native)), tensors
 
     keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
     query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
@@ -103,16 +111,20 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
     if native is not None and native.gemm is not None and _known(core, read, communication):
         assert communication is not None
         known = (unit_keys[..., 0, :], values[:, :, 0], dynamics.weight_input, dynamics.weight_hidden, bias)
-        return partial(NativeRIM, native, core.num_active, communication.heads), NativeRIMTensors(*known, *messages)
+        return partial(NativeRIM, native, core.num_active, communication.heads), NativeRIMTensors(
+            *known, *communication_tensors
+        )
     weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
     gates = _by_head(values, weight)
-    tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *messages)
-    return partial(RIMCell, _plan(core, communication, read.competition == "units", native)), tensors
+    tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *communication_tensors)
+    return partial(RIMCell, _scan_config(core, communication, read.competition == "units", native)), tensors
 
 
-def _plan(core: RIM, communication: UnitCommunication | None, over_units: bool, native: Kernels | None) -> RIMPlan:
+def _scan_config(
+    core: RIM, communication: UnitCommunication | None, over_units: bool, native: Kernels | None
+) -> RIMScanConfig:
     heads, top_k = (1, None) if communication is None else (communication.heads, communication.top_k)
-    return RIMPlan(core.num_active, over_units, heads, top_k, core.communication_reads == "candidate", native)
+    return RIMScanConfig(core.num_active, over_units, heads, top_k, core.communication_reads == "candidate", native)
 
 
 def _by_head(x: Tensor, weight: Tensor) -> Tensor:
@@ -128,4 +140,4 @@ def _of_communication(communication: UnitCommunication) -> tuple[Tensor, Tensor,
     return communication.query_key_value, torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps])
 
 
-BACKENDS = (NativeWhereKnown(), TorchRIM())
+BACKENDS = (NativeOrTorchRIM(), TorchRIM())

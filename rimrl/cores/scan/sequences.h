@@ -22,12 +22,12 @@ template <typename R> struct RIMSequence {
     R *h, *c, *y;  // [N, T + 1, B, D], the same, [T, B, N, D]
     R *gates, *share, *mask, *tanh_c;  // [T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]
     R *h_new, *qkv;  // [N, T, B, D], [T, N, B, H (2 dk + dv)]
-    R *attention, *read, *answer;  // [T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]
+    R *attention, *read, *output;  // [T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]
     const R *dy;  // [T, B, N, D]; this and all below are for the backward pass
     R *dh, *dc;  // [N, B, D]: of the last state, then of the first
     R *dh_start, *dc_start;  // [N, D], added to
     R *d_gates, *d_scores;  // [N, T, B, 4 D], [T, N, B]
-    R *d_qkv, *d_answer;  // [N, T, B, H (2 dk + dv)], [T, N B, 2 D]
+    R *d_qkv, *d_output;  // [N, T, B, H (2 dk + dv)], [T, N B, 2 D]
     R *dh_new, *d_h_read, *dh_gates, *d_read;  // scratch: three times [N, B, D], then [N B, H dv]
 };
 

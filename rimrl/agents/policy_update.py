@@ -14,7 +14,7 @@ from rimrl.agents.sequence_policy import SequenceEvaluation
 from rimrl.agents.unit_activity import UnitActivity
 
 
-class Updating(OnPolicyAlgorithm):
+class PolicyUpdateMixin(OnPolicyAlgorithm):
     """Gradient steps and figures of all ranks, for the `train` of an algorithm."""
 
     policy: RecurrentCorePolicy
@@ -23,7 +23,7 @@ class Updating(OnPolicyAlgorithm):
 
     def _normalized(self, advantages: Tensor) -> Tensor:
         """Advantages of a minibatch by the mean and deviation over all ranks' minibatches."""
-        return normalize(advantages, self.ranks.concatenated(advantages))
+        return normalize(advantages, self.ranks.all_gather(advantages))
 
     def _step(self, loss: Tensor) -> None:
         """A gradient step on the loss of all ranks' minibatches, which are equally large."""
@@ -37,7 +37,7 @@ class Updating(OnPolicyAlgorithm):
         """Let the policy's mean and variance of observations take in the rollout, after learning from it."""
         statistics = self.policy.observation_statistics
         if statistics is not None:
-            statistics.update(self.rollout_buffer.stored_observations, self.ranks.concatenated)
+            statistics.update(self.rollout_buffer.stored_observations, self.ranks.all_gather)
 
     def _shared_mean(self, value: float) -> float:
         """Mean over ranks of a figure."""
@@ -65,7 +65,7 @@ class Updating(OnPolicyAlgorithm):
     def _explained_variance(self) -> float:
         """Share of the variance of returns that the values predict; see SB3."""
         predicted, returns = (
-            self.ranks.concatenated(th.as_tensor(each.flatten())).numpy()
+            self.ranks.all_gather(th.as_tensor(each.flatten())).numpy()
             for each in (self.rollout_buffer.values, self.rollout_buffer.returns)
         )
         return float(explained_variance(predicted, returns))

@@ -19,19 +19,19 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor
 
-from rimrl.agents.actions import in_space
-from rimrl.agents.episodes import Cut, Episode, cut_by_time, ended_in, last_of
+from rimrl.agents.actions import cast_to_space
+from rimrl.agents.episodes import Episode, Truncation, ended_episodes, find_truncations, stack_truncations
 from rimrl.agents.faults import blaming, refuse_bad_rewards, refuse_nan, refuse_not_finite
 from rimrl.agents.masks import ask
-from rimrl.agents.moves import Moves, moves_of
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, keeping_casts
 from rimrl.agents.ranks import Ranks
 from rimrl.agents.rollout import SequenceRolloutBuffer
+from rimrl.agents.step_counter import StepCounter, step_counter_of
 from rimrl.errors import UsageError
 
 
-class Collecting(OnPolicyAlgorithm):
+class RolloutCollectionMixin(OnPolicyAlgorithm):
     """Plays rollouts with a recurrent policy, alone or as one of several ranks."""
 
     policy: RecurrentCorePolicy
@@ -41,7 +41,7 @@ class Collecting(OnPolicyAlgorithm):
     last_episodes: Sequence[dict[str, Any]] = ()
     _last_states: RNNStates
     # Whose moves the agent has followed, and how many; None before it has played.
-    _seen_moves: tuple[Moves, int] | None = None
+    _seen_moves: tuple[StepCounter, int] | None = None
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -57,7 +57,7 @@ class Collecting(OnPolicyAlgorithm):
         assert isinstance(rollout_buffer, SequenceRolloutBuffer)
         assert self._last_obs is not None, "No previous observation was provided"
         buffer = rollout_buffer
-        played = self.ranks.outcomes(lambda: self._play(env, callback, buffer, n_rollout_steps))
+        played = self.ranks.gather_results(lambda: self._play(env, callback, buffer, n_rollout_steps))
         if not all(going_on for going_on, _ in played):
             return False
         self._count([episode for _, episodes in played for episode in episodes])
@@ -78,7 +78,7 @@ class Collecting(OnPolicyAlgorithm):
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
         states = self._last_states
-        cuts: list[Cut] = []
+        cuts: list[Truncation] = []
         episodes: list[Episode] = []
 
         with keeping_casts(self.autocast, self.device):
@@ -98,11 +98,11 @@ class Collecting(OnPolicyAlgorithm):
                 try:
                     self.num_timesteps += env.num_envs * self.ranks.size
                     callback.update_locals(locals())
-                    if not callback.on_step() or self.ranks.called_off():
-                        self.ranks.call_off()
+                    if not callback.on_step() or self.ranks.stop_requested():
+                        self.ranks.request_stop()
                         return False, []
                     episodes += self._count_own(n_steps, infos, dones)
-                    cuts += cut_by_time(n_steps, dones, infos, next_states)
+                    cuts += find_truncations(n_steps, dones, infos, next_states)
                     rollout_buffer.add(
                         *(None, actions, rewards, self._last_episode_starts, values, log_probs, states),  # type: ignore[arg-type]
                         action_masks=action_masks,
@@ -128,7 +128,7 @@ class Collecting(OnPolicyAlgorithm):
             Those of one of several ranks, which are counted when all have come.
         """
         if self.ranks.size > 1:
-            return ended_in(step, infos, dones)
+            return ended_episodes(step, infos, dones)
         self._update_info_buffer(infos, dones)
         return []
 
@@ -162,10 +162,10 @@ class Collecting(OnPolicyAlgorithm):
         self._seen_moves = moves, moves.count
         return step
 
-    def _followed(self, env: VecEnv) -> tuple[Moves, int]:
+    def _followed(self, env: VecEnv) -> tuple[StepCounter, int]:
         """The environments' counter, and where it stood when the agent saw them last."""
         if self._seen_moves is None:
-            moves = moves_of(env)
+            moves = step_counter_of(env)
             self._seen_moves = moves, moves.count
         return self._seen_moves
 
@@ -174,9 +174,9 @@ class Collecting(OnPolicyAlgorithm):
         if isinstance(space, spaces.Box):
             squashed = self.policy.squash_output
             actions = self.policy.unscale_action(actions) if squashed else np.clip(actions, space.low, space.high)
-        return in_space(actions, space)
+        return cast_to_space(actions, space)
 
-    def _bootstrap(self, rollout_buffer: SequenceRolloutBuffer, cuts: list[Cut]) -> None:
+    def _bootstrap(self, rollout_buffer: SequenceRolloutBuffer, cuts: list[Truncation]) -> None:
         """Add the discounted value of the last observation where an episode was cut by time, not by its end.
 
         See https://github.com/DLR-RM/stable-baselines3/issues/633. One call for the whole rollout: where episodes are
@@ -184,7 +184,7 @@ class Collecting(OnPolicyAlgorithm):
         """
         if not cuts:
             return
-        last, state, steps, envs = last_of(cuts)
+        last, state, steps, envs = stack_truncations(cuts)
         if isinstance(last, dict):  # vectors drop what the space does not have, and keep it here
             assert isinstance(self.observation_space, spaces.Dict)
             last = {key: last[key] for key in self.observation_space.spaces}

@@ -1,4 +1,4 @@
-"""The picture of what dropping single units does, from the files that ``rimrl sequence dropping`` left."""
+"""The picture of what dropping single units does, from the files that ``rimrl sequence lesion`` left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FRAMES = 10
 _GREY, _ORANGE = "#999999", "#d55e00"
 
 
-def save_dropping(runs: Sequence[Path], picture: Path) -> None:
+def save_lesions(runs: Sequence[Path], picture: Path) -> None:
     """Draw runs one below the other: frames without each unit, the error, and the change of every other unit.
 
     Args:
@@ -68,7 +68,7 @@ def _facts(run: Path) -> dict[str, Any]:
         for unit in (fields, *fields.objects("units")):
             unit.number("cross_entropy")
     except (UsageError, DamagedError) as error:
-        raise UsageError(f"{file} is missing or damaged ({error}); run rimrl sequence dropping again") from None
+        raise UsageError(f"{file} is missing or damaged ({error}); run rimrl sequence lesion again") from None
     assert isinstance(facts, dict)
     return facts
 

@@ -14,11 +14,12 @@ from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, Natur
 from rimrl.agents.load import load
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.registry import algorithm_class
-from rimrl.agents.transfer import start_from
+from rimrl.agents.transfer import initialize_from
 from rimrl.envs.suites import is_own
 from rimrl.envs.vector import check_splits, make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.config import ExperimentConfig
+from rimrl.experiments.played import refusing_what_breaks, splits_to_play
 from rimrl.spaces import check_spaces
 
 _MOST_TOKENS = 2**16
@@ -27,11 +28,12 @@ _MOST_TOKENS = 2**16
 def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, append_monitor: bool = False) -> VecEnv:
     """The training split of a configuration, vectorised and seeded; episodes go to ``monitor_dir/monitor.csv``."""
     env = config.env
-    try:
-        if is_own(env.id):
-            check_splits(env.id, **env.kwargs)
+    check_eval_splits(config)
+    with refusing_what_breaks(env.id, env.kwargs):
+        if is_own(config.played):
+            check_splits(config.played, **env.kwargs)
         return make_vec_env(
-            env.id,
+            config.played,
             n_envs=env.n_envs,
             seed=config.train.seed,
             backend=env.backend,
@@ -41,11 +43,22 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, ap
             replayable=True,
             **env.kwargs,
         )
-    except UsageError:
-        raise
-    except Exception as error:  # environments fail in every way when an argument or a dependency does not suit them
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"cannot make the environment {env.id} with arguments {env.kwargs} ({reason})") from error
+
+
+def check_eval_splits(config: ExperimentConfig) -> None:
+    """Refuse splits to be evaluated in training that there are not.
+
+    Raises:
+        UsageError: Names the nearest.
+    """
+    asked = config.train.eval_splits
+    for split in asked:
+        try:
+            splits_to_play(config.played, split)
+        except UsageError as error:
+            raise UsageError(f"train.eval_splits: {error}") from None
+        if asked.count(split) > 1:
+            raise UsageError(f"train.eval_splits names {split!r} twice")
 
 
 def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgorithm:
@@ -84,7 +97,7 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgori
     }
     agent = algorithm_class(settings.algorithm)(**common, **settings.arguments())
     if settings.init_from is not None:
-        start_from(agent.policy, load(settings.init_from, device=agent.device).policy, settings.init_from)
+        initialize_from(agent.policy, load(settings.init_from, device=agent.device).policy, settings.init_from)
     return agent
 
 

@@ -1,4 +1,4 @@
-"""``rimrl sequence dropping``: mask one unit of a trained model and see what the others do (RIM paper, App. E.3).
+"""``rimrl sequence lesion``: mask one unit of a trained model and see what the others do (RIM paper, App. E.3).
 
 dropping.json   what each masked unit does to the prediction and to the other units
 dropping.npz    the frames of a sequence: true, predicted by the whole model, and without each unit
@@ -32,7 +32,7 @@ WARM_UP, STEPS, SEQUENCES, BLOCKS = 5, 25, 64, 6
 
 
 @dataclass(frozen=True)
-class Dropped:
+class LesionResult:
     """What became of a model without one of its units.
 
     Attributes:
@@ -54,14 +54,14 @@ class Dropped:
         (folder / "dropping.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
 
 
-def drop_units(
+def lesion_units(
     run: SequenceRun,
     warm_up: int = WARM_UP,
     steps: int = STEPS,
     sequences: int = SEQUENCES,
     blocks: int = BLOCKS,
     seed: int = DEFAULT_SEED,
-) -> Dropped:
+) -> LesionResult:
     """Roll a trained model out as it is, and without each of its units.
 
     A unit is dropped by putting its part of the state to zero from the last frame shown on, before and after every
@@ -84,7 +84,7 @@ def drop_units(
     check_device(config.train.device)
     th.set_num_threads(config.train.num_threads)
     if config.task.name != BouncingBalls.name:
-        raise UsageError(f"{run.path} is a run of {config.task.name!r}; dropping takes runs of 'balls'")
+        raise UsageError(f"{run.path} is a run of {config.task.name!r}; lesion takes runs of 'balls'")
     for name, value in (("warm_up", warm_up), ("steps", steps), ("sequences", sequences), ("blocks", blocks)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
@@ -125,14 +125,14 @@ def drop_units(
         "without": as_bytes(th.stack([each.logits[:, 0].sigmoid() for each in without])),
         "change": change.cpu().numpy(),
     }
-    return Dropped(facts, arrays)
+    return LesionResult(facts, arrays)
 
 
 def _parts(model: SequenceModel, blocks: int) -> int:
     """How many parts of the state can be dropped, all of one width and side by side."""
     core = model.core
     if core.num_layers > 1:
-        raise UsageError(f"dropping masks units of cores with one layer; this one has num_layers {core.num_layers}")
+        raise UsageError(f"lesion masks units of cores with one layer; this one has num_layers {core.num_layers}")
     if core.num_units > 1:
         return core.num_units
     if blocks < 2:

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 _ATTRIBUTE = "_rimrl_moves"
 
 
-class Moves:
+class StepCounter:
     """How often the environments of a vector were stepped or reset, whoever did it.
 
     Attributes:
@@ -25,7 +25,7 @@ class Moves:
 class _Counted:
     """A method that counts its calls; a class, so that a copied environment gets a copy bound to itself."""
 
-    def __init__(self, moves: Moves, method: Callable[..., Any]) -> None:
+    def __init__(self, moves: StepCounter, method: Callable[..., Any]) -> None:
         self.moves = moves
         self.method = method
 
@@ -43,7 +43,7 @@ class _CountedByName(_Counted):
         return self.method(method_name, *args, **kwargs)
 
 
-def moves_of(env: VecEnv) -> Moves:
+def step_counter_of(env: VecEnv) -> StepCounter:
     """The counter of a vector's environments; it is attached at the first call.
 
     In a `DummyVecEnv` each environment is counted, because its owner may hold it without the vector. Anything else is
@@ -54,9 +54,9 @@ def moves_of(env: VecEnv) -> Moves:
     """
     innermost = env.unwrapped
     known = getattr(innermost, _ATTRIBUTE, None)
-    if isinstance(known, Moves):
+    if isinstance(known, StepCounter):
         return known
-    moves = Moves()
+    moves = StepCounter()
     movers = [each.unwrapped for each in innermost.envs] if isinstance(innermost, DummyVecEnv) else [innermost]
     for mover in movers:
         for name in ("reset", "step" if isinstance(innermost, DummyVecEnv) else "step_async"):

@@ -77,7 +77,8 @@ class Competition:
             priority = share.mean(-1)
         else:
             torch.sigmoid(scores, out=share)
-            priority = torch.sigmoid(-scores).mean(-1).neg_()
+            null = torch.sigmoid(-scores)
+            priority = (null[..., 0] if self.heads == 1 else null.mean(-1)).neg()
         torch.lt(rank(priority), self.num_active, out=self.mask_steps[t][..., 0])
         if self.heads == 1:
             return torch.addcmul(self.bias, self.gates[t][:, :, 0], share)

@@ -40,7 +40,7 @@ def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
     return state, tensors
 
 
-def put_back_random(state: Fields, tensors: Mapping[str, Tensor]) -> None:
+def restore_rng_state(state: Fields, tensors: Mapping[str, Tensor]) -> None:
     """Bring the generators to where `random_state` found them.
 
     Raises:

@@ -26,11 +26,12 @@ from tqdm import tqdm
 from rimrl.agents.masked_play import player_of
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
-from rimrl.envs.splits import EnvSplit
+from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
-from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays, splits_to_play
+from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays
 from rimrl.experiments.loading import load_agent
+from rimrl.experiments.played import splits_to_play
 from rimrl.experiments.run import Run
 
 
@@ -163,7 +164,7 @@ class Player:
 
 
 @contextmanager
-def playing(
+def make_player(
     run: Run,
     episodes: int,
     split: str = "train",
@@ -193,17 +194,17 @@ def playing(
     """
     check_episodes(episodes, seed)
     config = run.config
-    (played,) = splits_to_play(config.env.id, split)
+    (played,) = splits_to_play(config.played, split)
     model_file = run.agent_file(best)
     th.set_num_threads(config.train.num_threads)
     agent = load_agent(run, best, trust, num_active=num_active)
     kwargs = dict(config.env.kwargs)
     if render:
-        _check_draws_itself(config.env.id, played)
+        _check_draws_itself(config.played, played)
         kwargs["render_mode"] = "rgb_array"
     set_random_seed(seed)
     env = make_vec_env(
-        config.env.id,
+        config.played,
         split=played.name,
         n_envs=1,
         seed=seed,
@@ -217,7 +218,7 @@ def playing(
         env.close()
 
 
-def _check_draws_itself(id_or_suite: str, split: EnvSplit) -> None:
+def _check_draws_itself(id_or_suite: str | Suite, split: EnvSplit) -> None:
     env = make_vec_env(id_or_suite, split=split.name)
     try:
         modes = env.get_attr("metadata")[0].get("render_modes", [])

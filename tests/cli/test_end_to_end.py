@@ -273,7 +273,7 @@ def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
 
 def test_keys_prints_the_configuration_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = succeed("train", "distractors/rim", "--core.num_active", "3", "--keys")
+    answer = succeed("train", "distractors/rim", "--core.num_active", "3", "--print-config")
     shown = yaml.safe_load(answer.out)
     assert shown["core"]["num_active"] == 3
     assert set(shown) == {"name", "env", "core", "agent", "train"}
@@ -306,7 +306,12 @@ def test_nothing_is_cut_from_a_table_of_many_runs(trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_story_in_processes_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [("train", "distractors/rim"), ("sequence", "copying")])
+def test_print_config_is_taken_under_its_old_name(words: tuple[str, ...]) -> None:
+    assert succeed(*words, "--keys").out == succeed(*words, "--print-config").out  # old name
+
+
+def test_end_to_end_in_processes_of_its_own(tmp_path: Path) -> None:
     train = ("train", "distractors/rim", "--seed", "1", *SMALL, "--total-timesteps", str(STEPS), "--run-dir", "run")
     assert spawn(*train, cwd=tmp_path).code == 0
     assert spawn("evaluate", "run", "--episodes", "2", "--quiet", cwd=tmp_path).code == 0

@@ -12,7 +12,7 @@ from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.scan.selection import softmax_of_largest
 
 
-class Messages:
+class UnitCommunicationScan:
     """`rimrl.cores.attention.UnitCommunication` of a whole sequence.
 
     Args:
@@ -35,7 +35,7 @@ class Messages:
     ) -> None:
         self.buffers, self.heads, self.top_k = buffers, heads, top_k
         self.gated = len(bias) > query_key_value.shape[1]
-        key_size, value_size = sizes_of_messages(heads, query_key_value, project)
+        key_size, value_size = communication_sizes(heads, query_key_value, project)
         self.widths = [key_size, key_size, value_size]
         self.scale = 1.0 / math.sqrt(key_size)
         N, B, H = buffers.num_units, buffers.batch_size, heads
@@ -48,8 +48,8 @@ class Messages:
         # Shared by the units: all of them, and all steps, are rows of one product.
         self.read = buffers.empty(buffers.slots, N * B, H * value_size)
         self.read_steps = buffers.each(self.read, dim=0)
-        self.answer = buffers.empty(buffers.slots, N * B, len(bias))
-        self.answer_steps = buffers.each(self.answer, dim=0)
+        self.output = buffers.empty(buffers.slots, N * B, len(bias))
+        self.output_steps = buffers.each(self.output, dim=0)
 
     def _by_head(self, weight: Tensor) -> Tensor:
         parts = torch.split(weight, [self.heads * width for width in self.widths], dim=-1)
@@ -66,7 +66,7 @@ class Messages:
     def _split(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values ``[B H, N, d]`` of ``[N, B, H (2 dk + dv)]``, without copying."""
         N, B = qkv.shape[:2]
-        return torch.split(qkv.view(N, B * self.heads, -1).transpose(0, 1), self.widths, dim=-1)
+        return qkv.view(N, B * self.heads, -1).transpose(0, 1).split_with_sizes(self.widths, dim=-1)
 
     def forward(self, t: int, h: Tensor) -> Tensor:
         """What each unit receives, ``[N, B, D]``."""
@@ -77,33 +77,33 @@ class Messages:
         attention = softmax_of_largest(scores, self.top_k, self.attention_steps[t])
         read = torch.bmm(attention.permute(2, 1, 0).contiguous(), v)  # [B H, N, dv]
         self.read_steps[t].view(N, B * self.heads, -1).copy_(read.transpose(0, 1))
-        answer = self.answer_steps[t]
-        torch.addmm(self.bias, self.read_steps[t], self.project.t(), out=answer)
+        output = self.output_steps[t]
+        torch.addmm(self.bias, self.read_steps[t], self.project.t(), out=output)
         if not self.gated:
-            return answer.view(N, B, D)
-        torch.tanh_(answer[:, :D])
-        torch.sigmoid_(answer[:, D:])
-        return torch.mul(answer[:, :D], answer[:, D:]).view(N, B, D)
+            return output.view(N, B, D)
+        torch.tanh_(output[:, :D])
+        torch.sigmoid_(output[:, D:])
+        return torch.mul(output[:, :D], output[:, D:]).view(N, B, D)
 
     def start_backward(self) -> None:
         self.d_qkv = self.buffers.units_first(self.heads * sum(self.widths))
         self.d_qkv_steps = self.buffers.each(self.d_qkv)
-        self.d_answer = self.buffers.empty(*self.answer.shape)
-        self.d_answer_steps = self.buffers.each(self.d_answer, dim=0)
+        self.d_output = self.buffers.empty(*self.output.shape)
+        self.d_output_steps = self.buffers.each(self.d_output, dim=0)
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
     def backward(self, t: int, d_received: Tensor) -> Tensor:
         """The gradient of the states that were read, ``[N, B, D]``."""
         N, B, D = d_received.shape
         d_received = d_received.reshape(N * B, D)
-        answer, d_answer = self.answer_steps[t], self.d_answer_steps[t]
+        output, d_output = self.output_steps[t], self.d_output_steps[t]
         if self.gated:
-            value, gate = answer[:, :D], answer[:, D:]
-            torch.ops.aten.tanh_backward.grad_input(d_received * gate, value, grad_input=d_answer[:, :D])
-            torch.ops.aten.sigmoid_backward.grad_input(d_received * value, gate, grad_input=d_answer[:, D:])
+            value, gate = output[:, :D], output[:, D:]
+            torch.ops.aten.tanh_backward.grad_input(d_received * gate, value, grad_input=d_output[:, :D])
+            torch.ops.aten.sigmoid_backward.grad_input(d_received * value, gate, grad_input=d_output[:, D:])
         else:
-            d_answer.copy_(d_received)
-        d_read = torch.mm(d_answer, self.project).view(N, B * self.heads, -1).transpose(0, 1)  # [B H, N, dv]
+            d_output.copy_(d_received)
+        d_read = torch.mm(d_output, self.project).view(N, B * self.heads, -1).transpose(0, 1)  # [B H, N, dv]
         q, k, v = self._split(self.qkv_steps[t])
         attention = self.attention_steps[t]
         d_attention = torch.bmm(v, d_read.transpose(1, 2)).permute(1, 2, 0).contiguous()  # [m, n, B H]
@@ -124,12 +124,12 @@ class Messages:
     def gradients(self, h: Tensor) -> dict[str, Tensor]:
         """Those of its three tensors, given the states that were read, ``[N, T, B, D]``."""
         d_weight = self._by_kind(weight_gradient(h, self.d_qkv))
-        d_answer = self.d_answer.flatten(0, 1)
-        d_project = d_answer.t() @ self.read.flatten(0, 1)
-        return {"query_key_value": d_weight, "project": d_project, "project_bias": d_answer.sum(0)}
+        d_output = self.d_output.flatten(0, 1)
+        d_project = d_output.t() @ self.read.flatten(0, 1)
+        return {"query_key_value": d_weight, "project": d_project, "project_bias": d_output.sum(0)}
 
 
-def sizes_of_messages(heads: int, query_key_value: Tensor, project: Tensor) -> tuple[int, int]:
+def communication_sizes(heads: int, query_key_value: Tensor, project: Tensor) -> tuple[int, int]:
     """Width of a key and of a value of one head, read off the weights."""
     value_size = project.shape[1] // heads
     return (query_key_value.shape[2] // heads - value_size) // 2, value_size

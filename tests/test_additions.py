@@ -1,0 +1,163 @@
+"""What each kind of change touches, counted in a copy of the package to which one of each was added."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rimrl.cores.registry import CORES
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = Path(__file__).parent / "additions"
+CONFIG = "env: {id: coins, n_envs: 2}\ncore: {name: leaky}\nagent: {n_steps: 8, batch_size: 8}\n"
+SMALL = "--train.test_sequences 8 --train.batch_size 4"
+PRESET = "task: {name: parity, length: 4}\ncore: {hidden_size: 12}\ncores: {rim: {num_units: 3, num_active: 2}}\n"
+SUITE = """COINS = Suite(
+    name="coins",
+    description="Say on which side the coin lies; held out are coins seen through noise.",
+    splits=(
+        EnvSplit("train", "rimrl/Coin-v0", False, "Clear."),
+        EnvSplit("noisy", "rimrl/Coin-v0", True, "Through noise.", {"noise": 1.0}),
+    ),
+)
+
+SUITES: Mapping"""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a contributor does.
+
+    Attributes:
+        most: How many files of the package the kind may touch.
+        new: Text of each new file, or the sample that it is.
+        changed: In each file that is there, texts and what each becomes.
+    """
+
+    most: int
+    new: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+ADDITIONS = {
+    "core": Addition(
+        2,
+        {"cores/leaky.py": "core.py"},
+        {
+            "cores/registry.py": {
+                "_SHIPPED =": 'CORES["leaky"] = CoreEntry("rimrl.cores.leaky:Leaky", "leaks", "-")\n_SHIPPED ='
+            }
+        },
+    ),
+    "environment": Addition(
+        2,
+        {"envs/coin.py": "environment.py"},
+        {"envs/registration.py": {"_PROBES = {": '_PROBES = {\n    "rimrl/Coin-v0": "rimrl.envs.coin:CoinEnv",'}},
+    ),
+    "suite": Addition(
+        1, {}, {"envs/suites.py": {"SUITES: Mapping": SUITE, "UNLOCK, LAYOUTS)": "UNLOCK, LAYOUTS, COINS)"}}
+    ),
+    "algorithm": Addition(
+        2,
+        {"agents/shrinking.py": "algorithm.py"},
+        {
+            "agents/registry.py": {
+                '    "a2c": _of(': '    "shrinking": _of("rimrl.agents.shrinking", "ShrinkingPPO", "ShrinkingConfig"),'
+                '\n    "a2c": _of('
+            }
+        },
+    ),
+    "verb": Addition(
+        2,
+        {"cli/count.py": "verb.py"},
+        {"cli/__init__.py": {"_VERBS = (": "from rimrl.cli import count\n\n_VERBS = (count, "}},
+    ),
+    "diagnostic": Addition(
+        4,
+        {
+            "sequence/parity.py": "diagnostic.py",
+            "configs/sequence/parity_cpu.yaml": PRESET,
+            "configs/sequence/parity_paper.yaml": PRESET,
+        },
+        {
+            "sequence/registry.py": {
+                "TASKS: dict[str, TaskEntry] = {": "TASKS: dict[str, TaskEntry] = {\n"
+                '    "parity": TaskEntry("rimrl.sequence.parity:Parity", "odd or even"),'
+            }
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the package that has one more of each kind."""
+    folder = tmp_path_factory.mktemp("grown")
+    package = folder / "rimrl"
+    shutil.copytree(ROOT / "rimrl", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for addition in ADDITIONS.values():
+        for name, text in addition.new.items():
+            assert not (package / name).exists()
+            sample = SAMPLES / text
+            (package / name).write_text(sample.read_text() if text.endswith(".py") else text)
+        for name, edits in addition.changed.items():
+            changed = (package / name).read_text()
+            for old, new in edits.items():
+                assert changed.count(old) == 1, f"{name} has {changed.count(old)} times {old}"
+                changed = changed.replace(old, new)
+            (package / name).write_text(changed)
+    return folder
+
+
+def rimrl(grown: Path, words: str) -> str:
+    """What the command of the copy prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rimrl", *words.split()],
+        cwd=grown,
+        env={**os.environ, "PYTHONPATH": str(grown), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", ADDITIONS)
+def test_a_kind_touches_few_files(kind: str) -> None:
+    addition = ADDITIONS[kind]
+    assert len(addition.new) + len(addition.changed) <= addition.most
+
+
+def test_an_algorithm_trains_a_core_on_a_suite_of_an_environment(grown: Path) -> None:
+    (grown / "coins.yaml").write_text(CONFIG)
+    rimrl(
+        grown,
+        "train coins.yaml --agent.algorithm shrinking --agent.shrink 0.5 --total-timesteps 32 --train.eval_freq 0 "
+        "--run-dir run",
+    )
+    rimrl(grown, "evaluate run --episodes 4 --no-random --quiet")
+    splits = json.loads((grown / "run" / "evaluation.json").read_text())["splits"]
+    assert set(splits) == {"train", "noisy"}
+    assert "rimrl/Coin-v0" in rimrl(grown, "list envs")
+    assert "coins" in rimrl(grown, "list suites")
+    assert "leaky" in rimrl(grown, "list cores")
+
+
+def test_a_diagnostic_trains_every_core(grown: Path) -> None:
+    for core in ("rim", "leaky"):
+        rimrl(grown, f"sequence parity --core {core} --num-updates 2 --run-dir parity-{core} --quiet {SMALL}")
+        splits = json.loads((grown / f"parity-{core}" / "evaluation.json").read_text())["splits"]
+        assert set(splits) == {"trained"}
+
+
+def test_a_verb_answers(grown: Path) -> None:
+    assert int(rimrl(grown, "count")) == len(CORES) + 1
