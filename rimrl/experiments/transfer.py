@@ -253,7 +253,7 @@ class Transfer(Study[TransferTrial]):
                 efference_copies=env.efference_copies,
                 **env.kwargs,
             )
-            masking = any(cell.config.agent.use_masking for cell in self.cells if cell.target == name)
+            masking = any(trial.config.agent.use_masking for trial in self.all_trials if trial.target == name)
             outcome = play(None, make, episodes, False, DEFAULT_SEED, masking).summary()
             self._random[name] = {"env_id": env.id, "episodes": episodes, "return_mean": outcome["return_mean"]}
         self._random = {name: self._random[name] for name in targets}
