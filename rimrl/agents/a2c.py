@@ -63,6 +63,8 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
             whole rollout.
         autocast: ``"bf16"`` lets the features extractor compute in bfloat16, on processors and GPUs that have it;
             parameters, memory, heads and losses stay float32. Default None: float32 throughout.
+        use_masking: Act and learn under masks of invalid actions, which every environment offers as ``action_masks()``
+            (`rimrl.agents.masks`). Default False.
 
     Raises:
         UsageError: If the device has no bfloat16, ``sequence_length`` does not divide, or the policy has no recurrent
@@ -93,10 +95,12 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         device: th.device | str = "auto",
         sequence_length: int | None = None,
         autocast: Autocast | None = None,
+        use_masking: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
         self.sequence_length = sequence_length
         self.autocast = autocast
+        self.use_masking = use_masking
         super().__init__(
             policy,
             env,
@@ -128,7 +132,12 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         self._update_learning_rate(self.policy.optimizer)
         (samples,) = self.rollout_buffer.get()
         evaluation = self.policy.evaluate_sequences(
-            samples.observations, samples.actions, samples.states, samples.episode_starts, return_trace=True
+            samples.observations,
+            samples.actions,
+            samples.states,
+            samples.episode_starts,
+            return_trace=True,
+            action_masks=samples.action_masks,
         )
         advantages = self._normalized(samples.advantages) if self.normalize_advantage else samples.advantages
         policy_loss = -(advantages * evaluation.log_prob).mean()

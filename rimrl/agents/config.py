@@ -70,6 +70,8 @@ class AgentConfig:
         features_dim: Width of the features that the core reads; null for the extractor's default.
         spatial: Let the core read an image's features as a set of positions (RIM paper, Eq. 3) instead of one vector.
         autocast: ``"bf16"``: extract features in bfloat16, where the device has it; null for float32 throughout.
+        use_masking: Act and learn under masks of invalid actions, as sb3-contrib's ``MaskablePPO``; the environment
+            offers them as ``action_masks()``.
         trunk: Features and core are ``"learned"``, ``"frozen"`` so that heads alone learn, or ``"progressive"``:
             learned beside a frozen column with lateral connections (Rusu et al., 2016).
         init_from: A run folder or ``.zip`` whose weights the agent starts from: all of them where the trunk is
@@ -94,6 +96,7 @@ class AgentConfig:
     features_dim: int | None = option(None, POSITIVE, COUNTABLE)
     spatial: bool = False
     autocast: Literal["bf16"] | None = None
+    use_masking: bool = False
     trunk: Literal["learned", "frozen", "progressive"] = "learned"
     init_from: str | None = None
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -18,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rimrl.agents import loadable
 from rimrl.agents.extractor_checks import check_images
+from rimrl.agents.masks import check_offered, flags_of
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.policy_update import PolicyUpdateMixin
 from rimrl.agents.precision import check_autocast
@@ -68,6 +70,7 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
                 f"pass {self._policy_names()} or a subclass"
             )
         loadable.prepare(self)
+        self._check_masking()
         self.rollout_buffer_class = SequenceRolloutBuffer
         self.rollout_buffer_kwargs = {"sequence_length": self.sequence_length}
         OnPolicyAlgorithm._setup_model(self)
@@ -89,6 +92,7 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
         check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
         if self.env is None:
             raise UsageError("the agent has no environment to learn in; pass one to `load`, or call `set_env`")
+        self._check_masking()
         moves = step_counter_of(self.env)
         if self._seen_moves is not None and self._seen_moves != (moves, moves.count):
             self._last_obs = None  # someone else has played: SB3 resets the environments then
@@ -112,6 +116,44 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
         loadable.prepare(self)
         buffer.gamma, buffer.gae_lambda = self.gamma, self.gae_lambda
         self.policy.use_autocast(self.autocast)
+
+    def _check_masking(self) -> None:
+        if self.use_masking:
+            flags_of(self.action_space)
+            if self.env is not None:
+                check_offered(self.env)
+
+    def predict(
+        self,
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
+        """Choose actions.
+
+        Args:
+            observation: One observation or a batch.
+            state: What the previous call returned; None begins an episode.
+            episode_start: ``[n_envs]``; where true, the state is reset first.
+            deterministic: Take the mode instead of a sample.
+            action_masks: ``[n_envs, flags]``, true where an action is valid (`rimrl.agents.masks`), or ``[flags]`` for
+                one observation. An agent with ``use_masking`` needs them.
+
+        Returns:
+            The actions, and the state to pass to the next call.
+
+        Raises:
+            UsageError: If masks are missing, do not fit or forbid every action, or the state or the episode starts are
+                of another number of environments.
+        """
+        if self.use_masking and action_masks is None:
+            raise UsageError(
+                "this agent was trained with masks of invalid actions; pass action_masks=env.action_masks(), or set "
+                "use_masking = False to let it take any action"
+            )
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         assert self.env is not None

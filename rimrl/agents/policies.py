@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from numpy.typing import NDArray
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
@@ -27,6 +28,7 @@ from rimrl.agents.batches import (
     to_sequences,
     without_padding,
 )
+from rimrl.agents.masks import AnyMasks, as_masks
 from rimrl.agents.positions import elements
 from rimrl.agents.sequence_policy import SequencePolicy, run_core
 from rimrl.cores.base import CoreTrace, State
@@ -81,7 +83,12 @@ class RecurrentCorePolicy(SequencePolicy):
     """
 
     def forward(  # type: ignore[override]
-        self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor, deterministic: bool = False
+        self,
+        obs: PyTorchObs,
+        lstm_states: RNNStates,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+        action_masks: AnyMasks | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
         """Act: one step for every environment.
 
@@ -90,36 +97,44 @@ class RecurrentCorePolicy(SequencePolicy):
             lstm_states: Recurrent states of actor and critic.
             episode_starts: ``[n_envs]``; where true, the state is reset before the step.
             deterministic: Take the mode instead of a sample.
+            action_masks: ``[n_envs, flags]``, true where an action is valid (`rimrl.agents.masks`); None for no masks.
 
         Returns:
             Actions, values ``[n_envs, 1]``, log-probabilities ``[n_envs]`` and the new states.
 
         Raises:
-            UsageError: If observations, states and episode starts are not of the same number of environments.
+            UsageError: If observations, states, episode starts and masks are not of the same number of environments.
         """
         for state in lstm_states:
             check_step(obs, state, episode_starts)
-        values, distribution, new_states = self._run_flat(obs, lstm_states, episode_starts)
+        values, distribution, new_states = self._run_flat(obs, lstm_states, episode_starts, action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
         assert self.action_space.shape is not None
         return actions.reshape((-1, *self.action_space.shape)), values, log_prob, new_states
 
     def evaluate_actions(  # type: ignore[override]
-        self, obs: PyTorchObs, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+        self,
+        obs: PyTorchObs,
+        actions: Tensor,
+        lstm_states: RNNStates,
+        episode_starts: Tensor,
+        action_masks: AnyMasks | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Evaluate actions on contrib's padded batches; see `evaluate_sequences` for the form without padding.
+
+        Masks are ``[batch, flags]``, true where an action was valid.
 
         Returns:
             Values ``[batch, 1]``, log-probabilities ``[batch]`` and entropies ``[batch]`` or None.
         """
         obs, actions = without_padding(obs, self.observation_space), without_padding(actions, self.action_space)
         check_sequences(obs, lstm_states.pi, episode_starts)
-        values, distribution, _ = self._run_flat(obs, lstm_states, episode_starts)
+        values, distribution, _ = self._run_flat(obs, lstm_states, episode_starts, action_masks)
         return values, distribution.log_prob(actions), distribution.entropy()
 
     def _run_flat(
-        self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor
+        self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor, action_masks: AnyMasks | None
     ) -> tuple[Tensor, Distribution, RNNStates]:
         n_seq = lstm_states.pi[0].shape[1]
         pi_features, vf_features = self._features(obs)
@@ -129,19 +144,23 @@ class RecurrentCorePolicy(SequencePolicy):
             lstm_states,
             to_sequences(episode_starts, n_seq),
         )
-        return *self._heads(to_batch(latents.pi), to_batch(latents.vf)), latents.states
+        return *self._heads(to_batch(latents.pi), to_batch(latents.vf), action_masks), latents.states
 
     def get_distribution(  # type: ignore[override]
-        self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
+        self,
+        obs: PyTorchObs,
+        lstm_states: tuple[Tensor, ...],
+        episode_starts: Tensor,
+        action_masks: AnyMasks | None = None,
     ) -> tuple[Distribution, State]:
-        """The action distribution and the actor's new state."""
+        """The action distribution, under masks ``[batch, flags]`` if there are any, and the actor's new state."""
         check_sequences(obs, lstm_states, episode_starts)
         n_seq = lstm_states[0].shape[1]
         features = self._extract(self._prepare(obs), self.pi_features_extractor)
         latent, state = self.core(
             elements(self.core, to_sequences(features, n_seq)), lstm_states, to_sequences(episode_starts, n_seq)
         )
-        return self._distribution(to_batch(latent)), state
+        return self._distribution(to_batch(latent), action_masks), state
 
     def predict_values(  # type: ignore[override]
         self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
@@ -165,6 +184,7 @@ class RecurrentCorePolicy(SequencePolicy):
         state: tuple[np.ndarray[Any, Any], ...] | None = None,
         episode_start: np.ndarray[Any, Any] | None = None,
         deterministic: bool = False,
+        action_masks: NDArray[Any] | None = None,
     ) -> tuple[np.ndarray[Any, Any], tuple[np.ndarray[Any, Any], ...] | None]:
         """Choose actions; see `stable_baselines3.common.base_class.BaseAlgorithm.predict`.
 
@@ -173,23 +193,37 @@ class RecurrentCorePolicy(SequencePolicy):
             state: What the previous call returned; None begins an episode.
             episode_start: ``[n_envs]``; where true, the state is reset first.
             deterministic: Take the mode instead of a sample.
+            action_masks: ``[n_envs, flags]``, true where an action is valid (`rimrl.agents.masks`), or ``[flags]`` for
+                one observation; None for no masks.
 
         Returns:
             The actions, each of which the action space contains, and the state to pass to the next call.
 
         Raises:
-            UsageError: If the state or the episode starts are of another number of environments.
+            UsageError: If the state, the episode starts or the masks are of another number of environments, or a mask
+                forbids every action.
         """
         if state is not None:
             check_state(state)
-        else:
+        self.set_training_mode(False)
+        batch, vectorized = self.obs_to_tensor(observation)
+        n_envs = batch_size(batch)
+        masks = None if action_masks is None else as_masks(action_masks, self.action_space, n_envs)
+        with th.no_grad():
             # contrib would start from zeros, which is not where a core with a learned initial state starts.
-            batch, _ = self.obs_to_tensor(observation)
-            with th.no_grad():
-                h, c = self.core.initial_state(batch_size(batch))
-            state = (h.cpu().numpy(), c.cpu().numpy())
-        actions, state = super().predict(observation, state, episode_start, deterministic)
-        return cast_to_space(actions, self.action_space), state
+            before = self.core.initial_state(n_envs) if state is None else tuple(map(self._copied, state))
+            starts = self._copied(np.zeros(n_envs) if episode_start is None else episode_start)
+            chosen, after = self._predict(batch, before, starts, deterministic, masks)
+        assert self.action_space.shape is not None
+        actions = chosen.cpu().numpy().reshape((-1, *self.action_space.shape))
+        if isinstance(self.action_space, spaces.Box):
+            low, high = self.action_space.low, self.action_space.high
+            actions = self.unscale_action(actions) if self.squash_output else np.clip(actions, low, high)
+        actions = cast_to_space(actions, self.action_space)
+        return actions if vectorized else actions.squeeze(axis=0), tuple(part.cpu().numpy() for part in after)
+
+    def _copied(self, part: NDArray[Any] | Tensor) -> Tensor:
+        return th.as_tensor(part, dtype=th.float32, device=self.device).clone()
 
     def _predict(  # type: ignore[override]
         self,
@@ -197,11 +231,12 @@ class RecurrentCorePolicy(SequencePolicy):
         lstm_states: tuple[Tensor, ...],
         episode_starts: Tensor,
         deterministic: bool = False,
+        action_masks: AnyMasks | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         starts = episode_starts.reshape(1) if episode_starts.dim() == 0 else episode_starts
         check_step(observation, lstm_states, starts)
-        actions, state = super()._predict(observation, lstm_states, starts, deterministic)  # type: ignore[arg-type]
-        return actions, state
+        distribution, state = self.get_distribution(observation, lstm_states, starts, action_masks)
+        return distribution.get_actions(deterministic=deterministic), state
 
     def unscale_action(self, scaled_action: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Stretch actions from -1 to 1 to the bounds of the action space; see SB3's `BasePolicy`."""

@@ -93,6 +93,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
             whole rollout.
         autocast: ``"bf16"`` lets the features extractor compute in bfloat16, on processors and GPUs that have it;
             parameters, memory, heads and losses stay float32. Default None: float32 throughout.
+        use_masking: Act and learn under masks of invalid actions, which every environment offers as ``action_masks()``
+            (`rimrl.agents.masks`). Default False.
 
     Raises:
         UsageError: If the device has no bfloat16, the lengths do not divide, or the policy has no recurrent core.
@@ -128,12 +130,14 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         device: th.device | str = "auto",
         sequence_length: int | None = None,
         autocast: Autocast | None = None,
+        use_masking: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
         if isinstance(clip_range_vf, float | int) and clip_range_vf <= 0:
             raise UsageError(f"clip_range_vf must be positive or None, got {clip_range_vf}")
         self.sequence_length = sequence_length
         self.autocast = autocast
+        self.use_masking = use_masking
         super().__init__(
             policy,
             env,
@@ -202,6 +206,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
                     samples.states,
                     samples.episode_starts,
                     return_trace=epoch == 0,
+                    action_masks=samples.action_masks,
                 )
                 activity.add(evaluation)
                 loss, parts = self._loss(samples, evaluation, clip_range, clip_range_vf)

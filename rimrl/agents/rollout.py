@@ -30,6 +30,7 @@ class SequenceSamples(NamedTuple):
         returns: ``[L, S]``.
         states: Recurrent states before the first step, each ``[num_layers, S, hidden_size]``.
         episode_starts: ``[L, S]`` bool.
+        action_masks: ``[L, S, flags]`` bool, true where an action was valid; None where there were no masks.
     """
 
     observations: Tensor | dict[str, Tensor]
@@ -40,6 +41,7 @@ class SequenceSamples(NamedTuple):
     returns: Tensor
     states: RNNStates
     episode_starts: Tensor
+    action_masks: Tensor | None = None
 
 
 class SequenceRolloutBuffer(RolloutBuffer):
@@ -77,6 +79,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.sequence_length = buffer_size if sequence_length is None else sequence_length
         self._states: list[RNNStates] = []
         self._stored_observations: TensorObs | None = None
+        self._action_masks: Tensor | None = None
         self._sequences: SequenceSamples | None = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
@@ -84,6 +87,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
         """Forget the last rollout; memory of its size is taken afresh, because minibatches may still view the old."""
         shape = (self.buffer_size, self.n_envs)
         self._stored_observations = None
+        self._action_masks = None
         self._sequences = None
         discrete = isinstance(self.action_space, spaces.Discrete)
         counts = isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
@@ -133,6 +137,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
         value: Tensor,
         log_prob: Tensor,
         states: RNNStates,
+        action_masks: NDArray[np.bool_] | None = None,
     ) -> None:
         """Append one step of all environments.
 
@@ -144,6 +149,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
             value: Its estimate, ``[n_envs, 1]``.
             log_prob: Log-probability of the action, ``[n_envs]``.
             states: The recurrent states *before* this step; kept only where a sequence begins.
+            action_masks: Which actions were valid, ``[n_envs, flags]``; None for all of them.
         """
         if obs is not None:
             self.observe(obs)
@@ -155,6 +161,11 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.episode_starts[t] = episode_start
         self._values[t] = value.flatten()
         self._log_probs[t] = log_prob
+        if action_masks is not None:
+            if self._action_masks is None:
+                shape = (self.buffer_size, *action_masks.shape)
+                self._action_masks = th.ones(shape, dtype=th.bool, device=self.device)
+            self._action_masks[t] = self._on_device(action_masks)
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
@@ -249,6 +260,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
             self._cut(self._on_device(self.returns)),
             _concatenate(self._states),
             self._cut(self._on_device(self.episode_starts)).bool(),
+            None if self._action_masks is None else self._cut(self._action_masks),
         )
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
@@ -324,4 +336,5 @@ def _select(samples: SequenceSamples, chosen: Tensor) -> SequenceSamples:
         take(samples.returns),
         RNNStates(pi, vf),
         take(samples.episode_starts),
+        None if samples.action_masks is None else take(samples.action_masks),
     )

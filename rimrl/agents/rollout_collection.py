@@ -22,6 +22,7 @@ from torch import Tensor
 from rimrl.agents.actions import cast_to_space
 from rimrl.agents.episodes import Episode, Truncation, ended_episodes, find_truncations, stack_truncations
 from rimrl.agents.faults import blaming, refuse_bad_rewards, refuse_nan, refuse_not_finite
+from rimrl.agents.masks import ask
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, keeping_casts
 from rimrl.agents.ranks import Ranks
@@ -35,6 +36,7 @@ class RolloutCollectionMixin(OnPolicyAlgorithm):
 
     policy: RecurrentCorePolicy
     autocast: Autocast | None = None
+    use_masking = False
     ranks: Ranks = Ranks()
     last_episodes: Sequence[dict[str, Any]] = ()
     _last_states: RNNStates
@@ -85,8 +87,11 @@ class RolloutCollectionMixin(OnPolicyAlgorithm):
                     self.policy.reset_noise(env.num_envs)
                 obs_tensor = rollout_buffer.observe(self._last_obs)  # type: ignore[arg-type]
                 episode_starts = th.as_tensor(self._last_episode_starts, device=self.device)
+                action_masks = ask(env, self.num_timesteps) if self.use_masking else None
                 with blaming(obs_tensor, range(env.num_envs)), th.no_grad():
-                    actions_tensor, values, log_probs, next_states = self.policy(obs_tensor, states, episode_starts)
+                    actions_tensor, values, log_probs, next_states = self.policy(
+                        obs_tensor, states, episode_starts, action_masks=action_masks
+                    )
                 actions = actions_tensor.cpu().numpy()
                 clipped_actions = self._to_env_action(actions)
                 new_obs, rewards, dones, infos = self._moved(env, clipped_actions)
@@ -99,7 +104,8 @@ class RolloutCollectionMixin(OnPolicyAlgorithm):
                     episodes += self._count_own(n_steps, infos, dones)
                     cuts += find_truncations(n_steps, dones, infos, next_states)
                     rollout_buffer.add(
-                        *(None, actions, rewards, self._last_episode_starts, values, log_probs, states)  # type: ignore[arg-type]
+                        *(None, actions, rewards, self._last_episode_starts, values, log_probs, states),  # type: ignore[arg-type]
+                        action_masks=action_masks,
                     )
                 finally:
                     # However the rollout ends, the environments are here now.

@@ -10,6 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
+from rimrl.agents.masks import AnyMasks, masked
 from rimrl.agents.policy_networks import PolicyNetworks
 from rimrl.agents.positions import elements
 from rimrl.agents.precision import autocasting
@@ -54,6 +55,7 @@ class SequencePolicy(PolicyNetworks):
         states: RNNStates,
         episode_starts: Tensor,
         return_trace: bool = False,
+        action_masks: Tensor | None = None,
     ) -> SequenceEvaluation:
         """Evaluate the actions of a minibatch of whole sequences, without padding.
 
@@ -63,6 +65,7 @@ class SequencePolicy(PolicyNetworks):
             states: Recurrent states before the first step, each ``[num_layers, B, hidden_size]``.
             episode_starts: ``[T, B]``.
             return_trace: Also return what the units did.
+            action_masks: ``[T, B, flags]``, true where an action was valid (`rimrl.agents.masks`); None for no masks.
 
         Returns:
             Values, log-probabilities and entropies, each ``[T, B]``, and traces on request.
@@ -73,7 +76,8 @@ class SequencePolicy(PolicyNetworks):
         latents = self._run_cores(
             pi_features.view(T, B, -1), vf_features.view(T, B, -1), states, episode_starts, return_trace
         )
-        values, distribution = self._heads(latents.pi.flatten(0, 1), latents.vf.flatten(0, 1))
+        flat_masks = None if action_masks is None else action_masks.flatten(0, 1)
+        values, distribution = self._heads(latents.pi.flatten(0, 1), latents.vf.flatten(0, 1), flat_masks)
         log_prob = distribution.log_prob(actions.flatten(0, 1))
         entropy = distribution.entropy()
         return SequenceEvaluation(
@@ -136,8 +140,10 @@ class SequencePolicy(PolicyNetworks):
             latent_vf, state_vf = latent_pi, state_pi
         return _Latents(latent_pi, latent_vf, RNNStates(state_pi, state_vf), trace, critic_trace)
 
-    def _heads(self, latent_pi: Tensor, latent_vf: Tensor) -> tuple[Tensor, Distribution]:
-        return self._values(latent_vf), self._distribution(latent_pi)
+    def _heads(
+        self, latent_pi: Tensor, latent_vf: Tensor, action_masks: AnyMasks | None = None
+    ) -> tuple[Tensor, Distribution]:
+        return self._values(latent_vf), self._distribution(latent_pi, action_masks)
 
     def _values(self, latent: Tensor) -> Tensor:
         if self.critic_gradient != 1.0 and latent.requires_grad:
@@ -146,8 +152,13 @@ class SequencePolicy(PolicyNetworks):
         values: Tensor = self.value_net(self.mlp_extractor.forward_critic(latent))
         return values
 
-    def _distribution(self, latent: Tensor) -> Distribution:
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
+    def _distribution(self, latent: Tensor, action_masks: AnyMasks | None = None) -> Distribution:
+        before_head = self.mlp_extractor.forward_actor(latent)
+        if action_masks is None:
+            return self._get_action_dist_from_latent(before_head)
+        logits = masked(self.action_net(before_head), action_masks, self.action_space)
+        distribution: Distribution = self.action_dist.proba_distribution(logits)
+        return distribution
 
 
 def run_core(

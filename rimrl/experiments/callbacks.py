@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
+from rimrl.agents.masked_play import MaskableEvalCallback
 from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.evaluate import play
@@ -50,7 +51,7 @@ def evaluation_callback(config: ExperimentConfig, run: Run) -> EvalCallback:
     )
 
 
-class _Evaluation(EvalCallback):
+class _Evaluation(MaskableEvalCallback):
     """SB3's evaluations, with a row of results on each of ``train.eval_splits``.
 
     Every evaluation of a split plays the same levels with the same chances, and leaves the generators that training

@@ -105,6 +105,7 @@ class ExperimentConfig(Configuration):
     added: ClassVar[Mapping[str, object]] = {
         "agent.normalize_observations": False,
         "agent.critic_gradient": 1.0,
+        "agent.use_masking": False,
         **{f"core.{option}": value for option, value in LEGACY_OPTION_VALUES.items()},
     }
     opened: ClassVar[frozenset[str]] = frozenset({"env.kwargs"})

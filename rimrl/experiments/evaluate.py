@@ -23,6 +23,8 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
+from rimrl.agents.masked_play import PLAYED, player_of
+from rimrl.agents.masks import ask, check_offered, sample_valid
 from rimrl.agents.saved.names import CARD
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.suites import get_suite, is_own, is_suite
@@ -162,7 +164,8 @@ def evaluate(
         held_out = current.held_out if as_configured else not _was_trained_on(run, env_id, made_with)
         result: dict[str, Any] = {"held_out": held_out, "episodes": episodes, **outcome.summary()}
         if random_policy:
-            chance = play(None, make, episodes, deterministic, seed).summary()
+            masking = config.agent.use_masking
+            chance = play(None, make, episodes, deterministic, seed, use_masking=masking).summary()
             result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
         results[current.name] = result | {"env_id": env_id, "env_kwargs": _plain(made_with), **outcome.log()}
 
@@ -323,7 +326,8 @@ def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> No
         suite: Name of the environment, for the refusal.
 
     Raises:
-        UsageError: If the agent's spaces are of other kinds, shapes or numbers.
+        UsageError: If the agent's spaces are of other kinds, shapes or numbers, or it needs masks that the environment
+            does not offer.
     """
     both = {
         "observations": (agent.observation_space, env.observation_space),
@@ -335,6 +339,7 @@ def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> No
                 f"{file} does not suit {suite!r}: its {what} are {describe_space(known)}, those of the environment "
                 f"{describe_space(shown)}; restore the file, or the configuration beside it"
             )
+    player_of(agent, env)
 
 
 def _alike(known: spaces.Space[Any], shown: spaces.Space[Any]) -> bool:
@@ -371,16 +376,22 @@ def evaluation_file(
 
 
 def play(
-    agent: PolicyPredictor | None, make_env: Callable[[], VecEnv], episodes: int, deterministic: bool, seed: int
+    agent: PolicyPredictor | None,
+    make_env: Callable[[], VecEnv],
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    use_masking: bool = False,
 ) -> Episodes:
     """Play whole episodes, as many in each environment as in the others, so that short ones are not favoured.
 
     Args:
-        agent: Who plays; None for uniformly random actions.
+        agent: Who plays, under masks where it was trained with masks; None for uniformly random actions.
         make_env: Makes the seeded environments; they are closed afterwards.
         episodes: How many.
         deterministic: Take the mode of the policy instead of a sample.
         seed: Seed of the actions, with which the environments were seeded, too: environment i with `seed` + i.
+        use_masking: Of random actions take only valid ones. Default False.
 
     Returns:
         The outcome of each episode.
@@ -400,8 +411,8 @@ def play(
             outcome.numbers.append(int(local["episode_counts"][i]))
             outcome.levels.append(env.ended[i])
 
-    player = _RandomPlayer(env.action_space, seed) if agent is None else agent
     try:
+        player = _RandomPlayer(env, seed, use_masking) if agent is None else player_of(agent, env)
         returns, lengths = evaluate_policy(
             player,
             env,
@@ -420,11 +431,16 @@ def play(
 
 
 class _RandomPlayer:
-    """Uniformly random actions behind SB3's ``predict``."""
+    """Uniformly random actions, or valid ones alone, behind SB3's ``predict``."""
 
-    def __init__(self, action_space: spaces.Space[Any], seed: int) -> None:
-        self._space = action_space
+    def __init__(self, env: VecEnv, seed: int, use_masking: bool) -> None:
+        self._env = env
+        self._space = env.action_space
         self._space.seed(seed)
+        self._use_masking = use_masking
+        self._steps = 0
+        if use_masking:
+            check_offered(env, PLAYED)
 
     def predict(
         self,
@@ -434,6 +450,10 @@ class _RandomPlayer:
         deterministic: bool = False,
     ) -> tuple[np.ndarray[Any, Any], None]:
         assert episode_start is not None
+        if self._use_masking:
+            masks = ask(self._env, self._steps)
+            self._steps += len(masks)
+            return np.stack([sample_valid(self._space, mask) for mask in masks]), None
         return np.stack([self._space.sample() for _ in episode_start]), None
 
 

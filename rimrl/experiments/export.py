@@ -58,7 +58,8 @@ def export(run: Run, folder: Path, best: bool = False, trust: bool = False, onnx
 
     Raises:
         UsageError: If the folder holds something else or cannot be written, the run has no agent, the agent has weights
-            that are not finite, or an ONNX graph is asked for that cannot be made here or would not be the agent.
+            that are not finite, or an ONNX graph is asked for that cannot be made here or would not be the agent, as
+            that of an agent with masks.
     """
     _refuse_taken(folder)
     if (run.path / CARD).is_file():
@@ -68,6 +69,11 @@ def export(run: Run, folder: Path, best: bool = False, trust: bool = False, onnx
     file = run.agent_file(best)
     check_writable(folder / CARD)
     agent = load_agent(run, best, trust, device="cpu")
+    if onnx and agent.use_masking:
+        raise UsageError(
+            f"{file} was trained with agent.use_masking, and a graph has no input for masks: its actions would be "
+            "invalid; export without --onnx"
+        )
     config = run.config
     facts = {
         "rimrl_version": __version__,
@@ -127,6 +133,7 @@ def model_card(card: dict[str, Any]) -> str:
         f"A {agent['algorithm']} agent with the recurrent core `{core}`, trained on `{env['id']}` for "
         f"{agent['num_timesteps']:,} steps with rimrl {card['rimrl_version']}.\n",
     ]
+    masks = ", action_masks=env.action_masks()" if agent.get("use_masking", False) else ""
     if rows:
         head = "| split | | episodes | return | success |\n| --- | --- | --- | --- | --- |"
         lines.append("## Scores\n\n" + "\n".join([head, *rows]) + "\n")
@@ -134,7 +141,7 @@ def model_card(card: dict[str, Any]) -> str:
         "## Use\n\n"
         "```python\nimport rimrl\n\n"
         'agent = rimrl.load("THIS_FOLDER")\n'
-        "action, state = agent.predict(observation, state, episode_start)\n```\n\n"
+        f"action, state = agent.predict(observation, state, episode_start{masks})\n```\n\n"
         "`rimrl evaluate`, `rimrl inspect` and `rimrl watch` take the folder like a run. "
         "`card.json` and `model.safetensors` are all that is read, and neither can hold code.\n"
     )

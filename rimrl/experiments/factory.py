@@ -93,6 +93,7 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgori
         "seed": config.train.seed,
         "device": config.train.device,
         "autocast": settings.autocast,
+        **({"use_masking": True} if settings.use_masking else {}),
     }
     agent = algorithm_class(settings.algorithm)(**common, **settings.arguments())
     if settings.init_from is not None:

@@ -23,6 +23,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
+from rimrl.agents.masked_play import player_of
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
 from rimrl.envs.splits import EnvSplit, Suite
@@ -127,7 +128,7 @@ class Player:
                     bar.update()
 
     def _steps(self) -> Iterator[Step]:
-        env, policy = self.env, self.agent.policy
+        env, policy, player = self.env, self.agent.policy, player_of(self.agent, self.env)
         assert isinstance(policy, RecurrentCorePolicy)
         rendered = env.render_mode == "rgb_array"
         first_action = env.action_space.start if isinstance(env.action_space, spaces.Discrete) else 0
@@ -139,7 +140,7 @@ class Player:
                 picture = self._picture() if rendered else None
                 fresh, before = bool(start[0]), _score(env)
                 trace = policy.trace(observation, state, start)  # type: ignore[arg-type]
-                action, state = self.agent.predict(observation, state, start, self.deterministic)  # type: ignore[arg-type]
+                action, state = player.predict(observation, state, start, self.deterministic)  # type: ignore[arg-type]
                 assert state is not None
                 assert not isinstance(observation, tuple)
                 shown = observation

@@ -131,7 +131,7 @@ class AgentLearner:
 
     def _check(self) -> None:
         """Let fail here what does not fit."""
-        self.agent.predict(self.agent.observation_space.sample(), deterministic=True)
+        self.agent.policy.predict(self.agent.observation_space.sample(), deterministic=True)
 
     @property
     def reached(self) -> int:

@@ -259,7 +259,8 @@ class Transfer(Study[TransferTrial]):
                 efference_copies=env.efference_copies,
                 **env.kwargs,
             )
-            outcome = play(None, make, episodes, deterministic=False, seed=DEFAULT_SEED).summary()
+            masking = any(trial.config.agent.use_masking for trial in self.all_trials if trial.target == name)
+            outcome = play(None, make, episodes, False, DEFAULT_SEED, masking).summary()
             self._random[name] = {"env_id": env.id, "episodes": episodes, "return_mean": outcome["return_mean"]}
         self._random = {name: self._random[name] for name in targets}
 

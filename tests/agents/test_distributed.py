@@ -10,13 +10,14 @@ import pytest
 import torch as th
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 import rimrl
 from rimrl.agents.distributed import combined, moments
 from rimrl.agents.ranks import OtherRankError, Ranks
 from rimrl.errors import UsageError
 from tests.agents.ranks import on_ranks
+from tests.masked import Forbidding
 from tests.sb3.helpers import SMALL_RIM, ShortEpisodes, assert_close, randomize, short_episodes
 
 N_STEPS, N_ENVS, SIZE = 16, 3, 2
@@ -32,6 +33,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "a2c": (rimrl.RecurrentA2C, {**COMMON, "policy_kwargs": RIM, "normalize_advantage": True}),
     "normalized": (rimrl.RecurrentPPO, {**PPO, "policy_kwargs": {**RIM, "normalize_observations": True}}),
     "actor_only": (rimrl.RecurrentPPO, {**PPO, "policy_kwargs": {**LSTM, "core_sharing": "actor_only"}}),
+    "masked": (rimrl.RecurrentPPO, {**PPO, "policy_kwargs": LSTM, "use_masking": True}),
 }
 
 
@@ -39,7 +41,8 @@ def build(case: str, n_envs: int, batch_size: int, seed: int) -> Any:
     algorithm, options = CASES[case]
     if algorithm is rimrl.RecurrentPPO:
         options = {"batch_size": batch_size, **options}
-    model = algorithm("MlpPolicy", VecMonitor(short_episodes(n_envs)), seed=seed, device="cpu", **options)
+    env = DummyVecEnv([Forbidding] * n_envs) if case == "masked" else short_episodes(n_envs)
+    model = algorithm("MlpPolicy", VecMonitor(env), seed=seed, device="cpu", **options)
     model.set_logger(Logger(None, []))
     return model
 
@@ -77,6 +80,8 @@ def _learn(case: str, ranks: Ranks) -> dict[str, Any]:
         name: np.array(getattr(buffer, name))
         for name in ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
     }
+    if buffer._action_masks is not None:
+        kept["action_masks"] = buffer._action_masks.numpy()
     np.random.permutation = noted  # type: ignore[assignment]
     model.train()
     np.random.permutation = permutation
@@ -122,6 +127,7 @@ def learn_alone(case: str, ranks: list[dict[str, Any]]) -> Any:
             th.as_tensor(steps["values"]),
             th.as_tensor(steps["log_probs"]),
             RNNStates(pi, vf),
+            action_masks=steps.get("action_masks"),
         )
     buffer.compute_returns_and_advantage(
         th.cat([r["last"][0] for r in ranks]), np.concatenate([r["last"][1] for r in ranks])

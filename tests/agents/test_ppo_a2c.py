@@ -64,6 +64,7 @@ def test_arguments_and_defaults_are_stable_baselines(ours: type[Any], theirs: ty
         expected.pop(storage, None)
     assert own.pop("sequence_length") is None
     assert own.pop("autocast") is None
+    assert own.pop("use_masking") is False
     assert own == expected
 
 
@@ -368,7 +369,9 @@ def test_truncated_episodes_add_the_discounted_value_of_what_came_last() -> None
         latest.update(rewards=rewards.copy(), dones=dones.copy(), infos=infos)
         return obs, rewards, dones, infos
 
-    def spy_add(obs: Any, action: Any, reward: Any, start: Any, value: Any, log_prob: Any, states: Any) -> None:
+    def spy_add(
+        obs: Any, action: Any, reward: Any, start: Any, value: Any, log_prob: Any, states: Any, action_masks: None
+    ) -> None:
         seen = th.as_tensor(buffer.observations[len(expected)])
         _, _, _, after = model.policy(seen, states, th.as_tensor(start).bool())
         rewards = latest["rewards"].copy()

@@ -26,7 +26,7 @@ from rimrl.experiments.config import AgentTrainConfig, EnvConfig
 from rimrl.experiments.config_files import load_config
 
 ROOT = Path(__file__).parents[2]
-WRITTEN = ("index.md", "get-started.md", "how-do-i.md", "concepts.md")
+WRITTEN = ("index.md", "get-started.md", "how-do-i.md", "concepts.md", "masks.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

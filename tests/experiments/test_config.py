@@ -171,7 +171,7 @@ def test_the_file_of_an_older_run_still_says_what_was_trained(core: str, tmp_pat
     """It has every option but those added since, which get the values of then; its checkpoints still fit."""
     older = yaml.safe_load(load_config(f"distractors/{core}").to_yaml())
     added = {key: value for key, value in LEGACY_OPTION_VALUES.items() if older["core"].pop(key, "absent") != "absent"}
-    del older["agent"]["critic_gradient"]
+    del older["agent"]["critic_gradient"], older["agent"]["use_masking"]
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(older))
     config = load_config(str(file))
@@ -186,6 +186,7 @@ def test_the_file_of_an_older_run_still_says_what_was_trained(core: str, tmp_pat
     assert config.identity() == digest(then)
     assert load_config(str(file), ["--core.forget_bias=1"]).identity() != config.identity()
     assert load_config(str(file), ["--agent.critic_gradient=0.5"]).identity() != config.identity()
+    assert load_config(str(file), ["--agent.use_masking=true"]).identity() != config.identity()
 
 
 @pytest.mark.parametrize("name", list(shipped_configs()))

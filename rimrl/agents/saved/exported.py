@@ -37,6 +37,8 @@ _FIELDS = (
     "autocast",
     "num_timesteps",
 )
+# Not in the cards of earlier versions, which would refuse it.
+_LATER_FIELDS = ("use_masking",)
 
 
 def write_exported(agent: RecurrentOnPolicyAlgorithm, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -83,6 +85,7 @@ def agent_to_json(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
         "use_sde": bool(agent.use_sde),
         "autocast": agent.autocast,
         "num_timesteps": int(agent.num_timesteps),
+        **({"use_masking": True} if agent.use_masking else {}),
     }
 
 
@@ -115,13 +118,14 @@ def load_exported(
         UsageError: Names the file and the field that is missing, damaged or does not fit.
     """
     where = f"{folder / CARD}: agent"
-    found = fields_of(read_card(folder).get("agent"), _FIELDS, where)
+    found = fields_of(read_card(folder).get("agent"), _FIELDS, where, _LATER_FIELDS)
     weights = _read_weights(folder / WEIGHTS)
     largest = largest_size(weights)
     settings = {
         "use_sde": switch(found["use_sde"], f"{where}.use_sde"),
         "autocast": None if found["autocast"] is None else choice(found["autocast"], where, "autocast", ("bf16",)),
         "num_timesteps": integer(found["num_timesteps"], f"{where}.num_timesteps", 0, 2**53),
+        "use_masking": switch(found.get("use_masking", False), f"{where}.use_masking"),
     }
     spec = AgentSpec(
         named_in(found, f"{where}.algorithm"),

@@ -20,7 +20,7 @@ _COUNTERS = (
     "_stats_window_size",
 )
 _NUMBERS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm", "target_kl", "_current_progress_remaining")
-_SWITCHES = ("use_sde", "normalize_advantage")
+_SWITCHES = ("use_sde", "normalize_advantage", "use_masking")
 _WORDS = ("tensorboard_log", "autocast")
 _MAY_BE_NONE = {"batch_size", "sequence_length", "seed", "target_kl", "clip_range_vf", "tensorboard_log", "autocast"}
 _LARGEST_ROLLOUT = 2**36
