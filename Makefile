@@ -1,6 +1,7 @@
 # make demo   train, evaluate and compare a RIM and an LSTM (minutes on two cores)
 # make test   everything that must hold, but for what only training shows
 # make test-slow  that: agents learn what they should, and what lacks memory does not
+# make coverage  which lines and branches the fast tests run, as a page in build/coverage
 # make bench  what RIMs and training cost beside torch's LSTM and sb3-contrib; BENCH=--quick for a glance
 # make docs   the site, in build/site; docs-serve shows it while you write
 # make wheels what a release is made of, in dist: the source, and a wheel with compiled kernels for this platform
@@ -19,7 +20,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4
 RELEASE := build/release
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow bench docs docs-serve wheels lint format clean
+.PHONY: demo test test-slow coverage bench docs docs-serve wheels lint format clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -33,6 +34,9 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	$(BIN)/pytest $(PARALLEL) --dist worksteal -m slow
+
+coverage: $(DEV)
+	$(BIN)/pytest $(PARALLEL) --dist loadfile -m "not slow" --cov --cov-report=html --cov-report=term:skip-covered
 
 bench: $(DEV)
 	$(BIN)/python -m benchmarks.cores --json docs/benchmarks/cores.json --plot docs/results/cores.png $(BENCH)
