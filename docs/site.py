@@ -41,6 +41,7 @@ def prepare(folder: Path) -> None:
         "reference/commands.md": commands(),
         "reference/configuration.md": configuration(),
         "reference/api.md": api(),
+        "reference/examples.md": examples(),
         "reference/modules.md": modules(),
     }
     there = {*pages, *made}
@@ -67,6 +68,8 @@ def relinked(text: str, page: str, pages: set[str]) -> str:
             return match[0]
         path = posixpath.normpath(posixpath.join(folder, target))
         moved = {source: copy for copy, source in COPIES.items()} | {"README.md": "index.md"}
+        if path.startswith("examples/") and path.endswith(".py"):
+            path, anchor = "docs/reference/examples.md", f"#{posixpath.basename(path).removesuffix('.py')}"
         there = moved.get(path, path.removeprefix("docs/"))
         if there not in pages:
             return words
@@ -109,6 +112,8 @@ def configuration() -> str:
     lines = ["# Configuration", "", "A configuration is a YAML file with four groups. Any key can be overridden on the"]
     lines += [
         "command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --print-config` prints the values in force.",
+        "The defaults below hold where a configuration does not say otherwise; shipped configurations change some. In Python,",
+        "`RecurrentPPO` and `RecurrentA2C` have the defaults of sb3-contrib and Stable-Baselines3.",
         "",
     ]
     lines += ["Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your"]
@@ -144,6 +149,16 @@ def api() -> str:
     """The public names."""
     lines = ["# Python API", "", "These names can be imported from `rimrl`.", ""]
     lines += [f"::: {home}.{name}\n" for name, home in rimrl._HOME_OF.items()]
+    lines += ["## For cores of your own", ""]
+    lines += [f"::: rimrl.cores.stepwise.{name}\n" for name in ("StepwiseCore", "StepTrace")]
+    return "\n".join(lines)
+
+
+def examples() -> str:
+    """The scripts of `examples/`."""
+    lines = ["# Examples", "", "Scripts in the folder `examples` of the repository, each for one question.", ""]
+    for file in sorted((ROOT / "examples").glob("*.py")):
+        lines += [f"## {file.stem}", "", "```python", file.read_text(encoding="utf-8").rstrip(), "```", ""]
     return "\n".join(lines)
 
 
