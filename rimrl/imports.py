@@ -15,6 +15,7 @@ from importlib import import_module
 
 from rimrl.errors import UsageError, quoted, shorten
 
+_USED_HERE = frozenset({"rimrl", "torch", "gymnasium", "minigrid", "ale_py", "stable_baselines3", "sb3_contrib"})
 _asked: list[str] = []
 _imported: list[str] = []
 
@@ -55,7 +56,27 @@ def require_imported(names: Iterable[str], where: object) -> None:
     Raises:
         UsageError: Says what would be imported, and how to allow it.
     """
-    missing = list(dict.fromkeys(name for name in names if name not in sys.modules))
+    _refuse_missing([name for name in names if name not in sys.modules], where)
+
+
+def require_named(names: Iterable[str], where: object) -> None:
+    """As `require_imported`, for modules whose classes are to be made with arguments out of the file.
+
+    Modules of the packages that rimrl itself uses are here whether or not anybody asked for them, and hold classes that
+    write files. They count only where they were imported on request.
+
+    Raises:
+        UsageError: As `require_imported`.
+    """
+
+    def is_here(name: str) -> bool:
+        return name in _imported or (name in sys.modules and name.partition(".")[0] not in _USED_HERE)
+
+    _refuse_missing([name for name in names if not is_here(name)], where)
+
+
+def _refuse_missing(names: Iterable[str], where: object) -> None:
+    missing = list(dict.fromkeys(names))
     if not missing:
         return
     wrong = next((name for name in missing if not is_module_name(name)), None)

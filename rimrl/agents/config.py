@@ -32,6 +32,9 @@ WITHIN_1E30 = Range("between -1e30 and 1e30", lambda value: abs(value) <= 1e30)
 AT_MOST_1E30 = Range("at most 1e30", lambda value: value <= 1e30)
 COUNTABLE = Range(f"at most {_LARGEST}", lambda value: value <= _LARGEST)
 FRACTION = Range("between 0 and 1", lambda value: 0 <= value <= 1)
+BETWEEN_20 = Range("between -20 and 20", lambda value: abs(value) <= 20)
+STEPS_BETWEEN = Range(f"-1, or from 1 to {_LARGEST}", lambda value: value == -1 or 1 <= value <= _LARGEST)
+BELOW_ONE = Range("at least 0 and less than 1", lambda value: 0 <= value < 1)
 
 
 def option(default: Any, *ranges: Range) -> Any:
@@ -44,14 +47,27 @@ def option(default: Any, *ranges: Range) -> Any:
     return field(default=default, metadata={"ranges": ranges})
 
 
+def schedule_of(name: str) -> Any:
+    """A field of a configuration that says how another one changes over the course of training.
+
+    Args:
+        name: The other field, a number that the constructor of the algorithm takes as a function of the remaining
+            progress, too.
+    """
+    return field(default="constant", metadata={"schedule_of": name})
+
+
 @dataclass(frozen=True)
 class AgentConfig:
     """How the agent learns, whatever the algorithm; names and meanings are Stable-Baselines3's.
 
     Attributes:
         algorithm: The algorithm's name (`rimrl.agents.registry`).
-        learning_rate: Step size at the start.
-        learning_rate_schedule: ``"constant"``, or ``"linear"`` to fall to zero at the end of training.
+        learning_rate: Step size at the start, or after the warm-up. ``lin_3e-4`` is rl-baselines3-zoo's way to write
+            3e-4 with the schedule ``"linear"``.
+        learning_rate_schedule: ``"constant"``, or ``"linear"`` or ``"cosine"`` to fall to zero at the end of training.
+        learning_rate_warmup: Share of the training over which the rate first rises from zero; the schedule then takes
+            the rest.
         n_steps: Steps per environment and rollout.
         sequence_length: Length of the sequences that gradients flow through; null for the whole rollout.
         gamma: Discount factor.
@@ -62,11 +78,25 @@ class AgentConfig:
         normalize_advantage: Normalise advantages over each minibatch.
         normalize_observations: Bring observations that are vectors of real numbers to zero mean and unit variance by
             running statistics, as Stable-Baselines3's ``VecNormalize``; the agent keeps them wherever it goes.
+        normalize_rewards: Divide the rewards that are learned from by the running deviation of discounted returns, and
+            clip them to 10, as `VecNormalize`; logs and evaluations keep the environment's own. rl-baselines3-zoo's
+            ``normalize`` (true, or ``{norm_obs: true, norm_reward: false}``) sets both.
         core_sharing: ``"shared"``, ``"separate"`` or ``"actor_only"``: does the critic use the actor's core, one of its
             own, or none.
         critic_gradient: How much of the critic's gradient flows into a shared core: 1 for all of it, 0 for none, as
             sb3-contrib's ``shared_lstm=True``.
         net_arch: Widths of the hidden layers between the core and each head.
+        activation_fn: Activation of these layers: a name of ``torch.nn`` such as ``ReLU``; null for ``Tanh``.
+        ortho_init: Orthogonal initialisation of everything but the core.
+        log_std_init: Initial log standard deviation of continuous actions.
+        use_sde: Generalised state-dependent exploration (Raffin et al., 2021), for continuous actions.
+        sde_sample_freq: Steps between samples of its noise; -1 for once a rollout.
+        features_extractor_class: What turns observations into the core's input: ``package.Class`` of your own, or one
+            of rimrl's and Stable-Baselines3's by its name; null for what fits the observations.
+        features_extractor_kwargs: Its arguments.
+        optimizer_class: An optimiser of ``torch.optim`` such as ``AdamW``, or ``package.Class`` of your own; null for
+            the algorithm's.
+        optimizer_kwargs: Its arguments besides the learning rate, in the place of the defaults.
         features_dim: Width of the features that the core reads; null for the extractor's default.
         spatial: Let the core read an image's features as a set of positions (RIM paper, Eq. 3) instead of one vector.
         autocast: ``"bf16"``: extract features in bfloat16, where the device has it; null for float32 throughout.
@@ -80,7 +110,8 @@ class AgentConfig:
 
     algorithm: str = "ppo"
     learning_rate: float = option(3e-4, POSITIVE_AND_FINITE, AT_MOST_1E30)
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    learning_rate_warmup: float = option(0.0, BELOW_ONE)
     n_steps: int = option(128, POSITIVE, COUNTABLE)
     sequence_length: int | None = option(None, POSITIVE, COUNTABLE)
     gamma: float = option(0.99, FRACTION)
@@ -90,9 +121,19 @@ class AgentConfig:
     max_grad_norm: float = option(0.5, POSITIVE)
     normalize_advantage: bool = True
     normalize_observations: bool = False
+    normalize_rewards: bool = False
     core_sharing: Literal["shared", "separate", "actor_only"] = "shared"
     critic_gradient: float = option(1.0, FRACTION)
     net_arch: list[int] = field(default_factory=lambda: [64, 64], metadata={"ranges": (POSITIVE, COUNTABLE)})
+    activation_fn: str | None = None
+    ortho_init: bool = True
+    log_std_init: float = option(0.0, BETWEEN_20)
+    use_sde: bool = False
+    sde_sample_freq: int = option(-1, STEPS_BETWEEN)
+    features_extractor_class: str | None = None
+    features_extractor_kwargs: dict[str, Any] = field(default_factory=dict)
+    optimizer_class: str | None = None
+    optimizer_kwargs: dict[str, Any] = field(default_factory=dict)
     features_dim: int | None = option(None, POSITIVE, COUNTABLE)
     spatial: bool = False
     autocast: Literal["bf16"] | None = None
@@ -102,10 +143,15 @@ class AgentConfig:
 
     @classmethod
     def own_options(cls) -> dict[str, Any]:
-        """The options that the algorithm has beside those of all, and their types."""
+        """The options that the algorithm has beside those of all, and their types; without those of `schedules`."""
         hints = get_type_hints(cls)
-        common = {entry.name for entry in fields(AgentConfig)}
-        return {entry.name: hints[entry.name] for entry in fields(cls) if entry.name not in common}
+        others = {entry.name for entry in fields(AgentConfig)} | cls.schedules().keys()
+        return {entry.name: hints[entry.name] for entry in fields(cls) if entry.name not in others}
+
+    @classmethod
+    def schedules(cls) -> dict[str, str]:
+        """Options that are the schedule of another one, and which one that is; without the learning rate's."""
+        return {entry.name: entry.metadata["schedule_of"] for entry in fields(cls) if "schedule_of" in entry.metadata}
 
     @classmethod
     def checked(cls, name: str, value: Any, where: str) -> Any:
@@ -129,7 +175,7 @@ class AgentConfig:
         return next(found, ())
 
     def arguments(self) -> dict[str, Any]:
-        """The algorithm's own options, as its constructor takes them."""
+        """The algorithm's own options, as its constructor takes them but for `schedules`."""
         return {name: getattr(self, name) for name in self.own_options()}
 
     def share(self, ranks: Ranks, n_envs: int) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch as th
 from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from rimrl.agents.config import AT_MOST_1E30, COUNTABLE, POSITIVE, AgentConfig, option
+from rimrl.agents.config import AT_MOST_1E30, COUNTABLE, POSITIVE, AgentConfig, option, schedule_of
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.policy_update import entropy_loss
@@ -31,15 +31,19 @@ class PPOConfig(AgentConfig):
     Attributes:
         batch_size: Steps per minibatch, a multiple of the sequence length.
         n_epochs: Passes over each rollout.
-        clip_range: Clipping of the policy ratio.
+        clip_range: Clipping of the policy ratio, at the start; ``lin_0.2`` as for the learning rate.
+        clip_range_schedule: ``"constant"``, or ``"linear"`` or ``"cosine"`` to fall to zero at the end of training.
         clip_range_vf: Clipping of the value function; null for none.
+        clip_range_vf_schedule: As `clip_range_schedule`.
         target_kl: Stop an update early when the policy moved this far; null for no limit.
     """
 
     batch_size: int = option(512, POSITIVE, COUNTABLE)
     n_epochs: int = option(4, POSITIVE, COUNTABLE)
     clip_range: float = option(0.2, POSITIVE, AT_MOST_1E30)
+    clip_range_schedule: Literal["constant", "linear", "cosine"] = schedule_of("clip_range")
     clip_range_vf: float | None = option(None, POSITIVE, AT_MOST_1E30)
+    clip_range_vf_schedule: Literal["constant", "linear", "cosine"] = schedule_of("clip_range_vf")
     target_kl: float | None = option(None, POSITIVE)
 
     def share(self, ranks: Ranks, n_envs: int) -> Self:

@@ -74,9 +74,9 @@ class RolloutCollectionMixin(OnPolicyAlgorithm):
         """
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
-        if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        if self.use_sde:  # after a checkpoint may have been taken: whoever goes on from it draws the same noise
+            self.policy.reset_noise(env.num_envs)
         states = self._last_states
         cuts: list[Truncation] = []
         episodes: list[Episode] = []

@@ -94,6 +94,8 @@ def _trained(run: Run, finished: bool) -> int:
         command = f"{run.kind.command(run.processes)} --resume {quoted(run.path)}{more}"
         print(f"rimrl: interrupted; the agent so far is in {run.model_file}; to go on: {command}", file=sys.stderr)
         return INTERRUPTED
-    print(f"trained {run.config.name}: {run.path}")
+    early = "" if run.ended_early is None else f" (ended early: {run.ended_early})"
+    print(f"trained {run.config.name}: {run.path}{early}")
+    more = import_options(run.config.played_modules) + track_options(run.tracking)
     print(f"next: rimrl evaluate {quoted(run.path)}{more}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,7 +19,7 @@ from rimrl.envs.checks import check_at_least
 from rimrl.envs.popgym_suites import is_popgym
 from rimrl.envs.splits import Suite
 from rimrl.envs.suites import get_suite, is_suite, listed_suites
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.imports import import_modules, imported, module_in
 from rimrl.reading import check_regular, parse_json
 from rimrl.spaces import check_spaces, describe_space
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from rimrl.envs.native import Simulator
 
+Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
+"""Puts a wrapper around an environment: a wrapper's class, or a partial call of it."""
 Backend = Literal["dummy", "subproc", "native", "envpool"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
@@ -86,11 +88,12 @@ def make_env(
     return EfferenceCopies(env)
 
 
-def check_splits(suite: str | Suite, **env_kwargs: Any) -> None:
+def check_splits(suite: str | Suite, wrappers: Sequence[Wrap] = (), **env_kwargs: Any) -> None:
     """Refuse a suite whose splits show or take different things.
 
     Args:
         suite: The suite, or its name.
+        wrappers: As for `make_vec_env`.
         **env_kwargs: As for `make_env`.
 
     Raises:
@@ -99,7 +102,7 @@ def check_splits(suite: str | Suite, **env_kwargs: Any) -> None:
     shown = {}
     suite = get_suite(suite)
     for split in suite.splits:
-        env = make_env(suite, split.name, **env_kwargs)
+        env = _wrapped(make_env(suite, split.name, **env_kwargs), split.env_id, wrappers)
         shown[split.name] = {"observations": env.observation_space, "actions": env.action_space}
         env.close()
     for name, found in shown.items():
@@ -184,6 +187,7 @@ def make_vec_env(
     append_monitor: bool = False,
     efference_copies: bool = False,
     replayable: bool = False,
+    wrappers: Sequence[Wrap] = (),
     **env_kwargs: Any,
 ) -> VecEnv:
     """Make a vector of environments that records every episode.
@@ -206,6 +210,8 @@ def make_vec_env(
             episode.
         replayable: Keep what brings other environments to where these are (`rimrl.envs.replay`), as checkpoints need;
             back ends ``"native"`` and ``"envpool"`` cannot.
+        wrappers: Go around every single environment, the first one innermost; what the monitor counts is what the
+            outermost pays. Back ends ``"native"`` and ``"envpool"``, which have no single environments, take none.
         **env_kwargs: As for `make_env`; for ``ALE/*-v5`` games also ``terminal_on_life_loss`` and ``clip_rewards``
             (`rimrl.envs.atari.LearningSignal`).
 
@@ -216,7 +222,8 @@ def make_vec_env(
 
     Raises:
         UsageError: As `make_env`, and if `n_envs` is not positive, there is no such backend, the backend does not
-            have that environment or argument, or no agent learns with the spaces of the environment (`rimrl.spaces`).
+            have that environment or argument or takes no wrappers, a wrapper does not fit the environment, or no agent
+            learns with the spaces of the environment (`rimrl.spaces`).
     """
     from stable_baselines3.common.vec_env import (  # noqa: PLC0415 (imports torch)
         DummyVecEnv,
@@ -237,10 +244,10 @@ def make_vec_env(
     if backend in ("native", "envpool"):
         from rimrl.envs.native import NativeVecEnv  # noqa: PLC0415 (imports torch)
 
-        venv = NativeVecEnv(_simulator(backend, env_id, n_envs, kwargs))
+        venv = NativeVecEnv(_simulator(backend, env_id, n_envs, kwargs, wrappers))
         info_keywords = ("is_success",) if backend == "envpool" else ()
     else:
-        make: Callable[[], gymnasium.Env[Any, Any]] = partial(_make, env_id, kwargs)
+        make: Callable[[], gymnasium.Env[Any, Any]] = partial(_make_wrapped, env_id, kwargs, tuple(wrappers))
         info_keywords = _info_keywords(make, env_id)
         if replayable:
             make = partial(_make_replayable, make)
@@ -293,8 +300,12 @@ def _check_copies(venv: VecEnv) -> None:
         raise
 
 
-def _simulator(backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, Any]) -> Simulator:
+def _simulator(
+    backend: Backend, env_id: str, n_envs: int, kwargs: Mapping[str, Any], wrappers: Sequence[Wrap]
+) -> Simulator:
     """Make what steps all environments at once; the arguments it does not take are named."""
+    if wrappers:
+        raise UsageError(f"backend {backend!r} takes no wrappers around single environments; use 'dummy' or 'subproc'")
     _find_spec(env_id)  # a misspelt name should not be blamed on the backend
     kind: Callable[..., Simulator]
     if backend == "native":
@@ -331,6 +342,34 @@ def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]], modules: tuple[str, 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import_modules(modules)
     return ReportCrash(make())
+
+
+def _make_wrapped(env_id: str, kwargs: Mapping[str, Any], wrappers: Sequence[Wrap]) -> gymnasium.Env[Any, Any]:
+    return _wrapped(_make(env_id, kwargs), env_id, wrappers)
+
+
+def _wrapped(env: gymnasium.Env[Any, Any], env_id: str, wrappers: Sequence[Wrap]) -> gymnasium.Env[Any, Any]:
+    """An environment with wrappers around it.
+
+    Raises:
+        UsageError: If a wrapper cannot be made, or is none; the environment is closed then.
+    """
+    for wrap in wrappers:
+        inner = env
+        try:
+            env = wrap(inner)
+            if not isinstance(env, gymnasium.Env):
+                raise TypeError(f"it gave {type(env).__name__} instead of an environment")
+        except Exception as error:  # a wrapper that does not suit an environment fails in every way
+            inner.close()
+            if isinstance(error, UsageError):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            name = getattr(getattr(wrap, "func", wrap), "__name__", "a wrapper")
+            given = getattr(wrap, "keywords", {})
+            how = f" with {shorten(given)}" if given else ""
+            raise UsageError(f"{name} does not go around {env_id}{how} ({reason})") from error
+    return env
 
 
 def _make_replayable(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 
 from rimrl.envs.atari import LearningSignal
 from rimrl.envs.replay import EpisodeRecord, Replayable, ReplayError
+from rimrl.envs.reward_scale import RewardScale, VecNormalizedRewards
 
 _Kind = TypeVar("_Kind", bound=VecEnv)
 
@@ -28,12 +29,14 @@ class VectorMark:
         lengths: Its steps, int32 [B].
         episode_count: Episodes that have ended.
         lives: Lives of each game, int64 [B]; None where no wrapper counts them.
+        scale: What rewards are scaled by; None where they are not.
     """
 
     returns: NDArray[np.float32]
     lengths: NDArray[np.int32]
     episode_count: int
     lives: NDArray[np.int64] | None
+    scale: RewardScale | None = None
 
 
 def is_replayable(venv: VecEnv) -> bool:
@@ -46,11 +49,13 @@ def mark(venv: VecEnv) -> VectorMark:
     if is_replayable(venv):
         venv.env_method("mark")
     monitor, signal = monitor_of(venv), _layer(venv, LearningSignal)
+    normalized = _layer(venv, VecNormalizedRewards)
     return VectorMark(
         monitor.episode_returns.copy(),
         monitor.episode_lengths.copy(),
         monitor.episode_count,
         None if signal is None else signal.lives.copy(),
+        None if normalized is None else normalized.scale,
     )
 
 
@@ -96,6 +101,9 @@ def restore(venv: VecEnv, mark: VectorMark, episodes: list[EpisodeRecord] | None
     monitor.episode_returns, monitor.episode_lengths = mark.returns.copy(), mark.lengths.copy()
     if signal is not None and mark.lives is not None:
         signal.lives = mark.lives.copy()
+    normalized = _layer(venv, VecNormalizedRewards)
+    if normalized is not None and mark.scale is not None:
+        normalized.scale = mark.scale
 
 
 def monitor_of(venv: VecEnv) -> VecMonitor:

@@ -37,6 +37,7 @@ class Checkpoints(BaseCallback):
         evaluation: The callback whose state is to be kept, too.
         freq: Steps between checkpoints; 0 for none on its own account.
         ranks: The processes that train the agent together, each of which calls every method; the first one writes.
+        callbacks: The user's own, whose numbers are to be kept, too.
 
     Attributes:
         updating: Whether an update is going on; an environment is not to blame then.
@@ -50,8 +51,10 @@ class Checkpoints(BaseCallback):
         evaluation: EvalCallback | None,
         freq: int,
         ranks: Ranks,
+        callbacks: Sequence[BaseCallback] = (),
     ) -> None:
         super().__init__()
+        self._callbacks = callbacks
         self._ranks = ranks
         self._at_once = config.env.n_envs
         self.updating = False
@@ -104,10 +107,15 @@ class Checkpoints(BaseCallback):
         self._written = 0 if accept_changes else self._agent.num_timesteps
         return contents, inexact
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether the last rollout did not come to its end."""
+        return self._snapshot is not None and not self.updating
+
     def write(self) -> None:
         """Write where the training is; between iterations only."""
         self._events = event_sizes(self._run)
-        self._write(take(self._agent, self._evaluation))
+        self._write(take(self._agent, self._evaluation, self._callbacks))
 
     def write_pending(self) -> None:
         """Write where the rollout that was cut short began, unless an update has been at the weights since."""
@@ -125,7 +133,7 @@ class Checkpoints(BaseCallback):
         failure: Exception | None = None
         self._snapshot = None
         try:
-            self._snapshot = take(self._agent, self._evaluation)
+            self._snapshot = take(self._agent, self._evaluation, self._callbacks)
         except Exception as error:  # of an environment; other ranks may be about to gather a checkpoint
             failure = error
         self._events = event_sizes(self._run)
@@ -188,7 +196,7 @@ class Checkpoints(BaseCallback):
         inexact = None
         with ranks.sync_errors():
             tensors, state = _part(contents, ranks.rank)
-            inexact = restore_snapshot(tensors, state, self._agent, self._evaluation)
+            inexact = restore_snapshot(tensors, state, self._agent, self._evaluation, self._callbacks)
         return next(filter(None, ranks.all_gather_object(inexact)), None)
 
 

@@ -13,9 +13,11 @@ from typing import Any, ClassVar, Literal
 
 from rimrl.agents.config import AgentConfig
 from rimrl.cores.registry import LEGACY_OPTION_VALUES
-from rimrl.envs.own_suites import content_of, modules_of
+from rimrl.envs import own_suites
 from rimrl.envs.splits import Suite
+from rimrl.experiments.named_classes import modules_of, names_in, names_to_train
 from rimrl.imports import module_in
+from rimrl.runs.added import ADDED_TO_AGENTS
 from rimrl.runs.config import Configuration, TrainConfig, dotted
 from rimrl.runs.kinds import AGENT
 
@@ -32,6 +34,10 @@ class EnvConfig:
             games) and ``"envpool"`` (MiniGrid and BabyAI ids; needs EnvPool) step all of them at once in C++.
             Evaluations play the original even so.
         efference_copies: Show the agent its previous action and reward, too (RIM paper, App. C.3).
+        env_wrapper: Wrappers around every environment, also where it is evaluated, the first one innermost:
+            ``package.Class``, or ``{package.Class: {argument: value}}``, or a list of these.
+        frame_stack: Observations that are shown together, the latest last (Stable-Baselines3's `VecFrameStack`); 1 for
+            the latest alone. ``ALE/*-v5`` games have ``kwargs.frame_stack``.
         kwargs: Arguments for every environment, such as ``tiles: rgb`` for MiniGrid tasks or ``preset: legacy`` for
             Atari.
     """
@@ -40,6 +46,8 @@ class EnvConfig:
     n_envs: int = 16
     backend: Literal["dummy", "subproc", "native", "envpool"] = "dummy"
     efference_copies: bool = False
+    env_wrapper: list[dict[str, dict[str, Any]]] = field(default_factory=list)
+    frame_stack: int = 1
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,6 +76,12 @@ class AgentTrainConfig(TrainConfig):
             ``eval/return_mean_SPLIT`` and ``eval/success_rate_SPLIT``. What is learned, and ``best_model.zip``, do not
             depend on them.
         checkpoint_freq: Steps between agents that are kept in ``checkpoints/``, to look at later; 0 for none.
+        callback: Callbacks of Stable-Baselines3 that are called while the agent learns: ``package.Class``, or
+            ``{package.Class: {argument: value}}``, or a list of these.
+        stop_reward: End the training at the first evaluation whose mean return reaches this; null for never.
+        stop_after_evals: End the training when more evaluations than this, one after the other, had no better mean
+            return than the best before; null for never.
+        stop_min_evals: Evaluations before which `stop_after_evals` does not count.
     """
 
     total_timesteps: int = 1_000_000
@@ -76,6 +90,10 @@ class AgentTrainConfig(TrainConfig):
     eval_splits: list[str] = field(default_factory=list)
     checkpoint_freq: int = 0
     resume_freq: int = 50_000
+    callback: list[dict[str, dict[str, Any]]] = field(default_factory=list)
+    stop_reward: float | None = None
+    stop_after_evals: int | None = None
+    stop_min_evals: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,18 +121,26 @@ class ExperimentConfig(Configuration):
 
     kind = AGENT
     added: ClassVar[Mapping[str, object]] = {
-        "agent.normalize_observations": False,
-        "agent.critic_gradient": 1.0,
-        "agent.use_masking": False,
+        **ADDED_TO_AGENTS,
         **{f"core.{option}": value for option, value in LEGACY_OPTION_VALUES.items()},
     }
-    opened: ClassVar[frozenset[str]] = frozenset({"env.kwargs"})
+    opened: ClassVar[frozenset[str]] = frozenset(
+        {"env.kwargs", "agent.features_extractor_kwargs", "agent.optimizer_kwargs"}
+    )
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Every module that is imported for it: `imports`, and those in names such as ``module:Env-v0``."""
-        of_suite = () if self.suite is None else modules_of(self.suite)
-        return tuple(dict.fromkeys([*self.imports, *module_in(self.env.id), *of_suite, *module_in(self.core.name)]))
+        """Every module that is imported to train it."""
+        trained = modules_of(names_to_train(self.flat()))
+        return tuple(dict.fromkeys([*self.played_modules, *trained]))
+
+    @property
+    def played_modules(self) -> tuple[str, ...]:
+        """Every module that is imported to play it: `imports`, and those in names such as ``module:Env-v0``."""
+        of_suite = () if self.suite is None else own_suites.modules_of(self.suite)
+        wrappers = modules_of(names_in(self.env.env_wrapper))
+        named = [*module_in(self.env.id), *of_suite, *module_in(self.core.name), *wrappers]
+        return tuple(dict.fromkeys([*self.imports, *named]))
 
     @property
     def played(self) -> str | Suite:
@@ -130,7 +156,7 @@ class ExperimentConfig(Configuration):
         return super().flat() | dict(dotted(self._suite()))
 
     def _suite(self) -> dict[str, Any]:
-        return {} if self.suite is None else {"suite": content_of(self.suite)}
+        return {} if self.suite is None else {"suite": own_suites.content_of(self.suite)}
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Every value by group and key."""

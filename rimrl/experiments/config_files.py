@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -21,8 +22,11 @@ from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config import AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
+from rimrl.experiments.config_checks import check_together
+from rimrl.experiments.named_classes import modules_of
 from rimrl.experiments.suite_files import Described, is_suite_file, read_suite, suite_from
-from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported
+from rimrl.experiments.zoo_spelling import as_own, changes_as_own, class_names, class_names_in_words
+from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported, require_named
 from rimrl.runs.config import by_key
 from rimrl.runs.origin import is_of_others
 from rimrl.runs.schema import Schema, check_groups
@@ -54,7 +58,9 @@ def shipped_transfers() -> dict[str, Path]:
     return {name: file for name, file in shipped_files().items() if name.startswith(_TRANSFERS)}
 
 
-def load_config(config: str, overrides: Sequence[str] = (), of_others: bool | None = None) -> ExperimentConfig:
+def load_config(
+    config: str, overrides: Sequence[str] = (), of_others: bool | None = None, to_train: bool = True
+) -> ExperimentConfig:
     """Read a configuration and apply overrides.
 
     Modules that it names are imported first if it is the user's own; others have to be imported already
@@ -66,6 +72,8 @@ def load_config(config: str, overrides: Sequence[str] = (), of_others: bool | No
         overrides: Command line words such as ``["--core.num_active", "3", "--env.n_envs=8"]``.
         of_others: Whether file and overrides may come from anybody and import nothing. Default: so it is for a card and
             for a file that lies in the folder of a run or a study; overrides are the user's own.
+        to_train: Whether it is for training, which needs callbacks and classes of the policy, too. Default True; they
+            are neither imported nor asked for otherwise.
 
     Returns:
         The complete configuration.
@@ -75,7 +83,7 @@ def load_config(config: str, overrides: Sequence[str] = (), of_others: bool | No
             type. Also for a module that cannot be imported, or that a file of others names.
     """
     name, file, game = _find(config)
-    return _build(_read(file), name, file, game, _Overrides(overrides, of_others))
+    return _build(_read(file), name, file, game, _Overrides(overrides, of_others, to_train))
 
 
 def config_from(content: Any, where: Path) -> ExperimentConfig:
@@ -88,7 +96,7 @@ def config_from(content: Any, where: Path) -> ExperimentConfig:
     Raises:
         UsageError: As `load_config`.
     """
-    return _build(dict(_checked(content, where)), where.stem, where, None, _Overrides((), True))
+    return _build(dict(_checked(content, where)), where.stem, where, None, _Overrides((), True, True))
 
 
 def changed(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
@@ -102,7 +110,7 @@ def changed(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentCon
         UsageError: As `load_config`.
     """
     content = yaml.safe_load(config.to_yaml())
-    return _build(content, config.name, Path("the configuration"), None, _Overrides(overrides, True))
+    return _build(content, config.name, Path("the configuration"), None, _Overrides(overrides, True, True))
 
 
 def is_shipped(config: str) -> bool:
@@ -119,6 +127,7 @@ def is_shipped(config: str) -> bool:
 class _Overrides(NamedTuple):
     words: Sequence[str]
     of_others: bool | None
+    to_train: bool
 
 
 def _build(
@@ -126,12 +135,12 @@ def _build(
 ) -> ExperimentConfig:
     name = content.pop("name", name)
     imports, described = content.pop("imports", ()), content.pop("suite", None)
-    settings = by_key(content, ExperimentConfig.opened)
+    settings = as_own(by_key(content, ExperimentConfig.opened), file)
     if game is not None:
         settings["env.id"] = settings["env.id"].replace(_ATARI_GAME.name, game.name)
-    changes = dict(split_overrides(overrides.words))
+    changes = changes_as_own(dict(split_overrides(overrides.words)))
     suite = _find_suite(described, settings, changes, file)
-    imports = _import([*imports, *asked()], suite, settings, changes, file, overrides.of_others)
+    imports = _import([*imports, *asked()], suite, settings, changes, file, overrides)
 
     def chosen(key: str, default: str, valid: Mapping[str, object]) -> str:
         value = str(changes.get(key, settings.get(key, default)))
@@ -161,6 +170,7 @@ def _build(
     if suite is None and is_suite(groups["env"]["id"]):  # games can be spelled in several ways, and results have one
         groups["env"]["id"] = get_suite(groups["env"]["id"]).name
     _check_env_kwargs(groups["env"]["kwargs"])
+    check_together(groups, groups["env"]["id"] if suite is None else suite.suite)
     return ExperimentConfig(
         name,
         EnvConfig(**groups["env"]),
@@ -219,21 +229,32 @@ def _import(
     settings: Mapping[str, Any],
     changes: Mapping[str, str],
     file: Path,
-    of_others: bool | None,
+    overrides: _Overrides,
 ) -> tuple[str, ...]:
     """Import the modules that a configuration names, or refuse to; returns those that its runs name."""
-    named = [*imports, *_modules_in({key: value for key, value in settings.items() if key not in changes})]
-    of_command = _modules_in(changes)
+    kept = {key: value for key, value in settings.items() if key not in changes}
+    named, of_command = [*imports, *_modules_in(kept)], _modules_in(changes)
+    classes = modules_of(_classes_in(kept, overrides.to_train))
+    of_changes = modules_of(class_names_in_words(changes))
     of_suite = () if suite is None else suite.modules
     if suite is not None:
         if suite.file is not None and is_of_others(suite.file):
             require_imported(of_suite, suite.file)
         (of_command if suite.asked else named).extend(of_suite)
+    of_others = overrides.of_others
     if is_of_others(file) if of_others is None else of_others:
         require_imported([*named, *(of_command if of_others else ())], file)
-    import_modules(named, file)
-    import_modules(of_command, "the command line")
+        require_named([*classes, *(of_changes if of_others else ())], file)
+    import_modules([*named, *classes], file)
+    import_modules([*of_command, *of_changes], "the command line")
     return tuple(dict.fromkeys([*imports, *of_suite]))
+
+
+def _classes_in(settings: Mapping[str, Any], to_train: bool) -> list[str]:
+    """Names of classes that a file asks for."""
+    if not to_train:
+        settings = {key: value for key, value in settings.items() if key == "env.env_wrapper"}
+    return class_names(settings)
 
 
 def _modules_in(settings: Mapping[str, Any]) -> list[str]:
@@ -309,7 +330,10 @@ _RANGES: Ranges = {
     "positive": (lambda value: value > 0, ("env.n_envs", "train.total_timesteps", "train.eval_episodes")),
     f"at most {_LARGEST}": (lambda value: value <= _LARGEST, ("env.n_envs", "train.eval_episodes")),
     "at most 2**53": (lambda value: value <= 2**53, ("train.total_timesteps", "train.checkpoint_freq")),
-    "at least 0": (lambda value: value >= 0, ("train.checkpoint_freq",)),
+    "at least 0": (lambda value: value >= 0, ("train.checkpoint_freq", "train.stop_min_evals")),
+    "at least 1": (lambda value: value >= 1, ("env.frame_stack", "train.stop_after_evals")),
+    "at most 10000": (lambda value: value <= 10_000, ("env.frame_stack",)),
+    "finite": (math.isfinite, ("train.stop_reward",)),
 }
 
 
@@ -319,6 +343,6 @@ def _check_env_kwargs(kwargs: Mapping[str, Any]) -> None:
         if name in taken:
             raise UsageError(
                 f"env.kwargs.{name} is not an argument of the environment; "
-                "env.id, env.n_envs, env.backend, env.efference_copies and train.seed say what is played, "
-                "and training plays its own split"
+                "env.id, env.n_envs, env.backend, env.efference_copies, env.env_wrapper and train.seed say what is "
+                "played, and training plays its own split"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from rimrl.envs.suites import get_suite, is_own, is_suite
 from rimrl.envs.vector import default_arguments, make_vec_env, resolve
 from rimrl.errors import UsageError, shorten
 from rimrl.experiments.config_files import load_config
+from rimrl.experiments.factory import env_arguments
 from rimrl.experiments.levels import Levels
 from rimrl.experiments.loading import core_settings, load_agent
 from rimrl.experiments.played import find_played, refusing_what_breaks, splits_to_play, suite_name
@@ -152,6 +153,9 @@ def evaluate(
     th.set_num_threads(config.train.num_threads)
     agent = load_agent(run, best, trust, num_active=num_active)
 
+    # Who compares scores has to know what was put around the environment.
+    around = {key: getattr(config.env, key) for key in ("env_wrapper", "frame_stack")}
+    around = {key: value for key, value in around.items() if value not in ([], 1)}
     results: dict[str, Any] = {}
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
         make = partial(_environments, run, agent, model_file, played, current.name, min(n_envs, episodes), seed, kwargs)
@@ -167,7 +171,8 @@ def evaluate(
             masking = config.agent.use_masking
             chance = play(None, make, episodes, deterministic, seed, use_masking=masking).summary()
             result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
-        results[current.name] = result | {"env_id": env_id, "env_kwargs": _plain(made_with), **outcome.log()}
+        logged = {"env_id": env_id, "env_kwargs": _plain(made_with | around), **outcome.log()}
+        results[current.name] = result | logged
 
     evaluation: dict[str, Any] = {
         "kind": run.kind.name,
@@ -215,8 +220,7 @@ def _environments(
         seed=seed,
         # Whatever a run was trained with: all of them are asked the same levels, by the original.
         backend="subproc" if config.backend == "subproc" else "dummy",
-        efference_copies=config.efference_copies,
-        **kwargs,
+        **env_arguments(replace(config, kwargs=dict(kwargs))),
     )
     try:
         check_plays(agent, env, file, suite_name(played))
@@ -300,7 +304,7 @@ def environment_arguments(run: Run, words: Sequence[str]) -> dict[str, Any]:
             )
         names.append(key.removeprefix(_ARGUMENT).partition(".")[0])
     file = run.path / (CARD if run.is_export else "config.yaml")
-    kwargs = load_config(str(file), words, of_others=True).env.kwargs if names else {}
+    kwargs = load_config(str(file), words, of_others=True, to_train=False).env.kwargs if names else {}
     return {name: kwargs[name] for name in names}
 
 
@@ -479,7 +483,7 @@ def _spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[str, Any
     config = run.config.env
     kwargs = config.kwargs | env_kwargs
     with refusing_what_breaks(suite_name(played), kwargs):
-        env = make_vec_env(played, split=split, efference_copies=config.efference_copies, **kwargs)
+        env = make_vec_env(played, split=split, **env_arguments(replace(config, kwargs=kwargs)))
     env.close()
     return {"observations": env.observation_space, "actions": env.action_space}
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from rimrl.agents.config import AgentConfig
 from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap, has_copies, without_copies
 from rimrl.agents.load import load
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.registry import algorithm_class
+from rimrl.agents.schedules import scheduled
 from rimrl.agents.transfer import initialize_from
+from rimrl.envs.frame_stack import FrameStack
+from rimrl.envs.reward_scale import VecNormalizedRewards
 from rimrl.envs.suites import is_own
-from rimrl.envs.vector import check_splits, make_vec_env
+from rimrl.envs.vector import Wrap, check_splits, make_vec_env
 from rimrl.errors import UsageError
-from rimrl.experiments.config import ExperimentConfig
+from rimrl.experiments.config import EnvConfig, ExperimentConfig
+from rimrl.experiments.named_classes import check_arguments, named_class
 from rimrl.experiments.played import refusing_what_breaks, splits_to_play
-from rimrl.spaces import check_spaces
+from rimrl.experiments.policy_classes import policy_class
+from rimrl.spaces import check_spaces, describe_space
 
 _MOST_TOKENS = 2**16
 
@@ -30,19 +38,21 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, ap
     env = config.env
     check_eval_splits(config)
     with refusing_what_breaks(env.id, env.kwargs):
+        arguments = env_arguments(env)
         if is_own(config.played):
-            check_splits(config.played, **env.kwargs)
-        return make_vec_env(
+            check_splits(config.played, arguments["wrappers"], **env.kwargs)
+        venv = make_vec_env(
             config.played,
             n_envs=env.n_envs,
             seed=config.train.seed,
             backend=env.backend,
             monitor_dir=monitor_dir,
             append_monitor=append_monitor,
-            efference_copies=env.efference_copies,
             replayable=True,
-            **env.kwargs,
+            **arguments,
         )
+        # Outermost: efference copies show the environment's own rewards, as they do in evaluations.
+        return VecNormalizedRewards(venv, config.agent.gamma) if config.agent.normalize_rewards else venv
 
 
 def check_eval_splits(config: ExperimentConfig) -> None:
@@ -61,17 +71,38 @@ def check_eval_splits(config: ExperimentConfig) -> None:
             raise UsageError(f"train.eval_splits names {split!r} twice")
 
 
+def env_arguments(env: EnvConfig) -> dict[str, Any]:
+    """What `make_vec_env` is given for every split of a configuration.
+
+    Raises:
+        UsageError: For a wrapper that is none, or that nobody asked for (`rimrl.imports`).
+    """
+    where = "env.env_wrapper"
+    wrappers: list[Wrap] = []
+    for entry in env.env_wrapper:
+        for name, arguments in entry.items():
+            wrapper: Callable[..., gymnasium.Env[Any, Any]] = named_class(name, gymnasium.Wrapper, where)
+            check_arguments(wrapper, arguments, where, None)
+            wrappers.append(partial(wrapper, **arguments))
+    if env.frame_stack > 1:
+        wrappers.append(partial(FrameStack, n_stack=env.frame_stack))
+    return {"efference_copies": env.efference_copies, "wrappers": wrappers, **env.kwargs}
+
+
 def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgorithm:
     """The agent of a configuration, untrained."""
     settings = config.agent
     check_spaces(env.observation_space, env.action_space, config.env.id)
     tile_pixels = config.env.kwargs.get("tile_size") if config.env.kwargs.get("tiles") == "rgb" else None
-    policy, policy_kwargs = _policy_for(env.observation_space, settings.features_dim, settings.spatial, tile_pixels)
-    rate = settings.learning_rate
+    extractor = _own_extractor(settings)
+    policy, policy_kwargs = _policy_for(
+        env.observation_space, settings.features_dim, settings.spatial, tile_pixels, extractor
+    )
+    rate = scheduled(settings.learning_rate, settings.learning_rate_schedule, settings.learning_rate_warmup)
     common: dict[str, Any] = {
         "policy": policy,
         "env": env,
-        "learning_rate": LinearSchedule(rate, 0.0, 1.0) if settings.learning_rate_schedule == "linear" else rate,
+        "learning_rate": rate,
         "n_steps": settings.n_steps,
         "sequence_length": settings.sequence_length,
         "gamma": settings.gamma,
@@ -89,24 +120,80 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgori
             **({"critic_gradient": settings.critic_gradient} if settings.critic_gradient != 1.0 else {}),
             "trunk": settings.trunk,
             **({"normalize_observations": True} if settings.normalize_observations else {}),
+            **_further_options(settings),
         },
         "seed": config.train.seed,
         "device": config.train.device,
         "autocast": settings.autocast,
         **({"use_masking": True} if settings.use_masking else {}),
+        **_exploration(settings, env.action_space),
     }
-    agent = algorithm_class(settings.algorithm)(**common, **settings.arguments())
+    agent = algorithm_class(settings.algorithm)(**common, **_own_arguments(settings))
     if settings.init_from is not None:
         initialize_from(agent.policy, load(settings.init_from, device=agent.device).policy, settings.init_from)
     return agent
 
 
+def _own_arguments(settings: AgentConfig) -> dict[str, Any]:
+    """The algorithm's own options, schedules put in the place of the numbers that they change."""
+    arguments = settings.arguments()
+    for schedule, name in settings.schedules().items():
+        how, value = getattr(settings, schedule), arguments[name]
+        if value is not None:
+            arguments[name] = scheduled(value, how)
+        elif how != "constant":
+            raise UsageError(f"agent.{schedule} {how!r} needs a value of agent.{name}, which is null; give one")
+    return arguments
+
+
+def _further_options(settings: AgentConfig) -> dict[str, Any]:
+    """Arguments of the policy that differ from its defaults; files name no others."""
+    options: dict[str, Any] = {}
+    for key in ("activation_fn", "optimizer_class"):
+        if (name := getattr(settings, key)) is not None:
+            options[key] = policy_class(f"agent.{key}", name)
+    if settings.optimizer_kwargs:
+        options["optimizer_kwargs"] = dict(settings.optimizer_kwargs)
+    if settings.optimizer_class is not None:
+        check_arguments(
+            options["optimizer_class"], {"lr": 0.0, **settings.optimizer_kwargs}, "agent.optimizer_kwargs", []
+        )
+    if not settings.ortho_init:
+        options["ortho_init"] = False
+    if settings.log_std_init:
+        options["log_std_init"] = settings.log_std_init
+    return options
+
+
+def _exploration(settings: AgentConfig, space: spaces.Space[Any]) -> dict[str, Any]:
+    """Arguments of the algorithm for state-dependent exploration."""
+    if settings.use_sde and not isinstance(space, spaces.Box):
+        raise UsageError(f"agent.use_sde needs continuous actions, and these are {describe_space(space)}; leave it out")
+    return {"use_sde": True, "sde_sample_freq": settings.sde_sample_freq} if settings.use_sde else {}
+
+
+def _own_extractor(settings: AgentConfig) -> dict[str, Any]:
+    """The features extractor that the user chose; empty for none."""
+    if settings.features_extractor_class is None:
+        return {}
+    cls = policy_class("agent.features_extractor_class", settings.features_extractor_class)
+    check_arguments(cls, settings.features_extractor_kwargs, "agent.features_extractor_kwargs", None)
+    return {
+        "features_extractor_class": cls,
+        "features_extractor_kwargs": dict(settings.features_extractor_kwargs),
+    }
+
+
 def _policy_for(
-    space: spaces.Space[Any], features_dim: int | None, spatial: bool, tile_pixels: int | None
+    space: spaces.Space[Any],
+    features_dim: int | None,
+    spatial: bool,
+    tile_pixels: int | None,
+    chosen: dict[str, Any],
 ) -> tuple[str, dict[str, Any]]:
-    """The policy form and extractor that fit an observation space."""
+    """The policy form and extractor that fit an observation space, or that were `chosen`."""
     if isinstance(space, spaces.Dict) and has_copies(space):
-        _, inner = _policy_for(without_copies(space), features_dim, spatial, tile_pixels)
+        _, inner = _policy_for(without_copies(space), features_dim, spatial, tile_pixels, chosen)
         options = {
             "extractor_class": inner.get("features_extractor_class"),
             "extractor_kwargs": inner.get("features_extractor_kwargs"),
@@ -116,6 +203,9 @@ def _policy_for(
             "features_extractor_kwargs": options,
         }
         return "MultiInputPolicy", extractor
+    if chosen:
+        image = "CnnPolicy" if is_image_space(space) else "MlpPolicy"
+        return ("MultiInputPolicy" if isinstance(space, spaces.Dict) else image), chosen
     width = {} if features_dim is None else {"features_dim": features_dim}
     if spatial and width:
         raise UsageError("agent.features_dim does not go with agent.spatial, where the map has the width; leave it out")

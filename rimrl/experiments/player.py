@@ -30,6 +30,7 @@ from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import UsageError
 from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays
+from rimrl.experiments.factory import env_arguments
 from rimrl.experiments.loading import load_agent
 from rimrl.experiments.played import splits_to_play
 from rimrl.experiments.run import Run
@@ -198,7 +199,7 @@ def make_player(
     model_file = run.agent_file(best)
     th.set_num_threads(config.train.num_threads)
     agent = load_agent(run, best, trust, num_active=num_active)
-    kwargs = dict(config.env.kwargs)
+    kwargs = env_arguments(config.env)
     if render:
         _check_draws_itself(config.played, played)
         kwargs["render_mode"] = "rgb_array"
@@ -208,7 +209,6 @@ def make_player(
         split=played.name,
         n_envs=1,
         seed=seed,
-        efference_copies=config.env.efference_copies,
         **kwargs,
     )
     try:

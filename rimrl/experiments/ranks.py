@@ -39,6 +39,8 @@ def shard_config(config: ExperimentConfig, ranks: Ranks) -> ExperimentConfig:
     """
     if ranks.size == 1:
         return config
+    if config.agent.normalize_rewards:
+        raise UsageError("agent.normalize_rewards scales by what one process has seen; train in one, or leave it out")
     n_envs = share_evenly(config.env.n_envs, ranks.size, "env.n_envs")
     return replace(
         config,

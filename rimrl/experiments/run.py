@@ -76,7 +76,7 @@ class Run(RunFolder[ExperimentConfig]):
         if not path.is_dir():
             raise UsageError(f"no run folder {path}")
         if not (path / "config.yaml").is_file() and (path / CARD).is_file():
-            return cls(path, load_config(str(path / CARD), of_others=True))
+            return cls(path, load_config(str(path / CARD), of_others=True, to_train=False))
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
         check_regular(path / "config.yaml", follow=False)
@@ -86,6 +86,6 @@ class Run(RunFolder[ExperimentConfig]):
                 f"{path} is a run of {kind.command()} and holds no agent; rimrl evaluate, inspect, compare and report "
                 f"take it, and {kind.command()} --resume {quoted(path)} goes on with it"
             )
-        config = load_config(str(path / "config.yaml"), of_others=True)
+        config = load_config(str(path / "config.yaml"), of_others=True, to_train=False)
         refuse_edited(path, read_yaml(path / "config.yaml", follow=False))
         return cls(path, config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,13 +18,15 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.envs.replay import EpisodeRecord, ReplayError
+from rimrl.envs.reward_scale import RewardScale
 from rimrl.envs.vector_state import VectorMark, is_replayable, mark, marked_episodes, restore
+from rimrl.experiments.callbacks import Counters, counters_of, restore_counters
 from rimrl.runs.rng_state import random_state, restore_rng_state
 from rimrl.runs.tensors import fitting, optimizer_state, restore_optimizer
 from rimrl.runs.validated import DamagedError, Fields
@@ -47,10 +49,17 @@ class Snapshot:
     training: VectorMark
     evaluation: VectorMark | None
     best: tuple[float, float] | None
+    callbacks: Counters
 
 
-def take(agent: Agent, evaluation: EvalCallback | None) -> Snapshot:
-    """Remember where a training is; between iterations only."""
+def take(agent: Agent, evaluation: EvalCallback | None, callbacks: Sequence[BaseCallback] = ()) -> Snapshot:
+    """Remember where a training is; between iterations only.
+
+    Args:
+        agent: Who learns.
+        evaluation: Evaluates it on the way.
+        callbacks: The user's own.
+    """
     assert agent.env is not None
     assert agent.ep_info_buffer is not None
     assert agent.ep_success_buffer is not None
@@ -80,7 +89,14 @@ def take(agent: Agent, evaluation: EvalCallback | None) -> Snapshot:
         training=mark(agent.env),
         evaluation=None if evaluation is None else mark(evaluation.eval_env),
         best=None if evaluation is None else (evaluation.best_mean_reward, evaluation.last_mean_reward),
+        callbacks=counters_of(_counting(evaluation, callbacks)),
     )
+
+
+def _counting(evaluation: EvalCallback | None, callbacks: Sequence[BaseCallback]) -> list[BaseCallback]:
+    """Callbacks whose numbers are kept: the user's own, and what ends a training without improvement."""
+    patience = None if evaluation is None else evaluation.callback
+    return [*callbacks] if patience is None else [patience, *callbacks]
 
 
 def as_contents(
@@ -119,6 +135,7 @@ def as_contents(
         "log": snapshot.log,
         "training": _vector_as_json(agent.env, snapshot.training, "training", tensors),
         "evaluation": None,
+        "callbacks": snapshot.callbacks,
     }
     if evaluation is not None and snapshot.evaluation is not None and snapshot.best is not None:
         state["evaluation"] = {
@@ -130,7 +147,11 @@ def as_contents(
 
 
 def restore_snapshot(
-    tensors: Mapping[str, Tensor], state: Mapping[str, Any], agent: Agent, evaluation: EvalCallback | None
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    agent: Agent,
+    evaluation: EvalCallback | None,
+    callbacks: Sequence[BaseCallback] = (),
 ) -> str | None:
     """Bring a fresh agent with its environments to where another was.
 
@@ -167,6 +188,9 @@ def restore_snapshot(
         evaluation.best_mean_reward = old.number("best_mean_reward", finite=False)
         evaluation.last_mean_reward = old.number("last_mean_reward", finite=False)
         inexact = _restore_vector(evaluation.eval_env, old.nested("env"), "evaluation", tensors) or inexact
+    if "callbacks" in fields:
+        numbers = [{name: each.raw(name) for name in each.names()} for each in fields.objects("callbacks")]
+        restore_counters(_counting(evaluation, callbacks), numbers)
     restore_rng_state(fields.nested("random"), tensors)  # the last: everything above may draw
     return inexact
 
@@ -273,6 +297,7 @@ def _vector_as_json(venv: VecEnv, mark: VectorMark, name: str, tensors: dict[str
         "lengths": mark.lengths.tolist(),
         "episode_count": mark.episode_count,
         "lives": None if mark.lives is None else mark.lives.tolist(),
+        "scale": None if mark.scale is None else mark.scale._replace(returns=mark.scale.returns.tolist())._asdict(),
         "episodes": None,
         "lost": None,
     }
@@ -299,6 +324,7 @@ def _restore_vector(venv: VecEnv, fields: Fields, name: str, tensors: Mapping[st
         np.array(fields.integers("lengths", count, most=2**31 - 1), dtype=np.int32),
         fields.integer("episode_count"),
         np.array(fields.integers("lives", count), dtype=np.int64) if "lives" in fields else None,
+        _scale(fields.nested("scale"), count) if "scale" in fields else None,
     )
     lost = fields.text("lost") if "lost" in fields else None
     if lost is not None or not is_replayable(venv):
@@ -320,7 +346,16 @@ def _restore_vector(venv: VecEnv, fields: Fields, name: str, tensors: Mapping[st
 
 def restore_counts(venv: VecEnv, mark: VectorMark) -> None:
     """Of wrappers whose environments begin anew, what goes on."""
-    restore(venv, VectorMark(np.zeros_like(mark.returns), np.zeros_like(mark.lengths), mark.episode_count, None), None)
+    scale = None if mark.scale is None else mark.scale._replace(returns=np.zeros_like(mark.scale.returns))
+    none = np.zeros_like(mark.returns), np.zeros_like(mark.lengths)
+    restore(venv, VectorMark(*none, mark.episode_count, None, scale), None)
+
+
+def _scale(fields: Fields, count: int) -> RewardScale:
+    var, number = fields.number("var"), fields.number("number")
+    if var < 0 or number <= 0:
+        raise DamagedError(f"{fields.where} holds a variance of {var} over {number} returns")
+    return RewardScale(np.array(fields.numbers("returns", count)), fields.number("mean"), var, number)
 
 
 def _record(fields: Fields, actions: Tensor | None) -> EpisodeRecord:

@@ -10,8 +10,10 @@ from typing import Any
 
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config_files import load_config
+from rimrl.experiments.named_classes import modules_of
 from rimrl.experiments.suite_files import is_suite_file, read_suite
-from rimrl.imports import import_modules, module_in, require_imported
+from rimrl.experiments.zoo_spelling import class_names_in_words
+from rimrl.imports import import_modules, module_in, require_imported, require_named
 from rimrl.reading import MEGABYTE
 from rimrl.runs.validated import DamagedError, Fields
 from rimrl.runs.yaml_files import read_yaml
@@ -65,7 +67,7 @@ def ask(
     axes = {key: [_placed(key, value) for value in values] for key, values in _axes(over).items()}
     common = {key: _placed(key, value) for key, value in _unique(overrides).items()}
     listed = None if seeds is None else parse_seeds(seeds)
-    import_modules(_modules(axes, common), "the command line")
+    import_modules([*_modules(axes, common), *_modules_of_classes(axes, common)], "the command line")
     folder = folder_of(config)
     if folder is not None:
         found = read(folder)
@@ -111,6 +113,7 @@ def read(folder: Path) -> SweepConfig:
         raise UsageError(f"{folder / FILE} is damaged ({error}); restore it, or choose another --run-dir") from None
     experiments = content.get("experiments") if isinstance(content, dict) else None
     require_imported(_of_experiments(experiments) + _modules(found.over, found.overrides), folder / FILE)
+    require_named(_modules_of_classes(found.over, found.overrides), folder / FILE)
     return found
 
 
@@ -138,6 +141,12 @@ def _placed(key: str, value: str) -> str:
     """A value that means the same from any folder: with the whole path of a suite's file."""
     of_suite = SHORTHANDS.get(key, key) == SHORTHANDS["env"] and is_suite_file(value)
     return str(Path(value).resolve()) if of_suite else value
+
+
+def _modules_of_classes(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> list[str]:
+    """The modules of classes in values such as ``train.callback=my_package.Callback``."""
+    changes = [{key: value} for key, values in over.items() for value in values] + [dict(overrides)]
+    return modules_of(name for change in changes for name in class_names_in_words(change))
 
 
 def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:

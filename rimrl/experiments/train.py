@@ -14,7 +14,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from rimrl.agents.distributed import init_ranks
 from rimrl.agents.ranks import Ranks
 from rimrl.envs.vector_state import worker_processes
-from rimrl.experiments.callbacks import Stopping, callbacks_of, evaluation_callback
+from rimrl.experiments.callbacks import (
+    Onlooker,
+    Stopping,
+    callbacks_of,
+    evaluation_callback,
+    own_callbacks,
+    why_ended,
+)
 from rimrl.experiments.checkpoints import Checkpoints, truncate_monitor
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.factory import make_agent, make_train_env
@@ -43,7 +50,7 @@ def train(
         config: What to do.
         run_dir: Where to leave the results; default: the first free ``runs/NAME_1``, ``runs/NAME_2``, …
         progress_bar: Show progress on standard error.
-        callback: Looks on, and may end the training. Default none.
+        callback: Looks on, and may end the training, which counts as interrupted then. Default none.
         tracking: Where it is logged beside TensorBoard; default: nowhere.
 
     Returns:
@@ -105,8 +112,9 @@ class AgentLearner:
             if ranks.size > 1:
                 self._monitor = SharedMonitor(self._vectors[0], ranks)
                 self._callbacks.insert(0, self._monitor)
-            if callback is not None:
-                self._callbacks.append(callback)
+            self._onlooker = None if callback is None else Onlooker(callback)
+            if self._onlooker is not None:
+                self._callbacks.append(self._onlooker)
             if not goes_on:
                 with ranks.sync_errors():
                     self._check()
@@ -125,9 +133,14 @@ class AgentLearner:
         evaluation = evaluation_callback(config, run) if config.train.eval_freq and ranks.first else None
         if evaluation is not None:
             self._vectors.append(evaluation.eval_env)
-        self.checkpoints = Checkpoints(run.path, config, self.agent, evaluation, config.train.resume_freq, ranks)
+        self._evaluation = evaluation
+        chosen = own_callbacks(config)
+        self.checkpoints = Checkpoints(
+            run.path, config, self.agent, evaluation, config.train.resume_freq, ranks, chosen
+        )
         others = callbacks_of(config, run, evaluation, progress_bar) if ranks.first else []
-        self._callbacks = [*others, self.checkpoints]
+        # The user's come last: a checkpoint is taken before they do anything at the start of a rollout.
+        self._callbacks = [*others, self.checkpoints, *chosen]
 
     def _check(self) -> None:
         """Let fail here what does not fit."""
@@ -151,22 +164,31 @@ class AgentLearner:
         self.agent.set_logger(logger)
 
     def learn(self, stop: Stop) -> bool:
-        """Learn up to the configured step, or until asked to stop, by a signal or by a callback.
+        """Learn up to the configured step, until a callback ends the training, or until asked to stop.
 
         Returns:
-            Whether it came to its end.
+            Whether it came to its end, which a callback of the configuration may have brought forward; that of the
+            caller only interrupts it.
         """
         agent = self.agent
         remaining = self.config.train.total_timesteps - agent.num_timesteps
         begun = agent._last_obs is not None
-        for callback in self._callbacks:
+        for callback in [*self._callbacks, *(self._onlooker.callbacks if self._onlooker is not None else ())]:
             callback.n_calls = agent.num_timesteps // self.config.env.n_envs
         agent.learn(remaining, callback=[*self._callbacks, Stopping(stop)], reset_num_timesteps=not begun)
-        return not stop.requested and agent.num_timesteps >= self.config.train.total_timesteps
+        onlooker_ended = self._onlooker is not None and self._onlooker.ended
+        if stop.requested or (onlooker_ended and agent.num_timesteps < self.config.train.total_timesteps):
+            return False
+        if self.checkpoints.cut_short:
+            self._run.ended_early = why_ended(self.config, self._evaluation)
+        return True
 
     def write_checkpoint(self) -> None:
-        """Write where the training is; between iterations only."""
-        self.checkpoints.write()
+        """Write where the training is; where a callback ended it within a rollout, where that began."""
+        if self.checkpoints.cut_short:
+            self.checkpoints.write_pending()
+        else:
+            self.checkpoints.write()
 
     def write_pending(self) -> None:
         """Write where the rollout that was cut short began, unless an update has been at the weights since."""

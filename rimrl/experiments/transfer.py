@@ -28,6 +28,7 @@ from rimrl.errors import UsageError
 from rimrl.experiments.config import EnvConfig, ExperimentConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.evaluate import DEFAULT_SEED, play
+from rimrl.experiments.factory import env_arguments
 from rimrl.experiments.run import Run
 from rimrl.experiments.transfer_config import METHODS, Task, TransferConfig
 from rimrl.experiments.trials import RunTrial
@@ -209,7 +210,7 @@ class Transfer(Study[TransferTrial]):
         def shown(config: ExperimentConfig) -> spaces.Space[Any]:
             key = json.dumps(asdict(config.env), sort_keys=True, default=str)
             if key not in known:
-                env = make_vec_env(config.played, efference_copies=config.env.efference_copies, **config.env.kwargs)
+                env = make_vec_env(config.played, **env_arguments(config.env))
                 env.close()
                 known[key] = env.observation_space
             return known[key]
@@ -256,8 +257,7 @@ class Transfer(Study[TransferTrial]):
                 env.id,
                 n_envs=min(16, episodes),
                 seed=DEFAULT_SEED,
-                efference_copies=env.efference_copies,
-                **env.kwargs,
+                **env_arguments(env),
             )
             masking = any(trial.config.agent.use_masking for trial in self.all_trials if trial.target == name)
             outcome = play(None, make, episodes, False, DEFAULT_SEED, masking).summary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,7 +13,9 @@ import yaml
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.errors import UsageError, shorten, unknown_name
 from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
-from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported
+from rimrl.experiments.named_classes import modules_of
+from rimrl.experiments.zoo_spelling import class_names_in_words
+from rimrl.imports import asked, import_modules, is_module_name, module_in, require_imported, require_named
 from rimrl.runs.origin import is_of_others
 from rimrl.runs.yaml_files import read_yaml
 
@@ -142,12 +145,15 @@ def _import(content: Mapping[str, Any], file: Path) -> None:
     modules = [*content["imports"]]
     for name in (*names, overrides.get("env.id"), overrides.get("core.name")):
         modules += module_in(name)
+    words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
+    classes = modules_of(class_names_in_words(words))
     if is_of_others(file):
         require_imported(modules, file)
+        require_named(classes, file)
         experiments = [name for name in names if isinstance(name, str) and name.endswith((".yaml", ".yml"))]
         for experiment in (*content["cores"].values(), *experiments):
             load_config(experiment, of_others=True)
-    import_modules(modules, file)
+    import_modules([*modules, *classes], file)
 
 
 def _check(content: Mapping[str, Any], file: Path) -> None:

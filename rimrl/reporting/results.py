@@ -10,6 +10,7 @@ from typing import Any
 
 from rimrl.errors import UsageError, quoted, shorten
 from rimrl.reading import MissingError, UnreadableError, read_rows
+from rimrl.runs.added import with_added
 from rimrl.runs.environment import refuse_edited
 from rimrl.runs.evaluations import FIGURES, read_evaluation
 from rimrl.runs.kinds import Kind, kind_of_facts, upgrade_header
@@ -236,13 +237,11 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _as_today(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """A run's configuration with the keys that it is older than, and whether where its core started is one of them."""
-    core, agent = config.get("core"), config.get("agent")
+    core = config.get("core")
     older = isinstance(core, dict) and _OF_OLDER_CORES in core and "initialization" not in core
     if isinstance(core, dict) and older:
         config = {**config, "core": {**core, "initialization": "xavier"}}
-    if isinstance(agent, dict):
-        config = {**config, "agent": {"critic_gradient": 1.0, **agent}}
-    return config, older
+    return with_added(config), older
 
 
 def _read_progress(file: Path, kind: Kind) -> dict[str, list[float | None]]:

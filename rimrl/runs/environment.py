@@ -17,7 +17,7 @@ from rimrl.runs.kinds import AGENT, KINDS, Kind
 
 FILE = "environment.json"
 Status = Literal["running", "interrupted", "failed", "finished"]
-_TEXTS = ("time", "python", "commit", "system", "processor", "core_backend")
+_TEXTS = ("time", "python", "commit", "system", "processor", "core_backend", "ended_early")
 _INTEGERS = {**{kind.reached: 2**53 for kind in KINDS.values()}, "processes": 2**16, "cpu_count": 2**20}
 _LONGEST = 500
 _MOST_NOTES = 1000

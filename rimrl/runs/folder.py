@@ -76,6 +76,7 @@ class RunFolder(ABC, Generic[C]):
         processes: How many train it together; noted in ``environment.json`` if more than one.
         core_backend: What runs the core that learns (`rimrl.cores.base.RecurrentCore.backend`); noted there, too.
         tracking: Where it is logged beside TensorBoard; None for nowhere.
+        ended_early: Why a finished training ended before its total; noted there. None if it did not.
     """
 
     def __init__(self, path: Path, config: C) -> None:
@@ -84,6 +85,7 @@ class RunFolder(ABC, Generic[C]):
         self.processes = 1
         self.core_backend: str | None = None
         self.tracking: Tracking | None = None
+        self.ended_early: str | None = None
         self._resumed: list[dict[str, Any]] = []
 
     @classmethod
@@ -257,6 +259,8 @@ class RunFolder(ABC, Generic[C]):
             facts["processes"] = self.processes
         if self.core_backend is not None:
             facts["core_backend"] = self.core_backend
+        if self.ended_early is not None and status == "finished":
+            facts["ended_early"] = self.ended_early
         resumed = {"resumed": self._resumed} if self._resumed else {}
         trained_with = {"config": yaml.safe_load(self.config.to_yaml())}
         return json.dumps(facts | resumed | machine_facts() | trained_with, indent=2, default=str) + "\n"

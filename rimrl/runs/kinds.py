@@ -80,7 +80,12 @@ AGENT = Kind(
     total="train.total_timesteps",
     learning_rate="agent.learning_rate",
     shaping=("env", "suite", "core", "agent"),
-    free=frozenset({"train.total_timesteps", "train.resume_freq", "train.checkpoint_freq", "train.eval_splits"}),
+    free=frozenset(
+        {
+            *("train.total_timesteps", "train.resume_freq", "train.checkpoint_freq", "train.eval_splits"),
+            *("train.stop_reward", "train.stop_after_evals", "train.stop_min_evals"),
+        }
+    ),
     trial="episode",
     trials="episodes",
     asked="env_kwargs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,9 @@ from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.config import Configuration
+from rimrl.runs.environment import run_facts
 from rimrl.runs.folder import RunFolder
+from rimrl.runs.kinds import Kind
 from rimrl.runs.logs import logged_sizes
 from rimrl.runs.validated import DamagedError, Fields
 
@@ -126,15 +128,34 @@ def accepted_changes(run: RunFolder[Any], config: Configuration, accept: bool) -
     kind, old, new = run.kind, run.config.flat(), config.flat()
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     changes = [f"{key} {old.get(key)} -> {new.get(key)}" for key in differing]
-    # Where the learning rate falls to zero at the end, another end is another schedule.
-    falls = new[f"{kind.learning_rate}_schedule"] == "linear" and kind.total in differing
-    if (falls or not kind.free.issuperset(differing)) and not accept:
-        why = f" (the learning rate falls to zero at {kind.total})" if falls else ""
+    tied = _tied_to_total(kind, new) if kind.total in differing else None
+    if (tied or not kind.free.issuperset(differing)) and not accept:
+        why = f" ({tied})" if tied else ""
         raise UsageError(
             f"the configuration differs from that of {run.path}: {'; '.join(changes)}{why}; leave that out to go on as "
             "before, or add --accept-changes to go on with it"
         )
     before = run.config.total
     if run.status == "finished" and config.total <= before:
+        early = run_facts(run.path).get("ended_early")
+        if early is not None and changes:
+            return changes
+        if early is not None:
+            raise UsageError(f"{run.path} is finished, early: {early}; change that to go on")
         raise UsageError(f"{run.path} is finished, at {before} {kind.step}s; give a larger {kind.flag} to go on")
     return changes
+
+
+def _tied_to_total(kind: Kind, settings: Mapping[str, Any]) -> str | None:
+    """What ends with the training, in words, so that another end is another course of it; None if nothing does."""
+    if settings[f"{kind.learning_rate}_schedule"] != "constant":
+        return f"the learning rate falls to zero at {kind.total}"
+    still = {"_schedule": "constant", "_warmup": 0.0}
+    for key, value in settings.items():
+        if any(key.endswith(ending) and value != constant for ending, constant in still.items()):
+            return (
+                f"{key} {value} is a share of {kind.total}"
+                if key.endswith("_warmup")
+                else f"{key} ends at {kind.total}"
+            )
+    return None

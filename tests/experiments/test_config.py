@@ -13,6 +13,7 @@ import rimrl
 from rimrl.agents.a2c import A2CConfig
 from rimrl.agents.ppo import PPOConfig
 from rimrl.cores.registry import CORES, LEGACY_OPTION_VALUES, core_options
+from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config, shipped_configs
 from rimrl.runs.config import digest
 from tests.commands import read_json, same_weights, succeed
@@ -171,7 +172,10 @@ def test_the_file_of_an_older_run_still_says_what_was_trained(core: str, tmp_pat
     """It has every option but those added since, which get the values of then; its checkpoints still fit."""
     older = yaml.safe_load(load_config(f"distractors/{core}").to_yaml())
     added = {key: value for key, value in LEGACY_OPTION_VALUES.items() if older["core"].pop(key, "absent") != "absent"}
-    del older["agent"]["critic_gradient"], older["agent"]["use_masking"]
+    for group, key in (key.split(".") for key in ExperimentConfig.added if not key.startswith("core.")):
+        del older[group][key]
+    for key in ("optimizer_kwargs", "features_extractor_kwargs"):
+        del older["agent"][key]
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(older))
     config = load_config(str(file))
@@ -181,7 +185,7 @@ def test_the_file_of_an_older_run_still_says_what_was_trained(core: str, tmp_pat
         f"{group}.{key}": value
         for group in ("env", "core", "agent", "train")
         for key, value in older[group].items()
-        if key not in ("kwargs", "normalize_observations") and f"{group}.{key}" not in config.kind.free
+        if key != "kwargs" and f"{group}.{key}" not in config.kind.free
     }
     assert config.identity() == digest(then)
     assert load_config(str(file), ["--core.forget_bias=1"]).identity() != config.identity()

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
 from rimrl.errors import UsageError
+from rimrl.experiments.config_files import load_config
 from rimrl.reporting import group_plots, plots
 from rimrl.reporting.comparison import Comparison, compare
 from rimrl.reporting.group_plots import learning_curves, save_groups
@@ -22,6 +24,7 @@ from rimrl.reporting.plots import save_comparison
 from rimrl.reporting.results import read_runs
 from rimrl.reporting.statistics import Estimate, difference, interval
 from rimrl.reporting.table import group_table
+from rimrl.runs.added import ADDED_TO_AGENTS
 from tests.commands import call, read_json
 from tests.reporting.results import split, write_run
 
@@ -349,6 +352,22 @@ def test_runs_older_than_where_learning_starts_are_remarked(tmp_path: Path) -> N
     (said,) = [remark for remark in compare(groups).remarks if "core.initialization:" in remark]
     assert labels[0] in said
     assert labels[1] not in said
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+def test_runs_older_than_a_key_compare_with_those_that_leave_it_alone(algorithm: str, tmp_path: Path) -> None:
+    new = yaml.safe_load(load_config("distractors/lstm", ["--agent.algorithm", algorithm]).to_yaml())
+    older = {group: dict(keys) if isinstance(keys, dict) else keys for group, keys in new.items()}
+    for group, key in (key.split(".") for key in ADDED_TO_AGENTS):
+        older[group].pop(key, None)
+    other = {**new, "env": {**new["env"], "frame_stack": 4}}
+    paths = []
+    for seed, (name, settings) in enumerate({"older": older, "new": new, "other": other}.items()):
+        seeded = {**settings, "train": {**settings["train"], "seed": seed}}
+        paths.append(write_run(tmp_path / name, {"train": split(False)}, "lstm", settings=seeded))
+    groups = group_runs(read_runs(paths))
+    assert [[run.path.name for run in group.runs] for group in groups] == [["older", "new"], ["other"]]
+    assert [group.label for group in groups] == ["lstm (env.frame_stack=1)", "lstm (env.frame_stack=4)"]
 
 
 @pytest.mark.parametrize("name", ["numbers.csv", "numbers", "numbers.json.txt"])

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from rimrl.agents.saved.spaces import bound_to_json
-from rimrl.agents.schedules import UnreadSchedule
+from rimrl.agents.schedules import CosineSchedule, UnreadSchedule, WarmupSchedule
 from rimrl.errors import UsageError
 
 
@@ -133,7 +134,8 @@ def to_plain(value: Any, class_names: dict[str, str], depth: int = 0, left: list
 
     Returns:
         Plain data: spaces as `rimrl.agents.saved.spaces.space_to_json` writes them, schedules as numbers or
-        ``{"schedule": "linear", "start": …, "end": …, "end_fraction": …}``.
+        ``{"schedule": "linear", "start": …, "end": …, "end_fraction": …}``, ``{"schedule": "cosine", "start": …}`` or
+        ``{"schedule": "warmup", "warmup": …, "then": …}``.
 
     Raises:
         NotPlainError: Names what is neither plain nor known.
@@ -169,24 +171,40 @@ def _object(record: Inert, class_names: dict[str, str], depth: int, left: list[i
     try:
         if module.startswith("gymnasium.spaces.") and name in {cls.__name__ for cls in _SPACES}:
             return _space(name, state, class_names, depth, left)
-        if record.origin == "rl_zoo3.utils.SimpleLinearSchedule":
-            start = to_plain(state["initial_value"], class_names, depth + 1, left)
-            return {"schedule": "linear", "start": start, "end": 0.0, "end_fraction": 1.0}
-        if module == "stable_baselines3.common.utils":
-            if name == "FloatSchedule":
-                return to_plain(state["value_schedule"], class_names, depth + 1, left)
-            if name == "ConstantSchedule":
-                return to_plain(state["val"], class_names, depth + 1, left)
-            if name == "LinearSchedule":
-                ends = {
-                    key: to_plain(state[key], class_names, depth + 1, left) for key in ("start", "end", "end_fraction")
-                }
-                return {"schedule": "linear", **ends}
+        if (schedule := _schedule(record.origin, state, class_names, depth, left)) is not None:
+            return schedule
     except (KeyError, AttributeError, TypeError, ValueError):
         raise NotPlainError(f"a damaged {name}") from None
-    if record.origin == f"{UnreadSchedule.__module__}.{UnreadSchedule.__name__}":
+    if record.origin == _origin(UnreadSchedule):
         raise NotPlainError(str(state.get("what"))[:80])
     raise NotPlainError(record.origin)
+
+
+def _schedule(origin: str, state: dict[str, Any], class_names: dict[str, str], depth: int, left: list[int]) -> Any:
+    """A schedule as plain data; None for something else."""
+
+    def plain(*keys: str) -> dict[str, Any]:
+        return {key: to_plain(state[key], class_names, depth + 1, left) for key in keys}
+
+    found: Any = None
+    if origin == "rl_zoo3.utils.SimpleLinearSchedule":
+        start = plain("initial_value")["initial_value"]
+        found = {"schedule": "linear", "start": start, "end": 0.0, "end_fraction": 1.0}
+    elif origin == _origin(FloatSchedule):
+        found = plain("value_schedule")["value_schedule"]
+    elif origin == _origin(ConstantSchedule):
+        found = plain("val")["val"]
+    elif origin == _origin(LinearSchedule):
+        found = {"schedule": "linear", **plain("start", "end", "end_fraction")}
+    elif origin == _origin(CosineSchedule):
+        found = {"schedule": "cosine", **plain("start")}
+    elif origin == _origin(WarmupSchedule):
+        found = {"schedule": "warmup", **plain("warmup"), "then": plain("schedule")["schedule"]}
+    return found
+
+
+def _origin(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__name__}"
 
 
 _SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Dict)

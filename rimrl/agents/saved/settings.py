@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
 from rimrl.agents.saved.fields import integer, number, switch
+from rimrl.agents.schedules import CosineSchedule, WarmupSchedule
 from rimrl.errors import UsageError
 
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
@@ -45,7 +46,7 @@ def checked_setting(key: str, value: Any, place: str) -> Any:
 
     Args:
         key: One of `SETTINGS`.
-        value: A plain value; a linear schedule as ``{"schedule": "linear", "start": …, "end": …, "end_fraction": …}``.
+        value: A plain value; a schedule as `rimrl.agents.saved.inert.to_plain` gives it.
         place: Names it in errors.
 
     Raises:
@@ -64,14 +65,33 @@ def checked_setting(key: str, value: Any, place: str) -> Any:
         found = integer(value, place, 0, 2**53)
     elif key in _SWITCHES:
         found = switch(value, place)
-    elif isinstance(value, dict) and value.get("schedule") == "linear":
-        found = LinearSchedule(*(number(value[end], place) for end in ("start", "end", "end_fraction")))
+    elif key in SCHEDULES and isinstance(value, dict):
+        found = _schedule(value, place)
     elif key in _NUMBERS or key in SCHEDULES:
         found = number(value, place)
     least, most = _RANGES.get(key, (-math.inf, math.inf))
     if isinstance(found, int | float) and not least <= found <= most:
         raise UsageError(f"{place} must be from {least} to {most}, got {found}")
     return found
+
+
+def _schedule(value: Mapping[str, Any], place: str) -> Callable[[float], float]:
+    """A schedule from plain data."""
+    kind = value.get("schedule")
+    if kind == "linear":
+        return LinearSchedule(*(number(value.get(end), place) for end in ("start", "end", "end_fraction")))
+    if kind == "cosine":
+        return CosineSchedule(number(value.get("start"), place))
+    if kind != "warmup":
+        raise UsageError(f"{place} must be a number or a schedule, got {str(value)[:40]!r}")
+    warmup, then = number(value.get("warmup"), place), value.get("then")
+    if not 0 < warmup < 1:
+        raise UsageError(f"{place} has a warm-up of {warmup}, which must be between 0 and 1")
+    if isinstance(then, dict) and then.get("schedule") == "warmup":
+        raise UsageError(f"{place} is a warm-up within another")
+    return WarmupSchedule(
+        warmup, _schedule(then, place) if isinstance(then, dict) else ConstantSchedule(number(then, place))
+    )
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

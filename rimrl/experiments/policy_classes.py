@@ -1,0 +1,64 @@
+"""Activations, optimisers and features extractors that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from rimrl.agents.saved.options import ACTIVATIONS, EXTRACTORS, OPTIMIZERS
+from rimrl.errors import UsageError, unknown_name
+from rimrl.experiments.named_classes import is_class_name, name_on_list, named_class
+
+
+class _Choice(NamedTuple):
+    """What a key may name: a class of a list by its name alone, or one of the user's own."""
+
+    kind: str
+    known: Mapping[str, type[Any]]
+    base: type[Any]
+
+
+_CHOICES: Mapping[str, _Choice] = {
+    "agent.activation_fn": _Choice("activation", ACTIVATIONS, nn.Module),
+    "agent.optimizer_class": _Choice("optimiser", OPTIMIZERS, th.optim.Optimizer),
+    "agent.features_extractor_class": _Choice("extractor", EXTRACTORS, BaseFeaturesExtractor),
+}
+
+
+def check_policy_names(settings: Mapping[str, Any]) -> None:
+    """Refuse names of classes that are none, as far as that shows without importing anything.
+
+    Args:
+        settings: Values by dotted keys.
+
+    Raises:
+        UsageError: Names the nearest.
+    """
+    for key, (kind, known, _) in _CHOICES.items():
+        value = settings.get(key)
+        if value is None:
+            continue
+        last = name_on_list(key, value)
+        if last is not None and last not in known:
+            raise unknown_name(kind, value, known, where=key)
+        if last is None and not is_class_name(value):
+            raise UsageError(f"{key} must be one of {', '.join(known)}, or package.Class, got {value[:60]!r}")
+
+
+def policy_class(key: str, name: str) -> type[Any]:
+    """The class that a key names.
+
+    Raises:
+        UsageError: As `rimrl.experiments.named_classes.named_class`.
+    """
+    kind, known, base = _CHOICES[key]
+    last = name_on_list(key, name)
+    if last is None:
+        return named_class(name, base, key)
+    if last not in known:
+        raise unknown_name(kind, name, known, where=key)
+    return known[last]
