@@ -112,8 +112,8 @@ def configuration() -> str:
     lines = ["# Configuration", "", "A configuration is a YAML file with four groups. Any key can be overridden on the"]
     lines += [
         "command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --print-config` prints the values in force.",
-        "The defaults below hold where a configuration does not say otherwise; shipped configurations change some. In Python,",
-        "`RecurrentPPO` and `RecurrentA2C` have the defaults of sb3-contrib and Stable-Baselines3.",
+        "The defaults below hold where a configuration does not say otherwise; shipped configurations change some.",
+        "In Python, `RecurrentPPO` and `RecurrentA2C` have the defaults of sb3-contrib and Stable-Baselines3.",
         "",
     ]
     lines += ["Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your"]
