@@ -225,11 +225,7 @@ def make_vec_env(
             have that environment or argument or takes no wrappers, a wrapper does not fit the environment, or no agent
             learns with the spaces of the environment (`rimrl.spaces`).
     """
-    from stable_baselines3.common.vec_env import (  # noqa: PLC0415 (imports torch)
-        DummyVecEnv,
-        SubprocVecEnv,
-        VecMonitor,
-    )
+    from stable_baselines3.common.vec_env import VecMonitor  # noqa: PLC0415 (imports torch)
 
     check_at_least("n_envs", n_envs, 1)
     if backend not in BACKENDS:
@@ -247,14 +243,9 @@ def make_vec_env(
         venv = NativeVecEnv(_simulator(backend, env_id, n_envs, kwargs, wrappers))
         info_keywords = ("is_success",) if backend == "envpool" else ()
     else:
-        make: Callable[[], gymnasium.Env[Any, Any]] = partial(_make_wrapped, env_id, kwargs, tuple(wrappers))
+        make = partial(_make_wrapped, env_id, kwargs, tuple(wrappers))
         info_keywords = _info_keywords(make, env_id)
-        if replayable:
-            make = partial(_make_replayable, make)
-        if backend == "subproc":
-            venv = SubprocVecEnv([partial(_in_worker, make, imported())] * n_envs)
-        else:
-            venv = DummyVecEnv([make] * n_envs)
+        venv = _one_by_one(make, n_envs, backend, replayable)
     if efference_copies:
         _check_copies(venv)
     if seed is not None:
@@ -272,6 +263,17 @@ def make_vec_env(
 
         venv = VecEfferenceCopies(venv)
     return venv
+
+
+def _one_by_one(make: Callable[[], gymnasium.Env[Any, Any]], n_envs: int, backend: Backend, replayable: bool) -> VecEnv:
+    """A vector that steps each environment by itself."""
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv  # noqa: PLC0415 (imports torch)
+
+    if replayable:
+        make = partial(_make_replayable, make)
+    if backend == "subproc":
+        return SubprocVecEnv([partial(_in_worker, make, imported())] * n_envs)
+    return DummyVecEnv([make] * n_envs)
 
 
 def _info_keywords(make: Callable[[], gymnasium.Env[Any, Any]], env_id: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from rimrl.runs.device import check_device
 from rimrl.runs.kinds import SEQUENCE
 from rimrl.runs.recording import Recording, means_over_steps
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
-from rimrl.sequence.base import StepAnnotations, TaskSplit
+from rimrl.sequence.base import StepAnnotations, Task, TaskSplit
 from rimrl.sequence.evaluate import DEFAULT_SEED, check_seed, evaluating, num_updates
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.run import SequenceRun, make_run_task
@@ -95,7 +95,6 @@ def record(
         scores = task.scores(model, on_device).metric.tolist()
     arrays = _steps(trace, annotations)
     names = list(annotations.input_names) if annotations.input_names else None
-    successes = [None] * sequences if annotations.successes is None else annotations.successes.tolist()
     layers = model.core.units_per_layer
     facts = {
         "kind": SEQUENCE.name,
@@ -112,23 +111,29 @@ def record(
         "units_per_layer": list(layers),
         "action_names": names,
         "titles": list(annotations.row_titles),
-        SEQUENCE.trials: [
-            {
-                "length": length,
-                "return": score,
-                "success": success,
-                "out_of_time": False,
-                "task": None,
-                "measure": task.metric.replace("_", " "),
-            }
-            for score, success in zip(scores, successes, strict=True)
-        ],
+        SEQUENCE.trials: _trials(task, length, scores, annotations),
         **means_over_steps(
             arrays, layers, names, annotations.phase_names, "a sequence", ("answer right", "answer wrong")
         ),
     }
     rollouts = _rollouts(task, model, split, seed, sequences) if isinstance(task, BouncingBalls) else None
     return Inspected(Recording(facts, arrays), rollouts)
+
+
+def _trials(task: Task, length: int, scores: list[float], annotations: StepAnnotations) -> list[dict[str, Any]]:
+    """What each sequence came to, as `rimrl.runs.recording` has it."""
+    successes = [None] * len(scores) if annotations.successes is None else annotations.successes.tolist()
+    return [
+        {
+            "length": length,
+            "return": score,
+            "success": success,
+            "out_of_time": False,
+            "task": None,
+            "measure": task.metric.replace("_", " "),
+        }
+        for score, success in zip(scores, successes, strict=True)
+    ]
 
 
 def _steps(trace: CoreTrace, annotations: StepAnnotations) -> dict[str, NDArray[Any]]:

@@ -80,14 +80,9 @@ def lesion_units(
     Raises:
         UsageError: If the run is of another task, its core has no parts that can be dropped, or its model is missing.
     """
+    _check(run, warm_up=warm_up, steps=steps, sequences=sequences, blocks=blocks)
     config = run.config
-    check_device(config.train.device)
     th.set_num_threads(config.train.num_threads)
-    if config.task.name != BouncingBalls.name:
-        raise UsageError(f"{run.path} is a run of {config.task.name!r}; lesion takes runs of 'balls'")
-    for name, value in (("warm_up", warm_up), ("steps", steps), ("sequences", sequences), ("blocks", blocks)):
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, got {value}")
     options = {**config.task.options, "warm_up": warm_up, "rollout": steps}
     task = BouncingBalls(**options)
     model = run.load_model(make_run_task(config))
@@ -126,6 +121,15 @@ def lesion_units(
         "change": change.cpu().numpy(),
     }
     return LesionResult(facts, arrays)
+
+
+def _check(run: SequenceRun, **numbers: int) -> None:
+    check_device(run.config.train.device)
+    if run.config.task.name != BouncingBalls.name:
+        raise UsageError(f"{run.path} is a run of {run.config.task.name!r}; lesion takes runs of 'balls'")
+    for name, value in numbers.items():
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
 
 
 def _parts(model: SequenceModel, blocks: int) -> int:
