@@ -70,7 +70,7 @@ def require_named(names: Iterable[str], where: object) -> None:
     """
 
     def is_here(name: str) -> bool:
-        return name in _imported or (name in sys.modules and name.partition(".")[0] not in _USED_HERE)
+        return name in sys.modules and (name in _imported or name.partition(".")[0] not in _USED_HERE)
 
     _refuse_missing([name for name in names if not is_here(name)], where)
 
