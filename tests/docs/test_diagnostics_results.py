@@ -66,6 +66,11 @@ def printed(value: float) -> str:
             ("50_steps", "200_steps"),
         ),
         (
+            "adding_longer",
+            "| run | what differs | seed | updates | 50 steps | tested on 200 steps |",
+            ("50_steps", "200_steps"),
+        ),
+        (
             "copying_50",
             "| run | what differs | seed | updates | 50 blanks | 200 blanks |",
             ("50_blanks", "200_blanks"),
@@ -77,7 +82,7 @@ def test_a_table_lists_every_run(name: str, head: str, splits: tuple[str, ...]) 
     expected = {
         Path(run["path"]).name: [
             str(run["seed"]),
-            f"{run['num_timesteps']:,}".replace(",", " "),
+            f"{run.get('num_updates', run.get('num_timesteps')):,}".replace(",", " "),  # older files' name
             *(printed(run["scores"][split]) for split in splits),
         ]
         for runs in groups(name).values()
