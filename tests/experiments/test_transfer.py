@@ -124,6 +124,17 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("change", [{"frame_stack": 2}, {"env_wrapper": "gymnasium.wrappers.TimeAwareObservation"}])
+def test_what_a_task_cannot_bring_along_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    task = tmp_path / "task.yaml"
+    task.write_text(yaml.safe_dump({"env": {"id": "unlock", **change}, "core": {"name": "lstm"}}))
+    answer = call("transfer", write(tmp_path, targets=[str(task)]), "--run-dir", tmp_path / "out", "--quiet")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert f"env.{next(iter(change))}" in answer.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("x")
