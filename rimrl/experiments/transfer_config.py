@@ -232,8 +232,8 @@ def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]
         for key, default in (("env_wrapper", []), ("frame_stack", 1)):
             if getattr(experiment.env, key) != default:
                 raise UsageError(
-                    f"{env} in {where} has env.{key}, which a transfer takes from the experiments of its cores alone; set "
-                    f"env.{key} there or in 'overrides'"
+                    f"{env} in {where} has env.{key}, which a transfer takes from the experiments of its cores alone; "
+                    f"set env.{key} there or in 'overrides'"
                 )
         env, kwargs = experiment.env.id, experiment.env.kwargs | kwargs
     elif is_suite(env):
