@@ -8,6 +8,7 @@ from pathlib import Path
 from rimrl.cli.kinds import verbs_of
 from rimrl.cli.parser import Verbs, add_ablation, play_options
 from rimrl.cli.tracking import add_tracking
+from rimrl.errors import UsageError, shorten
 
 
 def add(verbs: Verbs) -> None:
@@ -39,5 +40,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    for word in options.overrides:
+        if word.startswith("--") and not word.startswith("--env."):
+            raise UsageError(f"unexpected argument {shorten(word)}; see rimrl evaluate --help")
     verbs_of(options.runs).evaluate_runs(options)
     return 0

@@ -26,6 +26,9 @@ def add(verbs: Verbs) -> None:
         "are trained on, and write the best configuration. CONFIG is that of rimrl train, or the folder of a search. "
         "The same command goes on with what was interrupted or failed.",
         epilog="Every other key of the configuration is an override for all trials, such as --env.n_envs 8.",
+        examples=[
+            "rimrl tune distractors/rim --trials 20 --space agent.learning_rate=1e-4..1e-2,log --run-dir runs/tune"
+        ],
         allow_abbrev=False,
     )
     tune.add_argument("--trials", type=int, metavar="N", help="how many (default 20); more are added to those there")

@@ -94,7 +94,7 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--core.num_active true", ["core.num_active must be an integer", "'true'"]),
         ("--core.num_active [2]", ["core.num_active must be an integer", "'[2]'"]),
         ("--core.num_active", ["--core.num_active needs a value"]),
-        ("--track", ["unknown option --track"]),
+        ("--nothing", ["unknown option --nothing"]),
         ("--core.input_attention perhaps", ["core.input_attention must be true or false", "'perhaps'"]),
         ("--core.input_dropout lots", ["core.input_dropout must be a number", "'lots'"]),
         ("--core.dynamics gruu", ["core.dynamics must be one of", "'gru'", "'gruu'"]),
