@@ -27,8 +27,8 @@ def main(words: Sequence[str] | None = None) -> list[Path]:
     sweep += ["--total-timesteps", options.total_timesteps, "--evaluate", "--episodes", options.episodes]
     if rimrl(sweep) == 0:
         rimrl(["compare", folder])
-    cells = json.loads((options.run_dir / "sweep.json").read_text(encoding="utf-8"))["cells"]
-    return [options.run_dir / cell["path"] for cell in cells if cell["state"] == "finished"]
+    trials = json.loads((options.run_dir / "sweep.json").read_text(encoding="utf-8"))["trials"]
+    return [options.run_dir / trial["path"] for trial in trials if trial["state"] == "finished"]
 
 
 if __name__ == "__main__":
