@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rimrl.cli.parser import Verbs, config_among, flags
 from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
 from rimrl.cli.tables import console
+from rimrl.cli.tracking import tracking_of
 from rimrl.errors import RunFailedError, UsageError, quoted
 from rimrl.imports import options as import_options
 
@@ -72,7 +73,7 @@ def _tune(options: argparse.Namespace) -> int:
         pruning=False if options.no_pruning else None,
     )
     folder = options.run_dir or folder_of(given) or default_folder(asked.config)
-    tune = Tune(asked, folder, check=options.trial is None)
+    tune = Tune(asked, folder, check=options.trial is None, tracking=tracking_of(options))
     if options.plan:
         print_plan(tune)
         return 0

@@ -24,21 +24,15 @@ from rimrl.runs.tracking import Tracking, last_names
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunTrial:
-    """A run.
+class ExperimentTrial:
+    """What trains an experiment.
 
     Attributes:
-        name: Its folder, below that of the study.
-        config: Its experiment, complete.
-        needs: Names of the trials that have to be finished first.
-        episodes: Evaluate with so many on each split, or more; None for no evaluation.
-        tracking: Where it is logged beside TensorBoard, in a group of the study's; None for nowhere.
+        config: The experiment, complete.
+        tracking: Where its runs are logged beside TensorBoard, in a group of the study's; None for nowhere.
     """
 
-    name: str
     config: ExperimentConfig
-    needs: tuple[str, ...] = ()
-    episodes: int | None = None
     tracking: Tracking | None = None
 
     @property
@@ -50,6 +44,25 @@ class RunTrial:
     def gpus(self) -> float:
         """GPUs that it takes."""
         return 1.0 if self.config.train.device.startswith("cuda") else 0.0
+
+    def tracked_as(self, study: Path, name: str) -> Tracking | None:
+        """Where one of its runs is logged, under that name."""
+        return None if self.tracking is None else replace(self.tracking, group=last_names(study), name=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTrial(ExperimentTrial):
+    """A run.
+
+    Attributes:
+        name: Its folder, below that of the study.
+        needs: Names of the trials that have to be finished first.
+        episodes: Evaluate with so many on each split, or more; None for no evaluation.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    episodes: int | None = None
 
     def is_done(self, study: Path) -> bool:
         """Whether the run is trained to its end and, if that is asked for, evaluated."""
@@ -67,9 +80,7 @@ class RunTrial:
         """
         path = study / self.name
         import_modules(self.config.modules, "the configuration")  # this may be a process of its own
-        tracking = self.tracking
-        if tracking is not None:
-            tracking = replace(tracking, group=last_names(study), name=self.name)
+        tracking = self.tracked_as(study, self.name)
         if run_status(path) != "finished" and not carry_on(self.config, path, progress_bar, tracking=tracking):
             return False
         if self.episodes is not None and not self._is_evaluated(path):

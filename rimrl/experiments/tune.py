@@ -26,6 +26,7 @@ from rimrl.experiments.tune_config import TuneConfig, merged, read
 from rimrl.experiments.tune_space import check_space, own_values, parse_space
 from rimrl.experiments.tune_trial import STATES, Result, TuneTrial, read_result
 from rimrl.files import write_text
+from rimrl.runs.tracking import Tracking
 from rimrl.studies.study import Study
 
 TABLE = "trials.csv"
@@ -39,6 +40,7 @@ class Tune(Study[TuneTrial]):
         asked: What to do. Trials are added to those of a search that is there.
         folder: Where its runs are, or will be.
         check: Make an agent with every value that may come, to see whether that can be done.
+        tracking: Where the runs are logged beside TensorBoard; default: nowhere.
 
     Raises:
         UsageError: If Optuna is not installed, for what cannot be trained, and for a folder that holds something else
@@ -48,7 +50,7 @@ class Tune(Study[TuneTrial]):
     kind = "tuning"
     noun = "trial"
 
-    def __init__(self, asked: TuneConfig, folder: Path, check: bool = True) -> None:
+    def __init__(self, asked: TuneConfig, folder: Path, check: bool = True, tracking: Tracking | None = None) -> None:
         import_optuna()
         there = self.is_in(folder)
         self.config = config = merged(read(folder), asked, folder) if there else asked
@@ -63,6 +65,7 @@ class Tune(Study[TuneTrial]):
                 TuneTrial(
                     number=number,
                     config=config.experiment,
+                    tracking=tracking,
                     strategy=strategy,
                     seeds=config.seeds,
                     episodes=config.episodes,

@@ -17,13 +17,15 @@ from rimrl.experiments.config_files import changed
 from rimrl.experiments.evaluate import evaluate
 from rimrl.experiments.run import Run
 from rimrl.experiments.search import Search, Strategy
-from rimrl.experiments.trials import carry_on
+from rimrl.experiments.trials import ExperimentTrial, carry_on
 from rimrl.experiments.tune_space import check_fits, settings
 from rimrl.files import write_text
 from rimrl.imports import import_modules
 from rimrl.reading import MEGABYTE, read_json
 from rimrl.runs.environment import run_reached, run_status
 from rimrl.runs.kinds import AGENT
+from rimrl.runs.tracked import tracked_again
+from rimrl.runs.tracking import Tracking
 from rimrl.runs.validated import DamagedError, Fields
 
 FILE = "trial.json"
@@ -87,19 +89,17 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneTrial:
-    """A trial.
+class TuneTrial(ExperimentTrial):
+    """A trial; the values are put into its experiment.
 
     Attributes:
         number: Its place in the search.
-        config: What is searched around; the values are put into it.
         strategy: How the search goes on.
         seeds: Of its trainings, one after the other.
         episodes: With so many each is evaluated.
     """
 
     number: int
-    config: ExperimentConfig
     strategy: Strategy
     seeds: tuple[int, ...]
     episodes: int
@@ -113,16 +113,6 @@ class TuneTrial:
     def needs(self) -> tuple[str, ...]:
         """None: it takes what the others have found by then."""
         return ()
-
-    @property
-    def threads(self) -> int:
-        """Processor cores that it takes."""
-        return self.config.train.num_threads
-
-    @property
-    def gpus(self) -> float:
-        """GPUs that it takes."""
-        return 1.0 if self.config.train.device.startswith("cuda") else 0.0
 
     def is_done(self, study: Path) -> bool:
         """Whether it has ended, well or not."""
@@ -167,9 +157,10 @@ class TuneTrial:
                     check_fits(config)
             except UsageError as error:
                 return Result("unfit", values, tuple(done), str(error))
+            tracking = self.tracked_as(path.parent, f"{self.name}/{run.name}")
             curve = Curve(search, self.strategy.points, place, config.train.total_timesteps)
             try:
-                ended = run_status(run) == "finished" or carry_on(config, run, progress_bar, curve)
+                ended = run_status(run) == "finished" or carry_on(config, run, progress_bar, curve, tracking)
             except UsageError as error:
                 if not isinstance(error.__cause__, NotFiniteError):  # a folder, an option or an environment is at fault
                     raise
@@ -179,21 +170,24 @@ class TuneTrial:
                 return Result("pruned", values, (*done, _reached(run, seed)), why)
             if not ended:
                 return None
-            done.append(self._scored(run, seed, progress_bar))
+            done.append(self._scored(run, seed, progress_bar, tracking))
         return Result("complete", values, tuple(done))
 
-    def _scored(self, run: Path, seed: int, progress_bar: bool) -> SeedResult:
+    def _scored(self, path: Path, seed: int, progress_bar: bool, tracking: Tracking | None) -> SeedResult:
         """Play the split that the run was trained on, and no other."""
-        found = evaluate(
-            Run.open(run),
-            self.episodes,
-            split="train",
-            seed=OBJECTIVE_SEED,
-            random_policy=False,
-            progress_bar=progress_bar,
-        )
+        run = Run.open(path)
+        with tracked_again(tracking, run) as tracked:
+            found = evaluate(
+                run,
+                self.episodes,
+                split="train",
+                seed=OBJECTIVE_SEED,
+                random_policy=False,
+                progress_bar=progress_bar,
+            )
+            tracked.evaluation(found, run.kind)
         figures = found["splits"]["train"]
-        return replace(_reached(run, seed), success_rate=figures["success_rate"], return_mean=figures["return_mean"])
+        return replace(_reached(path, seed), success_rate=figures["success_rate"], return_mean=figures["return_mean"])
 
 
 class Curve(BaseCallback):

@@ -122,6 +122,19 @@ def test_cells_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
     assert "evaluation/train/return_mean" in evaluation.summary
 
 
+def test_trainings_of_a_search_are_runs_of_one_group(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    pytest.importorskip("optuna")
+    words = ("--space", "agent.learning_rate=1e-3,2e-3", "--seeds", "4", "--total-timesteps", "64", "--episodes", "1")
+    succeed(
+        "tune", *CARTPOLE, *words, "--trials", "1", "--trial", "0", "--run-dir", tmp_path / "tune", "--track", "wandb"
+    )
+    training, evaluation = wandb_files(tmp_path)
+    assert training.run.run_group == evaluation.run.run_group == f"{tmp_path.name}/tune"
+    assert training.run.display_name == "trial_000/seed_4"
+    assert "evaluation/train/return_mean" in evaluation.summary
+
+
 def test_trials_of_a_sweep_carry_the_tracker(tmp_path: Path) -> None:
     sweep = Sweep(ask("recall/rim", "0..1", [], []), tmp_path / "sweep", check=False, tracking=Tracking("mlflow", "p"))
     assert [cell.tracking for cell in sweep.trials] == [Tracking("mlflow", "p")] * 2
