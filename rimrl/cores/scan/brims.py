@@ -7,14 +7,14 @@ Inside a layer they are seen as ``[N, B, D]``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan.elements import Elements, ElementTensors
-from rimrl.cores.scan.loop import Tensors
+from rimrl.cores.scan.loop import LayersTensors
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.rim import RIMScanConfig, Units
 from rimrl.cores.stepwise import StepTrace
@@ -70,22 +70,10 @@ class LayerTensors:
     project_bias: Tensor | None = None
 
 
-class BRIMsTensors(Tensors):
-    """What a `BRIMsCell` is made from: `LayerTensors` for every layer, handed over one after the other."""
+class BRIMsTensors(LayersTensors[LayerTensors]):
+    """What a `BRIMsCell` is made from."""
 
-    def __init__(self, *tensors: Tensor | None) -> None:
-        size = len(fields(LayerTensors))
-        self.layers = [LayerTensors(*tensors[i : i + size]) for i in range(0, len(tensors), size)]  # type: ignore[arg-type]
-
-    @classmethod
-    def of_layers(cls, layers: list[LayerTensors]) -> BRIMsTensors:
-        """Those of all layers, the lowest first."""
-        found = cls()
-        found.layers = layers
-        return found
-
-    def in_order(self) -> tuple[Tensor | None, ...]:
-        return tuple(tensor for layer in self.layers for tensor in vars(layer).values())
+    kind = LayerTensors
 
 
 class _Layer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from rimrl.cores.scan import memory
 from rimrl.cores.scan.communication import communication_sizes
 from rimrl.cores.scan.layout import BRIMS_LAYER
 from rimrl.cores.scan.library import Kernels
-from rimrl.cores.scan.loop import Tensors
+from rimrl.cores.scan.loop import LayersTensors
 from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.stepwise import StepTrace
 
@@ -83,22 +83,10 @@ class NativeLayerTensors:
     above_value: Tensor | None = None
 
 
-class NativeBRIMsTensors(Tensors):
-    """What a `NativeBRIMs` is made from: `NativeLayerTensors` for every layer, handed over one after the other."""
+class NativeBRIMsTensors(LayersTensors[NativeLayerTensors]):
+    """What a `NativeBRIMs` is made from."""
 
-    def __init__(self, *tensors: Tensor | None) -> None:
-        size = len(fields(NativeLayerTensors))
-        self.layers = [NativeLayerTensors(*tensors[i : i + size]) for i in range(0, len(tensors), size)]  # type: ignore[arg-type]
-
-    @classmethod
-    def of_layers(cls, layers: list[NativeLayerTensors]) -> NativeBRIMsTensors:
-        """Those of all layers, the lowest first."""
-        found = cls()
-        found.layers = layers
-        return found
-
-    def in_order(self) -> tuple[Tensor | None, ...]:
-        return tuple(tensor for layer in self.layers for tensor in vars(layer).values())
+    kind = NativeLayerTensors
 
 
 class _Memory:

@@ -16,7 +16,8 @@ Inside a scan the units come first, ``[N, B, D]``, so that each unit's rows and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from dataclasses import fields
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from torch.autograd.function import once_differentiable
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
 from rimrl.cores.stepwise import rows_to_reset
+
+L = TypeVar("L")
 
 
 class Tensors:
@@ -36,6 +39,31 @@ class Tensors:
     def in_order(self) -> tuple[Tensor | None, ...]:
         """The tensors in the order of the fields, from which the class builds itself again."""
         return tuple(vars(self).values())
+
+
+class LayersTensors(Tensors, Generic[L]):
+    """The same tensors for each of several layers, handed over one layer after the other.
+
+    Attributes:
+        kind: A dataclass with those of a layer; a subclass sets it.
+        layers: One for each layer, the lowest first.
+    """
+
+    kind: type[L]
+
+    def __init__(self, *tensors: Tensor | None) -> None:
+        size = len(fields(self.kind))  # type: ignore[arg-type]
+        self.layers: list[L] = [self.kind(*tensors[i : i + size]) for i in range(0, len(tensors), size)]
+
+    @classmethod
+    def of_layers(cls, layers: list[L]) -> Self:
+        """Those of all layers, the lowest first."""
+        found = cls()
+        found.layers = layers
+        return found
+
+    def in_order(self) -> tuple[Tensor | None, ...]:
+        return tuple(tensor for layer in self.layers for tensor in vars(layer).values())
 
 
 class Cell(Protocol):
