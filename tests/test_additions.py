@@ -163,7 +163,7 @@ def test_an_algorithm_trains_a_core_on_a_suite_of_an_environment(grown: Path) ->
     assert "rimrl/Coin-v0" in rimrl(grown, "list envs")
     assert "coins" in rimrl(grown, "list suites")
     assert "leaky" in rimrl(grown, "list cores")
-    assert "trial_000" in rimrl(grown, "tune coins.yaml --trials 1 --run-dir search --plan")  # it has a space
+    assert "trial_000" in rimrl(grown, "tune coins.yaml --trials 1 --run-dir search --plan")
 
 
 def test_a_diagnostic_trains_every_core(grown: Path) -> None:

@@ -81,7 +81,7 @@ class _Evaluation(MaskableEvalCallback):
 
     def _init_callback(self) -> None:
         with warnings.catch_warnings():  # these environments need not have the vector's wrappers of the training's
-            warnings.simplefilter("ignore")
+            warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
 
     def _on_step(self) -> bool:
