@@ -214,7 +214,7 @@ def fail_on_one(ranks: Ranks) -> dict[str, Any]:
         model.n_steps = model.rollout_buffer.buffer_size = 10**6  # far longer than anybody would wait
         model.rollout_buffer.reset = lambda: None
         model.rollout_buffer.observe = th.as_tensor
-        model.rollout_buffer.add = lambda *_: None
+        model.rollout_buffer.add = lambda *_, **__: None
     begun = time.monotonic()
     found: dict[str, Any] = {}
     try:
