@@ -229,7 +229,7 @@ def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]
                 f"{env} in {where} plays a suite of a file, which transfers do not take; let a module that 'imports' "
                 "names register it (rimrl.register_suite)"
             )
-        for key, default in (("env_wrapper", []), ("frame_stack", 1)):
+        for key, default in (("env_wrapper", []), ("frame_stack", 1), ("efference_copies", False)):
             if getattr(experiment.env, key) != default:
                 raise UsageError(
                     f"{env} in {where} has env.{key}, which a transfer takes from the experiments of its cores alone; "

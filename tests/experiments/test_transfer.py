@@ -124,7 +124,14 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("change", [{"frame_stack": 2}, {"env_wrapper": "gymnasium.wrappers.TimeAwareObservation"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frame_stack": 2},
+        {"env_wrapper": "gymnasium.wrappers.TimeAwareObservation"},
+        {"efference_copies": True},
+    ],
+)
 def test_what_a_task_cannot_bring_along_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     task = tmp_path / "task.yaml"
     task.write_text(yaml.safe_dump({"env": {"id": "unlock", **change}, "core": {"name": "lstm"}}))
