@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rimrl.cli.parser import Verbs
+from rimrl.cli.parser import Verbs, add_run
 from rimrl.cli.tables import print_remarks, read_comparison
 
 
@@ -19,7 +19,7 @@ def add(verbs: Verbs) -> None:
         "in their seed alone are one group.",
         examples=["rimrl report runs/rim runs/lstm --output report.html"],
     )
-    report.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or a folder of run folders")
+    add_run(report, "a run folder, a folder of run folders", several=True)
     report.add_argument(
         "--output", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default report.html)"
     )
@@ -28,12 +28,13 @@ def add(verbs: Verbs) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from rimrl.experiments.pretrained import run_folder
     from rimrl.files import check_writable
     from rimrl.reporting.report import save_report
     from rimrl.reporting.verdict import ComparisonSummary
 
     check_writable(options.output)
-    comparison = read_comparison(options.runs, options.suite)
+    comparison = read_comparison([run_folder(word) for word in options.runs], options.suite)
     save_report(comparison, options.output)
     print_remarks(comparison)
     print(ComparisonSummary(comparison).verdict)
