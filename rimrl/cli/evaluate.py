@@ -23,7 +23,6 @@ def add(verbs: Verbs) -> None:
             "rimrl evaluate runs/rim",
             "rimrl evaluate runs/rim runs/lstm --episodes 200 --split all_novel",
             "rimrl evaluate runs/rim --env.kwargs.num_distractors 4",
-            "rimrl evaluate pretrained:recall/rim",
         ],
     )
     add_run(evaluate, "a run folder, or one of rimrl export", several=True)

@@ -16,7 +16,7 @@ def add(verbs: Verbs) -> None:
         parents=[filming_options(3)],
         description="Play episodes of a run and write a film of them: the game, and beside it which unit of the core "
         "is active in each of the last steps.",
-        examples=["rimrl watch runs/rim --episodes 3 --output rim.gif", "rimrl watch pretrained:distractors/rim"],
+        examples=["rimrl watch runs/rim --episodes 3 --output rim.gif"],
     )
     watch.add_argument(
         "--output", type=Path, metavar="FILE", help=".gif, or .mp4 with rimrl[video] (default RUN/watch/SPLIT.gif)"
