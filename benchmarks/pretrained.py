@@ -1,8 +1,9 @@
 """Makes the agents that come with rimrl: trains their configurations, scores them on every split, and exports them.
 
-    python -m benchmarks.pretrained                    # train all of them (an hour on two cores), in runs/to-ship
-    python -m benchmarks.pretrained runs/rim runs/lstm # take runs that are there, of any of them
-    python -m benchmarks.pretrained --table            # only write the table in docs/pretrained.md again
+    python -m benchmarks.pretrained                     # train all of them, in runs/to-ship
+    python -m benchmarks.pretrained runs/rim runs/lstm  # take runs that are there, of any of them
+    python -m benchmarks.pretrained runs/rim recall/lstm  # take one, train another
+    python -m benchmarks.pretrained --table             # only write the table in docs/pretrained.md again
 
 A run that is given has to have the shipped configuration: what it is called, its seed and how often it was evaluated
 may differ. It is not written to. Weights are rounded to float16, and the scores are those of the rounded agent.
@@ -51,8 +52,24 @@ def trained(name: str, seed: int) -> Run:
     path = _WORK / name
     done = (path / "model.zip").is_file() and Run.open(path).status == "finished"
     if not done and not carry_on(config, path, progress_bar=True):
-        raise KeyboardInterrupt
+        sys.exit(130)
     return Run.open(path)
+
+
+def agents_in(words: Sequence[str]) -> dict[str, Run | None]:
+    """The agents that words name or whose runs they are; those that are to be trained have no run.
+
+    Raises:
+        UsageError: As `agent_of`, and for an agent that is named twice.
+    """
+    found: dict[str, Run | None] = {}
+    for word in words:
+        run = None if word in AGENTS else Run.open(Path(word))
+        name = word if run is None else agent_of(run)
+        if name in found:
+            raise UsageError(f"{word} is the second run of {name}; name each agent once")
+        found[name] = run
+    return found
 
 
 def agent_of(run: Run) -> str:
@@ -145,7 +162,13 @@ def write_table(page: Path = PAGE, root: Path = ROOT) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="trained runs (default: train all agents)")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        default=AGENTS,
+        metavar="RUN_OR_AGENT",
+        help="trained runs, or agents to train (default all)",
+    )
     parser.add_argument("--episodes", type=int, default=500, help="of each split (default 500)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of what is trained here (default {SEED})")
     parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="where to (default the package)")
@@ -154,12 +177,9 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
     try:
         if not asked.table:
-            runs = [Run.open(path) for path in asked.runs] or [trained(name, asked.seed) for name in AGENTS]
-            names = [agent_of(run) for run in runs]
-            if len(set(names)) < len(names):
-                raise UsageError(f"two runs are of the same agent: {', '.join(names)}")
-            for run, name in zip(runs, names, strict=True):
-                print(f"shipped {name}: {ship(run, name, asked.root, asked.episodes)}")
+            for name, run in agents_in(asked.runs).items():
+                folder = ship(run or trained(name, asked.seed), name, asked.root, asked.episodes)
+                print(f"shipped {name}: {folder}")
         write_table(asked.page, asked.root)
     except UsageError as error:
         print(f"pretrained: {error}", file=sys.stderr)

@@ -141,6 +141,24 @@ def test_a_run_with_another_configuration_is_not_shipped(
     assert not (tmp_path / "root").exists()
 
 
+def test_what_is_named_is_trained_once_with_the_seed(
+    made: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, "AGENTS", tuple(STEPS))
+    monkeypatch.setattr(pretrained, "load_config", load_tiny)
+    shutil.copy(made.parent / "page.md", tmp_path)
+    words = ["recall/lstm", "--seed", "5", "--episodes", "1", "--root", "root", "--page", "page.md"]
+    assert pretrained.main(words) == 0
+    assert {file.parent.name for file in Path("root").rglob("card.json")} == {"lstm"}
+    found, known = (root / "recall/lstm/model.safetensors" for root in (Path("root"), made))
+    assert found.read_bytes() == known.read_bytes()
+    before = files(Path("runs"))
+    assert pretrained.main(words) == 0
+    assert files(Path("runs")) == before
+    assert pretrained.main([str(runs["recall/lstm"]), *words]) == 2
+
+
 def test_an_agent_is_evaluated_as_its_card_says(box: Path) -> None:
     before = files(box)
     for name in STEPS:
