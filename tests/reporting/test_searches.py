@@ -120,8 +120,8 @@ def test_a_group_comes_from_a_search_if_it_has_all_values_of_a_complete_trial(
 
 def test_the_refusal_names_the_key_that_differs(tmp_path: Path) -> None:
     folder = write_search(tmp_path / "tune")
-    for changes, key in (({"gamma": 0.5}, "agent.gamma"), ({"rate": 0.5}, "agent.learning_rate")):
-        groups = grouped(*write_runs(tmp_path / key, config(**changes)))
+    for changed, key in ((config(gamma=0.5), "agent.gamma"), (config(rate=0.5), "agent.learning_rate")):
+        groups = grouped(*write_runs(tmp_path / key, changed))
         with pytest.raises(UsageError) as refused:
             searched(groups, [folder])
         assert key in str(refused.value)
