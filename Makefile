@@ -3,6 +3,7 @@
 # make test-slow  that: agents learn what they should, and what lacks memory does not
 # make coverage  which lines and branches the fast tests run, as a page in build/coverage
 # make bench  what RIMs and training cost beside torch's LSTM and sb3-contrib; BENCH=--quick for a glance
+# make pretrained  the agents that come with rimrl: trained, scored and exported; RUNS="…" takes trained runs instead
 # make docs   the site, in build/site; docs-serve shows it while you write
 # make wheels what a release is made of, in dist: the source, and a wheel with compiled kernels for this platform
 # make lint   style, types, and the direction of imports
@@ -20,7 +21,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4
 RELEASE := build/release
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow coverage bench docs docs-serve wheels lint format clean
+.PHONY: demo test test-slow coverage bench pretrained docs docs-serve wheels lint format clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -41,6 +42,9 @@ coverage: $(DEV)
 bench: $(DEV)
 	$(BIN)/python -m benchmarks.cores --json docs/benchmarks/cores.json --plot docs/results/cores.png $(BENCH)
 	$(BIN)/python -m benchmarks.training --json docs/benchmarks/training.json $(BENCH)
+
+pretrained: $(DEV)
+	$(BIN)/python -m benchmarks.pretrained $(RUNS)
 
 docs: $(DEV)
 	$(BIN)/python docs/site.py build/docs

@@ -13,7 +13,7 @@ from rimrl.envs.registration import register_envs
 
 if TYPE_CHECKING:
     from rimrl.agents.a2c import RecurrentA2C
-    from rimrl.agents.load import load
+    from rimrl.agents.load import load, pretrained
     from rimrl.agents.policies import (
         CnnRecurrentCorePolicy,
         MultiInputRecurrentCorePolicy,
@@ -43,6 +43,7 @@ _HOME_OF = {
     "load": "rimrl.agents.load",
     "make_core": "rimrl.cores.registry",
     "make_env": "rimrl.envs.vector",
+    "pretrained": "rimrl.agents.load",
     "register_algorithm": "rimrl.agents.registry",
     "register_core": "rimrl.cores.registry",
     "register_suite": "rimrl.envs.suites",
@@ -62,6 +63,7 @@ __all__ = [
     "load",
     "make_core",
     "make_env",
+    "pretrained",
     "register_algorithm",
     "register_core",
     "register_suite",

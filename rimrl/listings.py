@@ -1,4 +1,4 @@
-"""What ``rimrl list`` shows: cores, configurations, suites, environments and diagnostics."""
+"""What ``rimrl list`` shows: cores, configurations, suites, environments, diagnostics and trained agents."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ def listing(what: str) -> Table:
     """A table of everything of one kind.
 
     Args:
-        what: ``"cores"``, ``"configs"``, ``"suites"``, ``"envs"`` or ``"tasks"``.
+        what: ``"cores"``, ``"configs"``, ``"suites"``, ``"envs"``, ``"tasks"`` or ``"pretrained"``.
     """
-    return {"cores": _cores, "configs": _configs, "suites": _suites, "envs": _envs, "tasks": _tasks}[what]()
+    tables = {
+        "cores": _cores,
+        "configs": _configs,
+        "suites": _suites,
+        "envs": _envs,
+        "tasks": _tasks,
+        "pretrained": _pretrained,
+    }
+    return tables[what]()
 
 
 def _table(*columns: str) -> Table:
@@ -123,4 +131,21 @@ def _tasks() -> Table:
     table = _table("task", "what it is (rimrl sequence TASK)")
     for name, entry in TASKS.items():
         table.add_row(name, entry.summary)
+    return table
+
+
+def _pretrained() -> Table:
+    from rimrl.agents.saved.card import read_card  # noqa: PLC0415
+    from rimrl.agents.saved.names import WEIGHTS  # noqa: PLC0415
+    from rimrl.agents.saved.shipped import PREFIX, shipped_agents  # noqa: PLC0415
+
+    table = _table("agent", "trained steps", "success on train", "kB")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, folder in shipped_agents().items():
+        card = read_card(folder)
+        success = card["evaluation"]["splits"]["train"]["success_rate"]
+        size = (folder / WEIGHTS).stat().st_size / 1000
+        table.add_row(f"{PREFIX}{name}", f"{card['agent']['num_timesteps']:,}", f"{success:.2f}", f"{size:.0f}")
+    table.caption = 'rimrl.pretrained("NAME") loads one, and every command that plays a run takes pretrained:NAME'
     return table

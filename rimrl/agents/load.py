@@ -19,6 +19,8 @@ from rimrl.agents.saved.exported import load_exported
 from rimrl.agents.saved.hub import PREFIX, pull
 from rimrl.agents.saved.inert import NotPlainError
 from rimrl.agents.saved.names import CARD, WEIGHTS
+from rimrl.agents.saved.shipped import PREFIX as SHIPPED
+from rimrl.agents.saved.shipped import find_shipped
 from rimrl.errors import UsageError
 from rimrl.imports import import_modules
 from rimrl.reading import read_bytes
@@ -39,8 +41,9 @@ def load(
     and ``learn`` asks for trust.
 
     Args:
-        path: A run folder (its ``model.zip`` is taken), a file that ``save`` wrote, a folder of ``rimrl export``, or
-            ``"hf://user/name"`` for one on the Hugging Face Hub.
+        path: A run folder (its ``model.zip`` is taken), a file that ``save`` wrote, a folder of ``rimrl export``,
+            ``"hf://user/name"`` for one on the Hugging Face Hub, or ``"pretrained:recall/rim"`` for an agent that comes
+            with rimrl (`pretrained`).
         env: Environment to go on with; not needed for ``predict``.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         trust: Unpickle a ``.zip`` as Stable-Baselines3 does, which runs whatever code is in it. Default False.
@@ -53,6 +56,8 @@ def load(
         UsageError: If there is no such file, it is damaged or not a saved agent, or would run code.
     """
     import_modules(imports, "imports")
+    if isinstance(path, str) and path.startswith(SHIPPED):
+        return pretrained(path.removeprefix(SHIPPED), env, device)
     if isinstance(path, str) and path.startswith(PREFIX):
         path = pull(path)
     file = Path(path)
@@ -76,6 +81,33 @@ def load(
             f"{file} holds {error}, which is not rimrl's own; loading it would run code from the file: "
             "pass trust=True (--trust on the command line) if you trust its author"
         ) from None
+
+
+def pretrained(name: str, env: GymEnv | None = None, device: th.device | str = "auto") -> RecurrentOnPolicyAlgorithm:
+    """Load a trained agent that comes with rimrl. Its files are plain data: nothing is unpickled or imported.
+
+    Args:
+        name: Such as ``"recall/rim"``; ``rimrl list pretrained`` shows all.
+        env: Environment to go on with; not needed for ``predict``.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Returns:
+        The agent, with a fresh optimiser and the algorithm's default settings.
+
+    Raises:
+        UsageError: If there is none of that name (names the nearest), its files are damaged, or the environment does
+            not fit it.
+
+    Example:
+        >>> agent = pretrained("recall/rim")
+        >>> action, state = agent.predict(observation, state, episode_start)
+    """
+    folder = find_shipped(name)
+    try:
+        agent = load_exported(folder, device=device)
+    except UsageError as error:
+        raise UsageError(f"the agent {name!r} that came with rimrl is damaged: {error}; install rimrl again") from None
+    return agent if env is None else load_exported(folder, env, device)
 
 
 def _unpickle(content: bytes, file: Path, env: GymEnv | None, device: th.device | str) -> RecurrentOnPolicyAlgorithm:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rimrl.cli.parser import Verbs
+from rimrl.cli.parser import Verbs, add_run
 from rimrl.cli.tables import print_comparison, read_comparison
 from rimrl.errors import UsageError
 
@@ -33,9 +33,7 @@ def add(verbs: Verbs) -> None:
             "rimrl compare runs/lstm runs/rim --reference runs/lstm --csv table.csv",
         ],
     )
-    compare.add_argument(
-        "runs", metavar="RUN", nargs="+", type=Path, help="an evaluated run folder, or a folder that holds some"
-    )
+    add_run(compare, "an evaluated run folder, a folder that holds some", several=True)
     compare.add_argument("--suite", metavar="NAME", help="the evaluations on this suite (default: each run's own)")
     compare.add_argument(
         "--reference", metavar="NAME", help="the column that the others are to be better than (default: the first)"
@@ -67,13 +65,18 @@ def add(verbs: Verbs) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from rimrl.experiments.pretrained import run_folder
     from rimrl.reporting.columns import check_label
 
     for word in options.label:
         check_label(word)
     _check_files(options)
     comparison = read_comparison(
-        options.runs, options.suite, options.reference, labels=options.label, order=options.order
+        [run_folder(word) for word in options.runs],
+        options.suite,
+        options.reference,
+        labels=options.label,
+        order=options.order,
     )
     saved = []
     if options.plot is not None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rimrl.cli.kinds import verbs_of
-from rimrl.cli.parser import Verbs, add_ablation, play_options
+from rimrl.cli.parser import Verbs, add_ablation, add_run, play_options
 from rimrl.cli.tracking import add_tracking
 from rimrl.errors import UsageError, shorten
 
@@ -26,7 +25,7 @@ def add(verbs: Verbs) -> None:
             "rimrl evaluate runs/rim --env.kwargs.num_distractors 4",
         ],
     )
-    evaluate.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run folder, or one of rimrl export")
+    add_run(evaluate, "a run folder, or one of rimrl export", several=True)
     evaluate.add_argument(
         "--episodes", type=int, metavar="N", help="per split (default 100; of a diagnostic as it is configured)"
     )
@@ -43,5 +42,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     for word in options.overrides:
         if word.startswith("--") and not word.startswith("--env."):
             raise UsageError(f"unexpected argument {shorten(word)}; see rimrl evaluate --help")
+    from rimrl.experiments.pretrained import run_folder
+
+    options.runs = [run_folder(word) for word in options.runs]
     verbs_of(options.runs).evaluate_runs(options)
     return 0

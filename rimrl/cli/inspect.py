@@ -37,5 +37,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from rimrl.experiments.pretrained import run_folder
+
+    options.run = run_folder(options.run)
     verbs_of([options.run]).inspect_run(options)
     return 0

@@ -13,7 +13,7 @@ def add(verbs: Verbs) -> None:
     listing = verbs.add_parser(
         "list", help="list what there is", description="List what there is.", examples=["rimrl list suites"]
     )
-    listing.add_argument("what", choices=["cores", "configs", "suites", "envs", "tasks"])
+    listing.add_argument("what", choices=["cores", "configs", "suites", "envs", "tasks", "pretrained"])
     listing.set_defaults(verb=_list)
 
 

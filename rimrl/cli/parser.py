@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from rimrl.errors import UsageError
@@ -82,12 +81,27 @@ def filming_options(episodes: int, split_help: str = "which split to play (defau
         split_help: What ``--help`` says of ``--split``.
     """
     parent = Parser(add_help=False, parents=[play_options()])
-    parent.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    add_run(parent)
     parent.add_argument(
         "--episodes", type=int, default=episodes, metavar="N", help=f"how many to play (default {episodes})"
     )
     parent.add_argument("--split", default="train", metavar="NAME", help=split_help)
     return parent
+
+
+def add_run(parser: argparse.ArgumentParser, what: str = "a run folder", several: bool = False) -> None:
+    """Take RUN, for `rimrl.experiments.pretrained.run_folder` to read.
+
+    Args:
+        parser: Of the verb.
+        what: What it may be, for ``--help``.
+        several: Whether there may be more than one.
+    """
+    help_text = f"{what}, or pretrained:NAME for an agent that comes with rimrl (rimrl list pretrained)"
+    if several:
+        parser.add_argument("runs", metavar="RUN", nargs="+", help=help_text)
+    else:
+        parser.add_argument("run", metavar="RUN", help=help_text)
 
 
 def add_ablation(parser: argparse.ArgumentParser) -> None:

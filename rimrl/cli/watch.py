@@ -27,13 +27,14 @@ def add(verbs: Verbs) -> None:
 
 def _watch(options: argparse.Namespace) -> int:
     from rimrl.experiments.played import splits_to_play
+    from rimrl.experiments.pretrained import run_folder
     from rimrl.experiments.run import Run
     from rimrl.experiments.watch import showing
     from rimrl.files import replacing_file
     from rimrl.reporting.video import Film
     from rimrl.reporting.video_files import check_format, write_video
 
-    run = Run.open(options.run)
+    run = Run.open(run_folder(options.run))
     (split,) = splits_to_play(run.config.played, options.split)
     file: Path = options.output or run.path / "watch" / f"{split.name}.gif"
     check_format(file, options.fps)

@@ -26,7 +26,7 @@ from rimrl.experiments.run import Run
 from rimrl.files import check_writable, replacing
 from rimrl.reading import MissingError
 from rimrl.runs.environment import run_facts
-from rimrl.runs.evaluations import read_evaluation
+from rimrl.runs.evaluations import read_evaluation, wilson_interval
 
 README = "README.md"
 # Evaluations of another agent must not stay beside a new one.
@@ -43,7 +43,9 @@ _SCORES = (
 )
 
 
-def export(run: Run, folder: Path, best: bool = False, trust: bool = False, onnx: bool = False) -> Path:
+def export(
+    run: Run, folder: Path, best: bool = False, trust: bool = False, onnx: bool = False, half: bool = False
+) -> Path:
     """Write a run's agent as weights and a card, neither of which can hold code.
 
     Args:
@@ -52,6 +54,8 @@ def export(run: Run, folder: Path, best: bool = False, trust: bool = False, onnx
         best: Export ``best_model.zip`` instead of ``model.zip``.
         trust: Run code that the file of the agent brings along (`rimrl.load`). Default False.
         onnx: Also write one step as an ONNX graph, checked against the agent. Default False.
+        half: Round weights to float16 (`write_exported`). The scores are those of the run, not of what is rounded.
+            Default False.
 
     Returns:
         The folder.
@@ -98,7 +102,7 @@ def export(run: Run, folder: Path, best: bool = False, trust: bool = False, onnx
     with replacing(folder, _NAMES) as partial:
         if onnx:
             facts["onnx"] = write_onnx(agent.policy, partial / GRAPH)
-        write_exported(agent, partial, facts)
+        write_exported(agent, partial, facts, half)
         try:
             (partial / README).write_text(model_card(read_card(partial)), encoding="utf-8")
         except OSError as error:
@@ -125,7 +129,9 @@ def model_card(card: dict[str, Any]) -> str:
             results.append({"task": task, "dataset": dataset, "metrics": [{**figure, "value": value}]})
             success = scores.get("success_rate")
             cells = (split, "held out" if scores["held_out"] else "trained on", str(scores["episodes"]), value)
-            rows.append(f"| {' | '.join(cells)} | {'-' if success is None else f'{success:.2f}'} |")
+            low, high = scores.get("success_interval", (None, None))
+            rate = "-" if success is None else f"{success:.2f} [{low:.2f}, {high:.2f}]"
+            rows.append(f"| {' | '.join([*cells, rate])} |")
         front["model-index"] = [{"name": card["name"], "results": results}]
     lines = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
@@ -136,7 +142,8 @@ def model_card(card: dict[str, Any]) -> str:
     masks = ", action_masks=env.action_masks()" if agent.get("use_masking", False) else ""
     if rows:
         head = "| split | | episodes | return | success |\n| --- | --- | --- | --- | --- |"
-        lines.append("## Scores\n\n" + "\n".join([head, *rows]) + "\n")
+        note = "Behind a success rate stands its 95 % interval over episodes (Wilson)."
+        lines.append("## Scores\n\n" + "\n".join([head, *rows]) + f"\n\n{note}\n")
     lines.append(
         "## Use\n\n"
         "```python\nimport rimrl\n\n"
@@ -173,6 +180,8 @@ def _evaluation(run: Run, model: str) -> dict[str, Any] | None:
         for result in splits.values():
             if not all(isinstance(result[key], int | float) for key in ("return_mean", "return_std")):
                 raise TypeError
+            if result.get("success_rate") is not None:
+                result["success_interval"] = list(wilson_interval(result["success_rate"], result["episodes"]))
         return {key: found[key] for key in ("suite", "num_timesteps", "deterministic", "seed")} | {"splits": splits}
     except MissingError:
         return None

@@ -13,11 +13,12 @@ from rimrl.reporting.results import RunResults
 _AGAIN = Path("again")
 
 
-def commands(runs: Sequence[RunResults]) -> list[str]:
+def commands(runs: Sequence[RunResults], searches: Sequence[Path] = ()) -> list[str]:
     """What trains, evaluates, compares and reports some runs once more, in a folder of their own.
 
     Args:
         runs: Their configurations are read from their folders.
+        searches: Folders of searches that the report names.
 
     Returns:
         One command a line.
@@ -31,7 +32,8 @@ def commands(runs: Sequence[RunResults]) -> list[str]:
     lines += [_line("rimrl", "evaluate", *folders, *options) for options, folders in evaluations.items()]
     suite = _suite_options(runs[0])
     lines.append(_line("rimrl", "compare", *again.values(), *suite))
-    lines.append(_line("rimrl", "report", *again.values(), *suite, "--output", _AGAIN / "report.html"))
+    found = [word for folder in dict.fromkeys(searches) for word in ("--search", folder)]
+    lines.append(_line("rimrl", "report", *again.values(), *suite, *found, "--output", _AGAIN / "report.html"))
     return lines
 
 

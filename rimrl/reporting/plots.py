@@ -15,6 +15,7 @@ from matplotlib.gridspec import SubplotSpec
 from rimrl.reporting.curves import TrainingCurve, split_curves, training_curve
 from rimrl.reporting.groups import common_metric
 from rimrl.reporting.results import RunResults
+from rimrl.runs.evaluations import wilson_interval
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito: safe for colour-blind eyes
 CHANCE = "#999999"
@@ -152,23 +153,6 @@ def draw_runs(axes: Axes, runs: list[RunResults]) -> None:
     axes.set_axisbelow(True)
     if (metric.low, metric.high) == (0.0, 1.0):
         axes.set_ylim(0, 1.02)
-
-
-def wilson_interval(rate: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a success rate (Wilson, 1927).
-
-    Args:
-        rate: Successes over trials.
-        trials: Number of trials.
-        z: Normal quantile; default for 95 %.
-
-    Returns:
-        Lower and upper bound, which always hold ``rate`` between them.
-    """
-    scale = 1.0 + z * z / trials
-    centre = (rate + z * z / (2 * trials)) / scale
-    half = z / scale * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    return min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half))
 
 
 def _cycle(number: int) -> list[str]:

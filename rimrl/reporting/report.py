@@ -24,30 +24,33 @@ from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.groups import Group, settings
 from rimrl.reporting.report_charts import gap_chart, held_out_curves, learning_curves, profile_chart, split_charts
 from rimrl.reporting.results import RunResults
+from rimrl.reporting.searches import STATES, Searched
 from rimrl.reporting.statistics import Estimate
 from rimrl.reporting.verdict import ComparisonSummary, number, shortened
 from rimrl.runs.environment import run_facts
 
 
-def save_report(comparison: Comparison, file: Path) -> None:
+def save_report(comparison: Comparison, file: Path, searches: Sequence[Searched] = ()) -> None:
     """Write the page.
 
     Args:
         comparison: Of one group of runs or more.
         file: Where to; a file that is there is replaced when the new one is complete.
+        searches: Where the groups' configurations come from (`rimrl.reporting.searches.searched`). Default: not known.
 
     Raises:
         UsageError: If the file cannot be written.
     """
     check_writable(file)
-    write_text(file, page(comparison))
+    write_text(file, page(comparison, searches))
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: Comparison, searches: Sequence[Searched] = ()) -> str:
     """The page as text.
 
     Args:
         comparison: As for `save_report`.
+        searches: As for `save_report`.
     """
     findings = ComparisonSummary(comparison)
     groups = [summary.group for summary in comparison.summaries]
@@ -86,7 +89,9 @@ def page(comparison: Comparison) -> str:
         differences=_differences(groups),
         configurations=[(group, _configuration(group.runs[0])) for group in groups],
         machines=_machines(runs),
-        commands=commands(runs),
+        searches=searches,
+        states=STATES,
+        commands=commands(runs, [each.search.folder for each in searches if each.search is not None]),
     )
 
 

@@ -21,6 +21,8 @@ _DEEPEST = 32
 _MOST_COLUMNS = 10_000
 # What stands beside the groups of a configuration.
 _ABOVE: Mapping[Any, tuple[str, type]] = {"name": ("text", str), "imports": ("a list", list)}
+# One of them is in every run, and in every folder of ``rimrl export``.
+_OF_RUNS = ("config.yaml", "evaluation.json", "card.json")
 _OF_OLDER_CORES = "learn_initial_state"
 
 
@@ -151,7 +153,7 @@ def read_runs(paths: Sequence[Path], suite: str | None = None, variant: str = ""
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "config.yaml").is_file() or (path / "evaluation.json").is_file()
+    return any((path / name).is_file() for name in _OF_RUNS)
 
 
 def _runs_below(path: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,23 @@ def _check_split(split: Fields, kind: Kind) -> None:
             split.number(name, finite=False)
     if kind.asked in split:
         split.nested(kind.asked)
+
+
+def wilson_interval(rate: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a success rate (Wilson, 1927).
+
+    Args:
+        rate: Successes over trials.
+        trials: Number of trials.
+        z: Normal quantile; default for 95 %.
+
+    Returns:
+        Lower and upper bound, which always hold ``rate`` between them.
+    """
+    scale = 1.0 + z * z / trials
+    centre = (rate + z * z / (2 * trials)) / scale
+    half = z / scale * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    return min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half))
 
 
 def splits_of_same(file: Path, evaluation: dict[str, Any]) -> dict[str, Any]:

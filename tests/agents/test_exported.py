@@ -125,6 +125,25 @@ def test_every_option_of_a_policy_is_described(options: dict[str, Any], tmp_path
     check_round_trip(make_agent(**options), tmp_path)
 
 
+def test_half_precision_halves_the_file_and_rounds_every_weight_once(tmp_path: Path) -> None:
+    agent = make_agent()
+    for name in ("whole", "half"):
+        (tmp_path / name).mkdir()
+        write_exported(agent, tmp_path / name, half=name == "half")
+    known = agent.policy.state_dict()
+    loaded = rimrl.load(tmp_path / "half", device="cpu").policy.state_dict()
+    for name, tensor in known.items():
+        assert loaded[name].dtype == tensor.dtype == th.float32
+        # float16 has 11 significant bits.
+        assert ((loaded[name] - tensor).abs() <= tensor.abs() * 2**-11 + 2**-25).all(), name
+    tensors = load_file(tmp_path / "half" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {th.float16}
+    with th.no_grad():
+        agent.policy.value_net.weight.fill_(1e5)  # float16 ends at 65504
+    with pytest.raises(UsageError, match="infinite"):
+        write_exported(agent, tmp_path / "half", half=True)
+
+
 def test_an_exported_agent_can_go_on_learning(tmp_path: Path) -> None:
     agent = make_agent()
     write_exported(agent, tmp_path)

@@ -46,6 +46,12 @@ def read(file: Path) -> Any:
     return json.loads(file.read_text())
 
 
+def wilson(rate: float, n: int) -> list[float]:
+    """The rates p with |rate - p| = 1.96 sqrt(p (1 - p) / n), the roots of a quadratic."""
+    z2 = 1.959964**2
+    return sorted(np.roots([1 + z2 / n, -(2 * rate + z2 / n), rate * rate]).real.tolist())
+
+
 def refuse(*words: str | Path) -> str:
     answer = call(*words)
     assert answer.code == 2, answer
@@ -62,6 +68,7 @@ def test_the_card_says_what_the_run_knows(trained: Path, exported: Path) -> None
     assert card["environment"] == {"id": "distractors", "kwargs": {}, "efference_copies": False}
     known = evaluation["splits"]["train"]
     scores = card["evaluation"]["splits"]["train"]
+    assert scores.pop("success_interval") == pytest.approx(wilson(known["success_rate"], 3))
     assert scores == {key: known[key] for key in scores}
     assert {"return_mean", "success_rate", "episodes", "held_out"} <= scores.keys()
     assert yaml.safe_load((trained / "config.yaml").read_text()) == card["config"]

@@ -29,8 +29,9 @@ from rimrl.experiments.search import JOURNAL, Search, Strategy, import_optuna
 from rimrl.experiments.tune import Tune
 from rimrl.experiments.tune_config import ask
 from rimrl.experiments.tune_space import Choice, Range
-from rimrl.experiments.tune_trial import OBJECTIVE_SEED, Curve, read_result
+from rimrl.experiments.tune_trial import OBJECTIVE_SEED, STATES, Curve, read_result
 from rimrl.files import locked
+from rimrl.reporting.searches import read_search
 from rimrl.studies.record import Record
 from rimrl.studies.trial import Outcome, Trial
 from rimrl.studies.worker import work_on
@@ -84,6 +85,18 @@ def tuned(folder: Path, trials: int = 3, **options: Any) -> Tune:
     tune = tune_in(folder, trials, **options)
     assert tune.run(Here(folder), progress_bar=False)
     return tune
+
+
+def test_a_report_reads_what_a_search_wrote(tmp_path: Path) -> None:
+    tune = tuned(tmp_path / "tune", trials=2)
+    search, effort = read_search(tmp_path / "tune"), tune.effort()
+    assert search.states == {state: effort[state] for state in STATES}
+    assert (search.trials, search.steps) == (effort["trials"], effort["steps"]) == (2, 2 * STEPS)
+    assert search.space == dict(word.split("=", 1) for word in SPACE)
+    best = tune.best_config()
+    assert best is not None
+    assert tune.best is not None
+    assert search.trial_of(yaml.safe_load(best.to_yaml())) == search.best == tune.best[0]
 
 
 # -- what Optuna is asked and told ----------------------------------------------------------------------------------

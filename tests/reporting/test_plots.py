@@ -16,8 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rimrl.reporting import plots
-from rimrl.reporting.plots import save_comparison, wilson_interval
+from rimrl.reporting.plots import save_comparison
 from rimrl.reporting.results import RunResults, read_runs
+from rimrl.runs.evaluations import wilson_interval
 from tests.reporting.results import results, split
 
 

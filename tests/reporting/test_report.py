@@ -261,7 +261,7 @@ def test_commands_are_commands_and_repeat_the_runs(tmp_path: Path) -> None:
         options.append(parsed_options)
     train, (evaluate, compare, report) = options[:4], options[4:]
     assert [option.name for option in options] == ["train"] * 4 + ["evaluate", "compare", "report"]
-    folders = [option.run_dir for option in train]
+    folders = [str(option.run_dir) for option in train]
     assert len(set(folders)) == 4
     for option, path in zip(train, paths, strict=True):
         assert Path(option.config) == path / "config.yaml"
@@ -407,7 +407,7 @@ def test_a_page_is_repeatable_and_takes_its_place_when_it_is_complete(
     assert list(first) == ["report.html"]
     assert page(compared) == (output / "report.html").read_text()
 
-    def fail(_: object) -> str:
+    def fail(*_: object) -> str:
         raise UsageError("half way")
 
     monkeypatch.setattr("rimrl.reporting.report.page", fail)

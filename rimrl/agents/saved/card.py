@@ -10,7 +10,8 @@ from rimrl.errors import UsageError
 from rimrl.reading import MissingError, parse_json, read_text
 
 FORMAT, FORMAT_VERSION = "rimrl-agent", 1
-_LARGEST = 2**25
+LARGEST = 2**25
+"""Bytes that a card may have."""
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     file = folder / CARD
     try:
-        content = parse_json(read_text(file, _LARGEST), str(file), strict=True)
+        content = parse_json(read_text(file, LARGEST), str(file), strict=True)
     except MissingError:
         raise UsageError(f"no {file}; rimrl export writes it") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

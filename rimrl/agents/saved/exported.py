@@ -41,19 +41,23 @@ _FIELDS = (
 _LATER_FIELDS = ("use_masking",)
 
 
-def write_exported(agent: RecurrentOnPolicyAlgorithm, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+def write_exported(
+    agent: RecurrentOnPolicyAlgorithm, folder: Path, facts: Mapping[str, Any] | None = None, half: bool = False
+) -> None:
     """Write the card and the weights of an agent into an existing folder.
 
     Args:
         agent: The agent.
         folder: Gets ``card.json`` and ``model.safetensors``.
         facts: What else the card says, plain values.
+        half: Round weights to float16, which halves the file; they are float32 again when they are loaded. Default
+            False.
 
     Raises:
         UsageError: If the agent or the facts hold something that cannot be written down, or weights are not finite.
     """
     card = {"format": FORMAT, "format_version": FORMAT_VERSION, "agent": agent_to_json(agent), **(facts or {})}
-    weights = weights_to_bytes(agent)
+    weights = weights_to_bytes(agent, half)
     try:
         text = json.dumps(card, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
@@ -89,13 +93,19 @@ def agent_to_json(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
     }
 
 
-def weights_to_bytes(agent: RecurrentOnPolicyAlgorithm) -> bytes:
+def weights_to_bytes(agent: RecurrentOnPolicyAlgorithm, half: bool = False) -> bytes:
     """The weights of an agent's policy as a safetensors file.
 
+    Args:
+        agent: The agent.
+        half: As for `write_exported`.
+
     Raises:
-        UsageError: If a weight is NaN or infinite.
+        UsageError: If a weight is NaN or infinite, or becomes so in float16.
     """
     tensors = {name: each.detach().cpu().clone().contiguous() for name, each in own_tensors(agent.policy).items()}
+    if half:
+        tensors = {name: each.half() if each.dtype == th.float32 else each for name, each in tensors.items()}
     for name, tensor in tensors.items():
         _require_finite(name, tensor, "the agent")
     return save(tensors, metadata={"format": "pt"})
@@ -151,7 +161,8 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as content:
             for name in content.keys():  # noqa: SIM118 (the file is no mapping)
-                weights[name] = content.get_tensor(name)
+                tensor = content.get_tensor(name)
+                weights[name] = tensor.float() if tensor.dtype == th.float16 else tensor
     except (SafetensorError, OSError, ValueError) as error:
         raise UsageError(f"{file} is damaged or no safetensors file ({' '.join(str(error).split())[:120]})") from None
     if not weights:
