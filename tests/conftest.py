@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,12 @@ TRAIN = (
     *("--train.checkpoint_freq", "512"),
 )
 EPISODES = 5
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand collected tests are millions of objects, which the garbage collector would visit again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
