@@ -62,7 +62,7 @@ def test_shares_add_up_to_the_whole() -> None:
     ("size", "words", "said"),
     [
         (3, (), "3 processes cannot share env.n_envs 64; use --env.n_envs 66"),
-        (2, ("--agent.batch_size", "32"), "whole sequences of 32 steps; use --agent.batch_size 64"),
+        (2, ("--agent.batch_size", "64"), "whole sequences of 64 steps; use --agent.batch_size 128"),
         (4, ("--agent.batch_size", "250"), "cannot share agent.batch_size 250; use --agent.batch_size 252"),
     ],
 )
