@@ -1,4 +1,4 @@
-"""What ``rimrl list`` shows: cores, configurations, suites, environments and diagnostics."""
+"""What ``rimrl list`` shows: cores, configurations, suites, environments and sequence tasks."""
 
 from __future__ import annotations
 

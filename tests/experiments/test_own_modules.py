@@ -227,7 +227,7 @@ def test_what_cannot_be_imported_is_said_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diagnostic_stores_the_option_and_imports_nothing_by_itself(
+def test_a_sequence_task_stores_the_option_and_imports_nothing_by_itself(
     outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
     words = ("sequence", "copying", "--core", "leaky", "--core.width", "6", "--import", "own_core", "--quiet")

@@ -1,4 +1,4 @@
-"""What inspecting a diagnostic and dropping its units records and draws."""
+"""What inspecting a sequence task and dropping its units records and draws."""
 
 from __future__ import annotations
 

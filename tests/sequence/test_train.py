@@ -1,4 +1,4 @@
-"""Training a diagnostic: what it leaves, how it is stopped, and that it goes on to the same end."""
+"""Training on a sequence task: what it leaves, how it is stopped, and that it goes on to the same end."""
 
 from __future__ import annotations
 
