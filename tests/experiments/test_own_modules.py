@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
@@ -211,8 +212,8 @@ def test_an_export_imports_nothing_by_itself(
         ("raise OSError('no\\nlicence')", ("--import", "own_broken"), "OSError: no licence"),
         ("import sys; sys.exit(0)", ("--import", "own_broken"), "SystemExit"),
         ("def (", ("--import", "own_broken"), "SyntaxError"),
-        ("", ("--import", "own_missing"), "No module named 'own_missing'"),
-        ("", ("--import", "own broken"), "no name of a module"),
+        ("", ("--import", "own_missing"), "'own_missing'"),
+        ("", ("--import", "own broken"), "name.*module"),
         ("", ("--env.id", "own_broken:Own/Nothing-v0"), "Own/Nothing-v0"),
     ],
 )
@@ -223,7 +224,7 @@ def test_what_cannot_be_imported_is_said_in_one_line(
     monkeypatch.chdir(tmp_path)
     answer = call(*TRAIN, *words, "--run-dir", "run")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert said in answer.err
+    assert re.search(said, answer.err)
     assert not (tmp_path / "run").exists()
 
 
