@@ -56,7 +56,7 @@ def commands() -> dict[str, list[tuple[str, ...]]]:
     for task, options in TASKS.items():
         for core in ("rim", "riglstm", "lstm"):
             kinds[f"{task}/{core}"] = [("sequence", task, "--core", core, "--num-updates", "4", *options)]
-    kinds["resumed diagnostic"] = [
+    kinds["resumed sequence task"] = [
         ("sequence", "copying", "--core", "rim", "--num-updates", "2", *TASKS["copying"]),
         ("sequence", "--resume", "RUN", "--num-updates", "4", "--accept-changes"),
     ]

@@ -1,4 +1,4 @@
-"""The source of the site: the pages of this folder, reference pages made from the code, and links that hold there.
+"""The source of the site: the pages and notebooks of this folder, reference pages made from the code, and their links.
 
 python docs/site.py build/docs
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import dataclasses
+import json
 import posixpath
 import re
 import shutil
@@ -44,9 +46,15 @@ def prepare(folder: Path) -> None:
         "reference/examples.md": examples(),
         "reference/modules.md": modules(),
     }
+    books = {f"notebooks/{file.stem}.md": notebook(file) for file in sorted((ROOT / "docs/notebooks").glob("*.ipynb"))}
+    pages |= {page: text for page, (text, _) in books.items()}
     there = {*pages, *made}
     for page, text in pages.items():
         made[page] = relinked(text, page, there)
+    for page, (_, pictures) in books.items():
+        made[page] = _with_download(made[page], posixpath.basename(page).replace(".md", ".ipynb"))
+        for name, content in pictures.items():
+            (folder / "notebooks" / name).write_bytes(content)
     for page, text in made.items():
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(text, encoding="utf-8")
@@ -70,6 +78,8 @@ def relinked(text: str, page: str, pages: set[str]) -> str:
         moved = {source: copy for copy, source in COPIES.items()} | {"README.md": "index.md"}
         if path.startswith("examples/") and path.endswith(".py"):
             path, anchor = "docs/reference/examples.md", f"#{posixpath.basename(path).removesuffix('.py')}"
+        if path.endswith(".ipynb"):
+            path = path.removesuffix(".ipynb") + ".md"
         there = moved.get(path, path.removeprefix("docs/"))
         if there not in pages:
             return words
@@ -80,6 +90,44 @@ def relinked(text: str, page: str, pages: set[str]) -> str:
         part if part.startswith("```") else re.sub(r"(?<!!)\[([^\]]+)\]\(([^)#\s]*)(#[^)\s]*)?\)", link, part)
         for part in parts
     )
+
+
+def notebook(file: Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as a page: its cells and what is stored of their output.
+
+    Args:
+        file: The notebook. A cell that draws describes its picture in its metadata, under ``alt``.
+
+    Returns:
+        Markdown, and the pictures by name.
+    """
+    parts: list[str] = []
+    pictures: dict[str, bytes] = {}
+    for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(_fenced(source, "python"))
+        for output in cell["outputs"]:
+            if output["output_type"] == "stream":
+                parts.append(_fenced("".join(output["text"]), "text"))
+            elif "image/png" in output["data"]:
+                name = f"{file.stem}-{len(pictures) + 1}.png"
+                pictures[name] = base64.b64decode("".join(output["data"]["image/png"]))
+                parts.append(f"![{cell['metadata']['alt']}]({name})")
+            else:
+                parts.append(_fenced("".join(output["data"]["text/plain"]), "text"))
+    return "\n\n".join(parts) + "\n", pictures
+
+
+def _with_download(page: str, name: str) -> str:
+    title, _, rest = page.partition("\n")
+    return f"{title}\n\n[Download this notebook]({name})\n{rest}"
+
+
+def _fenced(text: str, language: str) -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
 
 
 def commands() -> str:

@@ -1,4 +1,4 @@
-"""What ``rimrl list`` shows: cores, configurations, suites, environments, diagnostics and trained agents."""
+"""What ``rimrl list`` shows: cores, configurations, suites, environments, sequence tasks and trained agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is trained on, and what tests how far that carries: the splits of a suite, or of a diagnostic."""
+"""What is trained on, and what tests how far that carries: the splits of a suite, or of a sequence task."""
 
 from __future__ import annotations
 

@@ -81,10 +81,10 @@ ADDITIONS = {
         {"cli/count.py": "verb.py"},
         {"cli/__init__.py": {"_VERBS = (": "from rimrl.cli import count\n\n_VERBS = (count, "}},
     ),
-    "diagnostic": Addition(
+    "sequence task": Addition(
         4,
         {
-            "sequence/parity.py": "diagnostic.py",
+            "sequence/parity.py": "sequence_task.py",
             "configs/sequence/parity_cpu.yaml": PRESET,
             "configs/sequence/parity_paper.yaml": PRESET,
         },
@@ -166,7 +166,7 @@ def test_an_algorithm_trains_a_core_on_a_suite_of_an_environment(grown: Path) ->
     assert "trial_000" in rimrl(grown, "tune coins.yaml --trials 1 --run-dir search --plan")
 
 
-def test_a_diagnostic_trains_every_core(grown: Path) -> None:
+def test_a_sequence_task_trains_every_core(grown: Path) -> None:
     for core in ("rim", "leaky"):
         rimrl(grown, f"sequence parity --core {core} --num-updates 2 --run-dir parity-{core} --quiet {SMALL}")
         splits = json.loads((grown / f"parity-{core}" / "evaluation.json").read_text())["splits"]

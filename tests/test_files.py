@@ -43,7 +43,7 @@ def test_a_failure_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UsageError, match=r"cannot write the folder .*taken"), replacing(tmp_path / "taken" / "x", []):
+    with pytest.raises(UsageError, match=r"folder .*taken"), replacing(tmp_path / "taken" / "x", []):
         pytest.fail("nothing to fill")
     assert files(tmp_path) == {"taken": b"a file"}
 
@@ -153,7 +153,7 @@ def test_logs_and_locks_are_files_of_their_own(kind: str, tmp_path: Path) -> Non
 def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "one").write_text("old")
     (tmp_path / "two").mkdir()
-    with pytest.raises(UsageError, match="two: it is a folder"):
+    with pytest.raises(UsageError, match=r"two.*folder"):
         write_together({tmp_path / "one": "new", tmp_path / "two": "new"})
     assert files(tmp_path) == {"one": b"old", "two": None}
     write_together({tmp_path / "one": "new", tmp_path / "three": "new"})

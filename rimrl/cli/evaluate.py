@@ -27,10 +27,10 @@ def add(verbs: Verbs) -> None:
     )
     add_run(evaluate, "a run folder, or one of rimrl export", several=True)
     evaluate.add_argument(
-        "--episodes", type=int, metavar="N", help="per split (default 100; of a diagnostic as it is configured)"
+        "--episodes", type=int, metavar="N", help="per split (default 100; of a sequence task as it is configured)"
     )
     evaluate.add_argument("--suite", metavar="NAME", help="another suite, its YAML file or an environment")
-    evaluate.add_argument("--split", metavar="NAME", help="only this split; of a diagnostic any such as 800_blanks")
+    evaluate.add_argument("--split", metavar="NAME", help="only this split; of a sequence task any such as 800_blanks")
     evaluate.add_argument("--n-envs", type=int, default=16, metavar="N", help="played side by side (default 16)")
     evaluate.add_argument("--no-random", action="store_true", help="leave out the random policy")
     add_ablation(evaluate)

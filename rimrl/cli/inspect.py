@@ -15,7 +15,7 @@ def add(verbs: Verbs) -> None:
     inspect = verbs.add_parser(
         "inspect",
         help="show what the units of a trained agent do",
-        parents=[filming_options(50, "which split to play (default train; the first split of a diagnostic)")],
+        parents=[filming_options(50, "which split to play (default train; the first split of a sequence task)")],
         description="Play episodes of a run and draw which unit of its core is active when, what the units attend to, "
         "and how often each of them works. For a run of rimrl sequence episodes are sequences, by default of its first "
         "split; of frames it also draws what was predicted beside the truth.",

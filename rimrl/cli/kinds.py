@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rimrl.cli import agents, diagnostics
+from rimrl.cli import agents, sequence_tasks
 
 
 class OfKind(Protocol):
@@ -24,6 +24,6 @@ def verbs_of(runs: Sequence[Path]) -> OfKind:
     """What does the verbs for some runs; that for agents where they are of several kinds, which says what is wrong."""
     from rimrl.runs.kinds import AGENT, SEQUENCE, kind_of_run
 
-    parts: Mapping[str, OfKind] = {AGENT.name: agents, SEQUENCE.name: diagnostics}
+    parts: Mapping[str, OfKind] = {AGENT.name: agents, SEQUENCE.name: sequence_tasks}
     kinds = {kind_of_run(run) for run in runs}
     return parts[kinds.pop().name if len(kinds) == 1 else AGENT.name]

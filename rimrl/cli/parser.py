@@ -122,7 +122,7 @@ def refuse_ablation(options: argparse.Namespace) -> None:
         UsageError: If one was asked for.
     """
     if options.num_active is not None:
-        raise UsageError("--core.num_active is for agents; rimrl sequence trains diagnostics with other numbers")
+        raise UsageError("--core.num_active is for agents; rimrl sequence trains with other numbers")
 
 
 def _numbers(text: str) -> int | list[int]:

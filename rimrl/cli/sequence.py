@@ -1,4 +1,4 @@
-"""``rimrl sequence``: train and test a core on a diagnostic of the papers, or go on with that."""
+"""``rimrl sequence``: train and test a core on a sequence task of the papers, or go on with that."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl.cli.codes import INTERRUPTED
-from rimrl.cli.diagnostics import lesion
 from rimrl.cli.parser import Verbs, config_among, old_name
+from rimrl.cli.sequence_tasks import lesion
 from rimrl.cli.tracking import add_tracking, tracking_of
 from rimrl.errors import UsageError, quoted
 from rimrl.imports import options as import_options
@@ -43,10 +43,10 @@ def add(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "sequence",
-        help="train and test a core on the papers' diagnostics",
+        help="train and test a core on the papers' sequence tasks",
         usage="rimrl sequence [-h] [TASK] [--core NAME] [--preset NAME] [--resume DIR] [options]",
-        description=f"Train a core on a supervised diagnostic, test it on every split, and leave a run folder. TASK is "
-        f"{', '.join(TASKS)}, a preset (rimrl list configs) or a YAML file; with --resume it may be left out. "
+        description=f"Train a core on a supervised sequence task, test it on every split, and leave a run folder. TASK "
+        f"is {', '.join(TASKS)}, a preset (rimrl list configs) or a YAML file; with --resume it may be left out. "
         f"'rimrl sequence {LESION} --runs RUN ...' masks single units of trained runs of balls.",
         epilog="Every other key of the configuration is an override, such as --core.num_active 3 or --task.blanks 30; "
         "'rimrl sequence TASK --print-config' lists them.",

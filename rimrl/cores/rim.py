@@ -64,14 +64,14 @@ class RIM(SelectsUnits, StepwiseCore):
         input_heads: Heads of the input attention. Default 1 (App. D.1); Table 3 says 4.
         input_key_size: Key width per head. Default 64 (Table 3).
         input_value_size: Value width for all heads together. Default ``4 * unit_size`` (Table 3).
-        input_dropout: Dropout on the input attention's weights. Default 0; Table 3 has 0.1 for supervised tasks.
+        input_dropout: Dropout on the input attention's weights. Default 0; Table 3 has 0.1 for sequence tasks.
         communication: ``"gated"`` (default), ``"residual"``, or None for the ablation without (Table 4).
         communication_reads: What is read of an inactive unit: its ``"candidate"`` h~ (default; released code, App. G)
             or its ``"previous"`` state (text of Sec. 2.4).
         communication_heads: Default 4 (Table 3).
         communication_key_size: Key width per head. Default 32.
         communication_value_size: Value width per head. Default 32.
-        communication_dropout: Dropout on what is received. Default 0; Table 3 has 0.1 for supervised tasks.
+        communication_dropout: Dropout on what is received. Default 0; Table 3 has 0.1 for sequence tasks.
         communication_top_k: Each unit and head reads only the k units it scores highest (end of Sec. 2.4). Default
             None: all.
         learn_initial_state: Learn the state in which episodes start, instead of zeros. Default False.

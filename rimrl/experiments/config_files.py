@@ -30,7 +30,7 @@ from rimrl.imports import asked, import_modules, is_module_name, module_in, requ
 from rimrl.runs.config import by_key
 from rimrl.runs.origin import is_of_others
 from rimrl.runs.schema import Schema, check_groups
-from rimrl.runs.settings import DIAGNOSTICS, SPACES, Ranges, shipped_files, split_overrides
+from rimrl.runs.settings import SEQUENCE_TASKS, SPACES, Ranges, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 
 _GROUPS = ("env", "core", "agent", "train")
@@ -49,7 +49,7 @@ def shipped_configs() -> dict[str, Path]:
 
     Those of Atari are for any game, in the place of the one in their name.
     """
-    others = (_TRANSFERS, DIAGNOSTICS, SPACES)
+    others = (_TRANSFERS, SEQUENCE_TASKS, SPACES)
     return {name: file for name, file in shipped_files().items() if not name.startswith(others)}
 
 

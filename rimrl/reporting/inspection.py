@@ -71,13 +71,13 @@ class Inspection:
             end += episode["length"]
             if end <= _SHOWN_STEPS:
                 last = end
-        # A sequence of a diagnostic says little without its end.
+        # A sequence of a supervised task says little without its end.
         first = min(self.episodes[0]["length"], _MOST_STEPS) if "titles" in self.facts else _SHOWN_STEPS
         return slice(0, last or first)
 
     @property
     def titles(self) -> tuple[str, str]:
-        """Titles of the rows of actions and of the bars of rewards; diagnostics have others than agents."""
+        """Titles of the rows of actions and of the bars of rewards; sequence tasks have others than agents."""
         action, reward = self.facts.get("titles", ("Action taken", "Reward"))
         return action, reward
 

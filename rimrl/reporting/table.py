@@ -15,7 +15,7 @@ from rimrl.reporting.statistics import Estimate
 
 
 def comparison_table(runs: list[RunResults]) -> Table:
-    """Success rate and mean return of each run on each split, or a diagnostic's metric, with how often it was asked."""
+    """Success rate and mean return of each run on each split, or a sequence task's metric, with how many trials."""
     results = [result for run in runs for result in run.splits.values()]
     metric = METRICS["return_mean"] if any("return_mean" in result for result in results) else common_metric(runs)
     successes = any(result.get("success_rate") is not None for result in results)

@@ -1,4 +1,4 @@
-"""What units did step by step, as ``rimrl inspect`` keeps it, for agents and diagnostics alike.
+"""What units did step by step, as ``rimrl inspect`` keeps it, for agents and sequence tasks alike.
 
 recording.npz     one row a step: what was done, what came of it, and the core's trace
 inspection.json   what was played, and the means over steps that the pictures show
@@ -171,7 +171,7 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], S: int, N: int, names: Seq
     for name, shape in wanted.items():
         if name not in arrays:
             raise DamagedError(f"recording.npz lacks {name!r}")
-        # A diagnostic has several inputs at once where an agent has one action.
+        # A sequence task has several inputs at once where an agent has one action.
         exact = shape is None or arrays[name].shape == shape or (name == "action" and arrays[name].shape[:1] == shape)
         if not exact or arrays[name].dtype.kind not in "biuf":
             raise _foreign(name, arrays[name])

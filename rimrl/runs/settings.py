@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, Namespace
 
 from rimrl.errors import UsageError, shorten
 
-DIAGNOSTICS = "sequence/"
+SEQUENCE_TASKS = "sequence/"
 """How the names of configurations of ``rimrl sequence`` begin."""
 SPACES = "spaces/"
 """How the names of what ``rimrl tune`` searches begin."""

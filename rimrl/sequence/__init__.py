@@ -1,1 +1,1 @@
-"""The papers' supervised diagnostics: tasks, models, training."""
+"""The papers' supervised sequence tasks: data, models, training."""

@@ -1,4 +1,4 @@
-"""The contract of a diagnostic: a sequence goes in, and a loss and a score come out.
+"""The contract of a sequence task: a sequence goes in, and a loss and a score come out.
 
 Letters: T time steps and B rows as in `rimrl.cores.base`; sequences are ``[T, B, ...]``.
 """
@@ -100,7 +100,7 @@ class StepAnnotations:
 
 
 class Task(ABC):
-    """A diagnostic: where its sequences come from, what reads them, and how they are scored.
+    """A sequence task: where its sequences come from, what reads them, and how they are scored.
 
     Sequences are made on the fly. Those of update n of a training follow from its seed and n alone, so that a run which
     goes on meets the sequences that it would have met. Evaluation draws from another stream than any training.

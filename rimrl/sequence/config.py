@@ -1,4 +1,4 @@
-"""What a diagnostic run is made of, as typed plain data.
+"""What a run of a sequence task is made of, as typed plain data.
 
 A configuration has four groups. ``model`` and ``train`` are the dataclasses below; ``task`` and ``core`` hold a name
 and the options of that task or core, whose names, types and defaults are those of its constructor.
@@ -73,7 +73,7 @@ class SequenceTrainConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class SequenceConfig(Configuration):
-    """A complete, re-runnable diagnostic.
+    """A complete, re-runnable training on a sequence task.
 
     Attributes:
         name: Such as ``sequence/copying_cpu/rim``: the preset, then the core and what was taken from it.

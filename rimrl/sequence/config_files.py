@@ -1,4 +1,4 @@
-"""Reading configurations of diagnostics: presets, files of your own, and dotted overrides on top.
+"""Reading configurations of sequence tasks: presets, files of your own, and dotted overrides on top.
 
 A preset is for every core: ``core`` holds what they share, and ``cores`` what some of them need besides.
 """
@@ -16,7 +16,7 @@ from rimrl.imports import asked, import_modules, is_module_name, require_importe
 from rimrl.runs.config import by_key
 from rimrl.runs.origin import is_of_others
 from rimrl.runs.schema import Schema, check_groups
-from rimrl.runs.settings import DIAGNOSTICS, Ranges, shipped_files, split_overrides
+from rimrl.runs.settings import SEQUENCE_TASKS, Ranges, shipped_files, split_overrides
 from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.ablations import find_ablation
 from rimrl.sequence.config import MOST_SEQUENCES, ModelConfig, Named, SequenceConfig, SequenceTrainConfig
@@ -50,7 +50,7 @@ _RANGES: Ranges = {
 
 def shipped_presets() -> dict[str, Path]:
     """Name and file of every preset that comes with rimrl."""
-    return {name: file for name, file in shipped_files().items() if name.startswith(DIAGNOSTICS)}
+    return {name: file for name, file in shipped_files().items() if name.startswith(SEQUENCE_TASKS)}
 
 
 def load_sequence(
@@ -149,7 +149,7 @@ def _find(config: str, preset: str | None) -> tuple[str, Path]:
     if config in TASKS:
         if preset is not None and preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)
-        config = f"{DIAGNOSTICS}{config}_{preset or PRESETS[0]}"
+        config = f"{SEQUENCE_TASKS}{config}_{preset or PRESETS[0]}"
         return config, shipped[config]
     if preset is not None:
         raise UsageError(f"--preset goes with a task ({', '.join(TASKS)}), not with {config!r}")
@@ -165,7 +165,7 @@ def _find(config: str, preset: str | None) -> tuple[str, Path]:
 
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
-        raise UsageError(f"{file} holds no diagnostic; it needs the group 'task' with a name: {', '.join(TASKS)}")
+        raise UsageError(f"{file} holds no sequence task; it needs the group 'task' with a name: {', '.join(TASKS)}")
     check_groups({key: value for key, value in content.items() if key != "imports"}, file, (*_GROUPS, "cores"))
     imports = content.get("imports", [])
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):

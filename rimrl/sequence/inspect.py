@@ -1,4 +1,4 @@
-"""``rimrl inspect`` for a diagnostic: record what each unit does at every step, and what frames a model predicts."""
+"""``rimrl inspect`` for a sequence task: record what each unit does at every step, and what frames a model predicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of the diagnostics. A new one is one file in this folder, one entry here, and its two presets."""
+"""Names of the sequence tasks. A new one is one file in this folder, one entry here, and its two presets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``rimrl sequence --resume RUN``: a diagnostic that was stopped goes on."""
+"""``rimrl sequence --resume RUN``: a training that was stopped goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder of a diagnostic.
+"""The run folder of a sequence task.
 
 config.yaml        the complete configuration; ``rimrl sequence RUN/config.yaml`` repeats the run
 environment.json   versions, commit and machine, and how the run ended
@@ -35,7 +35,7 @@ from rimrl.sequence.registry import make_task
 
 
 class SequenceRun(RunFolder[SequenceConfig]):
-    """One run folder of a diagnostic.
+    """One run folder of a sequence task.
 
     Args:
         path: The folder.
@@ -52,7 +52,7 @@ class SequenceRun(RunFolder[SequenceConfig]):
         """Open an existing run.
 
         Raises:
-            UsageError: If the folder is not there, is no run of a diagnostic, or its configuration is damaged.
+            UsageError: If the folder is not there, is no run of a sequence task, or its configuration is damaged.
         """
         if not path.is_dir():
             raise UsageError(f"no run folder {path}")

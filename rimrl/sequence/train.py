@@ -43,7 +43,7 @@ def train(
     progress_bar: bool = True,
     tracking: Tracking | None = None,
 ) -> tuple[SequenceRun, bool]:
-    """Train a model on a diagnostic.
+    """Train a model on a sequence task.
 
     SIGINT (Ctrl-C) and SIGTERM end the training after the update that runs, and a checkpoint is written.
     `rimrl.sequence.resuming.resume` goes on from there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def test_a_state_of_other_environments_is_refused(
     _, state = played.predict(seen(environments))
     with pytest.raises(UsageError) as caught:
         played.predict(seen(observations), state)
-    assert f"state is of {environments} environments and the observations are of {observations}" in str(caught.value)
+    assert re.search(rf"\b{environments}\b.*\b{observations}\b", str(caught.value))
     assert "\n" not in str(caught.value)
 
 
@@ -84,7 +85,7 @@ def test_episode_starts_of_other_environments_are_refused(agent: str, starts: An
     played = AGENTS[agent](tmp_path)
     _, state = played.predict(seen(4))
     for given in (None, state):
-        with pytest.raises(UsageError, match="one flag for each of 4 observations"):
+        with pytest.raises(UsageError, match=r"flag.*4 observations"):
             played.predict(seen(4), given, starts)
 
 
@@ -98,7 +99,7 @@ def test_one_observation_goes_with_a_state_and_a_start_of_one(agent: str, tmp_pa
         assert found.shape == ()
         assert found == expected[0]
     _, of_two = played.predict(seen(2))
-    with pytest.raises(UsageError, match="state is of 2 environments and the observations are of 1:"):
+    with pytest.raises(UsageError, match=r"2 environments.*observations.*1"):
         played.predict(seen(1)[0], of_two)
 
 
@@ -124,7 +125,7 @@ def test_traces_are_of_the_same_environments() -> None:
     assert agent.policy.trace(seen(4), state, np.ones(4, bool)).active.shape[:2] == (1, 4)
     with pytest.raises(UsageError, match="state is of 4 environments"):
         agent.policy.trace(seen(2), state)
-    with pytest.raises(UsageError, match="one flag for each of 4"):
+    with pytest.raises(UsageError, match=r"flag.*4"):
         agent.policy.trace(seen(4), state, np.ones(2, bool))
 
 
@@ -142,11 +143,11 @@ def test_tensors_of_contribs_interface_are_checked() -> None:
     obs, two, three = th.zeros(4, 3), policy.initial_states(2), policy.initial_states(3)
     with pytest.raises(UsageError, match="state is of 2 environments"):
         policy(obs, two, th.zeros(4))
-    with pytest.raises(UsageError, match="4 observations are no equally long sequences of 3 states"):
+    with pytest.raises(UsageError, match=r"4 observations.*sequences.*3"):
         policy.evaluate_actions(obs, th.zeros(4), three, th.zeros(4))
-    with pytest.raises(UsageError, match="no equally long sequences"):
+    with pytest.raises(UsageError, match=r"equally.*sequences"):
         policy.get_distribution(obs, three.pi, th.zeros(4))
-    with pytest.raises(UsageError, match="one flag for each of 4"):
+    with pytest.raises(UsageError, match=r"flag.*4"):
         policy.predict_values(obs, two.vf, th.zeros(2))
     # Two sequences of two steps are what contrib's training asks for.
     values, _, _ = policy.evaluate_actions(obs, th.zeros(4), two, th.zeros(4))

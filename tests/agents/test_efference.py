@@ -212,7 +212,7 @@ def test_contribs_own_policy_reads_them_as_they_are() -> None:
     [
         (
             lambda: MiniGridExtractor(make_env("distractors", efference_copies=True).observation_space),
-            ["does not read 'previous_action'", "extractor_class=MiniGridExtractor"],
+            ["'previous_action'", "extractor_class=MiniGridExtractor"],
         ),
         (lambda: EfferenceExtractor(MINIGRID), ["'previous_action' and 'previous_reward'", "efference_copies=True"]),
         (lambda: EfferenceExtractor(FRAMES), ["EfferenceExtractor needs a Dict", "efference_copies=True"]),

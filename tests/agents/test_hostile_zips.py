@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import pickle
+import re
 import time
 import zipfile
 from collections.abc import Callable
@@ -213,20 +214,20 @@ def test_plain_contrib_still_loads_what_rimrl_saves(parts: dict[str, bytes], tmp
     [
         ("n_steps", 2**31, "rollouts"),
         ("n_envs", 10**12, "rollouts"),
-        ("n_steps", "8", "n_steps must be an integer"),
-        ("gamma", "x", "gamma must be a finite number"),
-        ("gamma", True, "gamma must be a finite number"),
-        ("use_sde", 1, "use_sde must be true or false"),
-        ("policy_kwargs", [1], "policy_kwargs must be a mapping"),
-        ("policy_kwargs", {"core_kwargs": {"num_units": 10**9}}, "must be an integer from"),
+        ("n_steps", "8", "n_steps.*integer"),
+        ("gamma", "x", "gamma.*finite number"),
+        ("gamma", True, "gamma.*finite number"),
+        ("use_sde", 1, "use_sde.*true.*false"),
+        ("policy_kwargs", [1], "policy_kwargs.*mapping"),
+        ("policy_kwargs", {"core_kwargs": {"num_units": 10**9}}, "integer"),
         ("policy_kwargs", {"core": "lstm", "core_kwargs": {"hidden_size": 60000}}, "far more weights"),
         ("policy_class", "RecurrentPolicy", "unknown policy"),
-        ("observation_space", None, "must be a mapping"),
+        ("observation_space", None, "mapping"),
         ("observation_space", {":serialized:": "%%%"}, "damaged"),
         ("observation_space", {":serialized:": 3}, "damaged"),
         ("observation_space", {":serialized:": ""}, "damaged"),
         ("learning_rate", {":serialized:": ""}, "damaged"),
-        ("learning_rate", [1], "learning_rate must be a finite number"),
+        ("learning_rate", [1], "learning_rate.*finite number"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -237,7 +238,7 @@ def test_settings_that_do_not_fit_are_refused(
     file = write({**parts, "data": json.dumps(data).encode()}, tmp_path / "agent.zip")
     with pytest.raises(UsageError) as caught:
         rimrl.load(file, device="cpu")
-    assert expected in str(caught.value)
+    assert re.search(expected, str(caught.value))
     assert "\n" not in str(caught.value)
 
 

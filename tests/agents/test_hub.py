@@ -87,7 +87,8 @@ def test_a_readme_that_leads_elsewhere_is_not_pushed(hub: FakeHub, exported: Pat
     (exported / "README.md").symlink_to(tmp_path / "key")
     answer = call("push", exported, "someone/agent")
     assert answer.code == 2
-    assert "README.md: it is a link" in answer.err
+    assert "README.md" in answer.err
+    assert "link" in answer.err
     assert not hub.root.exists()
 
 
@@ -116,7 +117,7 @@ def test_names_that_are_none_are_refused(name: str, hub: FakeHub, exported: Path
     for words in (("push", exported, name), ("pull", name, tmp_path / "pulled")):
         answer = call(*words)
         assert answer.code == 2
-        assert "no repository of the Hugging Face Hub" in answer.err
+        assert "Hugging Face Hub" in answer.err
     assert not hub.root.exists()
 
 

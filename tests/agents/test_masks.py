@@ -249,7 +249,7 @@ def test_evaluations_during_training_are_masked() -> None:
     assert callback.model is agent
     with pytest.raises(UsageError, match="action_masks"):
         agent.learn(96, callback=EvalCallback(unseen, eval_freq=32, verbose=0, warn=False))
-    with pytest.raises(UsageError, match="environment that is played has none"):
+    with pytest.raises(UsageError, match=r"environment.*played"):
         agent.learn(96, callback=MaskableEvalCallback(DummyVecEnv([Unmasked]), eval_freq=32, verbose=0, warn=False))
 
 
@@ -271,7 +271,7 @@ def test_files_keep_the_switch(name: str, tmp_path: Path) -> None:
         assert again.predict(obs, action_masks=mask)[0] == 3
         with pytest.raises(UsageError, match="pass action_masks"):
             again.predict(obs)
-    with pytest.raises(UsageError, match="training environment has none"):
+    with pytest.raises(UsageError, match=r"training environment"):
         rimrl.load(tmp_path / "agent.zip", env=DummyVecEnv([Unmasked]))
     plain = make(vector(), name, use_masking=False)
     plain.save(tmp_path / "plain.zip")
@@ -291,25 +291,25 @@ def test_contrib_loads_an_agent_with_masks(tmp_path: Path) -> None:
 
 
 def test_environments_without_masks_are_refused_before_the_work() -> None:
-    with pytest.raises(UsageError, match="training environment has none"):
+    with pytest.raises(UsageError, match=r"training environment"):
         make(DummyVecEnv([Unmasked]))
     with pytest.raises(UsageError, match="Discrete"):
         make(DummyVecEnv([partial(Forbidding, "box")]))
     agent = make(vector(n_envs=1))
     agent.set_env(DummyVecEnv([Unmasked]))
-    with pytest.raises(UsageError, match="training environment has none"):
+    with pytest.raises(UsageError, match=r"training environment"):
         agent.learn(32)
     assert agent.num_timesteps == 0
-    with pytest.raises(UsageError, match="use_masking must be true or false"):
+    with pytest.raises(UsageError, match=r"use_masking.*true.*false"):
         make(vector(), use_masking="yes")  # type: ignore[arg-type]
 
 
 def test_a_mask_that_forbids_everything_names_the_environment_and_the_step() -> None:
     env = DummyVecEnv([Forbidding, partial(Forbidding, everything_at=5)])
-    with pytest.raises(UsageError, match=r"^after 10 steps, the mask of environment 1 forbids every action;"):
+    with pytest.raises(UsageError, match=r"10.*environment 1 forbids"):
         make(env).learn(64)
     env = DummyVecEnv([partial(Forbidding, "multi_discrete", everything_at=2)])
-    with pytest.raises(UsageError, match=r"^after 2 steps, the mask of environment 0 forbids every value of choice 0;"):
+    with pytest.raises(UsageError, match=r"2.*environment 0 forbids.*0"):
         make(env).learn(64)
 
 
@@ -319,8 +319,8 @@ def test_a_mask_that_forbids_everything_names_the_environment_and_the_step() -> 
         ([True] * 5, r"environment 0 has the shape \[5\]; Discrete\(6\) needs 6 flags"),
         (True, r"environment 0 has the shape \[\]"),
         (None, "environment 0 has the shape"),
-        ([0.1, 0.2, 0.3, 0.1, 0.2, 0.1], "other values than true and false"),
-        (["yes"] * 6, "other values than true and false"),
+        ([0.1, 0.2, 0.3, 0.1, 0.2, 0.1], r"true.*false"),
+        (["yes"] * 6, r"true.*false"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(mask: Any, said: str) -> None:
@@ -334,9 +334,9 @@ def test_masks_that_do_not_fit_are_refused(mask: Any, said: str) -> None:
 
 def test_masks_of_other_observations_are_refused() -> None:
     space = ACTION_SPACES["multi_binary"]
-    with pytest.raises(UsageError, match=r"8 flags for each of 3 observations, got the shape \[2, 8\]"):
+    with pytest.raises(UsageError, match=r"8 flags.*3 observations.*\[2, 8\]"):
         as_masks(np.ones((2, 8)), space, 3)
-    with pytest.raises(UsageError, match=r"8 flags for each of 2 observations, got the shape \[\]"):
+    with pytest.raises(UsageError, match=r"8 flags.*2 observations.*\[\]"):
         as_masks(np.array(1), space, 2)
     with pytest.raises(UsageError, match=r"environment 0 has the shape \[2, 4\]"):
         as_masks(np.ones((1, 2, 4)), space, 1)  # the other way round

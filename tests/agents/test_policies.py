@@ -146,17 +146,17 @@ def test_the_critic_sends_a_share_of_its_gradient_into_a_shared_core(core: str, 
 @pytest.mark.parametrize(
     ("policy_kwargs", "message"),
     [
-        ({"core": "rimm"}, "did you mean 'rim'"),
+        ({"core": "rimm"}, r"'rim'"),
         ({"core": "transformer"}, "unknown core 'transformer'"),
-        ({"core_kwargs": {"num_unit": 3}}, "did you mean 'num_units'"),
+        ({"core_kwargs": {"num_unit": 3}}, r"'num_units'"),
         ({"core_kwargs": {"num_units": 3, "num_active": 4}}, "num_active 4"),
         ({"core": "lstm", "core_kwargs": {"num_units": 3}}, "core 'lstm'"),
-        ({"core_sharing": "both"}, "core_sharing must be one of shared, separate, actor_only"),
+        ({"core_sharing": "both"}, r"core_sharing.*actor_only"),
         ({"core_sharing": "shared", "share_features_extractor": False}, "share_features_extractor"),
-        ({"critic_gradient": 1.5}, "critic_gradient must be a number from 0 to 1, got 1.5"),
-        ({"critic_gradient": True}, "critic_gradient must be a number from 0 to 1, got True"),
+        ({"critic_gradient": 1.5}, r"critic_gradient.*number.*0.*1.*1.5"),
+        ({"critic_gradient": True}, r"critic_gradient.*number.*0.*1.*True"),
         ({"critic_gradient": 0.5, "core_sharing": "separate"}, 'critic_gradient 0.5 needs core_sharing="shared"'),
-        ({"core_kwargs": {"initialization": "xaver"}}, "did you mean 'xavier'"),
+        ({"core_kwargs": {"initialization": "xaver"}}, r"'xavier'"),
     ],
 )
 @every_algorithm

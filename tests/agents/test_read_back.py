@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
@@ -71,7 +72,7 @@ def test_an_agent_with_a_schedule_of_ones_own_plays_and_says_why_it_does_not_lea
     agent.save(tmp_path / "agent.zip")
     loaded = rimrl.load(tmp_path / "agent.zip", env=short_episodes(2), device="cpu")
     assert_same_play(loaded, agent, agent.observation_space)
-    with pytest.raises(UsageError, match=rf"^{setting} of this agent is a schedule .* trust=True") as caught:
+    with pytest.raises(UsageError, match=rf"^{setting} .*schedule.*trust=True") as caught:
         loaded.learn(16)
     assert "\n" not in str(caught.value)
     # Saved once more it is still the same: no constant takes the schedule's place.
@@ -173,23 +174,23 @@ def test_every_optimiser_comes_back_with_its_state(optimizer: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "refusal"),
     [
-        ({"normalize_advantage": 1}, "normalize_advantage must be true or false, got 1"),
-        ({"gamma": float("nan")}, "gamma must be a finite number, got nan"),
-        ({"ent_coef": float("inf")}, "ent_coef must be a finite number, got inf"),
-        ({"max_grad_norm": None}, "max_grad_norm must be a finite number, got None"),
-        ({"n_epochs": 2.0}, "n_epochs must be an integer"),
-        ({"n_steps": 2**31, "batch_size": 2**31}, "asks for rollouts of"),
-        ({"policy_kwargs": {"net_arch": [4] * 65}}, "policy_kwargs.net_arch has 65 layers"),
-        ({"policy_kwargs": {"ortho_init": 1}}, "policy_kwargs.ortho_init must be true or false"),
+        ({"normalize_advantage": 1}, "normalize_advantage.*true.*false.*1"),
+        ({"gamma": float("nan")}, "gamma.*finite number.*nan"),
+        ({"ent_coef": float("inf")}, "ent_coef.*finite number.*inf"),
+        ({"max_grad_norm": None}, "max_grad_norm.*finite number.*None"),
+        ({"n_epochs": 2.0}, "n_epochs.*integer"),
+        ({"n_steps": 2**31, "batch_size": 2**31}, "asks.*rollouts"),
+        ({"policy_kwargs": {"net_arch": [4] * 65}}, r"policy_kwargs\.net_arch has 65 layers"),
+        ({"policy_kwargs": {"ortho_init": 1}}, r"policy_kwargs\.ortho_init.*true.*false"),
         ({"policy_kwargs": {"optimizer_kwargs": {"weight_decay": th.tensor(0.1)}}}, "weight_decay holds a Tensor"),
-        ({"policy_kwargs": {"log_std_init": float("-inf")}}, "policy_kwargs.log_std_init must be a finite number"),
+        ({"policy_kwargs": {"log_std_init": float("-inf")}}, r"policy_kwargs\.log_std_init.*finite number"),
     ],
     ids=str,
 )
 def test_what_could_not_be_loaded_is_refused_before_training(options: dict[str, Any], refusal: str) -> None:
     with pytest.raises(UsageError) as caught:
         make(**options)
-    assert refusal in str(caught.value)
+    assert re.search(refusal, str(caught.value))
     assert "\n" not in str(caught.value)
 
 

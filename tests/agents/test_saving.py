@@ -320,7 +320,7 @@ def test_a_flipped_byte_is_noticed_anywhere(tmp_path: Path) -> None:
 def test_an_environment_that_does_not_fit_is_blamed_and_not_the_file(tmp_path: Path) -> None:
     file = tmp_path / "model.zip"
     trained().save(file)
-    with pytest.raises(UsageError, match="Action spaces do not match") as caught:
+    with pytest.raises(UsageError, match=r"Action spaces") as caught:
         rimrl.load(file, env=short_episodes(3, spaces.Discrete(7)), device="cpu")
     assert "not saved by rimrl" not in str(caught.value)
 

@@ -262,14 +262,14 @@ def test_a_bf16_agent_comes_back_as_one(tmp_path: Any) -> None:
 
 
 def test_autocast_is_refused_where_it_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="autocast must be None or one of bf16, got 'fp8'"):
+    with pytest.raises(UsageError, match=r"autocast.*None.*bf16.*'fp8'"):
         image_agent(autocast="fp8")
     agent = image_agent()
     monkeypatch.setattr(precision, "has_bf16", lambda _: False)
-    with pytest.raises(UsageError, match="autocast 'bf16' needs bfloat16 instructions, which this cpu lacks"):
+    with pytest.raises(UsageError, match=r"'bf16'.*bfloat16.*cpu"):
         image_agent(autocast="bf16")
     agent.autocast = "bf16"  # as one that was trained elsewhere
-    with pytest.raises(UsageError, match="which this cpu lacks"):
+    with pytest.raises(UsageError, match=r"cpu lacks"):
         agent.learn(24)
 
 

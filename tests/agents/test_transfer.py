@@ -181,13 +181,13 @@ def test_observations_that_do_not_fit() -> None:
 def test_networks_that_do_not_fit(trunk: str) -> None:
     target = agent(trunk)
     before = copied(target.policy)
-    with pytest.raises(UsageError, match="the network of the source does not fit"):
+    with pytest.raises(UsageError, match=r"network.*source"):
         initialize_from(target.policy, agent(core="lstm").policy)
     assert all(th.equal(value, before[key]) for key, value in copied(target.policy).items())
 
 
 def test_a_trunk_that_does_not_exist_or_does_not_fit() -> None:
-    with pytest.raises(UsageError, match="trunk must be one of learned, frozen, progressive, got 'ice'"):
+    with pytest.raises(UsageError, match=r"trunk.*'ice'"):
         agent("ice")
     with pytest.raises(UsageError, match=r"progressive.* needs core_sharing"):
         agent("progressive", core_sharing="actor_only")

@@ -73,7 +73,7 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--env.id distractor", ["unknown environment 'distractor'", "'distractors'"]),
         ("--env.id CartPole-v9", ["unknown environment", "'CartPole-v1'"]),
         ("--env.id RepeatPrevious-v0", ["unknown environment", "'rimrl/RepeatPrevious-v0'"]),
-        ("--env.id popgym/RepeatPrevius", ["unknown environment 'RepeatPrevius'", "did you mean 'RepeatPrevious'?"]),
+        ("--env.id popgym/RepeatPrevius", ["unknown environment 'RepeatPrevius'", "'RepeatPrevious'?"]),
         ("--env.id q", ["unknown environment 'q'", "suites: distractors, ", "rimrl list envs"]),
         ("--core.num_activ 2", ["unknown key 'core.num_activ'", "command line", "'core.num_active'"]),
         ("--agent.nsteps 2", ["unknown key 'agent.nsteps'", "'agent.n_steps'"]),
@@ -89,51 +89,51 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--train.device banana", ["unknown device 'banana'", "auto, cpu, cuda"]),
         ("--train.device meta", ["train.device 'meta'", "'cpu'"]),
         # Wrong types
-        ("--core.num_active two", ["core.num_active must be an integer or null", "'two'", "command line"]),
-        ("--core.num_active 2.5", ["core.num_active must be an integer", "'2.5'"]),
-        ("--core.num_active true", ["core.num_active must be an integer", "'true'"]),
-        ("--core.num_active [2]", ["core.num_active must be an integer", "'[2]'"]),
+        ("--core.num_active two", ["core.num_active", "integer", "null", "'two'", "command line"]),
+        ("--core.num_active 2.5", ["core.num_active", "integer", "'2.5'"]),
+        ("--core.num_active true", ["core.num_active", "integer", "'true'"]),
+        ("--core.num_active [2]", ["core.num_active", "integer", "'[2]'"]),
         ("--core.num_active", ["--core.num_active needs a value"]),
         ("--nothing", ["unknown option --nothing"]),
-        ("--core.input_attention perhaps", ["core.input_attention must be true or false", "'perhaps'"]),
-        ("--core.input_dropout lots", ["core.input_dropout must be a number", "'lots'"]),
-        ("--core.dynamics gruu", ["core.dynamics must be one of", "'gru'", "'gruu'"]),
-        ("--agent.learning_rate fast", ["agent.learning_rate must be a number", "'fast'"]),
-        ("--agent.learning_rate nan", ["agent.learning_rate must be a number", "'nan'"]),
-        ("--agent.net_arch 64", ["agent.net_arch must be a list", "'64'"]),
+        ("--core.input_attention perhaps", ["core.input_attention", "true", "false", "'perhaps'"]),
+        ("--core.input_dropout lots", ["core.input_dropout", "number", "'lots'"]),
+        ("--core.dynamics gruu", ["core.dynamics", "'gru'", "'gruu'"]),
+        ("--agent.learning_rate fast", ["agent.learning_rate", "number", "'fast'"]),
+        ("--agent.learning_rate nan", ["agent.learning_rate", "number", "'nan'"]),
+        ("--agent.net_arch 64", ["agent.net_arch", "list", "'64'"]),
         ("--agent.net_arch [wide]", ["agent.net_arch", "an integer", "'wide'"]),
-        ("--agent.normalize_advantage 3", ["agent.normalize_advantage must be true or false", "'3'"]),
-        ("--agent.core_sharing both", ["agent.core_sharing must be one of", "'separate'", "'both'"]),
-        ("--env.backend threads", ["env.backend must be one of", "'subproc'", "'envpool'", "'threads'"]),
+        ("--agent.normalize_advantage 3", ["agent.normalize_advantage", "true", "false", "'3'"]),
+        ("--agent.core_sharing both", ["agent.core_sharing", "'separate'", "'both'"]),
+        ("--env.backend threads", ["env.backend", "'subproc'", "'envpool'", "'threads'"]),
         ("--env.backend native", ["'native' plays ALE/*-v5 games", "'rimrl/Distractors-v0'", "'dummy' or 'subproc'"]),
         ("--env.backend envpool", ["'envpool' plays MiniGrid and BabyAI ids", "'rimrl/Distractors-v0'", "'dummy'"]),
         ("--env.id ALE/Pong-v5 --env.kwargs.clip_reward true", ["'clip_reward'"]),
-        ("--env.efference_copies maybe", ["env.efference_copies must be true or false", "'maybe'"]),
+        ("--env.efference_copies maybe", ["env.efference_copies", "true", "false", "'maybe'"]),
         ("--env.kwargs.efference_copies true", ["env.kwargs.efference_copies", "env.efference_copies"]),
-        ("--env.n_envs 1.5", ["env.n_envs must be an integer", "'1.5'"]),
-        ("--env.kwargs 3", ["env.kwargs must be a mapping", "'3'"]),
-        ("--env.kwargs.size big", ["size must be an integer", "'big'"]),
+        ("--env.n_envs 1.5", ["env.n_envs", "integer", "'1.5'"]),
+        ("--env.kwargs 3", ["env.kwargs", "mapping", "'3'"]),
+        ("--env.kwargs.size big", ["size", "integer", "'big'"]),
         ("--env.id CartPole-v1 --env.kwargs.max_episode_steps a", ["CartPole-v1", "max_episode_steps"]),
-        ("--seed x", ["train.seed must be an integer", "'x'"]),
-        ("--seed 1.5", ["train.seed must be an integer", "'1.5'"]),
-        ("--total-timesteps many", ["train.total_timesteps must be an integer", "'many'"]),
+        ("--seed x", ["train.seed", "integer", "'x'"]),
+        ("--seed 1.5", ["train.seed", "integer", "'1.5'"]),
+        ("--total-timesteps many", ["train.total_timesteps", "integer", "'many'"]),
         # Numbers that do not fit together
         ("--core.num_active 4", ["num_active 4 is larger than num_units 3", "1 to 3"]),
-        ("--core.hidden_size 13", ["hidden_size 13 does not divide by num_units 3", "12 or 15"]),
+        ("--core.hidden_size 13", ["hidden_size 13", "num_units 3", "12 or 15"]),
         ("--core.unit_size 5", ["hidden_size 12 is not num_units 3 * unit_size 5"]),
-        ("--core.input_heads 5", ["input_value_size 16 does not divide by input_heads 5"]),
+        ("--core.input_heads 5", ["input_value_size 16", "input_heads 5"]),
         ("--core.num_inputs 3", ["num_inputs 3"]),
         ("--env.id CartPole-v1 --agent.spatial true", ["agent.spatial needs an image"]),
         ("--env.id CartPole-v1 --agent.spatial true --env.efference_copies true", ["agent.spatial needs an image"]),
-        ("--agent.spatial true --agent.features_dim 64", ["agent.features_dim does not go with agent.spatial"]),
-        ("--agent.batch_size 24", ["batch_size 24 is not a multiple of the sequence length 16", "batch_size=32"]),
+        ("--agent.spatial true --agent.features_dim 64", ["agent.features_dim", "agent.spatial"]),
+        ("--agent.batch_size 24", ["batch_size 24", "multiple", "16", "batch_size=32"]),
         ("--agent.sequence_length 5", ["sequence_length 5 does not divide n_steps 16"]),
         # Numbers out of range
-        ("--core.num_active 0", ["num_active must be a positive integer", "0"]),
-        ("--core.num_active -1", ["num_active must be a positive integer", "-1"]),
-        ("--core.num_units 0", ["num_units must be a positive integer"]),
-        ("--core.hidden_size 0", ["hidden_size must be a positive integer"]),
-        ("--core.input_dropout 1.5", ["input_dropout must be a number at least 0 and below 1"]),
+        ("--core.num_active 0", ["num_active", "positive integer", "0"]),
+        ("--core.num_active -1", ["num_active", "positive integer", "-1"]),
+        ("--core.num_units 0", ["num_units", "positive integer"]),
+        ("--core.hidden_size 0", ["hidden_size", "positive integer"]),
+        ("--core.input_dropout 1.5", ["input_dropout", "number", "0", "1"]),
         ("--env.n_envs 0", ["env.n_envs must be positive", "0"]),
         ("--env.n_envs=-2", ["env.n_envs must be positive", "-2"]),
         ("--agent.n_steps 0", ["agent.n_steps must be positive"]),
@@ -154,26 +154,26 @@ def test_malformed_command_lines(words: tuple[str, ...], named: list[str]) -> No
         ("--seed=-1", ["train.seed must be between 0 and"]),
         ("--seed 99999999999", ["train.seed must be between 0 and"]),
         ("--train.num_threads 0", ["train.num_threads must be from 1 to 1024"]),
-        ("--train.eval_freq=-1", ["train.eval_freq must be at least 0"]),
+        ("--train.eval_freq=-1", ["train.eval_freq", "0"]),
         ("--train.eval_episodes 0", ["train.eval_episodes must be positive"]),
-        ("--train.checkpoint_freq=-1", ["train.checkpoint_freq must be at least 0"]),
+        ("--train.checkpoint_freq=-1", ["train.checkpoint_freq", "0"]),
         # Environments that cannot be what is asked for
-        ("--env.kwargs.size 2", ["size must be an integer of at least 3"]),
+        ("--env.kwargs.size 2", ["size", "integer", "3"]),
         ("--env.kwargs.num_distractors 1000", ["num_distractors=1000", "size 6"]),
-        ("--env.kwargs.max_steps 0", ["max_steps must be an integer of at least 1"]),
-        ("--env.kwargs.split novel_shapes", ["env.kwargs.split is not an argument"]),
-        ("--env.kwargs.seed 1", ["env.kwargs.seed is not an argument", "train.seed"]),
-        ("--env.kwargs.n_envs 1", ["env.kwargs.n_envs is not an argument", "env.n_envs"]),
+        ("--env.kwargs.max_steps 0", ["max_steps", "integer", "1"]),
+        ("--env.kwargs.split novel_shapes", ["env.kwargs.split"]),
+        ("--env.kwargs.seed 1", ["env.kwargs.seed", "train.seed"]),
+        ("--env.kwargs.n_envs 1", ["env.kwargs.n_envs", "env.n_envs"]),
         ("--env.id MiniGrid-Empty-5x5-v0 --env.kwargs.size 1", ["MiniGrid-Empty-5x5-v0", "'size': 1"]),
-        ("--env.id memory --env.kwargs.size 8", ["size must be odd", "8"]),
-        ("--env.id memory --env.kwargs.agent_view_size 1", ["agent_view_size must be an integer of at least 3"]),
+        ("--env.id memory --env.kwargs.size 8", ["size", "odd", "8"]),
+        ("--env.id memory --env.kwargs.agent_view_size 1", ["agent_view_size", "integer", "3"]),
         ("--env.id memory --env.kwargs.tiles colors", ["tiles='colors'", "one_hot"]),
         ("--env.id memory --env.backend envpool", ["'envpool' plays MiniGrid and BabyAI ids", "'rimrl/Memory-v0'"]),
-        ("--env.id recall --env.kwargs.num_cues 0", ["num_cues must be an integer of at least 1"]),
-        ("--env.id recall --env.kwargs.max_delay=-1", ["max_delay must be an integer of at least 0"]),
+        ("--env.id recall --env.kwargs.num_cues 0", ["num_cues", "integer", "1"]),
+        ("--env.id recall --env.kwargs.max_delay=-1", ["max_delay", "integer", "0"]),
         ("--env.id recall --env.kwargs.shown_distractors [8]", ["unknown distractor 8", "0 to 7"]),
         ("--env.id recall --env.kwargs.distractor_probability 2", ["distractor_probability", "from 0 to 1"]),
-        ("--env.id tmaze --env.kwargs.min_length 0", ["min_length must be an integer of at least 1"]),
+        ("--env.id tmaze --env.kwargs.min_length 0", ["min_length", "integer", "1"]),
         ("--env.id tmaze --env.kwargs.lenght 3", ["unknown argument 'lenght'", "rimrl/TMaze-v0", "length'"]),
         ("--env.id Blackjack-v1", ["Blackjack-v1", "observation space"]),
     ],
@@ -184,7 +184,7 @@ def test_overrides(override: str, named: list[str]) -> None:
 
 @pytest.mark.skipif(th.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there() -> None:
-    refuse((*TRAIN, "--train.device", "cuda"), "train.device 'cuda' is not available", "'cpu'")
+    refuse((*TRAIN, "--train.device", "cuda"), "train.device 'cuda'", "'cpu'")
 
 
 @pytest.mark.parametrize("env_id", ["popgym/RepeatPrevious", "popgym-CountRecallHard-v0"])
@@ -213,33 +213,33 @@ def test_configurations_that_do_not_exist(config: str, named: list[str]) -> None
     [
         ("env: [", ["own.yaml is not valid YAML", "line 1"]),
         ("env: !!python/name:os.system {id: distractors}", ["own.yaml is not valid YAML", "python/name"]),
-        ("", ["own.yaml holds no configuration", "env, core, agent, train"]),
-        ("hello", ["own.yaml holds no configuration", "env, core, agent, train"]),
+        ("", ["own.yaml holds no configuration", "core, agent"]),
+        ("hello", ["own.yaml holds no configuration", "core, agent"]),
         ("[env, core]", ["own.yaml holds no configuration"]),
-        ("envs: {id: distractors}", ["unknown group 'envs' in own.yaml", "'env'"]),
-        ("1: {id: distractors}", ["unknown group '1' in own.yaml", "agent, core, env, train"]),
+        ("envs: {id: distractors}", ["'envs'", "own.yaml", "'env'"]),
+        ("1: {id: distractors}", ["'1'", "own.yaml", "agent, core"]),
         ("env: 3", ["group 'env' in own.yaml", "3"]),
         ("{env: {id: distractors}, core: null}", ["group 'core' in own.yaml", "None"]),
-        ("core: {name: rim}", ["own.yaml does not say what to play", "env.id"]),
-        ("env: {id: null}", ["env.id in own.yaml must not be null"]),
+        ("core: {name: rim}", ["own.yaml", "env.id"]),
+        ("env: {id: null}", ["env.id", "own.yaml", "null"]),
         ("env: {id: [distractors]}", ["env.id must be text", "own.yaml"]),
-        ("env: {id: distractors, n_env: 3}", ["unknown key 'env.n_env' in own.yaml", "'env.n_envs'"]),
-        ("env: {id: distractors, 1: 3}", ["unknown key 'env.1' in own.yaml"]),
-        ("env: {id: distractors, kwargs: null}", ["env.kwargs in own.yaml must not be null"]),
-        ("env: {id: distractors, kwargs: [1]}", ["env.kwargs must be a mapping", "own.yaml"]),
-        ("env: {id: distractors, kwargs: {n_envs: 2}}", ["env.kwargs.n_envs is not an argument"]),
-        ("{env: {id: distractors}, core: {name: rimm}}", ["unknown core 'rimm' in own.yaml (core.name)", "'rim'"]),
-        ("{env: {id: distractors}, core: {name: 3}}", ["unknown core '3' in own.yaml", "feedforward"]),
-        ("{env: {id: distractors}, core: {num_units: 3.5}}", ["core.num_units must be an integer", "own.yaml"]),
-        ("{env: {id: distractors}, core: {competition: null}}", ["competition must be one of 'null', 'units'"]),
-        ("{env: {id: distractors}, core: {num_units: null}}", ["num_units must be a positive integer", "None"]),
-        ("{env: {id: distractors}, core: {name: gru, hidden_size: null}}", ["hidden_size must be a positive integer"]),
-        ("{env: {id: distractors}, agent: {algorithm: dqn}}", ["unknown algorithm 'dqn' in own.yaml", "a2c, ppo"]),
-        ("{env: {id: distractors}, agent: {gamma: high}}", ["agent.gamma must be a number, got 'high'", "own.yaml"]),
-        ("{env: {id: distractors}, agent: {net_arch: {pi: [3]}}}", ["agent.net_arch must be a list", "own.yaml"]),
-        ("{env: {id: distractors}, agent: {clip_range: null}}", ["agent.clip_range in own.yaml must not be null"]),
-        ("{env: {id: distractors}, train: {device: null}}", ["train.device in own.yaml must not be null"]),
-        ("{env: {id: distractors}, train: {seed: true}}", ["train.seed must be an integer", "own.yaml"]),
+        ("env: {id: distractors, n_env: 3}", ["'env.n_env'", "own.yaml", "'env.n_envs'"]),
+        ("env: {id: distractors, 1: 3}", ["'env.1'", "own.yaml"]),
+        ("env: {id: distractors, kwargs: null}", ["env.kwargs", "own.yaml", "null"]),
+        ("env: {id: distractors, kwargs: [1]}", ["env.kwargs", "mapping", "own.yaml"]),
+        ("env: {id: distractors, kwargs: {n_envs: 2}}", ["env.kwargs.n_envs"]),
+        ("{env: {id: distractors}, core: {name: rimm}}", ["'rimm'", "own.yaml (core.name)", "'rim'"]),
+        ("{env: {id: distractors}, core: {name: 3}}", ["'3'", "own.yaml", "feedforward"]),
+        ("{env: {id: distractors}, core: {num_units: 3.5}}", ["core.num_units", "integer", "own.yaml"]),
+        ("{env: {id: distractors}, core: {competition: null}}", ["competition", "'null', 'units'"]),
+        ("{env: {id: distractors}, core: {num_units: null}}", ["num_units", "positive integer", "None"]),
+        ("{env: {id: distractors}, core: {name: gru, hidden_size: null}}", ["hidden_size", "positive integer"]),
+        ("{env: {id: distractors}, agent: {algorithm: dqn}}", ["'dqn'", "own.yaml", "a2c, ppo"]),
+        ("{env: {id: distractors}, agent: {gamma: high}}", ["agent.gamma", "number", "'high'", "own.yaml"]),
+        ("{env: {id: distractors}, agent: {net_arch: {pi: [3]}}}", ["agent.net_arch", "list", "own.yaml"]),
+        ("{env: {id: distractors}, agent: {clip_range: null}}", ["agent.clip_range", "own.yaml", "null"]),
+        ("{env: {id: distractors}, train: {device: null}}", ["train.device", "own.yaml", "null"]),
+        ("{env: {id: distractors}, train: {seed: true}}", ["train.seed", "integer", "own.yaml"]),
         ("{env: {id: distractors}, train: {seed: -1}}", ["train.seed must be between 0 and", "-1"]),
         ("{env: {id: distractors}, name: [a]}", ["name in own.yaml must be text"]),
     ],
@@ -258,13 +258,13 @@ def test_a_file_that_is_not_text() -> None:
 def test_a_folder_that_holds_a_run(status: str, run: Path) -> None:
     facts = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(facts | {"status": status}))
-    refuse((*TRAIN, "--run-dir", "run"), "run already holds a run", status, "--run-dir")
+    refuse((*TRAIN, "--run-dir", "run"), "already holds", status, "--run-dir")
 
 
 def test_a_folder_that_holds_something_else() -> None:
     Path("papers").mkdir()
     Path("papers/rim.pdf").touch()
-    refuse((*TRAIN, "--run-dir", "papers"), "papers already holds other files", "--run-dir")
+    refuse((*TRAIN, "--run-dir", "papers"), "papers already", "--run-dir")
 
 
 @pytest.mark.parametrize("folder", ["file", "file/run", "file/deep/run"])
@@ -339,20 +339,20 @@ def test_a_best_model_that_was_never_saved(run: Path) -> None:
         ("evaluate run --episodes=-3", ["episodes", "-3"]),
         ("evaluate run --n-envs 0", ["n_envs", "0"]),
         ("evaluate run --suite distractor", ["unknown environment 'distractor'", "'distractors'"]),
-        ("evaluate run --suite CartPole-v1", ["'CartPole-v1' does not suit run", "observations", "'distractors'"]),
+        ("evaluate run --suite CartPole-v1", ["'CartPole-v1'", "observations", "'distractors'"]),
         ("evaluate run --suite distractors --split trian", ["unknown split 'trian'", "'train'"]),
         ("evaluate run --suite CartPole-v1 --split novel", ["CartPole-v1", "'train'"]),
-        ("evaluate run --seed=-1", ["seed must be between 0 and"]),
-        ("evaluate run --seed 99999999999", ["seed must be between 0 and"]),
-        ("evaluate nowhere", ["no run folder nowhere"]),
-        ("evaluate run nowhere", ["no run folder nowhere"]),
-        ("evaluate .", [". is not a run folder", "config.yaml"]),
+        ("evaluate run --seed=-1", ["seed", "0"]),
+        ("evaluate run --seed 99999999999", ["seed", "0"]),
+        ("evaluate nowhere", ["run folder nowhere"]),
+        ("evaluate run nowhere", ["run folder nowhere"]),
+        ("evaluate .", ["run folder", "config.yaml"]),
         ("evaluate run/model.zip", ["no run folder run/model.zip"]),
-        ("compare nowhere", ["no run folder nowhere"]),
-        ("compare run nowhere", ["no run folder nowhere"]),
-        ("compare run --suite multiroom", ["run has not been evaluated on multiroom", "rimrl evaluate run --suite"]),
+        ("compare nowhere", ["run folder nowhere"]),
+        ("compare run nowhere", ["run folder nowhere"]),
+        ("compare run --suite multiroom", ["evaluated", "multiroom", "rimrl evaluate run --suite"]),
         ("compare . --suite multiroom", ["no run below .", "on multiroom", "rimrl evaluate"]),
-        ("compare run/checkpoints", ["run/checkpoints is not a run folder", "none below"]),
+        ("compare run/checkpoints", ["run/checkpoints", "folder", "none below"]),
         ("compare run --reference lstm", ["unknown group 'lstm'", "rim"]),
         ("compare run --json run/model.zip/a.json --plot a.png", ["run/model.zip is a file"]),
         ("compare run --json run/model.zip/a.json", ["run/model.zip/a.json"]),
@@ -360,7 +360,7 @@ def test_a_best_model_that_was_never_saved(run: Path) -> None:
         ("compare run --plot run/config.yaml/a.png", ["run/config.yaml/a.png"]),
         ("compare run --plot a.docx", ["a.docx", "png"]),
         ("compare run --plot a", ["picture a", ".png"]),
-        ("compare run --plot run", ["cannot write run: it is a folder"]),
+        ("compare run --plot run", ["write run", "folder"]),
         ("compare run --plot run/model.zip", ["run/model.zip", "png"]),
     ],
 )
@@ -389,7 +389,7 @@ def test_an_evaluation_that_cannot_be_written(run: Path) -> None:
 
 def test_compare_before_evaluate(run: Path) -> None:
     (run / "evaluation.json").unlink()
-    refuse(("compare", "run"), "run has not been evaluated", "rimrl evaluate run")
+    refuse(("compare", "run"), "run", "evaluated", "rimrl evaluate run")
 
 
 @pytest.mark.parametrize(
@@ -449,9 +449,10 @@ def test_runs_that_were_not_evaluated_are_left_out_of_a_folder_and_missed_by_nam
     before = files(Path())
     answer = call("compare", "sweep")
     assert answer.code == 0
-    assert answer.err == "note: left out, because they have not been evaluated: sweep/b\n"
+    assert answer.err.split()[-1] == "sweep/b"
+    assert answer.err.count("\n") == 1
     assert files(Path()) == before
-    refuse(("compare", "sweep/a", "sweep/b"), "sweep/b has not been evaluated", "rimrl evaluate sweep/b")
+    refuse(("compare", "sweep/a", "sweep/b"), "sweep/b", "evaluated", "rimrl evaluate sweep/b")
 
 
 def test_a_damaged_learning_curve(run: Path) -> None:

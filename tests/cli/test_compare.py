@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -62,16 +63,16 @@ def test_figures_are_pdf_and_those_of_another_format_stay() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--csv", "x.json"), "--csv writes CSV; name a file that ends in .csv, not x.json"),
-        (("--latex", "x.csv"), "--latex writes a LaTeX table; name a file that ends in .tex, not x.csv"),
-        (("--json", "x.csv"), "--json writes JSON; name a file that ends in .json, not x.csv"),
-        (("--csv", "x"), "ends in .csv"),
-        (("--csv", "runs"), "cannot write runs: it is a folder"),
-        (("--csv", "runs/rim0/config.yaml/x.csv"), "runs/rim0/config.yaml is a file"),
-        (("--latex", "pipe.tex"), "pipe.tex: it is a pipe"),
-        (("--plot", "x.docx"), "x.docx"),
-        (("--figures", "runs/rim0/config.yaml"), "runs/rim0/config.yaml is a file"),
-        (("--figures", "taken"), "taken/final_scores.pdf: it is a folder"),
+        (("--csv", "x.json"), r"--csv.*CSV.*x\.json"),
+        (("--latex", "x.csv"), r"--latex.*LaTeX.*x\.csv"),
+        (("--json", "x.csv"), r"--json.*JSON.*x\.csv"),
+        (("--csv", "x"), r"ends in \.csv"),
+        (("--csv", "runs"), "write runs.*folder"),
+        (("--csv", "runs/rim0/config.yaml/x.csv"), r"runs/rim0/config\.yaml is a file"),
+        (("--latex", "pipe.tex"), r"pipe\.tex"),
+        (("--plot", "x.docx"), r"x\.docx"),
+        (("--figures", "runs/rim0/config.yaml"), r"runs/rim0/config\.yaml is a file"),
+        (("--figures", "taken"), r"taken/final_scores\.pdf.*folder"),
         (("--figures", "new", "--format", "docx"), "invalid choice: 'docx'"),
         (("--format", "svg"), "--figures DIR"),
         (("--label", "rim"), "RUN_OR_GROUP=NAME"),
@@ -87,16 +88,16 @@ def test_what_could_not_be_written_is_refused_before_any_run_is_read(
     before = sorted(str(path) for path in Path().rglob("*"))
     answer = call("compare", "runs", "--json", "good.json", "--csv", "good.csv", *words)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert said in answer.err
+    assert re.search(said, answer.err)
     assert sorted(str(path) for path in Path().rglob("*")) == before
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--label", "rmi=RIM"), "unknown group 'rmi'; did you mean 'rim'?"),
+        (("--label", "rmi=RIM"), r"'rmi'.*'rim'\?"),
         (("--label", "runs=RIM"), "several columns"),
-        (("--label", "rim=lstm"), "two columns would be called 'lstm'"),
+        (("--label", "rim=lstm"), "columns.*called 'lstm'"),
         (("--order", "rim,gru"), "unknown group 'gru'"),
         (("--order", "rim,rim"), "twice"),
         (("--reference", "gru"), "unknown group 'gru'"),
@@ -107,7 +108,7 @@ def test_columns_that_are_not_there_leave_nothing(words: tuple[str, ...], said: 
     outputs = ("--json", "a.json", "--csv", "a.csv", "--latex", "a.tex", "--figures", "figures", "--plot", "a.png")
     answer = call("compare", "runs", *outputs, *words)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert said in answer.err
+    assert re.search(said, answer.err)
     assert files(Path()) == before
 
 

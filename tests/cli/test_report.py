@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_folders_of_runs_are_searched_and_what_was_not_evaluated_is_said(tmp_pat
     paths = make_runs(tmp_path / "sweep")
     (paths[5] / "evaluation.json").unlink()
     answer = succeed("report", tmp_path / "sweep", "--output", tmp_path / "pages" / "report.html")
-    assert f"note: left out, because they have not been evaluated: {paths[5]}" in answer.err.splitlines()
+    assert [line for line in answer.err.splitlines() if line.startswith("note:") and line.endswith(f": {paths[5]}")]
     tree = parsed((tmp_path / "pages" / "report.html").read_text(encoding="utf-8"))
     assert len(tree.one(aria_label="Scores of every run").all("tr")) == 1 + 5
 
@@ -40,14 +41,14 @@ def test_folders_of_runs_are_searched_and_what_was_not_evaluated_is_said(tmp_pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("run", "--output", "run"), "cannot write run: it is a folder"),
-        (("run", "--output", "run/config.yaml/report.html"), "run/config.yaml is a file"),
-        (("run", "other"), "runs of different suites do not compare"),
-        (("new",), "new has not been evaluated; run: rimrl evaluate new"),
-        (("sweep",), "no run below sweep has been evaluated"),
+        (("run", "--output", "run"), "write run.*folder"),
+        (("run", "--output", "run/config.yaml/report.html"), r"run/config\.yaml is a file"),
+        (("run", "other"), "different suites"),
+        (("new",), "new.*rimrl evaluate new"),
+        (("sweep",), "sweep.*evaluated"),
         (("run", "--suite", "memory"), "rimrl evaluate run --suite memory"),
-        (("nowhere",), "no run folder nowhere"),
-        (("empty",), "not a run folder"),
+        (("nowhere",), "run folder nowhere"),
+        (("empty",), "run folder"),
         ((), "RUN"),
         (("run", "--foo"), "'--foo'"),
     ],
@@ -66,5 +67,5 @@ def test_bad_input_is_one_line_and_changes_nothing(run: Path, words: tuple[str, 
     assert answer.code == 2
     assert answer.out == ""
     assert len(answer.err.splitlines()) == 1
-    assert said in answer.err
+    assert re.search(said, answer.err)
     assert files(Path()) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,16 +34,16 @@ def test_options(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("run", "--split", "novel_shape"), "did you mean 'novel_shapes'"),
+        (("run", "--split", "novel_shape"), "'novel_shapes'"),
         (("run", "--episodes", "0"), "at least 1"),
-        (("run", "--fps", "0"), "fps must be above 0"),
+        (("run", "--fps", "0"), "fps.*0"),
         (("run", "--fps", "fast"), "invalid float value"),
-        (("run", "--best"), "best_model.zip"),
-        (("run", "--output", "film.avi"), ".gif or .mp4"),
-        (("run", "--output", "run/config.yaml/film.gif"), "cannot write run/config.yaml/film.gif"),
-        (("run", "--output", "folder.gif"), "it is a folder"),
-        (("nowhere",), "no run folder nowhere"),
-        ((".",), "not a run folder"),
+        (("run", "--best"), r"best_model\.zip"),
+        (("run", "--output", "film.avi"), r"\.gif or \.mp4"),
+        (("run", "--output", "run/config.yaml/film.gif"), r"cannot write run/config\.yaml/film\.gif"),
+        (("run", "--output", "folder.gif"), "folder"),
+        (("nowhere",), "run folder nowhere"),
+        ((".",), "run folder"),
         ((), "RUN"),
     ],
 )
@@ -54,7 +55,7 @@ def test_bad_input_is_one_line_and_changes_nothing(run: Path, words: tuple[str, 
     assert answer.code == 2
     assert answer.out == ""
     assert len(answer.err.splitlines()) == 1
-    assert said in answer.err
+    assert re.search(said, answer.err)
     assert files(Path()) == before
 
 

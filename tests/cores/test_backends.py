@@ -93,7 +93,7 @@ def test_what_is_asked_for_runs_or_is_refused_by_name(name: str, backend: str) -
 
 
 def test_an_unknown_backend_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'torch'"), use_backend("troch"):
+    with pytest.raises(UsageError, match=r"'torch'"), use_backend("troch"):
         pass
 
 
@@ -234,7 +234,7 @@ def test_columns_of_a_progressive_core_run_each_on_its_own() -> None:
         expected = core(x)[0]
     torch.testing.assert_close(core(x)[0], expected)
     mixed = ProgressiveCore(build(SPECS["rim"]), build(SPECS["grid_lstm"])).double()
-    with use_backend("torch"), pytest.raises(UsageError, match="GridLSTM has no backend 'torch'"):
+    with use_backend("torch"), pytest.raises(UsageError, match=r"GridLSTM.*'torch'"):
         mixed(x)
 
 

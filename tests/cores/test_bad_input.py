@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,7 +97,8 @@ def test_starts_other_than_true_and_false_are_refused(spec: CoreSpec, value: flo
     core = build(spec)
     starts = no_starts().float()
     starts[1, 2] = value
-    assert refusal(core, sequence(core, T, B), None, starts) == f"episode_starts must be bool or 0/1, got {value}"
+    message = refusal(core, sequence(core, T, B), None, starts)
+    assert re.search(rf"episode_starts .*bool.*0/1.* {re.escape(str(value))}$", message)
 
 
 @every_core
@@ -104,8 +106,8 @@ def test_starts_other_than_true_and_false_are_refused(spec: CoreSpec, value: flo
 def test_what_is_no_tensor_is_refused(spec: CoreSpec) -> None:
     core = build(spec)
     x = sequence(core, T, B)
-    assert refusal(core, x.numpy()) == f"{type(core).__name__} takes a tensor as its input, got ndarray"
-    assert refusal(core, x, None, no_starts().tolist()).endswith("takes a tensor as its episode_starts, got list")
+    assert re.search(rf"^{type(core).__name__} .*tensor.* input, got ndarray$", refusal(core, x.numpy()))
+    assert re.search(r"tensor.* episode_starts, got list$", refusal(core, x, None, no_starts().tolist()))
 
 
 @every_core
@@ -156,7 +158,7 @@ def test_a_state_that_is_not_finite_is_named(spec: CoreSpec, path: str) -> None:
         pair = state["h"], state["c"]
         with paths.on(path):
             message = refusal(core, sequence(core, T, B), pair)
-            assert message == f"{type(core).__name__} got a state {label} that is not finite, in row 1"
+            assert re.search(rf"^{type(core).__name__} .*state {label} .*finite, in row 1$", message)
             starts = no_starts()
             starts[0, 1] = True
             y, _ = core(sequence(core, T, B), pair, starts)
@@ -175,7 +177,7 @@ def test_a_parameter_that_is_not_finite_is_named(spec: CoreSpec, path: str) -> N
         flat[0] = math.nan
         with paths.on(path):
             message = refusal(core, x)
-        assert message == (f"{type(core).__name__} has a parameter {name} that is not finite: has learning diverged?")
+        assert re.search(rf"^{type(core).__name__} .*parameter {re.escape(name)} .*finite", message)
         flat[0] = before
     core(x)
 
@@ -185,7 +187,7 @@ def test_overflow_is_named(path: str) -> None:
     core = build(("rim", RIM | {"initialization": "xavier"}), dtype=torch.float32)  # small weights would not overflow
     x = torch.full((T, B, core.input_size), 3e38)
     with paths.on(path):
-        assert refusal(core, x).startswith("RIM overflows torch.float32: input, state and parameters are finite")
+        assert refusal(core, x).startswith("RIM overflows torch.float32")
 
 
 def test_a_sum_that_overflows_is_no_fault() -> None:
@@ -205,5 +207,5 @@ def test_on_a_gpu(spec: CoreSpec) -> None:
     assert "on cuda:0" in refusal(core, x.cpu())
     assert "on cuda:0" in refusal(core, x, None, no_starts())
     x[2, 1] = math.nan
-    assert "nan at time step 2 of row 1" in refusal(core, x)
+    assert re.search(r"nan .*step 2 .*row 1", refusal(core, x))
     core(x[2:3])  # a single step does not wait for the device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from typing import Any
 
@@ -338,13 +339,13 @@ def test_top_down_lists_what_is_valid(value: Any) -> None:
 @pytest.mark.parametrize("widths", [{}, {"unit_size": 10}, {"unit_size": 10, "hidden_size": 60}], ids=str)
 def test_layers_whose_widths_do_not_fit(widths: dict[str, int]) -> None:
     message = refusal(num_units=[4, 6], **widths)
-    for part in ("layers whose widths do not fit", "[4, 6]", "hidden_size", "12"):
+    for part in ("layers", "[4, 6]", "hidden_size", "12"):
         assert part in message
 
 
 def test_a_width_that_one_layer_cannot_split() -> None:
     message = refusal(num_units=[4, 6], hidden_size=100)
-    for part in ("layers whose widths do not fit", "hidden_size 100", "[4, 6]", "96 or 108"):
+    for part in ("layers", "hidden_size 100", "[4, 6]", "96 or 108"):
         assert part in message
     assert "use 12" in refusal(num_units=[4, 6], hidden_size=4)
     assert make_core("brims", 8, num_units=[4, 6], hidden_size=96).hidden_size == 96
@@ -366,5 +367,5 @@ def test_what_rim_refuses_names_the_layer() -> None:
 
 def test_equal_layers_are_refused_as_rim_refuses() -> None:
     assert "252 or 258" in refusal(hidden_size=256)
-    assert "give one of the two" in refusal(hidden_size=96, unit_size=20)
+    assert re.search(r"hidden_size 96.*unit_size 20", refusal(hidden_size=96, unit_size=20))
     assert "num_active 7 is larger than num_units 6; use 1 to 6" in refusal(num_active=7)

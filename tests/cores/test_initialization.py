@@ -115,7 +115,7 @@ def test_names_differ_in_scale_alone(core: str) -> None:
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'small_scores'"):
+    with pytest.raises(UsageError, match=r"'small_scores'"):
         make_core("rim", 8, initialization="small_score")
     with pytest.raises(UsageError, match="unknown initialization 'None'"):
         make_core("riglstm", 8, initialization=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -263,10 +264,10 @@ def test_sizes(option: str, value: Any) -> None:
 
 
 def test_widths_that_do_not_divide() -> None:
-    assert "hidden_size 90 does not divide by num_slots 4; use 88 or 92" in refusal(hidden_size=90)
-    assert "slot_size 30 does not divide by num_heads 4; use 28 or 32" in refusal(slot_size=30)
+    assert re.search(r"hidden_size 90 .*num_slots 4; .*88 or 92", refusal(hidden_size=90))
+    assert re.search(r"slot_size 30 .*num_heads 4; .*28 or 32", refusal(slot_size=30))
     message = refusal(hidden_size=96, num_slots=4, slot_size=20)
-    for part in ("hidden_size 96", "num_slots 4", "slot_size 20", "give one of the two"):
+    for part in ("hidden_size 96", "num_slots 4", "slot_size 20"):
         assert part in message
 
 

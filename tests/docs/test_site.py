@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import dataclasses
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -87,6 +89,22 @@ def test_every_option_of_every_command_has_a_row(source: Path) -> None:
                 assert f"`{option}" in sections[name] or f", {option}" in sections[name], f"{name} {option}"
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "docs/notebooks").glob("*.ipynb")), ids=lambda file: file.stem)
+def test_a_notebook_is_a_page_with_its_cells_outputs_and_pictures(source: Path, file: Path) -> None:
+    page = source / "notebooks" / f"{file.stem}.md"
+    text = page.read_text()
+    assert f"]({file.name})" in text
+    assert (page.parent / file.name).read_bytes() == file.read_bytes()
+    pictures = [(page.parent / name).read_bytes() for name in re.findall(r"!\[[^\]]+\]\(([\w.-]+)\)", text)]
+    cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    blocks = re.findall(r"^```(\w+)\n(.*?)\n```$", text, flags=re.MULTILINE | re.DOTALL)
+    assert [block for language, block in blocks if language == "python"] == ["".join(cell["source"]) for cell in cells]
+    printed = ["".join(output["text"]).rstrip() for output in outputs if "text" in output]
+    assert [block for language, block in blocks if language == "text"] == printed
+    assert pictures == [base64.b64decode(output["data"]["image/png"]) for output in outputs if "data" in output]
+
+
 @pytest.mark.parametrize(
     ("text", "page", "expected"),
     [
@@ -97,12 +115,14 @@ def test_every_option_of_every_command_has_a_row(source: Path) -> None:
         ("[a](../README.md)", "sweeps.md", "[a](index.md)"),
         ("[a](https://example.org/x.md)", "sweeps.md", "[a](https://example.org/x.md)"),
         ("[a](#below)", "sweeps.md", "[a](#below)"),
+        ("[a](notebooks/n.ipynb)", "sweeps.md", "[a](notebooks/n.md)"),
         ("![a](results/a.png)", "sweeps.md", "![a](results/a.png)"),
         ("```\n[a](gone.md)\n```\n", "sweeps.md", "```\n[a](gone.md)\n```\n"),
     ],
 )
 def test_links_out_of_the_docs_become_words(site: ModuleType, text: str, page: str, expected: str) -> None:
-    assert site.relinked(text, page, {"cores/rim.md", "sweeps.md", "index.md", "contributing.md"}) == expected
+    pages = {"cores/rim.md", "sweeps.md", "index.md", "contributing.md", "notebooks/n.md"}
+    assert site.relinked(text, page, pages) == expected
 
 
 def commands(page: Path) -> list[list[str]]:

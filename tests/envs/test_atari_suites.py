@@ -103,24 +103,24 @@ def test_a_held_out_mode_is_played() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("modes/pongg", r"unknown game 'pongg' in suite 'modes/pongg'; did you mean 'pong'\?"),
-        ("sticky/SpaceInvader", r"unknown game 'SpaceInvader' in suite .*; did you mean 'SpaceInvaders'\?"),
-        ("modes", "suite 'modes' needs a game, as in 'modes/Pong'"),
-        ("modes/Assault", "Assault has one mode and one difficulty, so nothing to hold out; 'sticky/Assault' has"),
+        ("modes/pongg", r"'pongg'.*'modes/pongg'.*'pong'\?"),
+        ("sticky/SpaceInvader", r"'SpaceInvader'.*'SpaceInvaders'\?"),
+        ("modes", r"'modes'.*'modes/Pong'"),
+        ("modes/Assault", r"'sticky/Assault'"),
     ],
 )
 def test_mistakes_are_named(name: str, message: str) -> None:
     assert is_suite(name)
     for use in (get_suite, make_env, make_vec_env):
-        with pytest.raises(UsageError, match=f"^{message}$"):
+        with pytest.raises(UsageError, match=message):
             use(name)
 
 
 def test_an_unknown_suite_or_split_gets_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"unknown split 'mode_2' in suite 'modes/Pong'; did you mean 'mode_1'\?"):
+    with pytest.raises(UsageError, match=r"'mode_2'.*'modes/Pong'.*'mode_1'\?"):
         make_env("modes/pong", "mode_2")
     assert not is_suite("modez/pong")
-    with pytest.raises(UsageError, match=r"^unknown suite 'modes<Game>'; did you mean 'modes/<Game>'\?$"):
+    with pytest.raises(UsageError, match=r"'modes<Game>'.*'modes/<Game>'\?$"):
         get_suite("modes<Game>")
 
 

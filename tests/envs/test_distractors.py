@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from typing import Any
 
@@ -213,30 +214,29 @@ def test_seed_decides_the_episodes() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"size": 2}, "size must be an integer of at least 3; got 2"),
-        ({"size": "7"}, "size must be an integer of at least 3; got '7'"),
-        ({"max_steps": 0}, "max_steps must be an integer of at least 1; got 0"),
-        ({"num_distractors": -1}, "num_distractors must be an integer of at least 0; got -1"),
-        ({"agent_view_size": 6}, "agent_view_size must be odd, so that the agent is in the middle; got 6"),
-        ({"target_types": "ball"}, "target_types must list at least one name; got 'ball'"),
-        ({"target_colors": ()}, "target_colors must list at least one name; got ()"),
-        ({"distractor_types": ("bal",)}, "unknown name 'bal' in distractor_types; did you mean 'ball'?"),
+        ({"size": 2}, "size.*integer.*3.*2"),
+        ({"size": "7"}, "size.*integer.*3.*'7'"),
+        ({"max_steps": 0}, "max_steps.*integer.*1.*0"),
+        ({"num_distractors": -1}, "num_distractors.*integer.*0.*-1"),
+        ({"agent_view_size": 6}, "agent_view_size.*odd.*6"),
+        ({"target_types": "ball"}, "target_types.*list.*'ball'"),
+        ({"target_colors": ()}, "target_colors.*list"),
+        ({"distractor_types": ("bal",)}, r"'bal'.*distractor_types.*'ball'\?"),
         ({"distractor_colors": ("red", "red")}, "distractor_colors names something twice: red, red"),
         (
             {"distractor_types": ("ball",), "distractor_colors": ("red",)},
-            "the only distractor is the red ball, which is also a target; "
-            "add another shape or colour to the distractors",
+            "red ball.*target.*distractors",
         ),
         (
             {"size": 4, "num_distractors": 3},
-            "num_distractors=3 with the target and the agent need 5 cells, but a room of size 4 has 4",
+            "num_distractors=3.* 5 cells.*size 4 has 4",
         ),
     ],
 )
 def test_bad_arguments_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
         picking(**kwargs)
-    assert str(error.value) == message
+    assert re.search(message, str(error.value))
 
 
 def test_unknown_action_is_refused() -> None:

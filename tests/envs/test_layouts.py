@@ -73,9 +73,9 @@ def test_no_training_level_is_held_out() -> None:
 def test_ids_take_other_levels_and_say_what_they_cannot_use() -> None:
     env = make_env("layouts", num_levels=1, start_level=7, max_rooms=3)
     assert {env.reset()[1]["level"] for _ in range(5)} == {7}
-    with pytest.raises(UsageError, match="num_levels must be an integer of at least 0; got -1"):
+    with pytest.raises(UsageError, match=r"num_levels.*integer.*0.*-1"):
         make_env("layouts", num_levels=-1)
-    with pytest.raises(UsageError, match="max_rooms must be an integer of at least 2; got 1"):
+    with pytest.raises(UsageError, match=r"max_rooms.*integer.*2.*1"):
         make_env("layouts", max_rooms=1)
-    with pytest.raises(UsageError, match=r"unknown argument 'num_level'.*did you mean 'num_levels'"):
+    with pytest.raises(UsageError, match=r"'num_level'.*did.*'num_levels'"):
         make_env("layouts", num_level=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -159,14 +160,14 @@ def test_mission_is_padded_at_the_end() -> None:
 @pytest.mark.parametrize(
     ("mission", "message"),
     [
-        ("pick up the rad ball", "unknown word 'rad' in mission 'pick up the rad ball'; did you mean 'red'?"),
-        ("go to the ball", "mission 'go to the ball' has 4 tokens; mission_length=3 is too short for it"),
+        ("pick up the rad ball", r"'rad'.*'pick up the rad ball'.*'red'\?"),
+        ("go to the ball", "'go to the ball'.*4.*mission_length=3"),
     ],
 )
 def test_unreadable_missions_are_refused(mission: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         encode_mission(mission, length=3)
-    assert str(error.value) == message
+    assert re.search(message, str(error.value))
 
 
 def test_levels_that_babyai_throws_away_leave_no_word_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,20 +192,20 @@ def test_observations_can_be_changed_without_changing_the_next() -> None:
     ("kwargs", "message"),
     [
         ({"tiles": "pixels"}, "unknown tiles 'pixels'; valid: colors, one_hot, rgb"),
-        ({"tile_size": 0}, "tile_size must be an integer of at least 1; got 0"),
-        ({"mission_length": 0}, "mission_length must be an integer of at least 1; got 0"),
+        ({"tile_size": 0}, "tile_size.*integer.*1.*0"),
+        ({"mission_length": 0}, "mission_length.*integer.*1.*0"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
         MiniGridObservation(raw("rimrl/ObjectPicking-v0"), **kwargs)
-    assert str(error.value) == message
+    assert re.search(message, str(error.value))
 
 
 @pytest.mark.parametrize("kwargs", [{"tiles": "colors"}, {"tiles": "rgb", "tile_size": 1}])
 def test_pictures_too_small_to_have_an_upside_are_refused(kwargs: dict[str, Any]) -> None:
     env = gymnasium.make("rimrl/ObjectPicking-v0", agent_view_size=3, disable_env_checker=True)
-    with pytest.raises(UsageError, match="makes 3x3 pixels of this view, too few for") as error:
+    with pytest.raises(UsageError, match=r"makes 3x3 pixels") as error:
         MiniGridObservation(env, **kwargs)
     assert "\n" not in str(error.value)
 

@@ -239,24 +239,24 @@ def test_multiroom_is_refused_as_long_as_its_levels_cannot_be_solved() -> None:
         (
             "distractors",
             {},
-            "plays MiniGrid and BabyAI ids; 'rimrl/Distractors-v0' is neither, use 'dummy' or 'subproc'",
+            r"MiniGrid.*BabyAI.*'rimrl/Distractors-v0'.*'dummy'.*'subproc'",
         ),
         (
             "ALE/Pong-v5",
             {},
-            "plays MiniGrid and BabyAI ids; 'ALE/Pong-v5' is neither, use 'dummy', 'subproc' or 'native'",
+            r"MiniGrid.*BabyAI.*'ALE/Pong-v5'.*'dummy', 'subproc'.*'native'",
         ),
-        ("BabyAI-Invented-v0", {}, "EnvPool does not have BabyAI-Invented-v0; use backend 'dummy' or 'subproc'"),
-        ("BabyAI-Unlock-v0", {}, "does not stand in for MiniGrid's: there are three things fewer"),
-        ("MiniGrid-ObstructedMaze-1Q-v1", {}, "does not stand in for MiniGrid's: the boxes that hide keys are blue"),
+        ("BabyAI-Invented-v0", {}, r"EnvPool.*BabyAI-Invented-v0.*'dummy'.*'subproc'"),
+        ("BabyAI-Unlock-v0", {}, r"MiniGrid's.*three things"),
+        ("MiniGrid-ObstructedMaze-1Q-v1", {}, r"MiniGrid's.*boxes.*blue"),
         (
             "MiniGrid-Emty-5x5-v0",
             {},
-            "unknown environment 'MiniGrid-Emty-5x5-v0'; did you mean 'MiniGrid-Empty-5x5-v0'?",
+            r"'MiniGrid-Emty-5x5-v0'.*'MiniGrid-Empty-5x5-v0'?",
         ),
-        ("MiniGrid-Empty-5x5-v0", {"size": 6}, "unknown argument 'size' in backend 'envpool'; .*tile_size"),
-        ("MiniGrid-Empty-5x5-v0", {"tiles": "onehot"}, "unknown tiles 'onehot'; did you mean 'one_hot'"),
-        ("MiniGrid-Empty-5x5-v0", {"max_steps": 0}, "max_steps must be an integer of at least 1; got 0"),
+        ("MiniGrid-Empty-5x5-v0", {"size": 6}, r"'size'.*'envpool'; .*tile_size"),
+        ("MiniGrid-Empty-5x5-v0", {"tiles": "onehot"}, r"'onehot'.*'one_hot'"),
+        ("MiniGrid-Empty-5x5-v0", {"max_steps": 0}, r"max_steps.*integer.*1.*0"),
     ],
 )
 def test_what_the_backend_cannot_do_is_refused(
@@ -269,7 +269,7 @@ def test_what_the_backend_cannot_do_is_refused(
 
 
 def test_a_seed_beyond_envpools_is_refused() -> None:
-    with pytest.raises(UsageError, match=f"seeds of this backend go from 0 to {MAX_SEED}"):
+    with pytest.raises(UsageError, match=f"seeds .*0 to {MAX_SEED}"):
         make_vec_env("MiniGrid-Empty-5x5-v0", n_envs=2, seed=MAX_SEED, backend="envpool")
 
 

@@ -196,9 +196,9 @@ def test_the_reward_is_shown_on_request() -> None:
     ("name", "kwargs", "message"),
     [
         ("popgym-RepeatPrevius-v0", {}, r"unknown environment 'popgym-RepeatPrevius-v0'; did you mean 'popgym-Repeat"),
-        ("popgym/RepeatPrevious", {"k": 8}, "unknown argument 'k' in environment 'popgym-RepeatPreviousEasy-v0'"),
-        ("popgym/RepeatPrevious", {"previous_action": 1}, "previous_action must be true or false; got 1"),
-        ("popgym/RepeatPrevious", {"max_episode_steps": 0}, "max_episode_steps must be an integer of at least 1"),
+        ("popgym/RepeatPrevious", {"k": 8}, r"'k'.*'popgym-RepeatPreviousEasy-v0'"),
+        ("popgym/RepeatPrevious", {"previous_action": 1}, r"previous_action.*true.*false.*1"),
+        ("popgym/RepeatPrevious", {"max_episode_steps": 0}, r"max_episode_steps.*integer.*1"),
         ("popgym/RepeatPrevious", {"backend": "envpool"}, "'envpool' plays MiniGrid and BabyAI ids"),
     ],
 )
@@ -217,23 +217,23 @@ def test_environments_are_found_in_any_spelling(spelling: str) -> None:
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("popgym", "train", r"suite 'popgym' needs an environment, as in 'popgym/RepeatPrevious'"),
+        ("popgym", "train", r"'popgym'.*'popgym/RepeatPrevious'"),
         (
             "popgym/RepeatPrevius",
             "train",
-            r"unknown environment 'RepeatPrevius' in suite 'popgym/RepeatPrevius'; did you mean 'RepeatPrevious'\?",
+            r"'RepeatPrevius'.*'popgym/RepeatPrevius'.*'RepeatPrevious'\?",
         ),
         (
             "popgym/battleship",
             "medium",
-            r"suite 'popgym/Battleship' has no split 'medium': .* train on 'popgym-BattleshipMedium-v0'",
+            r"'popgym/Battleship'.*'medium': .*'popgym-BattleshipMedium-v0'",
         ),
-        ("popgym/RepeatFirst", "easy", r"unknown split 'easy' in suite 'popgym/RepeatFirst'; valid: hard, .*"),
+        ("popgym/RepeatFirst", "easy", r"'easy'.*'popgym/RepeatFirst'.*hard"),
     ],
 )
 def test_suites_that_do_not_exist_are_named(name: str, split: str, message: str) -> None:
     assert is_suite(name)
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=message):
         make_env(name, split)
 
 

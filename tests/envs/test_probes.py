@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
@@ -134,16 +135,16 @@ def test_seed_decides_the_episodes(probe: type[Any]) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RecallCueEnv(delay=0), "delay must be an integer of at least 1; got 0"),
-        (lambda: RepeatPreviousEnv(length=0), "length must be an integer of at least 1; got 0"),
-        (lambda: CountStepsEnv(press_at=5, length=4), "length must be an integer of at least 5; got 4"),
-        (lambda: ForgetEnv(min_delay=3, max_delay=2), "max_delay must be an integer of at least 3; got 2"),
+        (lambda: RecallCueEnv(delay=0), "delay.*integer.*1.*0"),
+        (lambda: RepeatPreviousEnv(length=0), "length.*integer.*1.*0"),
+        (lambda: CountStepsEnv(press_at=5, length=4), "length.*integer.*5.*4"),
+        (lambda: ForgetEnv(min_delay=3, max_delay=2), "max_delay.*integer.*3.*2"),
     ],
 )
 def test_bad_arguments_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
         make()
-    assert str(error.value) == message
+    assert re.search(message, str(error.value))
 
 
 def test_unknown_action_is_refused() -> None:

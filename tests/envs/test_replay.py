@@ -93,14 +93,14 @@ def test_an_environment_that_ends_up_elsewhere_is_noticed(source: str) -> None:
     one.mark()
     record = one.marked()
     assert isinstance(record, EpisodeRecord)
-    assert other.replay(record) == "the same actions led elsewhere"
+    assert "same actions" in str(other.replay(record))
 
 
 def test_chance_of_another_kind_is_refused() -> None:
     env = Replayable(Chance("own"))
     env.reset(seed=1)
     env.mark()
-    assert env.marked() == "its chance is not in gymnasium's random generators alone"
+    assert "random generators" in str(env.marked())
 
 
 def test_actions_and_generators_that_do_not_fit_are_refused() -> None:
@@ -119,11 +119,11 @@ def test_actions_and_generators_that_do_not_fit_are_refused() -> None:
         return Replayable(Chance("none")).replay(made) or ""
 
     assert said(record()) == ""
-    assert "is none of its actions" in said(record(actions=np.array([7])))
+    assert "actions" in said(record(actions=np.array([7])))
     assert "no random generator 5._np_random" in said(record(generators={"5._np_random": {}}))
     assert "no random generator 0.step" in said(record(generators={"0.step": {}}))
-    assert "no state of a random generator" in said(record(generators={"0._np_random": {"bit_generator": "MT19937"}}))
-    assert said(record(total_reward=3.0)) == "the same actions led elsewhere"
+    assert "random generator" in said(record(generators={"0._np_random": {"bit_generator": "MT19937"}}))
+    assert "same actions" in said(record(total_reward=3.0))
 
 
 def test_native_vectors_say_that_they_cannot() -> None:
@@ -144,6 +144,6 @@ def test_last_words(capsys: pytest.CaptureFixture[str]) -> None:
     env.reset()
     with pytest.raises(SystemExit):
         env.step(0)
-    assert capsys.readouterr().err == (
-        "rimrl: the environment raised ZeroDivisionError: the simulator broke in a process of its own\n"
-    )
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: the simulator broke" in said
+    assert said.count("\n") == 1

@@ -115,9 +115,9 @@ def test_split_is_read_only_and_can_be_pickled() -> None:
 
 
 def test_unknown_names_get_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"^unknown suite 'distractor'; did you mean 'distractors'\?$"):
+    with pytest.raises(UsageError, match=r"'distractor'.*'distractors'\?$"):
         get_suite("distractor")
-    with pytest.raises(UsageError, match="unknown split 'novel_shape' in suite 'distractors'; did you mean"):
+    with pytest.raises(UsageError, match=r"'novel_shape'.*'distractors'"):
         get_suite("distractors").split("novel_shape")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
@@ -178,16 +179,16 @@ def test_seed_decides_the_episodes() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"min_length": 0}, "min_length must be an integer of at least 1; got 0"),
-        ({"min_length": 30}, "max_length must be an integer of at least 30; got 20"),
-        ({"max_length": -3}, "max_length must be an integer of at least 1; got -3"),
-        ({"max_length": True}, "max_length must be an integer of at least 1; got True"),
+        ({"min_length": 0}, "min_length.*integer.*1.*0"),
+        ({"min_length": 30}, "max_length.*integer.*30.*20"),
+        ({"max_length": -3}, "max_length.*integer.*1.*-3"),
+        ({"max_length": True}, "max_length.*integer.*1.*True"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
         TMazeEnv(**kwargs)
-    assert str(error.value) == message
+    assert re.search(message, str(error.value))
 
 
 def test_unknown_action_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,44 +63,44 @@ def test_minigrid_ids_come_prepared() -> None:
 @pytest.mark.parametrize(
     ("name", "split", "kwargs", "message"),
     [
-        ("distracters", "train", {}, "unknown environment 'distracters'; did you mean 'distractors'?"),
-        ("CartPol-v1", "train", {}, "unknown environment 'CartPol-v1'; did you mean 'CartPole-v1'?"),
-        ("distracters", "novel_shapes", {}, "unknown environment 'distracters'; did you mean 'distractors'?"),
+        ("distracters", "train", {}, r"'distracters'.*'distractors'\?"),
+        ("CartPol-v1", "train", {}, r"'CartPol-v1'.*'CartPole-v1'\?"),
+        ("distracters", "novel_shapes", {}, r"'distracters'.*'distractors'\?"),
         (
             "distractors",
             "novel_shape",
             {},
-            "unknown split 'novel_shape' in suite 'distractors'; did you mean 'novel_shapes'?",
+            r"'novel_shape'.*'distractors'.*'novel_shapes'\?",
         ),
         (
             "CartPole-v1",
             "test",
             {},
-            "'CartPole-v1' is a single environment and has no split 'test'; leave the split out",
+            "'CartPole-v1'.*'test'",
         ),
         (
             "distractors",
             "train",
             {"num_distractor": 2},
-            "unknown argument 'num_distractor' in environment 'rimrl/Distractors-v0'; did you mean 'num_distractors'?",
+            r"'num_distractor'.*'rimrl/Distractors-v0'.*'num_distractors'\?",
         ),
         (
             "distractors",
             "train",
             {"tile": "rgb"},
-            "unknown argument 'tile' in environment 'rimrl/Distractors-v0'; did you mean 'tiles'?",
+            r"'tile'.*'rimrl/Distractors-v0'.*'tiles'\?",
         ),
         (
             "rimrl/RecallCue-v0",
             "train",
             {"dealy": 2},
-            "unknown argument 'dealy' in environment 'rimrl/RecallCue-v0'; did you mean 'delay'?",
+            r"'dealy'.*'rimrl/RecallCue-v0'.*'delay'\?",
         ),
         (
             "MiniGrid-Fetch-6x6-N2-v0",
             "train",
             {"agent_view": 5},
-            "unknown argument 'agent_view' in environment 'MiniGrid-Fetch-6x6-N2-v0'; did you mean 'agent_view_size'?",
+            r"'agent_view'.*'MiniGrid-Fetch-6x6-N2-v0'.*'agent_view_size'\?",
         ),
     ],
 )
@@ -107,13 +108,13 @@ def test_mistakes_are_named(name: str, split: str, kwargs: dict[str, Any], messa
     for make in (make_env, make_vec_env):
         with pytest.raises(UsageError) as error:
             make(name, split, **kwargs)
-        assert str(error.value) == message
+        assert re.search(message, str(error.value))
 
 
 def test_bad_vector_arguments_are_refused() -> None:
-    with pytest.raises(UsageError, match="n_envs must be an integer of at least 1; got 0"):
+    with pytest.raises(UsageError, match=r"n_envs.*integer.*1.*0"):
         make_vec_env("distractors", n_envs=0)
-    with pytest.raises(UsageError, match=r"unknown backend 'subprocess'; did you mean 'subproc'\?"):
+    with pytest.raises(UsageError, match=r"'subprocess'.*'subproc'\?"):
         make_vec_env("distractors", backend="subprocess")  # type: ignore[arg-type]
 
 

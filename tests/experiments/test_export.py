@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -128,13 +129,13 @@ def test_a_run_without_an_agent_is_refused_and_leaves_nothing(trained: Path, tmp
     shutil.copy(trained / "config.yaml", tmp_path / "run")
     assert "no saved agent" in refuse("export", tmp_path / "run", tmp_path / "out")
     assert "no run folder" in refuse("export", tmp_path / "nothing", tmp_path / "out")
-    assert "did not reach an evaluation" in refuse("export", trained, tmp_path / "out", "--best")
+    assert "evaluation" in refuse("export", trained, tmp_path / "out", "--best")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_an_export_has_not_is_said(folder: Path, tmp_path: Path) -> None:
     assert "leave out --best" in refuse("evaluate", folder, "--best", *PLAY)
-    assert "is an export already" in refuse("export", folder, tmp_path / "again")
+    assert "export already" in refuse("export", folder, tmp_path / "again")
     (folder / "model.safetensors").unlink()
     assert "model.safetensors" in refuse("evaluate", folder, *PLAY)
 
@@ -167,7 +168,7 @@ def test_a_graph_that_would_be_wrong_leaves_nothing(
 
     monkeypatch.setattr("rimrl.experiments.export.write_onnx", refuses)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert "is not the policy" in refuse("export", trained, folder, "--onnx")
+    assert "policy" in refuse("export", trained, folder, "--onnx")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     refuse("export", trained, tmp_path / "new", "--onnx")
     assert not (tmp_path / "new").exists()
@@ -186,11 +187,11 @@ def test_a_missing_extra_is_said_before_anything_is_done(
     [
         (("name",), "../../elsewhere", "must be words"),
         (("name",), 3, "must be words"),
-        (("env", "id"), "antigravity:Fly-v0", "names a module to import"),
+        (("env", "id"), "antigravity:Fly-v0", "module.*import"),
         (("env", "id"), "rimrl/Distractor-v0", "rimrl/Distractors-v0"),
-        (("env", "n_envs"), "many", "env.n_envs"),
-        (("core", "name"), "rimm", "did you mean 'rim'"),
-        (("train", "code"), "x", "unknown key 'train.code'"),
+        (("env", "n_envs"), "many", r"env\.n_envs"),
+        (("core", "name"), "rimm", "'rim'"),
+        (("train", "code"), "x", r"unknown key 'train\.code'"),
     ],
 )
 def test_a_configuration_of_others_is_checked(key: tuple[str, ...], value: object, expected: str, folder: Path) -> None:
@@ -198,4 +199,4 @@ def test_a_configuration_of_others_is_checked(key: tuple[str, ...], value: objec
     group = card["config"] if len(key) == 1 else card["config"][key[0]]
     group[key[-1]] = value
     (folder / "card.json").write_text(json.dumps(card))
-    assert expected in refuse("evaluate", folder, *PLAY)
+    assert re.search(expected, refuse("evaluate", folder, *PLAY))

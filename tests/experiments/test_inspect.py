@@ -249,7 +249,7 @@ def test_the_actors_core_is_inspected_not_the_critics(tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({"episodes": 0}, "at least 1"),
-        ({"split": "novel_shape"}, "did you mean 'novel_shapes'"),
+        ({"split": "novel_shape"}, r"'novel_shapes'"),
         ({"best": True}, "best_model.zip"),
     ],
 )

@@ -96,7 +96,7 @@ def test_changes_that_were_accepted_are_no_edits(tmp_path: Path) -> None:
         succeed("evaluate", run, "--episodes", "2", "--split", "train", "--no-random", "--quiet", *which)
 
 
-def test_an_edited_diagnostic_is_refused(tmp_path: Path) -> None:
+def test_an_edited_run_of_a_sequence_task_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     succeed(
         "sequence", "copying", "--core", "rim", "--core.hidden_size", "24", "--core.input_value_size", "16",

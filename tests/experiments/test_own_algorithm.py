@@ -214,16 +214,21 @@ class OtherPPO(PPOConfig):
     [
         ("derived", sb3_contrib.RecurrentPPO, DerivedConfig, "RecurrentOnPolicyAlgorithm"),
         ("derived", Derived, dict, "AgentConfig"),
-        ("deriven", Derived, DerivedConfig, "DerivedConfig.algorithm must be 'deriven'"),
+        ("deriven", Derived, DerivedConfig, r"DerivedConfig\.algorithm must be 'deriven'"),
         ("derived", Derived, WithUnknown, "unheard_of"),
-        ("derived", type("Derived", (Derived,), {"__init__": lambda self, *_, **__: None}), WithPath, "WithPath.file"),
+        (
+            "derived",
+            type("Derived", (Derived,), {"__init__": lambda self, *_, **__: None}),
+            WithPath,
+            r"WithPath\.file",
+        ),
         ("ppo", Derived, OtherPPO, "taken by RecurrentPPO"),
-        ("derived", rimrl.RecurrentA2C, DerivedConfig, "taken by algorithm 'a2c'"),
+        ("derived", rimrl.RecurrentA2C, DerivedConfig, "taken.*algorithm 'a2c'"),
     ],
 )
 def test_what_does_not_fit_is_not_registered(name: str, algorithm: Any, config: Any, said: str) -> None:
     before = dict(ALGORITHMS)
-    with pytest.raises(UsageError, match=re.escape(said)):
+    with pytest.raises(UsageError, match=said):
         register_algorithm(name, algorithm, config)
     assert before == ALGORITHMS
 

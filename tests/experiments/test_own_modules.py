@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
@@ -211,8 +212,8 @@ def test_an_export_imports_nothing_by_itself(
         ("raise OSError('no\\nlicence')", ("--import", "own_broken"), "OSError: no licence"),
         ("import sys; sys.exit(0)", ("--import", "own_broken"), "SystemExit"),
         ("def (", ("--import", "own_broken"), "SyntaxError"),
-        ("", ("--import", "own_missing"), "No module named 'own_missing'"),
-        ("", ("--import", "own broken"), "no name of a module"),
+        ("", ("--import", "own_missing"), "'own_missing'"),
+        ("", ("--import", "own broken"), "name.*module"),
         ("", ("--env.id", "own_broken:Own/Nothing-v0"), "Own/Nothing-v0"),
     ],
 )
@@ -223,11 +224,11 @@ def test_what_cannot_be_imported_is_said_in_one_line(
     monkeypatch.chdir(tmp_path)
     answer = call(*TRAIN, *words, "--run-dir", "run")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert said in answer.err
+    assert re.search(said, answer.err)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diagnostic_stores_the_option_and_imports_nothing_by_itself(
+def test_a_sequence_task_stores_the_option_and_imports_nothing_by_itself(
     outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
     words = ("sequence", "copying", "--core", "leaky", "--core.width", "6", "--import", "own_core", "--quiet")

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -115,9 +116,9 @@ def test_a_stopped_run_goes_on_to_the_same_end(at: int, whole: Path, tmp_path: P
     stop(at)
     answer = begin(run)
     assert answer.code == 130
-    assert answer.err == (
-        f"rimrl: interrupted; the agent so far is in {run / 'model.zip'}; to go on: rimrl train --resume {run}\n"
-    )
+    assert f"{run / 'model.zip'};" in answer.err
+    assert answer.err.endswith(f": rimrl train --resume {run}\n")
+    assert answer.err.count("\n") == 1
     assert int(checkpoint_files.found(run)[0].name) == at // UPDATE * UPDATE
     stop(10**9)
     answer = succeed("train", "--resume", run, "--quiet")
@@ -218,12 +219,12 @@ def test_differences_need_to_be_accepted(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--resume", "nowhere"), "no run folder nowhere"),
-        (("--resume", "."), "is not a run folder"),
+        (("--resume", "nowhere"), "run folder nowhere"),
+        (("--resume", "."), "run folder"),
         (("distractors/rim", "--accept-changes"), "--accept-changes goes with --resume"),
         (("--resume", "{run}", "--run-dir", "other"), "leave out --run-dir"),
         (("distractors/lstm", "--resume", "{run}"), "core.name rim -> lstm"),
-        (("--resume", "{run}", "--core.num_actve", "3"), "did you mean 'core.num_active'?"),
+        (("--resume", "{run}", "--core.num_actve", "3"), "'core.num_active'?"),
     ],
 )
 def test_bad_input(
@@ -241,7 +242,7 @@ def test_a_run_that_is_being_trained_is_left_alone(whole: Path) -> None:
     with Run.open(whole).locked():
         answer = call("train", "--resume", whole, "--total-timesteps", str(STEPS + UPDATE), "--quiet")
     assert answer.code == 2
-    assert "is being trained by another process" in answer.err
+    assert "another process" in answer.err
     assert files(whole) == before
 
 
@@ -255,7 +256,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(whole: Path, tmp_
     assert call("train", "--resume", run, "--core.num_active", "7", "--accept-changes", "--quiet").code == 2
     assert files(run) == before
     answer = succeed("train", "--resume", run, "--quiet")
-    assert answer.err == f"rimrl: {run} was stopped before its first checkpoint and starts again\n"
+    assert answer.err.startswith(f"rimrl: {run} ")
+    assert answer.err.count("\n") == 1
     assert_same_run(whole, run)
 
 
@@ -290,12 +292,11 @@ def test_environments_that_cannot_be_replayed_begin_anew(
     stop(200)
     assert begin(run).code == 130
     stop(10**9)
-    monkeypatch.setattr("rimrl.envs.replay.Replayable.replay", lambda self, record: "the same actions led elsewhere")
+    monkeypatch.setattr("rimrl.envs.replay.Replayable.replay", lambda self, record: "led elsewhere")
     answer = succeed("train", "--resume", run, "--quiet")
-    assert answer.err == (
-        "rimrl: episodes begin anew at step 192, so that the result will not be, bit for bit, that of an uninterrupted "
-        "run: the same actions led elsewhere\n"
-    )
+    assert "episodes begin anew at step 192" in answer.err
+    assert answer.err.endswith(": led elsewhere\n")
+    assert answer.err.count("\n") == 1
     assert rimrl.load(run).num_timesteps == STEPS
     assert read_json(run / "environment.json")["resumed"][0]["exact"] is False
 
@@ -396,7 +397,7 @@ def test_weights_that_are_not_finite_are_no_checkpoint(
         answer = begin(run)
     assert answer.code == 2
     assert answer.err.count("\n") == 1
-    assert f"to go on from step {2 * UPDATE} with other settings: rimrl train --resume {run}" in answer.err
+    assert re.search(rf"step {2 * UPDATE} .*: rimrl train --resume {run}", answer.err)
     succeed("train", "--resume", run, "--quiet")
     assert_same_run(whole, run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from contextlib import chdir
 from pathlib import Path
@@ -102,8 +103,8 @@ def test_modules_are_named_and_not_imported(tmp_path: Path) -> None:
         ({"splits": {"main": POLE | {"held_out": False}}}, "'train'"),
         ({"splits": {"train": POLE}, "descripton": ""}, "'description'"),
         ({"splits": {"train": POLE | {"kwarg": {}}}}, "'kwargs'"),
-        ({"splits": {"train": POLE | {"kwargs": {"a": {"b": {1: 2}}}}}}, "texts as their keys"),
-        ("splits: {train: {id: CartPole-v1, kwargs: {since: 2024-01-01}}}", "kwargs of split 'train'"),
+        ({"splits": {"train": POLE | {"kwargs": {"a": {"b": {1: 2}}}}}}, "texts.*keys"),
+        ("splits: {train: {id: CartPole-v1, kwargs: {since: 2024-01-01}}}", "kwargs.*split 'train'"),
         ("splits: {train: {id: CartPole-v1, kwargs: {a: " + "[" * 20 + "]" * 20 + "}}}", "nested"),
         ("splits: {train: {id: CartPole-v1}, train: {id: CartPole-v0}}", "twice"),
         ("splits: {train: {id: !!python/object/apply:os.system [true]}}", "not valid YAML"),
@@ -112,8 +113,8 @@ def test_modules_are_named_and_not_imported(tmp_path: Path) -> None:
         ({"splits": {"train": POLE}, "imports": "own_env"}, "imports of"),
         ({"splits": {"train": POLE}, "imports": ["own env"]}, "imports of"),
         ({"splits": {"train": POLE}, "name": "recall"}, "taken"),
-        ({"splits": {"train": POLE}, "name": "../poles"}, "name of a suite"),
-        ({"splits": {"train": POLE}, "name": "other.yaml"}, "name of a suite"),
+        ({"splits": {"train": POLE}, "name": "../poles"}, "name.*suite"),
+        ({"splits": {"train": POLE}, "name": "other.yaml"}, "name.*suite"),
         ({"splits": {"train": POLE} | {f"s{i}": POLE for i in range(500)}}, "500"),
         ("#" * 2**19, "MiB"),
     ],
@@ -123,7 +124,7 @@ def test_what_is_no_suite_is_refused_in_one_line(content: object, said: str, tmp
     file.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(UsageError) as refusal:
         read_suite(file)
-    assert said in str(refusal.value)
+    assert re.search(said, str(refusal.value))
     assert "own.yaml" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -148,7 +149,7 @@ def test_a_pipe_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         (
             {"id": "MiniGrid-Empty-5x5-v0"},
             {"id": "MiniGrid-Empty-5x5-v0", "kwargs": {"agent_view_size": 5}},
-            "observations 'image' of 'other'",
+            "'image'.*'other'",
         ),
         (POLE, POLE | {"kwargs": {"sutton_barto": True}}, "'sutton_barto_reward'"),
         (POLE, {"id": "CartPol-v1"}, "'CartPole-v1'"),
@@ -158,7 +159,7 @@ def test_splits_that_do_not_fit_are_refused_before_training(train: Any, other: A
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"splits": {"train": train, "other": other}}))
     answer = trained(tmp_path, "--env.id", "own.yaml", "--env.n_envs", "2")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert said in answer.err
+    assert re.search(said, answer.err)
     assert not (tmp_path / "run").exists()
 
 
@@ -222,7 +223,7 @@ def test_tables_and_pages(own: Path) -> None:
     assert (own / "figures/held_out_curves.pdf").is_file()
     within(own, "report", "sweep", "--output", "report.html")
     page = (own / "report.html").read_text()
-    assert "success rate on longer" in page
+    assert re.search(r"success rate .*longer", page)
     assert "--import own_env" in page
 
 
@@ -232,7 +233,7 @@ def test_resuming_with_another_suite_is_refused_by_key(own: Path) -> None:
     (own / "suites").mkdir()
     (own / "suites/cue.yaml").write_text(CUE.replace("delay: 4", "delay: 6"))
     assert "suite.splits.longer.kwargs.delay 4 -> 6" in refused(own, "train", "all.yaml", *more)
-    assert "kwargs.delay 4, and now it is 6" in refused(own, "sweep", "sweep", *TRUST)
+    assert re.search(r"kwargs\.delay 4.* 6", refused(own, "sweep", "sweep", *TRUST))
     within(own, "train", *more)  # as the run has it
     assert read_json(own / run / "environment.json")["num_timesteps"] == 192
     said = refused(own, "evaluate", run, *TRUST, "--suite", "suites/cue.yaml")

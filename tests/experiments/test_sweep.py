@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,37 +147,40 @@ def test_every_other_key_is_swept_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--over", "cor=rim"), "unknown key 'cor' in --over; did you mean 'core'?"),
-        (("--over", "learning_rate=1"), "did you mean 'agent.learning_rate'?"),
-        (("--over", "agent.learnin_rate=1"), "did you mean 'agent.learning_rate'? (with agent.learnin_rate=1)"),
-        (("--over", "core=rim,lsmt"), "unknown core 'lsmt' in --over core; did you mean 'lstm'?"),
-        (("--over", "env=multirom"), "did you mean 'multiroom'? (with env=multirom)"),
+        (("--over", "cor=rim"), r"'cor'.*--over.*'core'\?"),
+        (("--over", "learning_rate=1"), r"'agent\.learning_rate'\?"),
+        (("--over", "agent.learnin_rate=1"), r"'agent\.learning_rate'\?.*agent\.learnin_rate=1\)"),
+        (("--over", "core=rim,lsmt"), r"'lsmt'.*--over.*'lstm'\?"),
+        (("--over", "env=multirom"), r"'multiroom'\?.*env=multirom\)"),
         (("--over", "core="), "without empty values"),
         (("--over", "core"), "without empty values"),
         (("--over", "core=rim,,lstm"), "without empty values"),
-        (("--over", "core=rim,rim"), "--over core gives the value 'rim' twice"),
+        (("--over", "core=rim,rim"), "--over.*'rim' twice"),
         (("--over", "core=rim", "--over", "core=lstm"), "--over gives 'core' twice"),
-        (("--over", "core=rim", "--over", "core.name=lstm"), "'core' and 'core.name', which is the same"),
+        (("--over", "core=rim", "--over", "core.name=lstm"), r"'core'.*'core\.name'"),
         (("--over", "env=memory", "--over", "env.id=multiroom"), "--over gives 'env' twice"),
-        (("--over", "agent.gamma=0.9,0.90"), "agent.gamma=0.9 and agent.gamma=0.90 are the same experiment"),
-        (("--over", "agent.gamma=0.9", "--agent.gamma", "0.8"), "--agent.gamma is given, and --over agent.gamma, too"),
-        (("--over", "core=rim", "--core.name", "lstm"), "--core.name is given, and --over core, too"),
-        (("--agent.gamma", "0.9", "--agent.gamma", "0.8"), "--agent.gamma is given twice"),
-        (("--over", "train.seed=1,2"), "from --seeds, not from 'train.seed'"),
+        (("--over", "agent.gamma=0.9,0.90"), r"agent\.gamma=0\.9.*agent\.gamma=0\.90"),
+        (
+            ("--over", "agent.gamma=0.9", "--agent.gamma", "0.8"),
+            r"--agent\.gamma .*--over agent\.gamma",
+        ),
+        (("--over", "core=rim", "--core.name", "lstm"), r"--core\.name .*--over core"),
+        (("--agent.gamma", "0.9", "--agent.gamma", "0.8"), r"--agent\.gamma is given twice"),
+        (("--over", "train.seed=1,2"), r"from --seeds, not from 'train\.seed'"),
         (("--seed", "1"), "from --seeds, not from 'seed'"),
-        (("--over", "agent.n_steps=16,x"), "agent.n_steps must be an integer, got 'x'"),
-        (("--over", "agent.n_steps=16,33"), "not a multiple of the sequence length 33"),
-        (("--over", "core.num_active=4,9"), "(with core.num_active=9)"),
-        (("--seeds", "4..0"), "'4..0' is no seed and no range"),
-        (("--jobs", "0"), "--jobs must be at least 1, got 0"),
-        (("--retries", "-1"), "--retries must be at least 0, got -1"),
+        (("--over", "agent.n_steps=16,x"), r"agent\.n_steps.*integer.*'x'"),
+        (("--over", "agent.n_steps=16,33"), "multiple.*33"),
+        (("--over", "core.num_active=4,9"), r"\(with core\.num_active=9\)"),
+        (("--seeds", "4..0"), r"'4\.\.0'.*seed.*range"),
+        (("--jobs", "0"), "--jobs.*1, got 0"),
+        (("--retries", "-1"), "--retries.*0.*-1"),
         (("--episodes", "5"), "--episodes goes with --evaluate"),
         (("--gpus", "1"), "--gpus goes with --ray"),
         (("--trial", "0", "--jobs", "2"), "leave out --ray and --jobs"),
-        (("--trial", "7"), "the sweep has the trials 0 to 0"),
-        (("--cell", "7"), "the sweep has the trials 0 to 0"),  # old name
-        (("--ray", "nonsense"), "'nonsense' is no address"),
-        (("--ray", "127.0.0.1:1"), "cannot reach Ray at '127.0.0.1:1'"),
+        (("--trial", "7"), "sweep.*trials 0.*0"),
+        (("--cell", "7"), "sweep.*trials 0.*0"),  # old name
+        (("--ray", "nonsense"), "'nonsense'"),
+        (("--ray", "127.0.0.1:1"), r"reach Ray.*'127\.0\.0\.1:1'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(words: tuple[str, ...], said: 
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.startswith("rimrl: ")
     assert answer.err.count("\n") == 1
-    assert said in answer.err
+    assert re.search(said, answer.err)
     if not {"--trial", "--cell"} & {*words}:  # old name, too
         assert not any(tmp_path.iterdir())
 
@@ -235,9 +239,7 @@ def test_cells_that_die_or_break_are_tried_again_and_bad_input_is_not(tmp_path: 
     folder = tmp_path / "sweep"
     ends = {NAMES[0]: ["died", "failed", "finished"], NAMES[1]: ["died"] * 3, NAMES[2]: ["refused"]}
     sweep, workers = sweep_in(folder, "0..1"), Workers(folder, ends)
-    with pytest.raises(
-        RunFailedError, match=r"2 of 4 trials failed, the first .*core=lstm/seed_0: it died .*seed_0.log"
-    ):
+    with pytest.raises(RunFailedError, match=r"2.*4.*core=lstm/seed_0.*seed_0.log"):
         sweep.run(workers, retries=2, progress_bar=False)
     assert [workers.started.count(name) for name in NAMES] == [3, 3, 1, 1]
     states = {trial["path"]: trial["state"] for trial in read_json(folder / "sweep.json")["trials"]}
@@ -266,9 +268,9 @@ def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         workers = Workers(folder, {})
-        with pytest.raises(UsageError, match="another process works on the sweep"):
+        with pytest.raises(UsageError, match=r"another process"):
             sweep_in(folder, "0..1").run(workers, progress_bar=False)
-        with pytest.raises(UsageError, match="another process works on the whole sweep"):
+        with pytest.raises(UsageError, match=r"another process"):
             sweep_in(folder).run_one(0, progress_bar=False)
         assert workers.started == []
         other.kill()
@@ -296,7 +298,7 @@ def test_seeds_and_values_are_added_and_nothing_else(tmp_path: Path) -> None:
     for (over, override), said in refused.items():
         with pytest.raises(UsageError, match=said):
             sweep_in(folder, "0", over, **dict([override] if override else []))
-    with pytest.raises(UsageError, match="CONFIG 'distractors/rim', and now it is 'distractors/lstm'"):
+    with pytest.raises(UsageError, match=r"CONFIG 'distractors/rim'.*'distractors/lstm'"):
         Sweep(ask("distractors/lstm", "0", ["core=rim"]), folder, check=False)
     assert files(folder) == before
     added = Workers(folder, {})
@@ -313,7 +315,7 @@ def test_a_file_that_changed_since_is_noticed(tmp_path: Path) -> None:
     file.write_text("env: {id: distractors}\n")
     assert Sweep(ask(str(file), "0"), folder, check=False).run(Workers(folder, {}), progress_bar=False)
     file.write_text("env: {id: distractors, n_envs: 8}\n")
-    with pytest.raises(UsageError, match=r"a sweep with env.n_envs 16, and now it is 8"):
+    with pytest.raises(UsageError, match=r"env.n_envs 16.*8"):
         Sweep(ask(str(file), "0..1"), folder, check=False)
 
 
@@ -330,7 +332,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
     outcome = work_on(tmp_path / "elsewhere", grid()[0])
     assert outcome.end == "refused"
-    assert "on a disk that all nodes share" in str(outcome.message)
+    assert "nodes share" in str(outcome.message)
     assert not any(tmp_path.iterdir())
 
 
@@ -434,7 +436,7 @@ def test_a_sweep_that_is_stopped_leaves_nothing_running_and_goes_on(
         _, err = process.communicate(timeout=300)
     if number == signal.SIGINT:
         assert process.returncode == 130, err
-        assert "trials are left, the same command goes on" in err
+        assert "trials are left" in err
         assert read_json(folder / "sweep.json")["states"].keys() <= {"finished", "interrupted", "pending"}
     _wait_for(lambda: not _runs(worker))
     assert Record(folder, NAMES[1]).attempts[-1]["state"] == "interrupted"
@@ -481,7 +483,7 @@ def test_a_ray_of_two_nodes_one_worker_killed_half_way(cluster: str, tmp_path: P
     assert process.returncode == 0, err
     assert_complete(folder, killed, alone)
     first, _ = Record(folder, killed).attempts
-    assert "the Ray worker died" in first["message"]
+    assert "Ray worker died" in first["message"]
     assert json.loads((folder / "sweep.json").read_text())["states"] == {"finished": 4}
 
 

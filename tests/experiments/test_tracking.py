@@ -141,7 +141,7 @@ def test_trials_of_a_sweep_carry_the_tracker(tmp_path: Path) -> None:
     assert "mlflow" not in sweep.description()
 
 
-def test_a_diagnostic_is_tracked_with_its_scores(tmp_path: Path) -> None:
+def test_a_sequence_task_is_tracked_with_its_scores(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     run = tmp_path / "run"
     succeed(*COPYING, "--run-dir", run, "--track", "wandb")

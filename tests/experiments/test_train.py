@@ -98,8 +98,8 @@ def test_an_environment_that_breaks_leaves_the_agent(breaks: Path, tmp_path: Pat
     words = ("--env.n_envs", "2", "--agent.n_steps", "16", "--agent.batch_size", "16", "--train.eval_freq", "0")
     answer = call("train", breaks, *words, "--quiet", "--run-dir", run)
     assert answer.code == 1
-    assert "the environment raised ZeroDivisionError: the simulator broke at step 100" in answer.err
-    assert f"to go on from step 96: rimrl train --resume {run}" in answer.err
+    assert "ZeroDivisionError: the simulator broke at step 100" in answer.err
+    assert f"step 96: rimrl train --resume {run}" in answer.err
     facts = read_json(run / "environment.json")
     assert facts["status"] == "failed"
     assert facts["num_timesteps"] == 2 * BREAKS_AT
@@ -181,9 +181,8 @@ def test_a_signal_ends_the_training_and_keeps_the_agent(number: signal.Signals, 
     code, err = interrupted(tmp_path / "run", number)
     assert code == 130
     run = tmp_path / "run"
-    assert (
-        err == f"rimrl: interrupted; the agent so far is in {run / 'model.zip'}; to go on: rimrl train --resume {run}\n"
-    )
+    assert f"{run / 'model.zip'};" in err
+    assert err.endswith(f": rimrl train --resume {run}\n")
     assert_left_in_order(tmp_path / "run")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -93,23 +94,23 @@ def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sorces": []}, ["unknown key 'sorces'", "did you mean 'sources'?"]),
+        ({"sorces": []}, ["unknown key 'sorces'", "'sources'?"]),
         ({"methods": ["fintune"]}, ["unknown method 'fintune'", "'finetune'"]),
         ({"seeds": [0, 0]}, ["seeds", "different integers"]),
         ({"seeds": "all"}, ["seeds", "got 'all'"]),
         ({"target_timesteps": -5}, ["target_timesteps", "positive integer, got -5"]),
         ({"cores": {"rim": "multiroom/rmi"}}, ["unknown configuration 'multiroom/rmi'"]),
         ({"overrides": {"agent.n_stps": 3}}, ["agent.n_stps", "agent.n_steps"]),
-        ({"targets": ["MiniGrid-LavaGabS5-v0"]}, ["MiniGrid-LavaGabS5-v0", "did you mean 'MiniGrid-LavaGapS5-v0'?"]),
+        ({"targets": ["MiniGrid-LavaGabS5-v0"]}, ["MiniGrid-LavaGabS5-v0", "'MiniGrid-LavaGapS5-v0'?"]),
         ({"targets": [{"env": "unlock", "nam": "x"}]}, ["unknown key 'nam'", "targets in"]),
         ({"targets": ["unlock", "unlock"]}, ["different names"]),
         ({"sources": [{"env": "unlock", "runs": {"gru": "x"}}]}, ["unknown core 'gru'"]),
-        ({"sources": [{"env": "unlock", "runs": {"lstm": ["a", "b", "c"]}}]}, ["one for each of the 2 seeds"]),
-        ({"sources": [{"env": "unlock", "runs": {"lstm": "nowhere"}}]}, ["no run folder nowhere"]),
+        ({"sources": [{"env": "unlock", "runs": {"lstm": ["a", "b", "c"]}}]}, ["2 seeds"]),
+        ({"sources": [{"env": "unlock", "runs": {"lstm": "nowhere"}}]}, ["run folder nowhere"]),
         # BabyAI tasks show an instruction beside the tiles.
         (
             {"targets": ["goto-local"]},
-            ["source 'rooms' does not fit target 'goto-local'", "mission", "the target's are"],
+            ["'rooms'", "'goto-local'", "mission", "the target's are"],
         ),
     ],
 )
@@ -147,7 +148,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out/thesis.tex").write_text("x")
     answer = call("transfer", write(tmp_path), "--run-dir", tmp_path / "out", "--quiet")
     assert answer.code == 2
-    assert "holds something else than a transfer" in answer.err
+    assert "than a transfer" in answer.err
 
 
 def curve_by_hand(monitor: Path, total: int) -> list[float]:
@@ -219,7 +220,7 @@ def test_from_sources_to_scores_and_on_after_an_interruption(tmp_path: Path) -> 
 
     answer = call(*words, "--target-timesteps", "2048")
     assert answer.code == 2
-    assert "train.total_timesteps 1024, the configuration now says 2048" in answer.err
+    assert re.search(r"train\.total_timesteps 1024.*2048", answer.err)
 
 
 @pytest.mark.slow
@@ -234,7 +235,7 @@ def test_source_runs_that_exist_are_taken_and_have_to_fit(tmp_path: Path) -> Non
     made = rimrl.load(tmp_path / "made").policy.state_dict()
     assert th.equal(frozen["lstm_actor.rnn.weight_hh_l0"], made["lstm_actor.rnn.weight_hh_l0"])
     wider = write(tmp_path, sources=[source], overrides=TINY["overrides"] | {"core.hidden_size": 9})
-    with pytest.raises(UsageError, match="has the core lstm"):
+    with pytest.raises(UsageError, match=r"core lstm"):
         Transfer(load_transfer(str(wider)), tmp_path / "other")
 
 
@@ -346,14 +347,14 @@ def test_a_target_whose_source_fails_is_not_trained_and_the_others_are(tmp_path:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--jobs", "0"), "--jobs must be at least 1, got 0"),
+        (("--jobs", "0"), "--jobs.*1, got 0"),
         (("--gpus", "1"), "--gpus goes with --ray; see rimrl transfer --help"),
         (("--trial", "0", "--jobs", "2"), "leave out --ray and --jobs"),
-        (("--trial", "14"), "the transfer has the runs 0 to 13"),
+        (("--trial", "14"), "transfer.*runs 0.*13"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     answer = call("transfer", write(tmp_path), "--run-dir", tmp_path / "out", *words)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert said in answer.err
+    assert re.search(said, answer.err)
     assert not (tmp_path / "out").exists()

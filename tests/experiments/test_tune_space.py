@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,55 +55,55 @@ def test_a_float_range_may_have_integers_as_its_ends_and_all_is_written_as_the_c
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["agent.learnin_rate=1e-4..1e-2"], "did you mean 'agent.learning_rate'?"),
-        (["learning_rate=1e-4..1e-2"], "did you mean 'agent.learning_rate'?"),
-        (["core.num_slots=2,3"], "unknown key 'core.num_slots' in --space"),
-        (["agent.learning_rate=1e-2..1e-4"], "the lower end is above the upper one"),
-        (["agent.learning_rate=1e-2..1e-2"], "is empty but for one value"),
-        (["agent.ent_coef=0..1e-2,log"], "there is no logarithm of 0"),
-        (["agent.ent_coef=-1e-2..1e-2,log"], "there is no logarithm of -1e-2"),
-        (["agent.ent_coef=1e-2..x"], "a number on both sides of .."),
-        (["agent.ent_coef=..1"], "a number on both sides of .."),
-        (["agent.ent_coef=1..2..3"], "a number on both sides of .."),
+        (["agent.learnin_rate=1e-4..1e-2"], r"'agent\.learning_rate'\?"),
+        (["learning_rate=1e-4..1e-2"], r"'agent\.learning_rate'\?"),
+        (["core.num_slots=2,3"], r"'core\.num_slots'.*--space"),
+        (["agent.learning_rate=1e-2..1e-4"], "lower.*upper"),
+        (["agent.learning_rate=1e-2..1e-2"], "empty.*value"),
+        (["agent.ent_coef=0..1e-2,log"], "logarithm.*0"),
+        (["agent.ent_coef=-1e-2..1e-2,log"], "logarithm.*-1e-2"),
+        (["agent.ent_coef=1e-2..x"], "number.*both sides"),
+        (["agent.ent_coef=..1"], "number.*both sides"),
+        (["agent.ent_coef=1..2..3"], "number.*both sides"),
         (["agent.ent_coef=0..inf"], "finite ends"),
         (["agent.ent_coef=0..nan"], "finite ends"),
-        (["agent.ent_coef=0.1..0.2,0.3"], "mixes a range with something else"),
-        (["agent.ent_coef=0.1,log"], "log goes with a range"),
-        (["agent.n_epochs=4"], "holds a single value"),
-        (["agent.n_epochs=4,5,4"], "gives the value '4' twice"),
-        (["agent.n_epochs=4,,5"], "holds an empty value"),
+        (["agent.ent_coef=0.1..0.2,0.3"], "mixes.*range"),
+        (["agent.ent_coef=0.1,log"], "log.*range"),
+        (["agent.n_epochs=4"], "single value"),
+        (["agent.n_epochs=4,5,4"], "'4' twice"),
+        (["agent.n_epochs=4,,5"], "empty value"),
         (["agent.n_epochs"], "must be KEY=VALUE,VALUE"),
         (["agent.n_epochs="], "must be KEY=VALUE,VALUE"),
         (["agent.n_epochs=4,5", "agent.n_epochs=6,7"], "twice"),
-        (["train.total_timesteps=1000,2000"], "trials differ in nothing but what is searched"),
+        (["train.total_timesteps=1000,2000"], "trials.*searched"),
         (["train.seed=0,1"], "seeds come from --seeds"),
-        (["env.id=distractors,memory"], "a search is on one task"),
-        (["env.kwargs.size=1,2"], "a search is on one task"),
-        (["core.name=rim,lstm"], "each core is searched by itself"),
-        (["agent.algorithm=ppo,a2c"], "each algorithm is searched by itself"),
+        (["env.id=distractors,memory"], "search.*task"),
+        (["env.kwargs.size=1,2"], "search.*task"),
+        (["core.name=rim,lstm"], "searched.*itself"),
+        (["agent.algorithm=ppo,a2c"], "algorithm.*searched"),
     ],
 )
 def test_what_is_no_space_is_refused(words: list[str], said: str) -> None:
     with pytest.raises(UsageError) as refusal:
         parsed(*words)
-    assert said in str(refusal.value)
+    assert re.search(said, str(refusal.value))
 
 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("agent.gamma=0.9..1.5", "agent.gamma must be between 0 and 1, got 1.5 (with --space agent.gamma=1.5"),
-        ("agent.n_epochs=2..4.5", "agent.n_epochs must be an integer"),
-        ("core.num_active=4,9", "(with --space core.num_active=9"),
-        ("core.num_active=4..9", "(with --space core.num_active=9"),
-        ("agent.sequence_length=8,12", "(with --space agent.sequence_length=12"),
-        ("core.dynamics=lstm,rnn", "(with --space core.dynamics=rnn"),
+        ("agent.gamma=0.9..1.5", r"agent\.gamma must be between 0 and 1, got 1\.5 \(with --space agent\.gamma=1\.5"),
+        ("agent.n_epochs=2..4.5", r"agent\.n_epochs.*integer"),
+        ("core.num_active=4,9", r"\(with --space core\.num_active=9"),
+        ("core.num_active=4..9", r"\(with --space core\.num_active=9"),
+        ("agent.sequence_length=8,12", r"\(with --space agent\.sequence_length=12"),
+        ("core.dynamics=lstm,rnn", r"\(with --space core\.dynamics=rnn"),
     ],
 )
 def test_values_that_the_configuration_would_refuse_are_refused_beforehand(word: str, said: str) -> None:
     with pytest.raises(UsageError) as refusal:
         check_space(parsed(word), RIM)
-    assert said in str(refusal.value)
+    assert re.search(said, str(refusal.value))
 
 
 def test_where_the_configuration_itself_lies() -> None:
@@ -146,7 +147,7 @@ def test_every_shipped_configuration_has_as_many_units_as_its_space_may_want_act
 
 
 def test_an_algorithm_of_others_has_to_say_what_to_search() -> None:
-    with pytest.raises(UsageError, match="no space comes with rimrl for the algorithm 'mine'; say with --space"):
+    with pytest.raises(UsageError, match=r"'mine'.*--space"):
         shipped_space("rim", "mine")
     assert shipped_space("mine", "ppo").keys() == shipped_space("feedforward", "ppo").keys()
 
@@ -183,21 +184,21 @@ def test_what_is_asked_for_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"space": ["core.num_active=2,3"]}, "space core.num_active '2,4', and now it is '2,3'"),
-        ({"overrides": [("agent.gamma", "0.5")]}, "agent.gamma 0.98, and now it is 0.5"),
-        ({"seeds": "0..1"}, "seeds '0', and now it is '0,1'"),
-        ({"sampler": "random"}, "sampler 'tpe', and now it is 'random'"),
-        ({"sampler_seed": 1}, "sampler_seed 0, and now it is 1"),
-        ({"pruning": False}, "pruning True, and now it is False"),
-        ({"episodes": 7}, "episodes 100, and now it is 7"),
-        ({"config": "distractors/lstm", "space": ["agent.n_epochs=2,3"]}, "config 'distractors/rim', and now it is"),
+        ({"space": ["core.num_active=2,3"]}, r"core\.num_active '2,4'.*'2,3'"),
+        ({"overrides": [("agent.gamma", "0.5")]}, r"agent\.gamma 0\.98.*0\.5"),
+        ({"seeds": "0..1"}, "seeds '0'.*now.*'0,1'"),
+        ({"sampler": "random"}, "sampler 'tpe'.*'random'"),
+        ({"sampler_seed": 1}, "sampler_seed 0.*1"),
+        ({"pruning": False}, "pruning True.*False"),
+        ({"episodes": 7}, "episodes 100.*now.*7"),
+        ({"config": "distractors/lstm", "space": ["agent.n_epochs=2,3"]}, "config 'distractors/rim'"),
     ],
 )
 def test_nothing_but_trials_is_added(words: dict[str, object], said: str, tmp_path: Path) -> None:
     given: dict[str, object] = {"config": "distractors/rim", "space": ["core.num_active=2,4"]}
     with pytest.raises(UsageError) as refusal:
         merged(ask(**given), ask(**{**given, **words}), tmp_path)  # type: ignore[arg-type]
-    assert said in str(refusal.value)
+    assert re.search(said, str(refusal.value))
     more = merged(ask(**given, trials=3), ask(**given, trials=5), tmp_path)  # type: ignore[arg-type]
     assert more.trials == 5
 

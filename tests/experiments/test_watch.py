@@ -94,7 +94,7 @@ def test_an_atari_game_is_shown_whole_with_its_score_and_colours(tmp_path: Path)
     ("options", "said"),
     [
         ({"episodes": 0}, "at least 1"),
-        ({"split": "novel_shape"}, "did you mean 'novel_shapes'"),
+        ({"split": "novel_shape"}, r"'novel_shapes'"),
         ({"best": True}, "best_model.zip"),
     ],
 )

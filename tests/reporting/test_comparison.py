@@ -163,7 +163,8 @@ def test_one_run_beside_several_has_no_interval(tmp_path: Path) -> None:
     assert "[" in shown["train"][0]
     assert shown["train"][1] == "0.90"
     assert shown["probability of improvement"][1].count("[") == 0
-    assert comparison.remarks == ["lstm has 1 run: too few for an interval that says much"]
+    (remark,) = comparison.remarks
+    assert remark.startswith("lstm has 1 run")
 
 
 def test_the_file_holds_every_number(both: list[Path], tmp_path: Path) -> None:
@@ -206,30 +207,30 @@ def with_arguments(paths: list[Path], **arguments: Any) -> list[Path]:
 def test_presets_do_not_compare(tmp_path: Path) -> None:
     paths = with_arguments(write(tmp_path, "a", RATES), preset="machado")
     others = with_arguments(write(tmp_path, "b", RATES), preset="legacy")
-    with pytest.raises(UsageError, match=r"'train' was played under different Atari presets .*machado.*legacy"):
+    with pytest.raises(UsageError, match=r"'train'.*Atari.*machado.*legacy"):
         compared(*paths, *others)
 
 
 def test_runs_without_a_split_in_common(tmp_path: Path) -> None:
     paths = write(tmp_path, "a", RATES)
     other = write_run(tmp_path / "b", {"else": split()}, "b")
-    with pytest.raises(UsageError, match="no evaluated split in common"):
+    with pytest.raises(UsageError, match=r"evaluated.*common"):
         compared(*paths, other)
 
 
 @pytest.mark.parametrize(
     ("more", "remark"),
     [
-        ({"num_timesteps": 12345}, "runs were trained for different numbers of steps (a: 1 000, b: 12 345)"),
-        ({"seed": 8}, "runs were evaluated on different seeds (a: 7, b: 8)"),
-        ({"model": "best_model.zip"}, "some runs were evaluated at their end, some at their best"),
+        ({"num_timesteps": 12345}, "(a: 1 000, b: 12 345)"),
+        ({"seed": 8}, "(a: 7, b: 8)"),
+        ({"model": "best_model.zip"}, "at their best"),
     ],
 )
 def test_what_differs_is_remarked(more: dict[str, Any], remark: str, tmp_path: Path) -> None:
     same: dict[str, Any] = {"num_timesteps": 1000, "seed": 7, "model": "model.zip"}
     paths = [*write(tmp_path, "a", RATES, **same), *write(tmp_path, "b", RATES, **(same | more))]
     (said,) = compared(*paths).remarks
-    assert said.startswith(remark)
+    assert remark in said
 
 
 def test_arguments_episodes_and_splits_that_differ_are_remarked(tmp_path: Path) -> None:
@@ -239,11 +240,10 @@ def test_arguments_episodes_and_splits_that_differ_are_remarked(tmp_path: Path) 
     evaluation["splits"]["train"]["episodes"] = 30
     (others[0] / "evaluation.json").write_text(json.dumps(evaluation))
     comparison = compared(*paths, *others)
-    assert comparison.remarks == [
-        "not every run was evaluated on more: left out",
-        "runs were evaluated with different arguments of the environment (tiles)",
-        "runs were evaluated on different numbers of episodes (a: 20, b: 30/20)",
-    ]
+    split, arguments, episodes = comparison.remarks
+    assert " more:" in split
+    assert "(tiles)" in arguments
+    assert "(a: 20, b: 30/20)" in episodes
     assert comparison.splits == ["train", "new"]
 
 
@@ -251,12 +251,12 @@ def test_a_seed_that_counts_twice_is_remarked(tmp_path: Path) -> None:
     paths = [*write(tmp_path, "a", RATES), *write(tmp_path / "copy", "a", RATES[:1])]
     (said,) = compared(*paths).remarks
     assert "a0 and " in said
-    assert "have the same seed 0" in said
+    assert "same seed 0" in said
 
 
 def test_scores_without_spread_are_remarked(tmp_path: Path) -> None:
     (said,) = compared(*write(tmp_path, "a", np.ones((5, 3)))).remarks
-    assert said == "all runs of a scored the same: an interval without width is no certainty"
+    assert said.startswith("all runs of a scored the same")
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

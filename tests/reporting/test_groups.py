@@ -134,9 +134,9 @@ def test_scores_are_a_row_for_each_run(tmp_path: Path) -> None:
     scores = group.scores(["more", "train"], METRICS["success_rate"])
     np.testing.assert_array_equal(scores, [[row["more"], row["train"]] for row in figures.values()])
     assert common_splits(group.runs) == (["train"], ["new", "more"])
-    with pytest.raises(UsageError, match=r"1 was not evaluated on 'old'"):
+    with pytest.raises(UsageError, match=r"1.*evaluated.*'old'"):
         group.scores(["old"], METRICS["success_rate"])
-    with pytest.raises(UsageError, match=r"1 has no mse on 'train'"):
+    with pytest.raises(UsageError, match=r"1.*mse.*'train'"):
         group.scores(["train"], METRICS["mse"])
 
 
@@ -149,7 +149,7 @@ def test_the_metric_is_what_all_report(tmp_path: Path) -> None:
     assert of(split(), split(success_rate=None)) == "return_mean"
     loss = {"held_out": False, "episodes": 1, "cross_entropy": 0.5}
     assert of(loss, loss) == "cross_entropy"
-    with pytest.raises(UsageError, match="no figure in common"):
+    with pytest.raises(UsageError, match=r"figure.*common"):
         of(split(), loss)
 
 
@@ -169,9 +169,7 @@ def test_a_split_is_held_out_if_every_run_holds_it_out(tmp_path: Path) -> None:
     for order in (paths, paths[::-1]):
         assert common_splits(read_runs(order)) == (["train", "x"], ["y"])
     said = [*remarks(groups(*paths), ["train", "x", "y"], METRICS["success_rate"])]
-    assert [each for each in said if "held out" in each] == [
-        "x was trained on in some runs and held out in others: it counts as trained on"
-    ]
+    assert [each.split()[0] for each in said if "held out" in each] == ["x"]
 
 
 def test_a_group_is_found_by_its_label(tmp_path: Path) -> None:
@@ -193,13 +191,13 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path: Path, monkeypatch: pytes
     assert waiting == [Path("sweep/rim/3")]
     # Named itself it is not passed over: reading it says what is missing.
     assert find_runs([Path("sweep/rim"), Path("sweep/rim/3")])[0][-1] == Path("sweep/rim/3")
-    with pytest.raises(UsageError, match="sweep/rim/3 has not been evaluated"):
+    with pytest.raises(UsageError, match=r"sweep/rim/3"):
         read_runs([Path("sweep/rim/3")])
 
 
 def test_folders_without_runs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"empty is not a run folder.*none below"):
+    with pytest.raises(UsageError, match=r"empty.*folder.*none"):
         find_runs([tmp_path / "empty"])
     with pytest.raises(UsageError, match=r"no run folder .*nowhere"):
         find_runs([tmp_path / "nowhere"])
@@ -213,7 +211,7 @@ def test_evaluations_on_another_suite_are_read_from_their_own_file(tmp_path: Pat
         assert read_runs([path], suite)[0].evaluation["suite"] == expected
         assert find_runs([tmp_path], suite) == ([path], [])
     assert find_runs([tmp_path], "multiroom") == ([], [path])
-    with pytest.raises(UsageError, match=r"not been evaluated on multiroom; run: rimrl evaluate .*--suite multiroom"):
+    with pytest.raises(UsageError, match=r"evaluated.*multiroom.*--suite"):
         read_runs([path], "multiroom")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,28 +26,28 @@ LOW, MIDDLE, HIGH = [0.2, 0.25, 0.3, 0.22, 0.28], [0.5, 0.6, 0.4, 0.55, 0.45], [
 
 def test_a_clear_difference_is_called_one(tmp_path: Path) -> None:
     sentence = verdict(tmp_path, {"rim": LOW, "lstm": HIGH})
-    assert sentence.startswith("On the held-out split, lstm reached a success rate of 0.92 [0.89, 0.95]")
+    assert re.search(r"held-out split, lstm .*success rate of 0\.92 \[0\.89, 0\.95\]", sentence)
     assert "rim 0.25 [0.18, 0.32]" in sentence
-    assert "lstm was better, and the intervals do not overlap" in sentence
-    assert "a run of lstm beats one of rim with probability 1.00 [" in sentence
+    assert re.search(r"lstm was better.*not overlap", sentence)
+    assert re.search(r"lstm beats one of rim .*1\.00 \[", sentence)
 
 
 def test_equal_groups_are_not_ranked(tmp_path: Path) -> None:
     sentence = verdict(tmp_path, {"rim": [0.5, 0.6, 0.7, 0.4, 0.55], "lstm": [0.52, 0.58, 0.72, 0.41, 0.5]})
-    assert "the intervals overlap, and these runs do not decide which is better" in sentence
+    assert re.search(r"intervals overlap.*not decide", sentence)
     assert "was better" not in sentence
 
 
 def test_of_many_the_best_is_told_apart_only_from_those_it_beats(tmp_path: Path) -> None:
     near = [score - 0.01 for score in HIGH]
     sentence = verdict(tmp_path, {"a": LOW, "b": HIGH, "c": near})
-    assert "b had the best success rate, 0.92 [" in sentence
+    assert re.search(r"^.*\bb had the best success rate, 0\.92 \[", sentence)
     assert "better than a 0.25 [" in sentence
-    assert "do not tell it apart from c 0.91 [" in sentence
+    assert "apart from c 0.91 [" in sentence
     assert "better than each of the others: b 0.50 [" in verdict(tmp_path / "x", {"a": LOW, "b": MIDDLE, "c": HIGH})
     level = verdict(tmp_path / "y", {"a": HIGH, "b": near, "c": near})
     assert "better than" not in level
-    assert "do not tell it apart from b 0.91 [" in level
+    assert "apart from b 0.91 [" in level
 
 
 def test_single_runs_decide_nothing(tmp_path: Path) -> None:
@@ -54,12 +55,12 @@ def test_single_runs_decide_nothing(tmp_path: Path) -> None:
     assert "lstm 0.90 and rim 0.20" in sentence
     assert "decides nothing" in sentence
     assert "better" not in sentence
-    assert "One run says nothing about the next one" in verdict(tmp_path / "x", {"rim": [0.2]})
+    assert "One run says nothing" in verdict(tmp_path / "x", {"rim": [0.2]})
 
 
 def test_without_held_out_splits_the_sentence_says_where(tmp_path: Path) -> None:
     sentence = verdict(tmp_path, {"rim": LOW}, splits=("train",))
-    assert sentence.startswith("On train, where they were trained, rim reached a success rate of 0.25 [")
+    assert re.search(r"^On train, .*rim .*0\.25 \[", sentence)
 
 
 def test_a_difference_is_claimed_rarely_where_there_is_none() -> None:

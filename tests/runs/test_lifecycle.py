@@ -178,7 +178,7 @@ def test_what_cannot_be_made_leaves_no_folder(tmp_path: Path) -> None:
     def make(run: CountRun, config: CountConfig, goes_on: bool) -> Counter:
         raise UsageError("it does not fit")
 
-    with pytest.raises(UsageError, match="it does not fit"):
+    with pytest.raises(UsageError, match=r"not fit"):
         start_run(CountRun, CONFIG, tmp_path / "new" / "run", make, Processes())
     assert list(tmp_path.iterdir()) == []
 

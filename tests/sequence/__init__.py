@@ -1,1 +1,1 @@
-"""The diagnostics: tasks against independent derivations, training, what it leaves."""
+"""The sequence tasks: each against independent derivations, training, what it leaves."""

@@ -1,4 +1,4 @@
-"""Diagnostics at a scale at which a training takes a second, and MNIST files made up for them."""
+"""Sequence tasks at a scale at which a training takes a second, and MNIST files made up for them."""
 
 from __future__ import annotations
 

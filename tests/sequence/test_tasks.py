@@ -118,20 +118,20 @@ def test_a_split_is_the_same_whether_or_not_it_was_configured(
         ("copying", "050_blanks", "unknown split '050_blanks'"),
         ("copying", "blanks", "unknown split 'blanks'"),
         ("copying", "-3_blanks", "unknown split '-3_blanks'"),
-        ("copying", "100001_blanks", "blanks must be a whole number from 0 to 100000, got 100001"),
+        ("copying", "100001_blanks", "blanks.*number.*0.*100000.*100001"),
         ("adding", "50_blanks", "unknown split '50_blanks'"),
-        ("adding", "0_steps", "steps must be a whole number from 1"),
-        ("adding", "1_steps", "a sequence of 1 steps has no room for num_marked 2"),
+        ("adding", "0_steps", "steps.*number.*1"),
+        ("adding", "1_steps", "1.*num_marked 2"),
         ("balls", "1_balls", "unknown split '1_balls'"),
         ("balls", "04_balls", "unknown split '04_balls'"),
         ("balls", "5-5_balls", "unknown split '5-5_balls'"),
         ("balls", "\u0664_balls", "unknown split"),
-        ("balls", "6-4_balls", "balls of the split must be numbers of balls such as 4, 6-8 or 4_curtain, got '6-4'"),
-        ("balls", "9_balls", "9 balls do not fit"),
+        ("balls", "6-4_balls", "split.*4, 6-8.*4_curtain.*'6-4'"),
+        ("balls", "9_balls", "9 balls.*fit"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused(task: str, name: str, said: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(said)):
+    with pytest.raises(UsageError, match=said):
         TASKS[task].split(name)
 
 
@@ -283,30 +283,30 @@ def test_inputs_can_go_to_the_core_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("copying", {"blanks": -1}, "task 'copying': blanks must be a whole number from 0 to 100000, got -1"),
-        ("copying", {"blanks": 9, "min_blanks": 10}, "min_blanks must be a whole number from 0 to 9, got 10"),
+        ("copying", {"blanks": -1}, "'copying': blanks.*number.*0.*100000.*-1"),
+        ("copying", {"blanks": 9, "min_blanks": 10}, "min_blanks.*number.*0.*9.*10"),
         ("copying", {"blanks_power": 3.0}, "blanks_power needs min_blanks"),
-        ("copying", {"min_blanks": 0, "blanks_power": 0.0}, "blanks_power must be above 0 and finite, got 0.0"),
-        ("copying", {"min_blanks": 0, "blanks_power": math.inf}, "blanks_power must be above 0 and finite, got inf"),
-        ("copying", {"min_blanks": 0, "blanks_power": math.nan}, "blanks_power must be above 0 and finite, got nan"),
+        ("copying", {"min_blanks": 0, "blanks_power": 0.0}, r"blanks_power must be above 0 and finite, got 0\.0"),
+        ("copying", {"min_blanks": 0, "blanks_power": math.inf}, "blanks_power.*0.*finite"),
+        ("copying", {"min_blanks": 0, "blanks_power": math.nan}, "blanks_power.*0.*finite"),
         ("copying", {"num_digits": 0}, "num_digits must be"),
-        ("copying", {"test_blanks": []}, "test_blanks must name at least one"),
+        ("copying", {"test_blanks": []}, "test_blanks"),
         ("copying", {"test_blanks": [5, 5]}, "test_blanks names one twice: 5, 5"),
         ("copying", {"lowest_digit": 9}, "lowest_digit must be 0 or 1, got 9"),
-        ("adding", {"length": 0}, "length must be a whole number from 1"),
-        ("adding", {"length": 9, "min_length": 10}, "min_length must be a whole number from 1 to 9, got 10"),
-        ("adding", {"min_length": 1}, "a sequence of 1 steps has no room for num_marked 2"),
-        ("adding", {"length": 5, "num_marked": 6}, "a sequence of 5 steps has no room for num_marked 6"),
-        ("adding", {"test_lengths": [50, True]}, "test_lengths must be a whole number"),
-        ("mnist", {"resolution": 29}, "resolution must be a whole number from 4 to 28, got 29"),
-        ("mnist", {"test_resolutions": [14, 1]}, "test_resolutions must be a whole number from 4 to 28, got 1"),
-        ("balls", {"balls": "6-4"}, "balls must be numbers of balls such as 4, 6-8 or 4_curtain, got '6-4'"),
+        ("adding", {"length": 0}, "length.*number.*1"),
+        ("adding", {"length": 9, "min_length": 10}, "min_length.*number.*1.*9.*10"),
+        ("adding", {"min_length": 1}, "1.*num_marked 2"),
+        ("adding", {"length": 5, "num_marked": 6}, "5.*num_marked 6"),
+        ("adding", {"test_lengths": [50, True]}, "test_lengths.*number"),
+        ("mnist", {"resolution": 29}, "resolution.*number.*4.*28.*29"),
+        ("mnist", {"test_resolutions": [14, 1]}, "test_resolutions.*number.*4.*28.*1"),
+        ("balls", {"balls": "6-4"}, "balls.*4, 6-8.*4_curtain.*'6-4'"),
         ("balls", {"balls": "four"}, "got 'four'"),
-        ("balls", {"test_balls": ["9"]}, "test_balls 9: 9 balls do not fit; of max_radius 0.12 8 do"),
-        ("balls", {"size": 30}, "size 30 does not divide by 8"),
-        ("balls", {"channels": []}, "channels must be positive"),
-        ("balls", {"min_radius": 0.2}, "radii must be from 0.001 to 0.35"),
-        ("balls", {"speed": 0.5}, "speed must be above 0 and at most min_radius"),
+        ("balls", {"test_balls": ["9"]}, r"test_balls 9: 9.*max_radius 0\.12 8"),
+        ("balls", {"size": 30}, "size 30.*divide.*8"),
+        ("balls", {"channels": []}, "channels.*positive"),
+        ("balls", {"min_radius": 0.2}, r"radii.*0\.001.*0\.35"),
+        ("balls", {"speed": 0.5}, "speed.*0.*min_radius"),
         ("balls", {"feedback": "sampled"}, "feedback must be"),
         ("balls", {"rollout": 0}, "rollout must be"),
     ],
@@ -314,5 +314,5 @@ def test_inputs_can_go_to_the_core_as_they_are() -> None:
 def test_what_makes_no_sense_is_refused(name: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as refusal:
         make_task(name, **options)
-    assert said in str(refusal.value)
+    assert re.search(said, str(refusal.value))
     assert "\n" not in str(refusal.value)

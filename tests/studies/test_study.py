@@ -52,7 +52,7 @@ def test_every_trial_begins_once_behind_those_that_it_needs(jobs: int, tmp_path:
 
 def test_what_needs_a_failed_trial_is_not_run_and_the_others_are(tmp_path: Path) -> None:
     study = toys(tmp_path / "box", b="break")
-    with pytest.raises(RunFailedError, match=r"1 of 5 toys failed, the first .*/b: ZeroDivisionError: the simulator"):
+    with pytest.raises(RunFailedError, match=r"1.*5.*/b: ZeroDivisionError"):
         run(study)
     assert sorted(begun(study.folder)) == ["a", "b", "c", "e"]
     assert (list(study.failures), study.left_out) == (["b"], {"d": "b"})
@@ -98,7 +98,7 @@ def test_another_command_is_kept_out_and_changes_nothing(tmp_path: Path) -> None
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         for work in (run, lambda study: study.run_one(1)):
-            with pytest.raises(UsageError, match="another process works on the"):
+            with pytest.raises(UsageError, match=r"another process"):
                 work(Toys(folder, [Toy("a"), Toy("b")]))
         other.kill()
     assert files(folder) == before
@@ -117,7 +117,7 @@ def test_one_trial_of_a_job_array_whose_need_fails_is_not_run(tmp_path: Path) ->
     study = toys(tmp_path / "box", a="break")
     outcome = study.run_one(1, progress_bar=False)
     assert (outcome.end, begun(study.folder)) == ("failed", ["a"])
-    assert "not run, because a failed" in str(outcome.message)
+    assert "because a failed" in str(outcome.message)
     assert [states(study)[name] for name in "ab"] == ["failed", "blocked"]
 
 

@@ -1,4 +1,4 @@
-"""The commands of docs/diagnostics.md are ones that rimrl takes, and its tables say what is configured."""
+"""The commands of docs/sequence-tasks.md are ones that rimrl takes, and its tables say what is configured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rimrl.sequence.config_files import load_sequence, shipped_presets
 from rimrl.sequence.registry import TASKS
 from tests.commands import succeed
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs/diagnostics.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs/sequence-tasks.md").read_text(encoding="utf-8")
 LOOPS = {
     "$seed": ["0", "1", "2"],
     "${core}": ["lstm", "gru", "rim", "riglstm", "rmc"],

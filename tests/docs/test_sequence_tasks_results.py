@@ -1,4 +1,4 @@
-"""The tables of docs/results/diagnostics.md say what the files beside them say."""
+"""The tables of docs/results/sequence-tasks.md say what the files beside them say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands import succeed
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/results/diagnostics.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/results/sequence-tasks.md"
 
 
 LOOPS = {"$seed": "0", "$core": "rim", "${part}": "cell"}
@@ -37,7 +37,7 @@ def test_a_command_is_taken(line: str) -> None:
 
 def groups(name: str) -> dict[str, list[dict[str, Any]]]:
     """Runs of each group of a file."""
-    results = json.loads((PAGE.parent / f"diagnostics/{name}.json").read_text(encoding="utf-8"))
+    results = json.loads((PAGE.parent / f"sequence-tasks/{name}.json").read_text(encoding="utf-8"))
     return {label: group["runs"] for label, group in results["groups"].items()}
 
 
@@ -107,7 +107,7 @@ def test_adding_shows_every_core() -> None:
 
 
 def test_adding_says_how_probable_it_is_that_soft_updating_helps() -> None:
-    results = json.loads((PAGE.parent / "diagnostics/adding_soft_update.json").read_text(encoding="utf-8"))
+    results = json.loads((PAGE.parent / "sequence-tasks/adding_soft_update.json").read_text(encoding="utf-8"))
     better = results["groups"]["riglstm_no_soft_update"]["probability_of_improvement"]
     interval = f"{better['value']:.2f} [{better['low']:.3f}, {better['high']:.3f}]"
     assert interval in " ".join(PAGE.read_text(encoding="utf-8").split())
