@@ -14,8 +14,11 @@ from tests.reference.complex_step import directional_derivative
 from tests.reference.rim_numpy import Array
 
 TOLERANCE = 1e-9
-ENTRY_BY_ENTRY = 12
-"""Tensors up to this many entries are differentiated along each of them, larger ones along random directions."""
+ENTRY_BY_ENTRY = 3
+"""Tensors up to this many entries are differentiated along each of them, larger ones along random directions.
+
+A wrong entry shows along a random direction as well; only its place does not.
+"""
 
 
 class SequenceResult(Protocol):
@@ -116,7 +119,7 @@ def assert_close(actual: Array, expected: Array, what: str) -> None:
 
 
 def directions(shape: tuple[int, ...], rng: np.random.Generator, count: int) -> list[Array]:
-    """Every unit direction of a small tensor, a few random ones of a large tensor."""
+    """Every unit direction of a tiny tensor, a few random ones of a larger tensor."""
     size = int(np.prod(shape))
     if size <= ENTRY_BY_ENTRY:
         return [np.eye(size)[i].reshape(shape) for i in range(size)]
