@@ -141,44 +141,23 @@ def evaluate(
     check_episodes(episodes, seed)
     if not 1 <= n_envs <= MOST_ENVS:
         raise UsageError(f"n_envs must be from 1 to {MOST_ENVS}, got {n_envs}")
-    config = run.config
     changed = dict(env_kwargs or {})
     splits = check_suite(run, suite, split, changed)
     played = what_to_play(run, suite)
-    own, suite = suite_name(config.env.id), suite_name(played)
-    kwargs = config.env.kwargs | changed
     model_file = run.agent_file(best)
-    file = evaluation_file(suite, own, num_active, changed)
+    file = evaluation_file(suite_name(played), suite_name(run.config.env.id), num_active, changed)
     run.check_writable(file)
-    th.set_num_threads(config.train.num_threads)
+    th.set_num_threads(run.config.train.num_threads)
     agent = load_agent(run, best, trust, num_active=num_active)
 
-    # Who compares scores has to know what was put around the environment.
-    around = {key: getattr(config.env, key) for key in ("env_wrapper", "frame_stack")}
-    around = {key: value for key, value in around.items() if value not in ([], 1)}
-    results: dict[str, Any] = {}
-    for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
-        make = partial(_environments, run, agent, model_file, played, current.name, min(n_envs, episodes), seed, kwargs)
-        env_id, made_with = resolve(played, current.name, **kwargs)
-        # Of arguments that nobody has trained with an environment may think better later than when it is made.
-        with refusing_what_breaks(env_id, made_with, "play") if changed else nullcontext():
-            outcome = play(agent, make, episodes, deterministic, seed)
-        # A split that another suite trains on is new to this agent, unless it is the very same.
-        as_configured = suite == own and not changed
-        held_out = current.held_out if as_configured else not _was_trained_on(run, env_id, made_with)
-        result: dict[str, Any] = {"held_out": held_out, "episodes": episodes, **outcome.summary()}
-        if random_policy:
-            masking = config.agent.use_masking
-            chance = play(None, make, episodes, deterministic, seed, use_masking=masking).summary()
-            result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
-        logged = {"env_id": env_id, "env_kwargs": _plain(made_with | around), **outcome.log()}
-        results[current.name] = result | logged
-
+    test = _Test(run, agent, model_file, played, changed, episodes, deterministic, seed, min(n_envs, episodes))
+    bar = tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar)
+    results = {current.name: test.score(current, random_policy) for current in bar}
     evaluation: dict[str, Any] = {
         "kind": run.kind.name,
-        "suite": suite,
-        "config": config.name,
-        "core": config.core.name,
+        "suite": suite_name(played),
+        "config": run.config.name,
+        "core": run.config.core.name,
         "core_options": core_settings(agent),
         "model": model_file.name,
         "num_timesteps": agent.num_timesteps,
@@ -195,6 +174,66 @@ def evaluate(
     evaluation["splits"] = results
     run.write(file, to_json(evaluation))
     return evaluation
+
+
+@dataclass
+class _Test:
+    """What an agent is tested on, whatever the split.
+
+    Attributes:
+        run: Whose agent it is.
+        agent: Who plays.
+        model_file: The agent's file.
+        played: The suite or environment.
+        changed: Arguments of the environment over those of the run.
+        episodes: Per split.
+        deterministic: As for `evaluate`.
+        seed: As for `evaluate`.
+        n_envs: No more than episodes.
+    """
+
+    run: Run
+    agent: BaseAlgorithm
+    model_file: Path
+    played: str | Suite
+    changed: Mapping[str, Any]
+    episodes: int
+    deterministic: bool
+    seed: int
+    n_envs: int
+
+    def score(self, split: EnvSplit, random_policy: bool) -> dict[str, Any]:
+        """What ``evaluation.json`` says about a split."""
+        config = self.run.config
+        kwargs = config.env.kwargs | dict(self.changed)
+        env_id, made_with = resolve(self.played, split.name, **kwargs)
+        # Of arguments that nobody has trained with an environment may think better later than when it is made.
+        with refusing_what_breaks(env_id, made_with, "play") if self.changed else nullcontext():
+            outcome = self._play(self.agent, split, kwargs)
+        result: dict[str, Any] = {
+            "held_out": self._is_held_out(split, env_id, made_with),
+            "episodes": self.episodes,
+            **outcome.summary(),
+        }
+        if random_policy:
+            chance = self._play(None, split, kwargs, use_masking=config.agent.use_masking).summary()
+            result |= {f"random_{name}": chance[name] for name in ("return_mean", "success_rate")}
+        # Who compares scores has to know what was put around the environment.
+        around = {key: getattr(config.env, key) for key in ("env_wrapper", "frame_stack")}
+        around = {key: value for key, value in around.items() if value not in ([], 1)}
+        return result | {"env_id": env_id, "env_kwargs": _plain(made_with | around), **outcome.log()}
+
+    def _play(
+        self, player: BaseAlgorithm | None, split: EnvSplit, kwargs: Mapping[str, Any], **options: Any
+    ) -> Episodes:
+        place = (self.run, self.agent, self.model_file, self.played, split.name, self.n_envs, self.seed, kwargs)
+        return play(player, partial(_environments, *place), self.episodes, self.deterministic, self.seed, **options)
+
+    def _is_held_out(self, split: EnvSplit, env_id: str, made_with: Mapping[str, Any]) -> bool:
+        if suite_name(self.played) == suite_name(self.run.config.env.id) and not self.changed:
+            return split.held_out
+        # A split that another suite trains on is new to this agent, unless it is the very same.
+        return not _was_trained_on(self.run, env_id, made_with)
 
 
 def _environments(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
 from rimrl.experiments.evaluate import DEFAULT_SEED
-from rimrl.experiments.player import Outcome, make_player
+from rimrl.experiments.player import Outcome, Player, make_player
 from rimrl.experiments.probing import Probe
 from rimrl.experiments.run import Run
 from rimrl.runs.recording import Recording, means_over_steps
@@ -54,31 +54,10 @@ def record(
             be kept.
     """
     title = f"inspect {run.path.name}" if progress_bar else None
-    rows: dict[str, list[Any]] = {}
-    outcomes: list[dict[str, Any]] = []
     with make_player(run, episodes, split, deterministic, seed, best, trust, num_active=num_active) as player:
         policy = player.agent.policy
         assert isinstance(policy, RecurrentCorePolicy)
-        probe = Probe(policy, also)
-        for step in player.steps(title):
-            row = {
-                "episode": step.episode,
-                "step": step.number,
-                "fresh": step.fresh,
-                "action": step.action,
-                "reward": step.reward,
-                "event": step.event or "",
-                **_of_one_step(step.trace),
-                **probe.row(step),
-            }
-            for name, value in row.items():
-                rows.setdefault(name, []).append(value)
-            if step.outcome is not None:
-                outcomes.append(_facts_of(step.outcome, step.task))
-    arrays = {name: np.stack(values) for name, values in rows.items()}
-    if (arrays["event"] == "").all():
-        del arrays["event"]
-
+        arrays, outcomes = _watch(player, Probe(policy, also), title)
     facts = {
         "kind": run.kind.name,
         "suite": run.config.env.id,
@@ -98,6 +77,31 @@ def record(
         **means_over_steps(arrays, policy.core.units_per_layer, player.action_names),
     }
     return Recording(facts, arrays)
+
+
+def _watch(player: Player, probe: Probe, title: str | None) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
+    """Play; every step's facts by name, one behind the other, and those of every episode."""
+    rows: dict[str, list[Any]] = {}
+    outcomes: list[dict[str, Any]] = []
+    for step in player.steps(title):
+        row = {
+            "episode": step.episode,
+            "step": step.number,
+            "fresh": step.fresh,
+            "action": step.action,
+            "reward": step.reward,
+            "event": step.event or "",
+            **_of_one_step(step.trace),
+            **probe.row(step),
+        }
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+        if step.outcome is not None:
+            outcomes.append(_facts_of(step.outcome, step.task))
+    arrays = {name: np.stack(values) for name, values in rows.items()}
+    if (arrays["event"] == "").all():
+        del arrays["event"]
+    return arrays, outcomes
 
 
 def _of_one_step(trace: CoreTrace) -> dict[str, NDArray[Any]]:
