@@ -20,10 +20,27 @@ class UsageError(ValueError):
 
     Args:
         message: One sentence; the middle of a very long one is left out.
+        key: What was given wrongly: an option, a key of a configuration, a field of a file.
+        found: What was given, as the sentence shows it.
+        valid: What would be valid: a description, or the names that exist.
+
+    Attributes:
+        key: As given; None where the sentence says more than one place. `invalid_value` and `unknown_name` fill it in,
+            and `found` and `valid`.
+        found: As given, or None.
+        valid: As given, or None.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        found: str | None = None,
+        valid: str | tuple[str, ...] | None = None,
+    ) -> None:
         super().__init__(_cut(message))
+        self.key, self.found, self.valid = key, found, valid
 
 
 class EnvironmentFaultError(UsageError):
@@ -74,6 +91,18 @@ def _cut(message: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
 
 
+def invalid_value(key: str, valid: str, found: object) -> UsageError:
+    """Build the error for a value that a key cannot have.
+
+    Args:
+        key: What has the value, such as ``"agent.n_epochs"``.
+        valid: What it must be, such as ``"at least 1"``.
+        found: The value that was given; the error shows it shortened.
+    """
+    shown = shorten(found)
+    return UsageError(f"{key} must be {valid}, got {shown}", key=key, found=shown, valid=valid)
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", otherwise: str = "") -> UsageError:
     """Build the error for a name that does not exist.
 
@@ -85,7 +114,8 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", ot
         otherwise: What to say where no name is near, and there are very many; default: the nearest of them.
 
     Returns:
-        An error that proposes the nearest valid name; when none is near, it lists all, or the nearest of very many. Of
+        An error that proposes the nearest valid name; when none is near, it lists all, or the nearest of very many. Its
+        ``key`` is where the name was found, or else its kind. Of
         ``core.units`` only what is in the group ``core`` counts, if there is such a group.
     """
     names = sorted(valid)
@@ -104,4 +134,5 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", ot
     else:
         hint = f"nearest of {len(names)}: {', '.join(get_close_matches(name, names, n=3, cutoff=0.0))}"
     place = f" in {where}" if where else ""
-    return UsageError(f"unknown {kind} {shorten(whole, _LONGEST_NAME)}{place}; {hint}")
+    shown = shorten(whole, _LONGEST_NAME)
+    return UsageError(f"unknown {kind} {shown}{place}; {hint}", key=where or kind, found=shown, valid=tuple(names))

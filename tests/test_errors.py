@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import shlex
 from pathlib import Path
 
 import pytest
 
-from rimrl.errors import RunFailedError, UsageError, quoted, unknown_name
+from rimrl.errors import RunFailedError, UsageError, invalid_value, quoted, unknown_name
 
 KEYS = ["core.name", "core.unit_size", "core.num_units", "agent.learning_rate", "env.n_envs"]
 MANY = [f"Name-v{number}" for number in range(50)]
@@ -25,6 +26,22 @@ MANY = [f"Name-v{number}" for number in range(50)]
 )
 def test_a_group_that_exists_is_taken_as_meant(name: str, said: str) -> None:
     assert str(unknown_name("key", name, KEYS)) == f"unknown key {name!r}; {said}"
+
+
+def test_an_error_says_in_fields_what_its_line_says() -> None:
+    value = invalid_value("agent.n_epochs", "at least 1", "x" * 100)
+    assert (value.key, value.valid) == ("agent.n_epochs", "at least 1")
+    name = unknown_name("core", "rmi", ["rim", "lstm"], where="core.name in a.yaml")
+    assert (name.key, name.found, name.valid) == ("core.name in a.yaml", "'rmi'", ("lstm", "rim"))
+    assert unknown_name("core", "rmi", ["rim"]).key == "core"
+    for error in (value, name):
+        assert error.key is not None
+        assert error.found is not None
+        assert error.key in str(error)
+        assert error.found in str(error)
+        other_process: UsageError = pickle.loads(pickle.dumps(error))
+        assert (str(other_process), vars(other_process)) == (str(error), vars(error))
+    assert vars(UsageError("no such thing")) == {"key": None, "found": None, "valid": None}
 
 
 def test_very_many_names_are_not_listed() -> None:

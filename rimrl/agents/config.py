@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 from rimrl.agents.ranks import Ranks
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value, shorten
 
 _LARGEST = 2**31 - 1
 
@@ -164,7 +164,7 @@ class AgentConfig:
             raise UsageError(f"{where} is of another type than {cls.__name__}.{name}, got {shorten(value)}")
         for words, fits in cls.ranges_of(name):
             if value is not None and not all(map(fits, value if isinstance(value, list) else [value])):
-                raise UsageError(f"{where} must be {words}, got {shorten(value)}")
+                raise invalid_value(where, words, value)
         return value
 
     @classmethod

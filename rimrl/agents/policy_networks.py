@@ -26,7 +26,7 @@ from rimrl.agents.preparation import Preparation
 from rimrl.cores.base import RecurrentCore
 from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.progressive import ProgressiveCore
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 from rimrl.spaces import check_spaces
 
 CoreSharing: TypeAlias = Literal["shared", "separate", "actor_only"]
@@ -236,19 +236,19 @@ def _check_options(
         UsageError: Says what would be valid.
     """
     if core_sharing not in get_args(CoreSharing):
-        raise UsageError(f"core_sharing must be one of {', '.join(get_args(CoreSharing))}, got {core_sharing!r}")
+        raise invalid_value("core_sharing", f"one of {', '.join(get_args(CoreSharing))}", core_sharing)
     if core_sharing == "shared" and not share_features_extractor:
         raise UsageError('share_features_extractor=False needs core_sharing="separate" or "actor_only", got "shared"')
     number: object = critic_gradient
     if isinstance(number, bool) or not isinstance(number, float | int) or not 0.0 <= number <= 1.0:
-        raise UsageError(f"critic_gradient must be a number from 0 to 1, got {critic_gradient!r}")
+        raise invalid_value("critic_gradient", "a number from 0 to 1", critic_gradient)
     if critic_gradient != 1.0 and core_sharing != "shared":
         raise UsageError(
             f'critic_gradient {critic_gradient} needs core_sharing="shared": with {core_sharing!r} the critic has '
             "no gradient into the actor's core"
         )
     if trunk not in get_args(Trunk):
-        raise UsageError(f"trunk must be one of {', '.join(get_args(Trunk))}, got {trunk!r}")
+        raise invalid_value("trunk", f"one of {', '.join(get_args(Trunk))}", trunk)
     if trunk == "progressive" and core_sharing == "actor_only":
         raise UsageError(
             'trunk="progressive" needs core_sharing="shared" or "separate": the critic of "actor_only" has no core '

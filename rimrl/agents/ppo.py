@@ -21,7 +21,7 @@ from rimrl.agents.ranks import Ranks, share_evenly
 from rimrl.agents.rollout import SequenceSamples
 from rimrl.agents.sequence_policy import SequenceEvaluation
 from rimrl.agents.unit_activity import UnitActivity
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         _init_setup_model: bool = True,
     ) -> None:
         if isinstance(clip_range_vf, float | int) and clip_range_vf <= 0:
-            raise UsageError(f"clip_range_vf must be positive or None, got {clip_range_vf}")
+            raise invalid_value("clip_range_vf", "positive or None", clip_range_vf)
         self.sequence_length = sequence_length
         self.autocast = autocast
         self.use_masking = use_masking

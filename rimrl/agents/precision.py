@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 import torch as th
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 
 Autocast: TypeAlias = Literal["bf16"]
 """``"bf16"``: matrix products and convolutions of the extractor in bfloat16; its parameters stay float32."""
@@ -22,7 +22,7 @@ def check_autocast(autocast: Autocast | None, device: th.device | None = None) -
     if autocast is None:
         return
     if autocast not in get_args(Autocast):
-        raise UsageError(f"autocast must be None or one of {', '.join(get_args(Autocast))}, got {autocast!r}")
+        raise invalid_value("autocast", f"None or one of {', '.join(get_args(Autocast))}", autocast)
     if device is not None and not has_bf16(device):
         raise UsageError(f"autocast {autocast!r} needs bfloat16 instructions, which this {device.type} lacks; use None")
 

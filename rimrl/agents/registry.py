@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rimrl.agents.config import AgentConfig, is_of
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, unknown_name
 
 if TYPE_CHECKING:
     from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
@@ -68,11 +68,11 @@ def register_algorithm(name: str, algorithm: type[RecurrentOnPolicyAlgorithm], c
     from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm  # noqa: PLC0415 (imports torch)
 
     if not (isinstance(algorithm, type) and issubclass(algorithm, RecurrentOnPolicyAlgorithm)):
-        raise UsageError(f"algorithm {name!r} must be a RecurrentOnPolicyAlgorithm, got {shorten(algorithm)}")
+        raise invalid_value(f"algorithm {name!r}", "a RecurrentOnPolicyAlgorithm", algorithm)
     if not (isinstance(config, type) and issubclass(config, AgentConfig)):
-        raise UsageError(f"the options of algorithm {name!r} must be an AgentConfig, got {shorten(config)}")
+        raise invalid_value(f"the options of algorithm {name!r}", "an AgentConfig", config)
     if config.algorithm != name:
-        raise UsageError(f"{config.__name__}.algorithm must be {name!r}, got {config.algorithm!r}")
+        raise invalid_value(f"{config.__name__}.algorithm", f"{name!r}", config.algorithm)
     for other, known in ALGORITHMS.items():
         if other == name and _origin(known.classes()[0]) != _origin(algorithm):
             raise UsageError(f"the algorithm name {name!r} is taken by {known.saved_as}; choose another one")
@@ -154,7 +154,7 @@ def named_in(file: Mapping[str, Any], place: str) -> str:
     found = file["algorithm"]
     names = {each.saved_as: name for name, each in ALGORITHMS.items()}
     if not isinstance(found, str):
-        raise UsageError(f"{place} must be the name of an algorithm, got {shorten(found)}")
+        raise invalid_value(place, "the name of an algorithm", found)
     if found not in names:
         unknown = unknown_name("algorithm", found[:60], names, place)
         raise UsageError(f"{unknown}; one of your own must be registered before (rimrl.register_algorithm)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import old_name
 from rimrl.cli.tracking import add_tracking, tracking_of
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import RunFailedError, UsageError, invalid_value
 
 if TYPE_CHECKING:
     from rimrl.studies.study import Study
@@ -44,7 +44,7 @@ def check_worker_options(options: argparse.Namespace, **others: int) -> None:
     for name, least in {"jobs": 1, "retries": 0, "gpus": 0, **others}.items():
         value = getattr(options, name)
         if value is not None and not value >= least:
-            raise UsageError(f"--{name} must be at least {least}, got {value}")
+            raise invalid_value(f"--{name}", f"at least {least}", value)
     if options.gpus is not None and options.ray is None:
         raise UsageError(f"--gpus goes with --ray; see rimrl {options.name} --help")
     if options.trial is not None and (options.ray is not None or options.jobs is not None):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rimrl.cores.backends import STEP, Backend, backends_of, chosen
 from rimrl.cores.checks import as_flags, require_finite_output, require_like, require_tensor
 from rimrl.cores.fixed import FixedOptions
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value
 
 _LARGEST_SIZE = 2**31 - 1
 
@@ -284,6 +284,6 @@ def require_positive(**values: object) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise UsageError(f"{name} must be a positive integer, got {shorten(value)}")
+            raise invalid_value(name, "a positive integer", value)
         if int(value) > _LARGEST_SIZE:
-            raise UsageError(f"{name} must be at most {_LARGEST_SIZE}, got {shorten(value)}")
+            raise invalid_value(name, f"at most {_LARGEST_SIZE}", value)

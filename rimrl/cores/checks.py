@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.tracing import is_traced
-from rimrl.errors import NotFiniteError, UsageError
+from rimrl.errors import NotFiniteError, UsageError, invalid_value
 
 _AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
 """What autocast turns into each other; it leaves double precision alone."""
@@ -73,7 +73,7 @@ def as_flags(who: str, what: str, flags: Tensor, shape: tuple[int, ...], axes: s
             the device.
     """
     if tuple(flags.shape) != shape:
-        raise UsageError(f"{what} must be {axes} = {list(shape)}, got {list(flags.shape)}")
+        raise invalid_value(what, f"{axes} = {list(shape)}", list(flags.shape))
     if flags.device != like.device:
         raise UsageError(f"{who} takes {what} on {like.device}, where its parameters are, got {flags.device}")
     if flags.dtype == torch.bool:
@@ -81,7 +81,7 @@ def as_flags(who: str, what: str, flags: Tensor, shape: tuple[int, ...], axes: s
     as_bool = flags.bool()
     if _may_look_at(flags) and not torch.equal(as_bool.to(flags.dtype), flags):
         neither = (flags != 0) & (flags != 1)
-        raise UsageError(f"{what} must be bool or 0/1, got {flags[neither][0].item()}")
+        raise invalid_value(what, "bool or 0/1", flags[neither][0].item())
     return as_bool
 
 

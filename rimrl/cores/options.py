@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from rimrl.cores.base import require_positive
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value
 
 
 def plain(value: Any) -> Any:
@@ -28,7 +28,7 @@ def require_choice(name: str, value: object, choices: tuple[object, ...]) -> Non
         UsageError: If it is not.
     """
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
-        raise UsageError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shorten(value)}")
+        raise invalid_value(name, f"one of {', '.join(map(repr, choices))}", value)
 
 
 def require_switch(**values: object) -> None:
@@ -49,7 +49,7 @@ def require_probability(**values: object) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, float | int) or not 0.0 <= value < 1.0:
-            raise UsageError(f"{name} must be a number at least 0 and below 1, got {shorten(value)}")
+            raise invalid_value(name, "a number at least 0 and below 1", value)
 
 
 def require_at_most(name: str, value: int, of: str, available: int) -> None:
@@ -84,7 +84,7 @@ def require_finite(**values: object) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, float | int) or not math.isfinite(value):
-            raise UsageError(f"{name} must be a finite number, got {shorten(value)}")
+            raise invalid_value(name, "a finite number", value)
 
 
 def resolve_unit_size(

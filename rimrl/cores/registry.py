@@ -10,7 +10,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
 from rimrl.imports import import_modules, is_module_name, require_imported
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ def register_core(name: str, core: type[RecurrentCore] | str, summary: str = "a 
         UsageError: If the name is taken by another core, or `core` is none.
     """
     if not isinstance(name, str) or not name:
-        raise UsageError(f"the name of a core must be text, got {shorten(name)}")
+        raise invalid_value("the name of a core", "text", name)
     if isinstance(core, str):
         module, _, attribute = core.partition(":")
         if not is_module_name(module) or not attribute.isidentifier():
-            raise UsageError(f"core {name!r} must be a class or 'module:Class', got {shorten(core)}")
+            raise invalid_value(f"core {name!r}", "a class or 'module:Class'", core)
         path = core
     else:
         _require_core(name, core)
@@ -163,7 +163,7 @@ def _require_core(name: str, core: object) -> None:
     from rimrl.cores.base import RecurrentCore  # noqa: PLC0415 (imports torch)
 
     if not (inspect.isclass(core) and issubclass(core, RecurrentCore)):
-        raise UsageError(f"core {name!r} must be a subclass of rimrl.RecurrentCore, got {shorten(core)}")
+        raise invalid_value(f"core {name!r}", "a subclass of rimrl.RecurrentCore", core)
     if "input_size" not in inspect.signature(core).parameters:
         raise UsageError(f"core {name!r} must take input_size, the width of its input")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rimrl.envs.splits import EnvSplit, Suite
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
 from rimrl.imports import module_in
 
 _KEYS = ("id", "kwargs", "held_out", "description")
@@ -27,11 +27,11 @@ def suite_of(name: str, splits: Mapping[str, Mapping[str, Any]], description: st
     """
     where = f"suite {shorten(name)}"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"the name of a suite must be letters, digits, '_', '.' and '-', got {shorten(name)}")
+        raise invalid_value("the name of a suite", "letters, digits, '_', '.' and '-'", name)
     if not isinstance(description, str):
-        raise UsageError(f"description of {where} must be text, got {shorten(description)}")
+        raise invalid_value(f"description of {where}", "text", description)
     if not isinstance(splits, Mapping) or not splits:
-        raise UsageError(f"splits of {where} must be a mapping from names to environments, got {shorten(splits)}")
+        raise invalid_value(f"splits of {where}", "a mapping from names to environments", splits)
     made = tuple(_split(each, split, f"split {shorten(each)} of {where}") for each, split in splits.items())
     trained = [split.name for split in made if not split.held_out]
     if len(trained) != 1:
@@ -65,18 +65,18 @@ def _split(name: str, content: Mapping[str, Any], where: str) -> EnvSplit:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(f"{where} must have a name of letters, digits, '_', '.' and '-'")
     if not isinstance(content, Mapping):
-        raise UsageError(f"{where} must be a mapping with 'id', got {shorten(content)}")
+        raise invalid_value(where, "a mapping with 'id'", content)
     for key in content:
         if key not in _KEYS:
             raise unknown_name("key", str(key), _KEYS, where)
     env_id, kwargs = content.get("id"), content.get("kwargs", {})
     held_out, description = content.get("held_out", name != "train"), content.get("description", "")
     if not isinstance(env_id, str) or not env_id:
-        raise UsageError(f"id of {where} must be that of an environment, got {shorten(env_id)}")
+        raise invalid_value(f"id of {where}", "that of an environment", env_id)
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
-        raise UsageError(f"kwargs of {where} must be a mapping of arguments, got {shorten(kwargs)}")
+        raise invalid_value(f"kwargs of {where}", "a mapping of arguments", kwargs)
     if not isinstance(held_out, bool):
-        raise UsageError(f"held_out of {where} must be true or false, got {shorten(held_out)}")
+        raise invalid_value(f"held_out of {where}", "true or false", held_out)
     if not isinstance(description, str):
-        raise UsageError(f"description of {where} must be text, got {shorten(description)}")
+        raise invalid_value(f"description of {where}", "text", description)
     return EnvSplit(name, env_id, held_out, description, kwargs)

@@ -20,7 +20,7 @@ from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.splits import Suite
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
 from rimrl.experiments.config import AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
 from rimrl.experiments.config_checks import check_together
 from rimrl.experiments.named_classes import modules_of
@@ -310,7 +310,7 @@ def _from_card(file: Path) -> Any:
     if isinstance(content, dict):
         name = content.get("name")
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
-            raise UsageError(f"{file}: config.name must be words with / between them, got {str(name)[:60]!r}")
+            raise invalid_value(f"{file}: config.name", "words with / between them", name)
     return content
 
 
@@ -322,7 +322,7 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
     check_groups({key: value for key, value in content.items() if key not in _ABOVE}, file, _GROUPS)
     imports = content.get("imports", [])
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):
-        raise UsageError(f"imports in {file} must be a list of modules such as [my_package], got {shorten(imports)}")
+        raise invalid_value(f"imports in {file}", "a list of modules such as [my_package]", imports)
     return content
 
 

@@ -29,7 +29,7 @@ from rimrl.agents.saved.names import CARD
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.suites import get_suite, is_own, is_suite
 from rimrl.envs.vector import default_arguments, make_vec_env, resolve
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value, shorten
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.factory import env_arguments
 from rimrl.experiments.levels import Levels
@@ -140,7 +140,7 @@ def evaluate(
     """
     check_episodes(episodes, seed)
     if not 1 <= n_envs <= MOST_ENVS:
-        raise UsageError(f"n_envs must be from 1 to {MOST_ENVS}, got {n_envs}")
+        raise invalid_value("n_envs", f"from 1 to {MOST_ENVS}", n_envs)
     changed = dict(env_kwargs or {})
     splits = check_suite(run, suite, split, changed)
     played = what_to_play(run, suite)
@@ -354,9 +354,9 @@ def check_episodes(episodes: int, seed: int) -> None:
         UsageError: Gives the bounds.
     """
     if not 1 <= episodes <= MOST_EPISODES:
-        raise UsageError(f"episodes must be at least 1 and at most {MOST_EPISODES}, got {shorten(episodes)}")
+        raise invalid_value("episodes", f"at least 1 and at most {MOST_EPISODES}", episodes)
     if not 0 <= seed < 2**32:
-        raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {shorten(seed)}")
+        raise invalid_value("seed", f"between 0 and {2**32 - 1}", seed)
 
 
 def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> None:

@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from rimrl.agents.saved.options import ACTIVATIONS, EXTRACTORS, OPTIMIZERS
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import invalid_value, unknown_name
 from rimrl.experiments.named_classes import is_class_name, name_on_list, named_class
 
 
@@ -46,7 +46,7 @@ def check_policy_names(settings: Mapping[str, Any]) -> None:
         if last is not None and last not in known:
             raise unknown_name(kind, value, known, where=key)
         if last is None and not is_class_name(value):
-            raise UsageError(f"{key} must be one of {', '.join(known)}, or package.Class, got {value[:60]!r}")
+            raise invalid_value(key, f"one of {', '.join(known)}, or package.Class", value)
 
 
 def policy_class(key: str, name: str) -> type[Any]:

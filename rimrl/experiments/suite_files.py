@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rimrl.envs.own_suites import modules_of, suite_of
 from rimrl.envs.splits import Suite
 from rimrl.envs.suites import refuse_taken
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
 from rimrl.imports import is_module_name
 from rimrl.runs.yaml_files import read_yaml
 
@@ -74,7 +74,7 @@ def suite_from(content: Any, file: Path) -> Described:
             raise unknown_name("key", str(key), _KEYS, where=f"the suite of {file}")
     name, splits, imports = content.get("name"), content["splits"], content.get("imports", [])
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):
-        raise UsageError(f"imports of {file} must be a list of modules such as [my_package], got {shorten(imports)}")
+        raise invalid_value(f"imports of {file}", "a list of modules such as [my_package]", imports)
     if len(splits) > _MOST_SPLITS:
         raise UsageError(f"the suite of {file} has {len(splits)} splits, and {_MOST_SPLITS} are the most")
     try:
@@ -106,4 +106,4 @@ def _check_plain(value: object, what: str, levels: int) -> None:
         for each in value:
             _check_plain(each, what, levels - 1)
     elif not isinstance(value, bool | int | float | str | None):
-        raise UsageError(f"{what} must be texts, numbers, true, false, null, lists and mappings, got {shorten(value)}")
+        raise invalid_value(what, "texts, numbers, true, false, null, lists and mappings", value)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from rimrl.envs.suites import get_suite, is_suite
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, unknown_name
 from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from rimrl.experiments.named_classes import modules_of
 from rimrl.experiments.zoo_spelling import class_names_in_words
@@ -166,7 +166,7 @@ def _check(content: Mapping[str, Any], file: Path) -> None:
             raise UsageError(f"{file} lacks {key!r}")
     for key, (kind, fits) in _KINDS.items():
         if key in content and not fits(content[key]):
-            raise UsageError(f"{key} in {file} must be {kind}, got {shorten(content[key])}")
+            raise invalid_value(f"{key} in {file}", kind, content[key])
     for method in content.get("methods", []):
         if method not in METHODS:
             raise unknown_name("method", method, METHODS, where=str(file))
@@ -214,14 +214,14 @@ def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]
     if isinstance(entry, str):
         entry = {"env": entry}
     if not _is_named(entry) or not isinstance(entry.get("env"), str):
-        raise UsageError(f"{where} must be environments, or mappings with 'env', got {shorten(entry)}")
+        raise invalid_value(where, "environments, or mappings with 'env'", entry)
     known = {each.name for each in fields(Task)}
     for key in entry:
         if key not in known:
             raise unknown_name("key", key, known, where=where)
     env, kwargs = entry["env"], entry.get("kwargs", {})
     if not _is_named(kwargs):
-        raise UsageError(f"kwargs of {env} in {where} must be a mapping, got {shorten(kwargs)}")
+        raise invalid_value(f"kwargs of {env} in {where}", "a mapping", kwargs)
     if env in shipped_configs() or env.endswith((".yaml", ".yml")):
         experiment = load_config(env)
         if experiment.suite is not None:
@@ -240,13 +240,13 @@ def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]
         env = get_suite(env).name
     name = entry.get("name", env)
     if not isinstance(name, str) or not name:
-        raise UsageError(f"name of {env} in {where} must be text, got {shorten(name)}")
+        raise invalid_value(f"name of {env} in {where}", "text", name)
     return Task(env, name, kwargs, _runs(entry.get("runs", {}), name, where, cores, seeds))
 
 
 def _runs(runs: Any, name: str, where: str, cores: Mapping[str, str], seeds: Sequence[int]) -> dict[str, list[str]]:
     if not _is_named(runs):
-        raise UsageError(f"runs of {name} in {where} must be a mapping from cores to run folders, got {shorten(runs)}")
+        raise invalid_value(f"runs of {name} in {where}", "a mapping from cores to run folders", runs)
     found = {}
     for core, folders in runs.items():
         if core not in cores:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value, shorten
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import config_from, load_config
 from rimrl.experiments.evaluate import MOST_EPISODES
@@ -183,7 +183,7 @@ def _checked(asked: TuneConfig) -> TuneConfig:
     for name, (least, most) in bounds.items():
         value = getattr(asked, name)
         if not least <= value <= most:
-            raise UsageError(f"--{name.replace('_', '-')} must be from {least} to {most}, got {shorten(value)}")
+            raise invalid_value(f"--{name.replace('_', '-')}", f"from {least} to {most}", value)
     check_sampler(asked.sampler)
     parse_space(asked.space, asked.experiment)
     return asked

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value, shorten
 from rimrl.experiments.named_classes import listed, names_in, names_to_train
 
 CLASS_LISTS = ("env.env_wrapper", "train.callback")
@@ -85,9 +85,7 @@ def _read(text: str) -> Any:
 
 def _number(text: str, key: str, where: object) -> float:
     if not re.fullmatch(r"lin_\d*\.?\d+(e[+-]?\d+)?", text):
-        raise UsageError(
-            f"{key} in {where} must be a number, or lin_ and a number such as lin_3e-4, got {shorten(text)}"
-        )
+        raise invalid_value(f"{key} in {where}", "a number, or lin_ and a number such as lin_3e-4", text)
     return float(text.removeprefix("lin_"))
 
 

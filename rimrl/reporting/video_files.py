@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import GifImagePlugin, Image
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 
 Frame = NDArray[np.uint8]
 
@@ -31,7 +31,7 @@ def check_format(file: Path, fps: float) -> None:
     if file.suffix.lower() not in SUFFIXES:
         raise UsageError(f"cannot write {file}: its suffix must be {' or '.join(SUFFIXES)}")
     if not 0 < fps <= MAX_FPS:
-        raise UsageError(f"fps must be above 0 and at most {MAX_FPS}, got {fps:g}")
+        raise invalid_value("fps", f"above 0 and at most {MAX_FPS}", fps)
     if file.suffix.lower() == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401, PLC0415 (an extra)

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
 from rimrl.runs.settings import Ranges, check_ranges, parsed
 
 LONGEST_NAME = 400
@@ -126,7 +126,7 @@ def check_groups(content: Mapping[str, Any], file: Path, groups: Sequence[str]) 
         if group == "name":
             if not isinstance(settings, str) or len(settings) > LONGEST_NAME:
                 what = f"at most {LONGEST_NAME} letters" if isinstance(settings, str) else "text"
-                raise UsageError(f"name in {file} must be {what}, got {shorten(settings)}")
+                raise invalid_value(f"name in {file}", what, settings)
         elif group not in groups:
             raise unknown_name("group", str(group), groups, where=str(file))
         elif not isinstance(settings, dict):

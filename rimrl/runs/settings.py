@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from jsonargparse import ArgumentError, Namespace
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value, shorten
 
 SEQUENCE_TASKS = "sequence/"
 """How the names of configurations of ``rimrl sequence`` begin."""
@@ -104,4 +104,4 @@ def check_ranges(groups: Mapping[str, Mapping[str, Any]], ranges: Ranges) -> Non
             group, name = key.split(".")
             value = groups[group].get(name)
             if value is not None and not all(map(fits, value if isinstance(value, list) else [value])):
-                raise UsageError(f"{key} must be {wanted}, got {shorten(value)}")
+                raise invalid_value(key, wanted, value)

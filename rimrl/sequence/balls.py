@@ -12,7 +12,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value
 from rimrl.sequence.balls_physics import film, scatter
 from rimrl.sequence.base import (
     Batch,
@@ -93,14 +93,14 @@ class BouncingBalls(Task):
         require_length("rollout", rollout, 1, 10_000)
         check_channels(size, channels)
         if feedback not in ("probabilities", "rounded"):
-            raise UsageError(f"feedback must be 'probabilities' or 'rounded', got {shorten(feedback)}")
+            raise invalid_value("feedback", "'probabilities' or 'rounded'", feedback)
         if not _LEAST_RADIUS <= min_radius <= max_radius <= _MOST_RADIUS:
             raise UsageError(
                 f"radii must be from {_LEAST_RADIUS} to {_MOST_RADIUS} and in order, got min_radius {min_radius}, "
                 f"max_radius {max_radius}"
             )
         if not 0.0 < speed <= min_radius:
-            raise UsageError(f"speed must be above 0 and at most min_radius ({min_radius}) a frame, got {speed}")
+            raise invalid_value("speed", f"above 0 and at most min_radius ({min_radius}) a frame", speed)
         test_names = [str(name) for name in test_balls]
         require_some("test_balls", test_names)
         self.size = size
@@ -133,7 +133,7 @@ class BouncingBalls(Task):
     def _setting(self, key: str, name: str) -> Setting:
         match = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?(_curtain)?", name)
         if match is None or not 1 <= int(match[1]) <= int(match[2] or match[1]):
-            raise UsageError(f"{key} must be numbers of balls such as 4, 6-8 or 4_curtain, got {shorten(name)}")
+            raise invalid_value(key, "numbers of balls such as 4, 6-8 or 4_curtain", name)
         setting = Setting(int(match[1]), int(match[2] or match[1]), match[3] is not None)
         most = math.floor(_MOST_COVERED / (math.pi * self._radii[1] ** 2))
         if setting.most > most:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value
 
 
 def require_length(name: str, value: object, least: int, most: int) -> None:
@@ -14,7 +14,7 @@ def require_length(name: str, value: object, least: int, most: int) -> None:
         UsageError: If the value is no whole number from `least` to `most`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise UsageError(f"{name} must be a whole number from {least} to {most}, got {shorten(value)}")
+        raise invalid_value(name, f"a whole number from {least} to {most}", value)
 
 
 def require_lengths(name: str, values: Sequence[object], least: int, most: int) -> None:

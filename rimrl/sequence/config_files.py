@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.cores.registry import CORES, core_class, core_options, with_legacy_options
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
 from rimrl.imports import asked, import_modules, is_module_name, require_imported
 from rimrl.runs.config import by_key
 from rimrl.runs.origin import is_of_others
@@ -169,7 +169,7 @@ def _checked(content: Any, file: Path) -> dict[str, Any]:
     check_groups({key: value for key, value in content.items() if key != "imports"}, file, (*_GROUPS, "cores"))
     imports = content.get("imports", [])
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):
-        raise UsageError(f"imports in {file} must be a list of modules such as [my_package], got {shorten(imports)}")
+        raise invalid_value(f"imports in {file}", "a list of modules such as [my_package]", imports)
     for core, settings in content.get("cores", {}).items():
         if not isinstance(settings, dict):
             raise UsageError(f"group 'cores' in {file} must hold keys, got {shorten(content['cores'])}")

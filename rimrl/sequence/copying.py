@@ -11,7 +11,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, invalid_value
 from rimrl.sequence.base import (
     Batch,
     MetricName,
@@ -75,12 +75,12 @@ class Copying(Task):
             require_length("min_blanks", min_blanks, 0, blanks)
         if blanks_power is not None:
             if not 0 < blanks_power < math.inf:
-                raise UsageError(f"blanks_power must be above 0 and finite, got {blanks_power}")
+                raise invalid_value("blanks_power", "above 0 and finite", blanks_power)
             if min_blanks is None:
                 raise UsageError("blanks_power needs min_blanks: without it all stretches are as long")
         require_lengths("test_blanks", test_blanks, 0, _LONGEST)
         if lowest_digit not in (0, 1):
-            raise UsageError(f"lowest_digit must be 0 or 1, got {shorten(lowest_digit)}")
+            raise invalid_value("lowest_digit", "0 or 1", lowest_digit)
         self.num_digits = num_digits
         self.lowest_digit = lowest_digit
         self.blanks = blanks

@@ -11,7 +11,7 @@ import torch as th
 from torch import Tensor
 from tqdm import tqdm
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 from rimrl.runs.device import check_device
 from rimrl.runs.environment import run_reached
 from rimrl.runs.evaluations import splits_of_same, to_json
@@ -59,7 +59,7 @@ def evaluate(
     config = run.config
     count = config.train.test_sequences if episodes is None else episodes
     if not 1 <= count <= MOST_SEQUENCES:
-        raise UsageError(f"episodes must be from 1 to {MOST_SEQUENCES}, got {count}")
+        raise invalid_value("episodes", f"from 1 to {MOST_SEQUENCES}", count)
     check_seed(seed)
     run.check_writable("evaluation.json")
     check_device(config.train.device)
@@ -98,7 +98,7 @@ def check_seed(seed: int) -> None:
         UsageError: If it is negative or too large.
     """
     if not 0 <= seed < 2**32:
-        raise UsageError(f"seed must be between 0 and {2**32 - 1}, got {seed}")
+        raise invalid_value("seed", f"between 0 and {2**32 - 1}", seed)
 
 
 def split_result(task: Task, model: SequenceModel, split: TaskSplit, seed: int, count: int) -> dict[str, Any]:

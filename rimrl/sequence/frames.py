@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 
 
 def check_channels(size: int, channels: Sequence[int]) -> None:
@@ -20,7 +20,7 @@ def check_channels(size: int, channels: Sequence[int]) -> None:
         UsageError: If they cannot, or there are no layers.
     """
     if not channels or any(isinstance(c, bool) or not isinstance(c, int) or c < 1 for c in channels):
-        raise UsageError(f"channels must be positive numbers, one for each convolution, got {list(channels)}")
+        raise invalid_value("channels", "positive numbers, one for each convolution", list(channels))
     factor = 2 ** len(channels)
     if size % factor:
         raise UsageError(f"size {size} does not divide by {factor}, as {len(channels)} convolutions of stride 2 need")

@@ -11,7 +11,7 @@ import torch as th
 from numpy.typing import NDArray
 
 from rimrl.cores.base import CoreTrace
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 from rimrl.runs.device import check_device
 from rimrl.runs.kinds import SEQUENCE
 from rimrl.runs.recording import Recording, means_over_steps
@@ -74,7 +74,7 @@ def record(
             missing or damaged.
     """
     if not 1 <= sequences <= _MOST:
-        raise UsageError(f"episodes must be from 1 to {_MOST}, got {sequences}")
+        raise invalid_value("episodes", f"from 1 to {_MOST}", sequences)
     check_seed(seed)
     config = run.config
     check_device(config.train.device)

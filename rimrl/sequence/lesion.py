@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rimrl.cores.attention import UnitCommunication
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 from rimrl.runs.device import check_device
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
 from rimrl.sequence.evaluate import DEFAULT_SEED, evaluating
@@ -129,7 +129,7 @@ def _check(run: SequenceRun, **numbers: int) -> None:
         raise UsageError(f"{run.path} is a run of {run.config.task.name!r}; lesion takes runs of 'balls'")
     for name, value in numbers.items():
         if value < 1:
-            raise UsageError(f"{name} must be at least 1, got {value}")
+            raise invalid_value(name, "at least 1", value)
 
 
 def _parts(model: SequenceModel, blocks: int) -> int:
@@ -140,7 +140,7 @@ def _parts(model: SequenceModel, blocks: int) -> int:
     if core.num_units > 1:
         return core.num_units
     if blocks < 2:
-        raise UsageError(f"blocks must be at least 2, so that there are others, got {blocks}")
+        raise invalid_value("blocks", "at least 2, so that there are others", blocks)
     if core.hidden_size % blocks:
         raise UsageError(
             f"hidden_size {core.hidden_size} does not divide into {blocks} blocks; give others by --blocks"

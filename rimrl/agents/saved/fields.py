@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, invalid_value, unknown_name
 
 
 def fields_of(content: Any, names: Sequence[str], where: str, optional: Sequence[str] = ()) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def fields_of(content: Any, names: Sequence[str], where: str, optional: Sequence
         UsageError: If it is no mapping, lacks a name, or holds another.
     """
     if not isinstance(content, dict):
-        raise UsageError(f"{where} must be a mapping, got {_short(content)}")
+        raise invalid_value(where, "a mapping", content)
     for name in names:
         if name not in content:
             raise UsageError(f"{where} lacks {name!r}")
@@ -33,7 +33,7 @@ def integer(value: Any, where: str, low: int, high: int) -> int:
         UsageError: If it is something else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"{where} must be an integer from {low} to {high}, got {_short(value)}")
+        raise invalid_value(where, f"an integer from {low} to {high}", value)
     return value
 
 
@@ -44,7 +44,7 @@ def integers(value: Any, where: str, low: int, high: int) -> list[int]:
         UsageError: If it is something else.
     """
     if not isinstance(value, list):
-        raise UsageError(f"{where} must be a list of integers, got {_short(value)}")
+        raise invalid_value(where, "a list of integers", value)
     return [integer(each, where, low, high) for each in value]
 
 
@@ -55,7 +55,7 @@ def number(value: Any, where: str) -> float:
         UsageError: If it is something else.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{where} must be a finite number, got {_short(value)}")
+        raise invalid_value(where, "a finite number", value)
     return value
 
 
@@ -66,7 +66,7 @@ def switch(value: Any, where: str) -> bool:
         UsageError: If it is something else.
     """
     if not isinstance(value, bool):
-        raise UsageError(f"{where} must be true or false, got {_short(value)}")
+        raise invalid_value(where, "true or false", value)
     return value
 
 
@@ -77,12 +77,7 @@ def choice(value: Any, where: str, kind: str, choices: Sequence[str]) -> str:
         UsageError: If it is not; names the nearest.
     """
     if not isinstance(value, str):
-        raise UsageError(f"{where} must be the name of a {kind}, got {_short(value)}")
+        raise invalid_value(where, f"the name of a {kind}", value)
     if value not in choices:
         raise unknown_name(kind, value[:60], choices, where)
     return value
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."

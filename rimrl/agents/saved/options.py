@@ -18,7 +18,7 @@ from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCor
 from rimrl.agents.policy_networks import CoreSharing, Trunk
 from rimrl.agents.saved.fields import choice, integer, integers, number, switch
 from rimrl.cores.registry import CORES, adopt_core, core_class, core_options
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, invalid_value, unknown_name
 
 POLICIES: dict[str, type[RecurrentCorePolicy]] = {
     cls.__name__: cls for cls in (RecurrentCorePolicy, CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy)
@@ -155,7 +155,7 @@ def options_from_json(content: Any, where: str, largest: int) -> dict[str, Any]:
         UsageError: Names the field that does not fit.
     """
     if not isinstance(content, dict):
-        raise UsageError(f"{where} must be a mapping, got {str(content)[:60]!r}")
+        raise invalid_value(where, "a mapping", content)
     options = {}
     for key, value in content.items():
         if key not in _CHECKS:
@@ -222,7 +222,7 @@ def _plain(value: Any, where: str, largest: int, depth: int = 0) -> Any:
 
 def _mapping(value: Any, where: str, largest: int) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
-        raise UsageError(f"{where} must be a mapping, got {str(value)[:60]!r}")
+        raise invalid_value(where, "a mapping", value)
     found = _plain(value or {}, where, largest)
     assert isinstance(found, dict)
     return found
@@ -285,5 +285,5 @@ _CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
 
 def _dict(value: Any, where: str) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
-        raise UsageError(f"{where} must be a mapping, got {str(value)[:60]!r}")
+        raise invalid_value(where, "a mapping", value)
     return value

@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
 from rimrl.agents.saved.fields import integer, number, switch
 from rimrl.agents.schedules import CosineSchedule, WarmupSchedule
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
 
@@ -55,7 +55,7 @@ def checked_setting(key: str, value: Any, place: str) -> Any:
     if value is None and key in _MAY_BE_NONE:
         return None
     if key in _WORDS and not isinstance(value, str):
-        raise UsageError(f"{place} must be text, got {str(value)[:40]!r}")
+        raise invalid_value(place, "text", value)
     if key == "verbose" and isinstance(value, bool):
         value = int(value)
     found: Any = value
@@ -71,7 +71,7 @@ def checked_setting(key: str, value: Any, place: str) -> Any:
         found = number(value, place)
     least, most = _RANGES.get(key, (-math.inf, math.inf))
     if isinstance(found, int | float) and not least <= found <= most:
-        raise UsageError(f"{place} must be from {least} to {most}, got {found}")
+        raise invalid_value(place, f"from {least} to {most}", found)
     return found
 
 
@@ -83,7 +83,7 @@ def _schedule(value: Mapping[str, Any], place: str) -> Callable[[float], float]:
     if kind == "cosine":
         return CosineSchedule(number(value.get("start"), place))
     if kind != "warmup":
-        raise UsageError(f"{place} must be a number or a schedule, got {str(value)[:40]!r}")
+        raise invalid_value(place, "a number or a schedule", value)
     warmup, then = number(value.get("warmup"), place), value.get("then")
     if not 0 < warmup < 1:
         raise UsageError(f"{place} has a warm-up of {warmup}, which must be between 0 and 1")

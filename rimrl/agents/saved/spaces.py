@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rimrl.agents.saved.fields import fields_of, integer, integers
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, invalid_value, unknown_name
 from rimrl.spaces import DTYPES, LARGEST, MOST_AXES, MOST_PARTS
 
 _INTEGERS = tuple(name for name in DTYPES if "int" in name)
@@ -82,7 +82,7 @@ def space_from_json(content: Any, where: str) -> spaces.Space[Any]:
     """
     kind = content.get("type") if isinstance(content, dict) else None
     if not isinstance(kind, str):
-        raise UsageError(f"{where} must be a mapping with a type ({', '.join(_FIELDS)}), got {str(content)[:60]!r}")
+        raise invalid_value(where, f"a mapping with a type ({', '.join(_FIELDS)})", content)
     if kind not in _FIELDS:
         raise unknown_name("space", kind, _FIELDS, where)
     found = fields_of(content, ("type", *_FIELDS[kind]), where, _OPTIONAL.get(kind, ()))
@@ -117,7 +117,7 @@ def space_from_json(content: Any, where: str) -> spaces.Space[Any]:
 def _choices(kind: str, found: dict[str, Any], where: str) -> spaces.Space[Any]:
     name = found.get("dtype", _DEFAULT_DTYPE)
     if name not in _INTEGERS:
-        raise UsageError(f"{where}.dtype must be one of {', '.join(_INTEGERS)}, got {str(name)[:40]!r}")
+        raise invalid_value(f"{where}.dtype", f"one of {', '.join(_INTEGERS)}", name)
     dtype: dict[str, Any] = {} if name == _DEFAULT_DTYPE else {"dtype": np.dtype(name).type}
     limits = np.iinfo(name)
     lowest, highest = int(limits.min), int(limits.max)
@@ -138,7 +138,7 @@ def _box(found: dict[str, Any], where: str) -> spaces.Box:
     shape = _shape(found["shape"], f"{where}.shape")
     name = found["dtype"]
     if name not in DTYPES:
-        raise UsageError(f"{where}.dtype must be one of {', '.join(DTYPES)}, got {str(name)[:40]!r}")
+        raise invalid_value(f"{where}.dtype", f"one of {', '.join(DTYPES)}", name)
     dtype = np.dtype(name)
     low, high = (_bound(found[side], shape, dtype, f"{where}.{side}") for side in ("low", "high"))
     if (low > high).any():
