@@ -362,7 +362,7 @@ def test_from_training_to_the_report(outside: Path, tmp_path: Path) -> None:
         "train: {total_timesteps: 64, eval_freq: 0}\n"
     )
     sweep, trust = tmp_path / "sweep", ("--import", "own_env", "--import", "own_core")
-    words = ("--over", "core=leaky,lstm", "--seeds", "0,1", "--jobs", "2", "--evaluate", "--episodes", "2", "--quiet")
+    words = ("--over", "core=leaky,lstm", "--seeds", "0", "--jobs", "2", "--evaluate", "--episodes", "2", "--quiet")
     within(outside, "sweep", "all.yaml", *words, "--run-dir", sweep)
     assert "--import own_env --import own_core" in refused(outside, "sweep", sweep)
     within(outside, "sweep", sweep, *trust, "--quiet")
