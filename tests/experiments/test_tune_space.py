@@ -18,6 +18,7 @@ from rimrl.experiments.tune_config import TuneConfig, ask, merged, read
 from rimrl.experiments.tune_space import Choice, Range, check_space, own_values, parse_space, shipped_space, split_space
 from rimrl.runs.settings import split_overrides
 from tests.docs.test_site import ROOT, commands
+from tests.shipped import shipped
 
 RIM = load_config("distractors/rim", ["--env.n_envs=8"])
 
@@ -140,7 +141,7 @@ def test_every_algorithm_of_ours_comes_with_a_space(algorithm: str, config: str)
 def test_every_shipped_configuration_has_as_many_units_as_its_space_may_want_active() -> None:
     checked = 0
     for name in shipped_configs():
-        config = load_config(name)
+        config = shipped(name)
         space = parse_space(shipped_space(config.core.name, config.agent.algorithm), config)
         active = space.get("core.num_active")
         if isinstance(active, Range):
