@@ -48,7 +48,12 @@ def make(
         sequence_length=4,
         batch_size=8,
         n_epochs=1,
-        policy_kwargs={"core": "lstm", "core_kwargs": {"hidden_size": 6}, "net_arch": [5], **options.pop("policy_kwargs", {})},
+        policy_kwargs={
+            "core": "lstm",
+            "core_kwargs": {"hidden_size": 6},
+            "net_arch": [5],
+            **options.pop("policy_kwargs", {}),
+        },
         seed=0,
         device="cpu",
         **options,
@@ -255,6 +260,7 @@ def test_contrib_learns_with_the_policy(name: str) -> None:
         DummyVecEnv([lambda env=env: env for env in envs]),  # type: ignore[misc]
         n_steps=16,
         batch_size=16,
+        n_epochs=1,
         policy_kwargs={"core_kwargs": SMALL_RIM},
         device="cpu",
     )

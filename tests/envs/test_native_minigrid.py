@@ -71,7 +71,7 @@ def test_a_level_that_never_changes_plays_the_same(env_id: str, kwargs: dict[str
     )
     assert native.observation_space == dummy.observation_space
     assert native.action_space == dummy.action_space
-    assert step_both(native, dummy, 400) > 10
+    assert step_both(native, dummy, 250) > 10
 
 
 @pytest.mark.parametrize("env_id", ["MiniGrid-KeyCorridorS3R3-v0", "BabyAI-PickupLoc-v0", "MiniGrid-PutNear-6x6-N2-v0"])
@@ -151,7 +151,7 @@ def test_seeds_decide_the_levels_and_the_trajectories() -> None:
     ],
 )
 def test_rules_are_those_of_minigrid_on_the_same_level(env_id: str) -> None:
-    _, ended, _ = play_both(envpool, env_id, rounds=3, limit=200)
+    _, ended, _ = play_both(envpool, env_id, rounds=2, limit=150)
     if env_id in ("MiniGrid-Fetch-5x5-N2-v0", "MiniGrid-GoToDoor-5x5-v0", "MiniGrid-MemoryS7-v0"):
         assert ended
 

@@ -14,7 +14,17 @@ from tests.commands import call, read_json, succeed
 from tests.space_table import ACTIONS, OBSERVATIONS, WORKING_ACTIONS, WORKING_OBSERVATIONS, Witness, box
 
 ID = "rimrl-test/Witness-v0"
-WORDS = ("--agent.n_steps", "8", "--agent.batch_size", "16", "--total-timesteps", "16", "--train.eval_freq", "0", "--quiet")
+WORDS = (
+    "--agent.n_steps",
+    "8",
+    "--agent.batch_size",
+    "16",
+    "--total-timesteps",
+    "16",
+    "--train.eval_freq",
+    "0",
+    "--quiet",
+)
 PLAY = ("--episodes", "2", "--n-envs", "2", "--no-random", "--quiet")
 Configure = Callable[[gymnasium.Space[object], gymnasium.Space[object]], Path]
 
