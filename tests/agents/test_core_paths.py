@@ -56,7 +56,7 @@ def learn(path: str, algorithm: type[Any], core: str) -> tuple[list[dict[str, fl
 
 @paths.every_fast_path
 @pytest.mark.parametrize(("algorithm", "core"), [(rimrl.RecurrentPPO, "rim"), (rimrl.RecurrentA2C, "riglstm")])
-def test_the_same_training_curve(algorithm: type[Any], core: str, path: str) -> None:
+def test_the_same_training_curve(algorithm: Any, core: str, path: str) -> None:
     logged, returns, policy = learn(path, algorithm, core)
     logged_step, returns_step, policy_step = learn("step", algorithm, core)
     assert returns == returns_step
