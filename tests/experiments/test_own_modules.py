@@ -24,8 +24,9 @@ from tests.commands import Answer, call, read_json, same_weights, succeed
 HERE = Path(__file__).parent / "own"
 SMALL = ("--env.n_envs", "4", "--agent.n_steps", "16", "--agent.batch_size", "32", "--train.eval_freq", "0", "--quiet")
 TRAIN = ("train", "recall/lstm", *SMALL, "--core.hidden_size", "8", "--train.total_timesteps", "128")
-# Leaves a trace, then ends the command that imported it: what the command would do next is tested elsewhere.
-HOSTILE = "from pathlib import Path\nPath({!r}).touch()\nraise ImportError('hostile')\n"
+MARKING = "from pathlib import Path\nPath({!r}).touch()\n"
+# Ends the command that imported it: what the command would do next is tested elsewhere.
+HOSTILE = f"{MARKING}raise ImportError('hostile')\n"
 
 
 @pytest.fixture(scope="module")
