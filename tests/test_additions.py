@@ -33,6 +33,22 @@ SUITE = """COINS = Suite(
 SUITES: Mapping"""
 
 
+PROGRAM = """
+import json, sys
+from contextlib import redirect_stdout
+from io import StringIO
+from rimrl.cli import main
+
+printed = []
+for words in sys.argv[1:]:
+    with redirect_stdout(StringIO()) as out:
+        if main(words.split()) != 0:
+            sys.exit(f"rimrl {words}")
+    printed.append(out.getvalue())
+print(json.dumps(printed))
+"""
+
+
 @dataclass(frozen=True)
 class Addition:
     """What a contributor does.
@@ -118,10 +134,10 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rimrl(grown: Path, words: str) -> str:
-    """What the command of the copy prints."""
+def rimrl(grown: Path, *commands: str) -> list[str]:
+    """What commands of the copy print, one after the other in a process of theirs."""
     done = subprocess.run(
-        [sys.executable, "-m", "rimrl", *words.split()],
+        [sys.executable, "-c", PROGRAM, *commands],
         cwd=grown,
         env={**os.environ, "PYTHONPATH": str(grown), "COLUMNS": "200"},
         capture_output=True,
@@ -129,7 +145,8 @@ def rimrl(grown: Path, words: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    printed: list[str] = json.loads(done.stdout)
+    return printed
 
 
 def test_what_was_done_is_all_that_differs(grown: Path) -> None:
@@ -152,26 +169,29 @@ def files_of(package: Path) -> dict[str, bytes]:
 
 def test_an_algorithm_trains_a_core_on_a_suite_of_an_environment(grown: Path) -> None:
     (grown / "coins.yaml").write_text(CONFIG)
-    rimrl(
+    *_, envs, suites, cores, plan = rimrl(
         grown,
         "train coins.yaml --agent.algorithm shrinking --agent.shrink 0.5 --total-timesteps 32 --train.eval_freq 0 "
         "--run-dir run",
+        "evaluate run --episodes 4 --no-random --quiet",
+        *("list envs", "list suites", "list cores", "tune coins.yaml --trials 1 --run-dir search --plan"),
     )
-    rimrl(grown, "evaluate run --episodes 4 --no-random --quiet")
     splits = json.loads((grown / "run" / "evaluation.json").read_text())["splits"]
     assert set(splits) == {"train", "noisy"}
-    assert "rimrl/Coin-v0" in rimrl(grown, "list envs")
-    assert "coins" in rimrl(grown, "list suites")
-    assert "leaky" in rimrl(grown, "list cores")
-    assert "trial_000" in rimrl(grown, "tune coins.yaml --trials 1 --run-dir search --plan")
+    assert "rimrl/Coin-v0" in envs
+    assert "coins" in suites
+    assert "leaky" in cores
+    assert "trial_000" in plan
 
 
 def test_a_sequence_task_trains_every_core(grown: Path) -> None:
+    words = f"--num-updates 2 --quiet {SMALL}"
+    rimrl(grown, *(f"sequence parity --core {core} --run-dir parity-{core} {words}" for core in ("rim", "leaky")))
     for core in ("rim", "leaky"):
-        rimrl(grown, f"sequence parity --core {core} --num-updates 2 --run-dir parity-{core} --quiet {SMALL}")
         splits = json.loads((grown / f"parity-{core}" / "evaluation.json").read_text())["splits"]
         assert set(splits) == {"trained"}
 
 
 def test_a_verb_answers(grown: Path) -> None:
-    assert int(rimrl(grown, "count")) == len(CORES) + 1
+    (printed,) = rimrl(grown, "count")
+    assert int(printed) == len(CORES) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -82,24 +83,17 @@ class Schema:
             UsageError: For a value of another type or out of range.
         """
         self._refuse_null(settings, file)
-        parser = self._parser()
+        parser = _parser(tuple(self._named.items()), tuple(self._groups.items()))
         values = parsed(lambda: parser.parse_object(_nested(settings)), file)
         words = [f"--{key}={value}" for key, value in changes.items()]
-        values = parsed(lambda: parser.parse_args(words, values), "the command line")
+        if words:
+            values = parsed(lambda: parser.parse_args(words, values), "the command line")
         groups = {group: _plain(values[group]) for group in self._groups}
         for group in self._named:
             groups[group].pop("name")
         for ranges in self._ranges:
             check_ranges(groups, ranges)
         return groups
-
-    def _parser(self) -> ArgumentParser:
-        parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-        for group, name in self._named.items():
-            parser.add_argument(f"--{group}.name", type=str, default=name)
-        for group, cls in self._groups.items():
-            parser.add_class_arguments(cls, group, skip=set(_NO_KEYS & inspect.signature(cls).parameters.keys()))
-        return parser
 
     def _refuse_null(self, settings: Mapping[str, Any], file: Path) -> None:
         """Refuse null where it means nothing, as jsonargparse does not; what is named looks after its own options."""
@@ -109,6 +103,17 @@ class Schema:
             hint = hints.get(group, {}).get(name)
             if value is None and hint is not None and type(None) not in get_args(hint):
                 raise UsageError(f"{key} in {file} must not be null; leave it out for its default")
+
+
+@lru_cache(maxsize=32)
+def _parser(named: tuple[tuple[str, str], ...], groups: tuple[tuple[str, type[Any]], ...]) -> ArgumentParser:
+    """The parser of a schema; making it takes longer than parsing, and studies read many configurations of a kind."""
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    for group, name in named:
+        parser.add_argument(f"--{group}.name", type=str, default=name)
+    for group, cls in groups:
+        parser.add_class_arguments(cls, group, skip=set(_NO_KEYS & inspect.signature(cls).parameters.keys()))
+    return parser
 
 
 def check_groups(content: Mapping[str, Any], file: Path, groups: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ UPDATES, N_STEPS, N_ENVS = 4, 64, 4
 CORE = {"num_units": 4, "num_active": 2, "unit_size": 8, "initialization": "xavier"}
 
 
+@cache
 def learn(path: str, algorithm: type[Any], core: str) -> tuple[list[dict[str, float]], list[float], Any]:
     """What an update logs, the returns of the finished episodes, and the trained policy."""
     batch = {"batch_size": 128, "n_epochs": 2} if algorithm is rimrl.RecurrentPPO else {}
@@ -54,9 +55,8 @@ def learn(path: str, algorithm: type[Any], core: str) -> tuple[list[dict[str, fl
 
 
 @paths.every_fast_path
-@pytest.mark.parametrize("core", ["rim", "riglstm"])
-@pytest.mark.parametrize("algorithm", [rimrl.RecurrentPPO, rimrl.RecurrentA2C])
-def test_the_same_training_curve(algorithm: type[Any], core: str, path: str) -> None:
+@pytest.mark.parametrize(("algorithm", "core"), [(rimrl.RecurrentPPO, "rim"), (rimrl.RecurrentA2C, "riglstm")])
+def test_the_same_training_curve(algorithm: Any, core: str, path: str) -> None:
     logged, returns, policy = learn(path, algorithm, core)
     logged_step, returns_step, policy_step = learn("step", algorithm, core)
     assert returns == returns_step

@@ -100,8 +100,10 @@ def assert_same_play(found: Any, expected: Any, space: spaces.Space[Any]) -> Non
             np.testing.assert_array_equal(a, b)
 
 
-@every_kind
-@every_algorithm
+@pytest.mark.parametrize(
+    ("kind", "algorithm"),
+    [*((kind, rimrl.RecurrentPPO) for kind in KINDS), ("rim", rimrl.RecurrentA2C), ("dict", rimrl.RecurrentA2C)],
+)
 def test_an_agent_comes_back(kind: str, algorithm: Algorithm, tmp_path: Path) -> None:
     model = trained(kind, algorithm)
     randomize(model.policy, scale=0.2)
@@ -229,6 +231,14 @@ def test_states_of_running_episodes_are_not_saved(tmp_path: Path) -> None:
 # -- rimrl.load -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved agent; to read, not to touch."""
+    file = tmp_path_factory.mktemp("saved") / "model.zip"
+    trained().save(file)
+    return file
+
+
 def refuse(path: Path) -> str:
     """Loading must fail with a message of one line that names the file."""
     with pytest.raises(UsageError) as caught:
@@ -272,18 +282,14 @@ def test_what_is_not_an_agent_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
-    file = tmp_path / "model.zip"
-    trained().save(file)
-    content = file.read_bytes()
+def test_a_truncated_file_is_refused(share: float, saved: Path, tmp_path: Path) -> None:
+    file, content = tmp_path / "model.zip", saved.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
     assert "damaged" in refuse(file)
 
 
-def test_a_missing_part_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "model.zip"
-    trained().save(file)
-    with zipfile.ZipFile(file) as archive:
+def test_a_missing_part_is_refused(saved: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     for missing in ("data", "policy.pth", "policy.optimizer.pth"):
         partial = tmp_path / f"without-{missing.replace('.', '-')}.zip"

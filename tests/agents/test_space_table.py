@@ -44,11 +44,16 @@ def make(
     agent = rimrl.RecurrentPPO(
         policy_for(observations),
         DummyVecEnv([lambda env=env: env for env in envs]),  # type: ignore[misc]
-        n_steps=16,
-        sequence_length=8,
-        batch_size=16,
+        n_steps=8,
+        sequence_length=4,
+        batch_size=8,
         n_epochs=1,
-        policy_kwargs={"core_kwargs": SMALL_RIM, "net_arch": [5], **options.pop("policy_kwargs", {})},
+        policy_kwargs={
+            "core": "lstm",
+            "core_kwargs": {"hidden_size": 6},
+            "net_arch": [5],
+            **options.pop("policy_kwargs", {}),
+        },
         seed=0,
         device="cpu",
         **options,
@@ -193,7 +198,7 @@ def test_every_choice_reaches_the_environment(name: str) -> None:
     space = ACTIONS[name].space
     assert isinstance(space, spaces.Discrete)
     agent, envs = make(PLAIN_OBSERVATIONS, space)
-    agent.learn(4 * N_ENVS * agent.n_steps)
+    agent.learn(8 * N_ENVS * agent.n_steps)
     received = {int(action) for env in envs for action in env.received}
     assert received == set(range(int(space.start), int(space.start) + int(space.n)))
 
@@ -255,6 +260,7 @@ def test_contrib_learns_with_the_policy(name: str) -> None:
         DummyVecEnv([lambda env=env: env for env in envs]),  # type: ignore[misc]
         n_steps=16,
         batch_size=16,
+        n_epochs=1,
         policy_kwargs={"core_kwargs": SMALL_RIM},
         device="cpu",
     )

@@ -311,14 +311,15 @@ def test_print_config_is_taken_under_its_old_name(words: tuple[str, ...]) -> Non
     assert succeed(*words, "--keys").out == succeed(*words, "--print-config").out  # old name
 
 
-def test_end_to_end_in_processes_of_its_own(tmp_path: Path) -> None:
+def test_end_to_end_in_processes_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = ("train", "distractors/rim", "--seed", "1", *SMALL, "--total-timesteps", str(STEPS), "--run-dir", "run")
     assert spawn(*train, cwd=tmp_path).code == 0
-    assert spawn("evaluate", "run", "--episodes", "2", "--quiet", cwd=tmp_path).code == 0
+    monkeypatch.chdir(tmp_path)
+    succeed("evaluate", "run", "--episodes", "2", "--quiet")
     answer = spawn("compare", "run", "--plot", "comparison.png", cwd=tmp_path)
     assert answer.code == 0
     assert answer.err == ""
     assert call("compare", tmp_path / "run").out in answer.out
-    again = spawn(*train, cwd=tmp_path)
+    again = call(*train)
     assert again.code == 2
     assert again.err.count("\n") == 1

@@ -71,7 +71,7 @@ def test_a_level_that_never_changes_plays_the_same(env_id: str, kwargs: dict[str
     )
     assert native.observation_space == dummy.observation_space
     assert native.action_space == dummy.action_space
-    assert step_both(native, dummy, 400) > 10
+    assert step_both(native, dummy, 250) > 10
 
 
 @pytest.mark.parametrize("env_id", ["MiniGrid-KeyCorridorS3R3-v0", "BabyAI-PickupLoc-v0", "MiniGrid-PutNear-6x6-N2-v0"])
@@ -151,7 +151,7 @@ def test_seeds_decide_the_levels_and_the_trajectories() -> None:
     ],
 )
 def test_rules_are_those_of_minigrid_on_the_same_level(env_id: str) -> None:
-    _, ended, _ = play_both(envpool, env_id, rounds=3, limit=200)
+    _, ended, _ = play_both(envpool, env_id, rounds=2, limit=150)
     if env_id in ("MiniGrid-Fetch-5x5-N2-v0", "MiniGrid-GoToDoor-5x5-v0", "MiniGrid-MemoryS7-v0"):
         assert ended
 
@@ -193,13 +193,21 @@ def test_levels_drawn_otherwise_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "env_id",
-    ["MiniGrid-DoorKey-5x5-v0", "MiniGrid-Fetch-5x5-N2-v0", "BabyAI-GoToRedBallGrey-v0", "MiniGrid-LavaGapS6-v0"],
+    ("env_id", "kwargs"),
+    [
+        ("MiniGrid-DoorKey-5x5-v0", {}),
+        ("MiniGrid-Fetch-5x5-N2-v0", {"max_steps": 30}),  # its own limit only has one walk about for longer
+        ("BabyAI-GoToRedBallGrey-v0", {"max_steps": 30}),
+        ("MiniGrid-LavaGapS6-v0", {}),
+    ],
 )
-def test_episodes_are_distributed_as_in_minigrid(env_id: str) -> None:
-    """Two-sample tests at the 0.1 % level, of a random walk; seeds are fixed, so that chance is the same every time."""
+def test_episodes_are_distributed_as_in_minigrid(env_id: str, kwargs: dict[str, Any]) -> None:
+    """Two-sample tests at the 0.1 % level, of a random walk; seeds are fixed, so that chance is the same every time.
+
+    With 600 and 200 episodes, distribution functions that lie 0.16 apart somewhere fail.
+    """
     native, theirs = (
-        random_episodes(make_vec_env(env_id, n_envs=10, seed=0, backend=backend), per_env)  # type: ignore[arg-type]
+        random_episodes(make_vec_env(env_id, n_envs=10, seed=0, backend=backend, **kwargs), per_env)  # type: ignore[arg-type]
         for backend, per_env in (("envpool", 60), ("dummy", 20))
     )
     for column in (0, 1):

@@ -12,11 +12,12 @@ import yaml
 import rimrl
 from rimrl.agents.a2c import A2CConfig
 from rimrl.agents.ppo import PPOConfig
-from rimrl.cores.registry import CORES, LEGACY_OPTION_VALUES, core_options
+from rimrl.cores.registry import CORES, LEGACY_OPTION_VALUES, core_options, make_core
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config, shipped_configs
 from rimrl.runs.config import digest
 from tests.commands import read_json, same_weights, succeed
+from tests.shipped import shipped
 
 OWN = """
 name: papers/own
@@ -198,14 +199,34 @@ def test_a_shipped_file_opens_with_its_command(name: str) -> None:
     first, *rest = shipped_configs()[name].read_text().splitlines()
     assert first == f"# rimrl train {name}"
     assert any(line.startswith("# ") for line in rest)
-    assert load_config(name).name == name
+    config = shipped(name)
+    assert config.name == name
+    assert make_core(config.core.name, 8, **config.core.options).hidden_size == config.core.options["hidden_size"]
 
 
-@pytest.mark.parametrize("name", list(shipped_configs()))
+# Of these no two configurations need to differ for a training to be another one.
+WHEN = frozenset(
+    f"train.{key}" for key in ("total_timesteps", "eval_freq", "eval_episodes", "checkpoint_freq", "resume_freq")
+)
+
+
+def covering() -> list[str]:
+    """Shipped configurations in which each value of each key occurs; that with most values that are new comes next."""
+    values = {
+        name: {(key, repr(value)) for key, value in shipped(name).flat().items() if key not in WHEN}
+        for name in shipped_configs()
+    }
+    found: list[str] = []
+    while left := set().union(*values.values()).difference(*(values[name] for name in found)):
+        found.append(max(values, key=lambda name: len(values[name] & left)))
+    return found
+
+
+@pytest.mark.parametrize("name", covering())
 def test_a_shipped_configuration_trains(name: str, tmp_path: Path) -> None:
     if name.startswith("popgym/"):
         pytest.importorskip("popgym", reason="needs POPGym: pip install 'rimrl[popgym]'")
-    config = load_config(name)
+    config = shipped(name)
     few, n_steps = config.env.n_envs // 8, min(config.agent.n_steps, 16)
     steps = 2 * few * n_steps
     fewer: tuple[str, ...] = ("--env.n_envs", str(few), "--agent.n_steps", str(n_steps))

@@ -32,6 +32,15 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.fixture(scope="module")
+def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with an evaluation."""
+    path = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(trained, path)
+    succeed("evaluate", path, "--episodes", "2", "--split", "train", "--no-random", "--quiet")
+    return path
+
+
 def edit(run: Path, group: str, **changes: Any) -> None:
     file = run / "config.yaml"
     config = yaml.safe_load(file.read_text())
@@ -55,9 +64,12 @@ EDITS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("key", EDITS)
-@pytest.mark.parametrize("verb", ["evaluate", "inspect", "export"])
-def test_an_edited_configuration_is_refused_before_anything_is_played(key: str, verb: str, run: Path) -> None:
+@pytest.mark.parametrize(
+    ("verb", "key"),
+    [("evaluate", key) for key in EDITS]
+    + [(verb, key) for verb in ("inspect", "export") for key in ("core.num_active", "agent.net_arch", "train.seed")],
+)
+def test_an_edited_configuration_is_refused_before_anything_is_played(verb: str, key: str, run: Path) -> None:
     edit(run, key.split(".", maxsplit=1)[0], **EDITS[key])
     before = {file.name for file in run.iterdir()}
     answer = call(verb, run, *((run.parent / "out",) if verb == "export" else ()))
@@ -70,8 +82,9 @@ def test_an_edited_configuration_is_refused_before_anything_is_played(key: str, 
 
 @pytest.mark.parametrize("key", ["agent.learning_rate", "train.seed", "core.num_active"])
 @pytest.mark.parametrize("verb", ["compare", "report", "resume"])
-def test_no_other_verb_takes_it_either(key: str, verb: str, run: Path) -> None:
-    succeed("evaluate", run, "--episodes", "2", "--split", "train", "--no-random", "--quiet")
+def test_no_other_verb_takes_it_either(key: str, verb: str, evaluated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
     edit(run, key.split(".", maxsplit=1)[0], **EDITS[key])
     words = ("train", "--resume", run, "--total-timesteps", "999") if verb == "resume" else (verb, run)
     answer = call(*words)

@@ -10,11 +10,21 @@ import gymnasium
 import pytest
 from gymnasium import spaces
 
-from tests.commands import SMALL, call, read_json, succeed
+from tests.commands import call, read_json, succeed
 from tests.space_table import ACTIONS, OBSERVATIONS, WORKING_ACTIONS, WORKING_OBSERVATIONS, Witness, box
 
 ID = "rimrl-test/Witness-v0"
-WORDS = (*SMALL, "--env.n_envs", "2", "--total-timesteps", "32")
+WORDS = (
+    "--agent.n_steps",
+    "8",
+    "--agent.batch_size",
+    "16",
+    "--total-timesteps",
+    "16",
+    "--train.eval_freq",
+    "0",
+    "--quiet",
+)
 PLAY = ("--episodes", "2", "--n-envs", "2", "--no-random", "--quiet")
 Configure = Callable[[gymnasium.Space[object], gymnasium.Space[object]], Path]
 
@@ -26,7 +36,7 @@ def configured(tmp_path: Path) -> Iterator[Configure]:
     def configure(observations: gymnasium.Space[object], actions: gymnasium.Space[object]) -> Path:
         gymnasium.register(ID, lambda **_: Witness(observations, actions), disable_env_checker=True)
         file = tmp_path / "witness.yaml"
-        file.write_text(f"env: {{id: {ID}}}\n")
+        file.write_text(f"env: {{id: {ID}, n_envs: 2}}\ncore: {{name: lstm, hidden_size: 6}}\n")
         return file
 
     yield configure
@@ -46,7 +56,7 @@ def test_spaces_work_in_every_verb(observations: str, actions: str, configured: 
         tmp_path / "out",
     )
     succeed("train", config, *WORDS, "--train.resume_freq", "16", "--run-dir", run)
-    resumed = succeed("train", "--resume", run, "--total-timesteps", "64", "--quiet")
+    resumed = succeed("train", "--resume", run, "--total-timesteps", "32", "--quiet")
     assert "begin anew" not in resumed.err  # episodes are played back, actions and all
     succeed("evaluate", run, *PLAY)
     succeed("export", run, folder)

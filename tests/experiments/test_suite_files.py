@@ -50,10 +50,11 @@ def folder_with_suite(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with an evaluated sweep over two seeds, worked on by two processes."""
+    """The folder with an evaluated sweep over two seeds, one worked on here and one in a process of its own."""
     folder = folder_with_suite(tmp_path_factory.mktemp("outside"))
-    words = ("--seeds", "0,1", "--jobs", "2", "--evaluate", "--episodes", "4", "--quiet", SPLITS)
-    within(folder, "sweep", "all.yaml", *words, "--run-dir", "sweep")
+    words = ("--seeds", "0,1", "--evaluate", "--episodes", "4", "--quiet", SPLITS, "--run-dir", "sweep")
+    within(folder, "sweep", "all.yaml", *words, "--trial", "0")
+    within(folder, "sweep", "all.yaml", *words)
     return folder
 
 

@@ -17,7 +17,7 @@ from rimrl.experiments.config_files import changed, load_config
 from rimrl.experiments.resuming import resume
 from rimrl.experiments.train import train
 from tests.commands import read_json, same_weights, succeed
-from tests.experiments.test_own_modules import HERE, HOSTILE, forgetting, refused, within
+from tests.experiments.test_own_modules import HERE, HOSTILE, MARKING, forgetting, refused, within
 from tests.experiments.test_suite_files import SPLITS, folder_with_suite, rows
 
 PAID = ("--env.env_wrapper", '[{"own_parts.Paid": {"a": 2.0, "b": 0.5}}]', "--env.frame_stack", "3")
@@ -103,7 +103,7 @@ def test_every_module_of_a_run_has_to_be_named(folder: Path) -> None:
     (folder / "run/config.yaml").write_text(yaml.safe_dump(content))
     names = ["hostile_env", "hostile_wrapper", "hostile_callback"]
     for name in names:
-        (folder / f"{name}.py").write_text(HOSTILE.format(f"{folder / name}.ran"))
+        (folder / f"{name}.py").write_text(MARKING.format(f"{folder / name}.ran"))
     with (folder / "hostile_wrapper.py").open("a") as stream:
         stream.write("from own_parts import Paid as Wrapper\n")
     verbs = {("evaluate", "run"): 2, ("evaluate", "run", "--env.kwargs.delay", "3"): 2, ("train", "--resume", "run"): 3}
