@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from rimrl.agents.ppo import PPOConfig
 from rimrl.envs.suites import get_suite
 from rimrl.experiments.config_files import load_config
+from rimrl.reporting.statistics import difference
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/results/generalisation.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-SUITES = ("recall", "recall_shorter", "tmaze", "multiroom", "distractors")
+SUITES = ("recall", "recall_controls", "recall_shorter", "tmaze", "multiroom", "distractors")
 FEWEST_RUNS = 3
 Table = dict[str, list[str]]
 
@@ -63,6 +65,25 @@ def test_differences_are_those_of_the_file(name: str) -> None:
     assert table.keys() == {core for core, group in file["groups"].items() if group["differences"]}
     for core, cells in table.items():
         assert cells == [printed(file["groups"][core]["differences"][split], "+") for split in splits], core
+
+
+def test_leads_over_the_controls_are_those_of_the_files() -> None:
+    ours, theirs, table = results("recall"), results("recall_controls"), tables("recall_controls")[1]
+    heads = [head.split(", ") for head in table.pop("core")]
+    assert {control.strip("`") for control, _ in heads} == theirs["groups"].keys()
+    for core, cells in table.items():
+        for (control, split), cell in zip(heads, cells, strict=True):
+            one, other = (
+                [[run["scores"][split]] for run in file["groups"][group]["runs"]]
+                for file, group in ((ours, core), (theirs, control.strip("`")))
+            )
+            lead = difference(one, other)
+            assert cell == printed({"value": lead.value, "low": lead.low, "high": lead.high}, "+"), (core, control)
+
+
+def test_the_control_at_equal_time_trained_for_longer() -> None:
+    runs = results("recall_controls")["groups"]["lstm"]["runs"]
+    assert {run["num_timesteps"] for run in runs} == {2_940_928}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -141,6 +162,18 @@ def test_the_third_search_kept_the_entropy_bonus() -> None:
     assert cells == [shown(each) for each in scores.values()]
     assert chosen == max(scores, key=lambda head: sum(scores[head]))
     assert float(chosen) == load_config("recall/rim").agent.ent_coef
+
+
+def test_the_rollouts_of_object_picking_are_those_that_were_chosen() -> None:
+    section = TEXT.partition("[distractors_search.json]")[2].partition("\n## ")[0]
+    settings = iter(results("distractors_search")["settings"].values())
+    seeds, _, *lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    for line, found in zip(lines, settings, strict=True):
+        cells = {seed: float(cell) for seed, cell in zip(seeds[1:], line[1:], strict=True) if cell[0].isdigit()}
+        assert cells == found
+    agent = load_config("distractors/riglstm").agent
+    assert isinstance(agent, PPOConfig)
+    assert lines[-1][0] == f"`n_steps` {agent.n_steps}, `batch_size` {agent.batch_size}"
 
 
 @pytest.mark.parametrize("name", ["recall", "multiroom", "distractors", "tmaze"])
