@@ -133,10 +133,11 @@ def assert_same_as_onnx(agent: Any, folder: Path) -> None:
     policy = agent.policy
     policy.set_training_mode(True)
     before = {name: weight.clone() for name, weight in policy.state_dict().items()}
+    learned = [weight.requires_grad for weight in policy.parameters()]
     facts = write_onnx(policy, folder / "policy.onnx")
     assert facts["checked"]["largest_difference"] < 1e-5
     assert policy.training
-    assert all(weight.requires_grad for weight in policy.parameters())
+    assert [weight.requires_grad for weight in policy.parameters()] == learned
     assert all(th.equal(weight, before[name]) for name, weight in policy.state_dict().items())
     for rnn in (module for module in policy.modules() if isinstance(module, th.nn.RNNBase)):
         assert all(a is b for a, b in zip(rnn._flat_weights, rnn.parameters(), strict=True))
