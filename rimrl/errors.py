@@ -25,8 +25,7 @@ class UsageError(ValueError):
         valid: What would be valid: a description, or the names that exist.
 
     Attributes:
-        key: As given; None where the sentence says more than one place. `invalid_value` and `unknown_name` fill it in,
-            and `found` and `valid`.
+        key: As given, or None. Errors from `invalid_value` and `unknown_name` have all three.
         found: As given, or None.
         valid: As given, or None.
     """
@@ -114,9 +113,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", ot
         otherwise: What to say where no name is near, and there are very many; default: the nearest of them.
 
     Returns:
-        An error that proposes the nearest valid name; when none is near, it lists all, or the nearest of very many. Its
-        ``key`` is where the name was found, or else its kind. Of
-        ``core.units`` only what is in the group ``core`` counts, if there is such a group.
+        An error that proposes the nearest valid name; when none is near, it lists all, or the nearest of very many. Of
+        ``core.units`` only what is in the group ``core`` counts, if there is such a group. The error's ``key`` is where
+        the name was found, or else its kind.
     """
     names = sorted(valid)
     whole, name = name, name[:_LONGEST_NAME]  # the nearest of a very long one takes minutes to find

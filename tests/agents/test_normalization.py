@@ -110,7 +110,7 @@ def test_only_vectors_of_real_numbers_are_normalised() -> None:
     "space", [spaces.Discrete(3), spaces.Box(0, 255, (8, 8, 3), np.uint8)], ids=["choice", "image"]
 )
 def test_nothing_to_normalise_is_refused(space: spaces.Space[Any]) -> None:
-    with pytest.raises(UsageError, match=r"observations.*vectors"):
+    with pytest.raises(UsageError, match=r"normalize_observations.*vectors"):
         ObservationStatistics(space)
 
 
