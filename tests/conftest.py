@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,6 @@ import pytest
 import torch as th
 
 from tests.commands import SMALL_PPO, call, succeed
-
-# Environments in processes of their own start from one that has imported these, instead of importing them each.
-multiprocessing.set_forkserver_preload(["rimrl.envs.vector", "stable_baselines3", "sb3_contrib", "minigrid", "pytest"])
 
 TRAINED_STEPS = 1024
 TRAIN = (

@@ -98,9 +98,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         use_masking: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
-        self.sequence_length = sequence_length
-        self.autocast = autocast
-        self.use_masking = use_masking
+        self._keep_options(sequence_length, autocast, use_masking)
         super().__init__(
             policy,
             env,

@@ -22,7 +22,7 @@ from rimrl.agents.extractor_checks import check_images
 from rimrl.agents.masks import check_offered, flags_of
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.policy_update import PolicyUpdateMixin
-from rimrl.agents.precision import check_autocast
+from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.registry import saved_as
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.agents.rollout_collection import RolloutCollectionMixin
@@ -61,6 +61,12 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
             check_spaces(env.observation_space, env.action_space, "the environment")
             check_images(env.observation_space)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def _keep_options(self, sequence_length: int | None, autocast: Autocast | None, use_masking: bool) -> None:
+        """Keep what Stable-Baselines3's constructors do not take."""
+        self.sequence_length = sequence_length
+        self.autocast = autocast
+        self.use_masking = use_masking
 
     def _setup_model(self) -> None:
         self._checked_sequence_length()

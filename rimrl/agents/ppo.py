@@ -139,9 +139,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
     ) -> None:
         if isinstance(clip_range_vf, float | int) and clip_range_vf <= 0:
             raise invalid_value("clip_range_vf", "positive or None", clip_range_vf)
-        self.sequence_length = sequence_length
-        self.autocast = autocast
-        self.use_masking = use_masking
+        self._keep_options(sequence_length, autocast, use_masking)
         super().__init__(
             policy,
             env,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,8 @@ _ATARI_ID = re.compile(r"ALE/\w+-v5")
 # Arguments of `rimrl.envs.atari`: what the games show, and what an agent learns from.
 _ATARI_PREPARATION = {"frameskip", "noop_max", "frame_stack"}
 _ATARI_SIGNAL = {"terminal_on_life_loss", "clip_rewards"}
+# What every worker of "subproc" would import; their server imports it once. `__main__` is multiprocessing's default.
+_PRELOADED = ["__main__", "rimrl.envs.vector", "rimrl.envs.replay", "stable_baselines3.common.vec_env", "minigrid"]
 # What a game's switches are set to (`rimrl.envs.atari_games.Flavours`).
 _ATARI_FLAVOUR = {"mode", "difficulty"}
 
@@ -272,6 +275,8 @@ def _one_by_one(make: Callable[[], gymnasium.Env[Any, Any]], n_envs: int, backen
     if replayable:
         make = partial(_make_replayable, make)
     if backend == "subproc":
+        if "forkserver" in multiprocessing.get_all_start_methods():
+            multiprocessing.set_forkserver_preload(_PRELOADED)
         return SubprocVecEnv([partial(_in_worker, make, imported())] * n_envs)
     return DummyVecEnv([make] * n_envs)
 
