@@ -138,7 +138,7 @@ def commands() -> str:
     lines = [
         "# Commands",
         "",
-        "`rimrl VERB --help` prints the same. Exit codes: 0, 1 when a run broke, 2 for bad input, 130",
+        "`rimrl COMMAND --help` prints the same. Exit codes: 0, 1 when a run broke, 2 for bad input, 130",
     ]
     lines += ["when interrupted.", ""]
     for name, verb in verbs.choices.items():
@@ -161,7 +161,8 @@ def configuration() -> str:
     lines += [
         "command line, such as `--agent.n_steps 64`; `rimrl train CONFIG --print-config` prints the values in force.",
         "The defaults below hold where a configuration does not say otherwise; shipped configurations change some.",
-        "In Python, `RecurrentPPO` and `RecurrentA2C` have the defaults of sb3-contrib and Stable-Baselines3.",
+        "In Python, `RecurrentPPO` and `RecurrentA2C` have the defaults of sb3-contrib and Stable-Baselines3. They",
+        "are the same, except for PPO's `batch_size` (128 in Python) and `n_epochs` (10 in Python).",
         "",
     ]
     lines += ["Beside the groups stand `name`, `imports` (modules to import first) and `suite` (a suite of your"]

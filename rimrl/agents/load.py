@@ -36,9 +36,9 @@ def load(
     """Load an agent from a run folder, a ``.zip`` or an exported folder.
 
     Nothing that the file brings along is run: the pickles in a ``.zip`` are read as data, and weights are plain
-    tensors. A ``.zip`` that needs more than rimrl's and Stable-Baselines3's own classes, such as a core or an extractor
-    of your own, is refused unless you trust it. A schedule of your own, such as a lambda, is left out: the agent acts,
-    and ``learn`` asks for trust.
+    tensors. A ``.zip`` that holds a class of your own, such as an extractor or a core that was passed as a class, is
+    refused unless you trust it. A core that was selected by name needs its module alone, in ``imports``. A schedule of
+    your own, such as a lambda, is left out: the agent acts, and ``learn`` asks for trust.
 
     Args:
         path: A run folder (its ``model.zip`` is taken), a file that ``save`` wrote, a folder of ``rimrl export``,

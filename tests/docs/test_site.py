@@ -6,6 +6,7 @@ import argparse
 import base64
 import dataclasses
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from rimrl.agents.ppo import RecurrentPPO
 from rimrl.agents.registry import ALGORITHMS, config_class
 from rimrl.cli import parser
 from rimrl.cli.parser import config_among
@@ -75,6 +77,16 @@ def test_every_key_has_a_row_with_its_default_and_its_meaning(source: Path) -> N
             assert len(meaning) > 10, field.name
     for name in CORES:
         assert rows(sections[name]).keys() == {f"core.{option}" for option in core_options(name)}
+
+
+def test_defaults_in_python_differ_where_the_page_says(source: Path) -> None:
+    arguments = inspect.signature(RecurrentPPO.__init__).parameters
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class("ppo"))}
+    both = {name for name in defaults.keys() & arguments.keys() if defaults[name] is not dataclasses.MISSING}
+    different = {name: arguments[name].default for name in both if arguments[name].default != defaults[name]}
+    text = (source / "reference/configuration.md").read_text()
+    said = dict(re.findall(r"`(\w+)` \((\d+) in Python\)", text))
+    assert {name: str(default) for name, default in different.items()} == said
 
 
 def test_every_option_of_every_command_has_a_row(source: Path) -> None:
