@@ -92,7 +92,7 @@ ADDITIONS = {
             }
         },
     ),
-    "verb": Addition(
+    "command": Addition(
         2,
         {"cli/count.py": "verb.py"},
         {"cli/__init__.py": {"_VERBS = (": "from rimrl.cli import count\n\n_VERBS = (count, "}},
