@@ -166,7 +166,11 @@ def test_searches_in_the_documentation_are_ones_that_there_are(monkeypatch: pyte
             config, overrides = config_among(rest)
             assert config is not None
             asked.append(ask(config, options.space, split_overrides([*overrides, *flags(options)]), options.seeds))
-    assert [each.experiment.agent.learning_rate for each in asked] == [RIM.agent.learning_rate, 1e-6, RIM.agent.learning_rate]
+    assert [each.experiment.agent.learning_rate for each in asked] == [
+        RIM.agent.learning_rate,
+        1e-6,
+        RIM.agent.learning_rate,
+    ]
 
 
 # -- what is asked for ----------------------------------------------------------------------------------------------
