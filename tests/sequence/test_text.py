@@ -162,7 +162,8 @@ def test_counts_are_interpolated_as_defined(order: int) -> None:
 
 def test_probabilities_of_counts_add_up_to_one() -> None:
     train = np.random.default_rng(0).integers(0, 4, 200)
-    model, sums = CountModel(train, 5), defaultdict(float)
+    model = CountModel(train, 5)
+    sums: dict[int, float] = defaultdict(float)
     for symbol in range(5):
         for begin in range(5):
             shown = np.array([begin, 1, 2, symbol])[:, None]
