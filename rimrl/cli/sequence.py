@@ -63,7 +63,7 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--seed", metavar="N", help="seed of weights and training sequences")
     parser.add_argument("--num-updates", metavar="N", help="updates to train for")
-    parser.add_argument("--data", metavar="DIR", help="mnist: folder with its four files; default: RIMRL_MNIST")
+    parser.add_argument("--data", metavar="PATH", help="mnist: folder of its files (or RIMRL_MNIST); text: file")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/NAME_N")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its last checkpoint")
     parser.add_argument("--accept-changes", action="store_true", help="resume with what differs from its own keys")
@@ -155,7 +155,7 @@ def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
 
 def _flags(options: argparse.Namespace) -> list[str]:
     """The common flags as overrides."""
-    if options.data is not None and Path(options.data).is_dir():
+    if options.data is not None and Path(options.data).exists():
         options.data = Path(options.data).absolute()  # the run is tested from elsewhere, too
     keys = (("seed", "train.seed"), ("num_updates", "train.num_updates"), ("data", "task.data"))
     return [f"--{key}={getattr(options, flag)}" for flag, key in keys if getattr(options, flag) is not None]

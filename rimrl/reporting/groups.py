@@ -65,6 +65,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("return_mean", "mean return"),
         Metric("accuracy", "accuracy", low=0.0, high=1.0),
         Metric("cross_entropy", "cross entropy", higher_is_better=False, low=0.0),
+        Metric("bits_per_symbol", "bits per symbol", higher_is_better=False, low=0.0),
         Metric("mse", "mean squared error", higher_is_better=False, low=0.0),
     )
 }

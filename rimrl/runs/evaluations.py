@@ -15,7 +15,7 @@ from rimrl.reading import UnreadableError, read_json
 from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
 from rimrl.runs.validated import DamagedError, Fields
 
-FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse"})
+FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse", "bits_per_symbol"})
 """What a split is scored by: at least one of them is there."""
 _NUMBERS = (*FIGURES, *(f"random_{name}" for name in FIGURES), "return_std", "length_mean")
 _MAY_BE_NULL = ("success_rate", *(f"random_{name}" for name in FIGURES))

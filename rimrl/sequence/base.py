@@ -15,11 +15,12 @@ import numpy as np
 import torch as th
 from torch import Tensor, nn
 
+from rimrl.cores.base import State
 from rimrl.errors import UsageError, unknown_name
 from rimrl.sequence.model import SequenceModel
 from rimrl.splits import Split, find_split
 
-MetricName = Literal["cross_entropy", "mse", "accuracy"]
+MetricName = Literal["cross_entropy", "mse", "accuracy", "bits_per_symbol"]
 
 _TRAINING, _EVALUATION = 0, 1
 
@@ -193,6 +194,27 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: SequenceModel, batch: Batch) -> Tensor:
         """What training makes small: a scalar."""
+
+    def continues(self, update: int, batch_size: int) -> bool:
+        """Whether the sequences of an update go on where those of the last one ended; of most tasks they never do."""
+        return False
+
+    def loss_from(self, model: SequenceModel, batch: Batch, state: State | None) -> tuple[Tensor, State | None]:
+        """The loss of an update, and the state that the next one may begin in.
+
+        Args:
+            model: What is trained.
+            batch: The sequences of the update.
+            state: The state after the last update where this one `continues`, without a gradient; else None.
+
+        Returns:
+            The loss, a scalar; and the state after the last step, None where no update continues another.
+        """
+        return self.loss(model, batch), None
+
+    def derived(self, metric: float) -> Mapping[str, float]:
+        """Other figures that follow from a split's mean metric alone, by name."""
+        return {}
 
     @abstractmethod
     def scores(self, model: SequenceModel, batch: Batch) -> Scores:

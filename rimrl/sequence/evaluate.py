@@ -113,6 +113,7 @@ def split_result(task: Task, model: SequenceModel, split: TaskSplit, seed: int, 
     }
     if split.chance is not None:
         result[f"random_{metric}"] = split.chance
+    result |= task.derived(result[metric])
     for name, each in scores.others.items():
         mean = each.mean(0)
         result[name] = _rounded(mean) if mean.dim() else float(mean)

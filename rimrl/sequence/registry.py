@@ -34,6 +34,7 @@ TASKS: dict[str, TaskEntry] = {
         "rimrl.sequence.mnist:SequentialMNIST", "name digits read pixel by pixel, tested at higher resolutions"
     ),
     "balls": TaskEntry("rimrl.sequence.balls:BouncingBalls", "predict frames of colliding balls, also of more of them"),
+    "text": TaskEntry("rimrl.sequence.text:Text", "predict the next character or word of a text file"),
 }
 
 

@@ -13,6 +13,7 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
+from rimrl.cores.base import State
 from rimrl.errors import UsageError
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
@@ -105,6 +106,7 @@ class ModelLearner:
         self._chance = random_state()
         self._stepping = False
         self._written = -1
+        self._state: State | None = None  # after the last update, where the next one continues it
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -158,7 +160,8 @@ class ModelLearner:
             group["lr"] = self._learning_rate()
         batch = self.task.training_batch(settings.seed, self.reached, settings.batch_size)
         self.model.train()
-        loss = self.task.loss(self.model, batch.to(device_of(self.config)))
+        begun = self._state if self.task.continues(self.reached, settings.batch_size) else None
+        loss, ended = self.task.loss_from(self.model, batch.to(device_of(self.config)), begun)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = th.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
@@ -168,6 +171,7 @@ class ModelLearner:
             raise UsageError(f"the {what} is not finite; a smaller train.learning_rate may help")
         self._stepping = True
         self.optimizer.step()
+        self._state = None if ended is None else (ended[0].detach(), ended[1].detach())
         self._stepping = False
         self.reached += 1
         self._chance = random_state()
@@ -245,6 +249,7 @@ class ModelLearner:
         chance, chance_tensors = self._chance
         optimizer_tensors, optimizer_numbers = optimizer_state(self.optimizer)
         tensors = {f"model.{name}": weight for name, weight in weights.items()} | chance_tensors | optimizer_tensors
+        tensors |= {f"state.{number}": part for number, part in enumerate(self._state or ())}
         state = {
             "num_timesteps": self.reached,
             "elapsed": self._elapsed,
@@ -291,6 +296,11 @@ class ModelLearner:
         self._since_log = _Sums.from_json(fields.nested("since_log"))
         self._elapsed = max(0.0, fields.number("elapsed"))
         self.reached = self._written = fields.integer("num_timesteps")
+        batch_size = self.config.train.batch_size
+        if self.task.continues(self.reached, batch_size):
+            like = self.model.core.initial_state(batch_size)
+            h, c = (fitting(contents.tensors, f"state.{number}", part) for number, part in enumerate(like))
+            self._state = h, c
         restore_rng_state(fields.nested("random"), contents.tensors)
         self._chance = random_state()
 

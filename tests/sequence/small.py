@@ -45,3 +45,12 @@ def make_mnist(folder: Path, patch: pytest.MonkeyPatch, train: int = 40, test: i
     patch.setattr(mnist_files, "FILES", faked)
     mnist_files._read.cache_clear()
     return folder
+
+
+def make_text(file: Path, words: int = 12_000) -> Path:
+    """Write a text of made-up words in lines."""
+    stream = np.random.default_rng(0)
+    known = ["".join(stream.choice(list("aeiounrst"), int(stream.integers(2, 6)))) for _ in range(60)]
+    chosen = stream.choice(known, words)
+    file.write_text("\n".join(" ".join(chosen[begin : begin + 8]) for begin in range(0, words, 8)), encoding="utf-8")
+    return file

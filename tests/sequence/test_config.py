@@ -15,15 +15,16 @@ from rimrl.sequence.config_files import PRESETS, load_sequence, shipped_presets
 from rimrl.sequence.registry import TASKS
 from rimrl.sequence.run import make_model, make_run_task
 from rimrl.sequence.train import train
-from tests.sequence.small import make_mnist
+from tests.sequence.small import make_mnist, make_text
 
 every_preset = pytest.mark.parametrize("preset", PRESETS)
 every_name = pytest.mark.parametrize("task", TASKS)
 
 
 @pytest.fixture(autouse=True)
-def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIMRL_MNIST", str(make_mnist(tmp_path / "mnist", monkeypatch)))
+    monkeypatch.setenv("RIMRL_TEXT", str(make_text(tmp_path / "text.txt")))
 
 
 def test_every_task_has_both_presets() -> None:
