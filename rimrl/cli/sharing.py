@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rimrl.cli.parser import Verbs, agent_options
+from rimrl.cli.parser import Verbs, add_run, agent_options
 
 
 def add(verbs: Verbs) -> None:
@@ -16,9 +16,9 @@ def add(verbs: Verbs) -> None:
         help="write a trained agent without code, to share it",
         description="Write a run's agent as safetensors and a JSON card. 'rimrl.load', 'evaluate', 'inspect' and "
         "'watch' take the folder, and nothing in it can run code.",
-        examples=["rimrl export runs/rim exported/rim"],
+        examples=["rimrl export runs/rim exported/rim", "rimrl export pretrained:recall/rim exported/recall --onnx"],
     )
-    export.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    add_run(export)
     export.add_argument("output", metavar="DIR", type=Path, help="a new folder, or an earlier export to replace")
     export.add_argument(
         "--onnx", action="store_true", help="also write one step as policy.onnx, checked (needs rimrl[onnx])"
@@ -49,9 +49,11 @@ def add(verbs: Verbs) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from rimrl.experiments.export import export
+    from rimrl.experiments.pretrained import run_folder
     from rimrl.experiments.run import Run
 
-    folder = export(Run.open(options.run), options.output, options.best, options.trust, onnx=options.onnx)
+    run = Run.open(run_folder(options.run))
+    folder = export(run, options.output, options.best, options.trust, onnx=options.onnx)
     print(f"exported {options.run}: {folder}")
     return 0
 

@@ -31,6 +31,7 @@ from rimrl.runs.evaluations import read_evaluation, wilson_interval
 README = "README.md"
 # Evaluations of another agent must not stay beside a new one.
 _NAMES = (WEIGHTS, CARD, README, GRAPH, "evaluation.json")
+_FACTS = ("rimrl_version", "name", "environment", "model", "evaluation", "training", "config")
 _SCORES = (
     "held_out",
     "episodes",
@@ -49,7 +50,7 @@ def export(
     """Write a run's agent as weights and a card, neither of which can hold code.
 
     Args:
-        run: A run that has been trained.
+        run: A run that has been trained; or an export, of which this makes another with an ONNX graph.
         folder: Where to write; new, empty, or an earlier export, which is replaced.
         best: Export ``best_model.zip`` instead of ``model.zip``.
         trust: Run code that the file of the agent brings along (`rimrl.load`). Default False.
@@ -61,13 +62,14 @@ def export(
         The folder.
 
     Raises:
-        UsageError: If the folder holds something else or cannot be written, the run has no agent, the agent has weights
-            that are not finite, or an ONNX graph is asked for that cannot be made here or would not be the agent, as
+        UsageError: If the folder holds something else or cannot be written, the run has no agent or is an export and no
+            graph is asked for, the agent has weights that are not finite, or an ONNX graph is asked for that cannot be made here or would not be the agent, as
             that of an agent with masks.
     """
     _refuse_taken(folder)
-    if (run.path / CARD).is_file():
-        raise UsageError(f"{run.path} is an export already; copy it, or export the run that it came from")
+    exported = (run.path / CARD).is_file()
+    if exported and not onnx:
+        raise UsageError(f"{run.path} is an export already; copy it, or add a graph with --onnx")
     if onnx:
         require_onnx()
     file = run.agent_file(best)
@@ -78,8 +80,22 @@ def export(
             f"{file} was trained with agent.use_masking, and a graph has no input for masks: its actions would be "
             "invalid; export without --onnx"
         )
+    facts = _facts_of_export(run.path) if exported else _facts(run, file.name)
+    with replacing(folder, _NAMES) as partial:
+        if onnx:
+            facts["onnx"] = write_onnx(agent.policy, partial / GRAPH)
+        write_exported(agent, partial, facts, half)
+        try:
+            (partial / README).write_text(model_card(read_card(partial)), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {folder}: {error.strerror}") from None
+    return folder
+
+
+def _facts(run: Run, model: str) -> dict[str, Any]:
+    """What a card says of a run beside its agent."""
     config = run.config
-    facts = {
+    return {
         "rimrl_version": __version__,
         "name": config.name,
         "environment": {
@@ -87,8 +103,8 @@ def export(
             "kwargs": dict(config.env.kwargs),
             "efference_copies": config.env.efference_copies,
         },
-        "model": file.name,
-        "evaluation": _evaluation(run, file.name),
+        "model": model,
+        "evaluation": _evaluation(run, model),
         "training": _training(run),
         "config": {
             "name": config.name,
@@ -99,15 +115,11 @@ def export(
             "train": asdict(config.train),
         },
     }
-    with replacing(folder, _NAMES) as partial:
-        if onnx:
-            facts["onnx"] = write_onnx(agent.policy, partial / GRAPH)
-        write_exported(agent, partial, facts, half)
-        try:
-            (partial / README).write_text(model_card(read_card(partial)), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {folder}: {error.strerror}") from None
-    return folder
+
+
+def _facts_of_export(folder: Path) -> dict[str, Any]:
+    card = read_card(folder)
+    return {name: card[name] for name in _FACTS if name in card}
 
 
 def model_card(card: dict[str, Any]) -> str:

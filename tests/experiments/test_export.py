@@ -143,6 +143,9 @@ def test_what_an_export_has_not_is_said(folder: Path, tmp_path: Path) -> None:
 def test_an_export_brings_a_graph_on_request(trained: Path, exported: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     succeed("export", trained, tmp_path / "out", "--onnx")
+    succeed("export", exported, tmp_path / "again", "--onnx")
+    assert read(tmp_path / "again/card.json") == read(tmp_path / "out/card.json")
+    assert (tmp_path / "again/policy.onnx").read_bytes() == (tmp_path / "out/policy.onnx").read_bytes()
     names = {"card.json", "model.safetensors", "README.md", "policy.onnx"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == names
     card = read(tmp_path / "out/card.json")
