@@ -156,7 +156,7 @@ class Text(Task):
     def scores(self, model: SequenceModel, batch: Batch) -> Scores:
         answers = model.decode(model(batch.inputs)[0])
         bits = _nats(answers, batch.targets).mean(0) / np.log(2)
-        others = {"accuracy": (answers.argmax(-1) == batch.targets).float().mean(0)}
+        others = {"symbols_right": (answers.argmax(-1) == batch.targets).float().mean(0)}
         if self._count_order is not None:
             if self._counts is None:
                 self._counts = CountModel(self.corpus.train, len(self.corpus.vocabulary), self._count_order)

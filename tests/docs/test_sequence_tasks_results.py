@@ -136,3 +136,9 @@ def test_balls_shows_every_run() -> None:
         for run in runs
     }
     assert shown == expected
+
+
+def test_text_shows_every_run() -> None:
+    shown = {row[0]: row[1:] for row in rows("| core | trained on | held out |")}
+    for core, (run,) in groups("text").items():
+        assert shown[core] == [f"{run['scores'][split]:.2f}" for split in ("train", "test")]

@@ -173,12 +173,14 @@ def test_probabilities_of_counts_add_up_to_one() -> None:
 
 def test_a_run_says_bits_perplexity_and_counts(file: Path, tmp_path: Path) -> None:
     succeed("sequence", *SMALL, "--data", file, "--num-updates", "2", "--run-dir", tmp_path / "run")
+    succeed("compare", tmp_path / "run", "--json", tmp_path / "compared.json")
+    assert read_json(tmp_path / "compared.json")["metric"]["name"] == "bits_per_symbol"
     splits = read_json(tmp_path / "run/evaluation.json")["splits"]
     assert list(splits) == ["train", "test"]
     for split in splits.values():
         assert split["perplexity"] == pytest.approx(2 ** split["bits_per_symbol"])
         assert 0 < split["count_model_bits"] < split["random_bits_per_symbol"]
-        assert 0 <= split["accuracy"] <= 1
+        assert 0 <= split["symbols_right"] <= 1
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
