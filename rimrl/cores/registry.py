@@ -88,6 +88,12 @@ CORES: dict[str, CoreEntry] = {
         "Chung et al., 2014",
         backends="rimrl.cores.scan.lstm_backends:GRU_BACKENDS",
     ),
+    "rnn": CoreEntry("rimrl.cores.rnn:RNN", "torch's RNN without gates", "Elman, 1990"),
+    "indrnn": CoreEntry(
+        "rimrl.cores.indrnn:IndRNN",
+        "neurons that each see only their own past, in layers",
+        "Li et al., CVPR 2018",
+    ),
     "feedforward": CoreEntry("rimrl.cores.feedforward:FeedForward", "no memory: the control", "-"),
 }
 

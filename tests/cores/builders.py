@@ -93,6 +93,8 @@ ENTNET_VARIANTS: dict[str, dict[str, Any]] = {
     "identity": {"activation": "identity"},
     "leaky": {"initial_slope": 0.2},
 }
+RNN: dict[str, Any] = {"hidden_size": 12}
+RNN_VARIANTS: dict[str, dict[str, Any]] = {"relu": {"nonlinearity": "relu"}, "two layers": {"num_layers": 2}}
 
 CoreSpec = tuple[str, dict[str, Any]]
 
@@ -111,6 +113,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "brims": BRIMS,
     "rmc": RMC,
     "entnet": ENTNET,
+    "rnn": RNN,
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rim": RIM_VARIANTS,
@@ -118,6 +121,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "brims": BRIMS_VARIANTS,
     "rmc": RMC_VARIANTS,
     "entnet": ENTNET_VARIANTS,
+    "rnn": RNN_VARIANTS,
 }
 
 
