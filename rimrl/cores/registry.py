@@ -76,6 +76,16 @@ CORES: dict[str, CoreEntry] = {
         "memory slots with keys, each deciding by itself what to take in",
         "Henaff et al., ICLR 2017",
     ),
+    "ntm": CoreEntry(
+        "rimrl.cores.ntm:NTM",
+        "an LSTM with a memory addressed by content and by shifts",
+        "Graves et al., 2014",
+    ),
+    "dnc": CoreEntry(
+        "rimrl.cores.dnc:DNC",
+        "an LSTM with a memory that finds free slots and keeps the order of writes",
+        "Graves et al., Nature 2016",
+    ),
     "lstm": CoreEntry(
         "rimrl.cores.lstm:LSTM",
         "torch's LSTM",
