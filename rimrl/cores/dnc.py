@@ -52,7 +52,6 @@ class DNC(ExternalMemory):
         slot_size: Width W of a slot. Default 16, as in the authors' code.
         num_reads: Read heads R. Default 4, as in the authors' code.
         controller_size: Width C of the LSTM. Default ``hidden_size``.
-        forget_bias: Bias of the LSTM's forget gates at the start. Default 1, as in the authors' code.
 
     Parameters:
         * ``controller_input.weight [4 C, I]``, ``.bias [4 C]`` and ``controller_hidden.weight [4 C, C + R W]``, whose
@@ -62,7 +61,7 @@ class DNC(ExternalMemory):
         * ``output.weight [F, C + R W]`` Wy, ``.bias [F]`` by.
 
     Raises:
-        UsageError: If a size is not positive or ``forget_bias`` is not finite.
+        UsageError: If a size is not positive.
 
     Shapes:
         ``x [T, B, I]`` to ``y [T, B, F]``; state ``(h, c)``, each ``[L, B, F]``, with as many rows L (``num_layers``)
@@ -79,6 +78,7 @@ class DNC(ExternalMemory):
         ((10, 3, 96), (3, 3, 96))
 
     Notes:
+        * The LSTM's forget gates start with a bias of 1, as in the authors' code.
         * The paper's controller is a deep LSTM; this one has a single layer, as in the authors' code. Wy and by join
           the paper's two maps to the output, from the controller and from the reads.
         * The paper sorts the slots by usage. Comparing each with each gives the same allocation and costs N^2, as L
@@ -98,9 +98,8 @@ class DNC(ExternalMemory):
         slot_size: int = 16,
         num_reads: int = 4,
         controller_size: int | None = None,
-        forget_bias: float = 1.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, num_slots, slot_size, num_reads, controller_size, forget_bias)
+        super().__init__(input_size, hidden_size, num_slots, slot_size, num_reads, controller_size)
 
     @staticmethod
     def _layout(N: int, W: int, R: int) -> tuple[int, tuple[Shape, ...]]:

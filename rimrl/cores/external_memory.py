@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from rimrl.cores.base import State, require_positive
-from rimrl.cores.options import require_finite
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 
 Shape: TypeAlias = tuple[int, ...]
@@ -56,10 +55,9 @@ class ExternalMemory(StepwiseCore):
         slot_size: Width W of a slot.
         num_reads: Read heads R.
         controller_size: Width C of the LSTM; None for F.
-        forget_bias: Bias of the LSTM's forget gates at the start.
 
     Raises:
-        UsageError: If a size is not positive or ``forget_bias`` is not finite.
+        UsageError: If a size is not positive.
     """
 
     absent = frozenset({"num_active"})
@@ -73,7 +71,6 @@ class ExternalMemory(StepwiseCore):
         slot_size: int,
         num_reads: int,
         controller_size: int | None,
-        forget_bias: float,
     ) -> None:
         controller_size = hidden_size if controller_size is None else controller_size
         require_positive(
@@ -87,7 +84,6 @@ class ExternalMemory(StepwiseCore):
         shapes = ((controller_size,), (num_reads, slot_size), (num_slots, slot_size), (controller_size,), *weightings)
         half = math.ceil(sum(map(math.prod, shapes)) / 2)
         super().__init__(input_size, hidden_size, num_layers=math.ceil(half / hidden_size), num_units=num_slots)
-        require_finite(forget_bias=forget_bias)
         self.num_slots = num_slots
         self.slot_size = slot_size
         self.num_reads = num_reads
@@ -97,7 +93,7 @@ class ExternalMemory(StepwiseCore):
         seen = controller_size + num_reads * slot_size
         self.controller_input = nn.Linear(input_size, 4 * controller_size)
         self.controller_hidden = nn.Linear(seen, 4 * controller_size, bias=False)
-        self.controller_input.bias.data[controller_size : 2 * controller_size] = float(forget_bias)
+        self.controller_input.bias.data[controller_size : 2 * controller_size] = 1.0
         self.interface = nn.Linear(controller_size, interface_size)
         self.output = nn.Linear(seen, hidden_size)
 

@@ -40,7 +40,6 @@ class NTM(ExternalMemory):
         slot_size: Width W of a slot. Default 16 [R]; the paper has 20.
         num_reads: Read heads R. Default 1.
         controller_size: Width C of the LSTM. Default ``hidden_size``; the paper has 100.
-        forget_bias: Bias of the LSTM's forget gates at the start. Default 1.
 
     Parameters:
         * ``controller_input.weight [4 C, I]``, ``.bias [4 C]`` and ``controller_hidden.weight [4 C, C + R W]``, whose
@@ -51,7 +50,7 @@ class NTM(ExternalMemory):
         * ``initial_focus [1 + R, N]`` omega, the write head first.
 
     Raises:
-        UsageError: If a size is not positive or ``forget_bias`` is not finite.
+        UsageError: If a size is not positive.
 
     Shapes:
         ``x [T, B, I]`` to ``y [T, B, F]``; state ``(h, c)``, each ``[L, B, F]``, with as many rows L (``num_layers``)
@@ -68,6 +67,7 @@ class NTM(ExternalMemory):
         ((10, 3, 96), (3, 3, 96))
 
     Notes:
+        * The LSTM's forget gates start with a bias of 1, as in Collier & Beel's code.
         * The paper does not say in which memory a head looks up its key. Here the write head does so in M_{t-1}, and
           the read heads in M_t, which they read (Eq. 2); in Collier & Beel's code all heads look up and read M_{t-1}.
         * It leaves open how parameters are brought into their ranges. Softplus, sigmoid and softmax are as in Collier &
@@ -86,9 +86,8 @@ class NTM(ExternalMemory):
         slot_size: int = 16,
         num_reads: int = 1,
         controller_size: int | None = None,
-        forget_bias: float = 1.0,
     ) -> None:
-        super().__init__(input_size, hidden_size, num_slots, slot_size, num_reads, controller_size, forget_bias)
+        super().__init__(input_size, hidden_size, num_slots, slot_size, num_reads, controller_size)
         self.initial_focus = nn.Parameter(torch.randn(1 + num_reads, num_slots))
 
     @staticmethod

@@ -112,12 +112,10 @@ def test_sizes_that_are_none_are_refused(name: str, option: str, value: Any) -> 
 
 
 @every_core
-def test_a_forget_bias_is_where_the_gate_starts(name: str) -> None:
-    core = make_core(name, 3, controller_size=5, forget_bias=2.5)
+def test_the_forget_gates_start_open(name: str) -> None:
+    core = make_core(name, 3, controller_size=5)
     assert isinstance(core, ExternalMemory)
-    assert torch.all(core.controller_input.bias[5:10] == 2.5)
-    with pytest.raises(UsageError, match="forget_bias"):
-        make_core(name, 3, forget_bias=math.nan)
+    assert torch.all(core.controller_input.bias[5:10] == 1)
 
 
 @every_core
