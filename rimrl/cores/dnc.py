@@ -86,6 +86,7 @@ class DNC(ExternalMemory):
           slots are alike until one is written to.
         * The authors' code blocks the gradient from u to ww_{t-1}, keeps u from 0 by 1e-6 and has softplus for oneplus;
           the paper and this core do not.
+        * u is cut off at 0 and 1, which only rounding crosses.
         * The cosine divides by sqrt(k.k + 1e-6) sqrt(M(n).M(n) + 1e-6), nearly as in the authors' code, so that it
           exists for an empty slot.
     """
@@ -113,7 +114,7 @@ class DNC(ExternalMemory):
         free, allocate, gate, erase = (torch.sigmoid(part) for part in (free, allocate, gate, erase))
 
         retention = (1 - free.unsqueeze(2) * read).prod(dim=1)
-        usage = (usage + write - usage * write) * retention
+        usage = ((usage + write - usage * write) * retention).clamp(0.0, 1.0)
         content = content_weighting(write_key.unsqueeze(1), _oneplus(write_strength).unsqueeze(1), memory).squeeze(1)
         write = gate * (allocate * allocation(usage) + (1 - allocate) * content)
         memory = erase_and_add(memory, write, erase, add)
