@@ -37,8 +37,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "grid_lstm": {"num_units": 6, "hidden_size": WIDTH},
     "rmc": {"num_slots": 4, "hidden_size": WIDTH},
     "entnet": {"num_slots": 6, "hidden_size": WIDTH},
+    "ntm": {"hidden_size": WIDTH},
+    "dnc": {"hidden_size": WIDTH},
     "lstm": {"hidden_size": WIDTH},
     "gru": {"hidden_size": WIDTH},
+    "rnn": {"hidden_size": WIDTH},
+    "indrnn": {"hidden_size": WIDTH},
     "feedforward": {"hidden_size": WIDTH},
 }
 

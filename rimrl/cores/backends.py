@@ -31,7 +31,7 @@ STEP = "step"
 _AUTO = "auto"
 _CHOICES = (_AUTO, *get_args(BackendName))
 _TRACED = "a graph is being recorded, which holds plain steps alone"
-_OWN_STEP = frozenset({"_scan", "_step", "_encode"})
+_OWN_STEP = frozenset({"_scan", "_step", "_encode", "_output"})
 
 _asked: ContextVar[str] = ContextVar("backend", default=_AUTO)
 

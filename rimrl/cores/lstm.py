@@ -13,7 +13,7 @@ from rimrl.cores.initialization import GateBiases
 from rimrl.cores.tracing import is_traced
 
 
-class _TorchRNN(RecurrentCore):
+class TorchRNN(RecurrentCore):
     """A torch recurrent layer that starts afresh in the middle of a sequence without a loop of autograd nodes.
 
     Without a reset inside the sequence torch's layer runs it. With one, every row is cut where an episode starts; the
@@ -82,7 +82,7 @@ class _TorchRNN(RecurrentCore):
         return CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
 
 
-class LSTM(_TorchRNN):
+class LSTM(TorchRNN):
     """`torch.nn.LSTM` with resets inside a sequence.
 
     Args:
@@ -123,7 +123,7 @@ class LSTM(_TorchRNN):
         return y, (h, c)
 
 
-class GRU(_TorchRNN):
+class GRU(TorchRNN):
     """`torch.nn.GRU` with resets inside a sequence.
 
     Args:

@@ -76,6 +76,16 @@ CORES: dict[str, CoreEntry] = {
         "memory slots with keys, each deciding by itself what to take in",
         "Henaff et al., ICLR 2017",
     ),
+    "ntm": CoreEntry(
+        "rimrl.cores.ntm:NTM",
+        "an LSTM with a memory addressed by content and by shifts",
+        "Graves et al., 2014",
+    ),
+    "dnc": CoreEntry(
+        "rimrl.cores.dnc:DNC",
+        "an LSTM with a memory that finds free slots and keeps the order of writes",
+        "Graves et al., Nature 2016",
+    ),
     "lstm": CoreEntry(
         "rimrl.cores.lstm:LSTM",
         "torch's LSTM",
@@ -87,6 +97,12 @@ CORES: dict[str, CoreEntry] = {
         "torch's GRU",
         "Chung et al., 2014",
         backends="rimrl.cores.scan.lstm_backends:GRU_BACKENDS",
+    ),
+    "rnn": CoreEntry("rimrl.cores.rnn:RNN", "torch's RNN without gates", "Elman, 1990"),
+    "indrnn": CoreEntry(
+        "rimrl.cores.indrnn:IndRNN",
+        "neurons that each see only their own past, in layers",
+        "Li et al., CVPR 2018",
     ),
     "feedforward": CoreEntry("rimrl.cores.feedforward:FeedForward", "no memory: the control", "-"),
 }

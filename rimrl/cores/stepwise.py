@@ -25,11 +25,15 @@ class StepwiseCore(RecurrentCore):
 
     @abstractmethod
     def _step(self, inputs: tuple[Tensor, ...], state: State, return_trace: bool) -> tuple[State, StepTrace | None]:
-        """One time step on what `_encode` made of the input; the output of the core is the new ``h``."""
+        """One time step on what `_encode` made of the input."""
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
         """Everything that depends on the input alone, for all T steps at once; each tensor keeps ``[T, B, ...]``."""
         return (x,)
+
+    def _output(self, state: State) -> Tensor:
+        """The output ``[B, output_size]`` of a step from the state after it: by default the last layer's ``h``."""
+        return state[0][-1]
 
     def _scan(
         self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
@@ -43,7 +47,7 @@ class StepwiseCore(RecurrentCore):
             if reset is not None:
                 state = self.reset(state, reset)
             state, step_trace = self._step(inputs_t, state, return_trace)
-            outputs.append(state[0][-1])
+            outputs.append(self._output(state))
             if step_trace is not None:
                 traces.append(step_trace)
         return torch.stack(outputs), state, _stack_traces(traces) if return_trace else None

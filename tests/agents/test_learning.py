@@ -60,6 +60,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "entnet": {"num_slots": 4, "slot_size": 16},
     "lstm": {"hidden_size": 64},
     "gru": {"hidden_size": 64},
+    "rnn": {"hidden_size": 64},
+    "indrnn": {"hidden_size": 64},
+    "ntm": {"hidden_size": 64, "num_slots": 8, "slot_size": 8},
+    "dnc": {"hidden_size": 64, "num_slots": 8, "slot_size": 8, "num_reads": 1},
     "feedforward": {"hidden_size": 64},
 }
 """Small networks, for speed. A core that is missing here learns with its own defaults.

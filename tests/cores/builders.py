@@ -93,6 +93,12 @@ ENTNET_VARIANTS: dict[str, dict[str, Any]] = {
     "identity": {"activation": "identity"},
     "leaky": {"initial_slope": 0.2},
 }
+RNN: dict[str, Any] = {"hidden_size": 12}
+RNN_VARIANTS: dict[str, dict[str, Any]] = {"relu": {"nonlinearity": "relu"}, "two layers": {"num_layers": 2}}
+NTM: dict[str, Any] = {"hidden_size": 6, "num_slots": 4, "slot_size": 3, "controller_size": 5}
+NTM_VARIANTS: dict[str, dict[str, Any]] = {"three reads, two slots": {"num_reads": 3, "num_slots": 2}}
+DNC: dict[str, Any] = {**NTM, "num_reads": 2}
+DNC_VARIANTS: dict[str, dict[str, Any]] = {"one read, one slot": {"num_reads": 1, "num_slots": 1}}
 
 CoreSpec = tuple[str, dict[str, Any]]
 
@@ -111,6 +117,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "brims": BRIMS,
     "rmc": RMC,
     "entnet": ENTNET,
+    "rnn": RNN,
+    "ntm": NTM,
+    "dnc": DNC,
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rim": RIM_VARIANTS,
@@ -118,6 +127,9 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "brims": BRIMS_VARIANTS,
     "rmc": RMC_VARIANTS,
     "entnet": ENTNET_VARIANTS,
+    "rnn": RNN_VARIANTS,
+    "ntm": NTM_VARIANTS,
+    "dnc": DNC_VARIANTS,
 }
 
 

@@ -1,4 +1,4 @@
-"""LSTM, GRU and the feed-forward control in loop form, differentiable by complex step; see `rim_numpy`."""
+"""LSTM, GRU, RNN, IndRNN and the feed-forward control in loop form, differentiable by complex step; see `rim_numpy`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.reference.rim_numpy import Array, sigmoid
+
+RECURRENT_BOUND = 0.4
+"""Of IndRNN's recurrent weights."""
 
 
 class Result(NamedTuple):
@@ -40,9 +43,34 @@ def _gru(w: Mapping[str, Array], layer: int, x: Array, h: Array, c: Array) -> tu
     return (1 - z) * np.tanh(a_n + sigmoid(a_r + b_r) * b_n) + z * h, np.zeros_like(h)
 
 
+def _tanh(w: Mapping[str, Array], layer: int, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
+    a, b = _affine(w, layer, x, h)
+    return np.tanh(a + b), np.zeros_like(h)
+
+
+def _relu(w: Mapping[str, Array], layer: int, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
+    a, b = _affine(w, layer, x, h)
+    return _positive_part(a + b), np.zeros_like(h)
+
+
+def _independent(w: Mapping[str, Array], layer: int, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
+    """IndRNN (Li et al., 2018, Eq. 2), neuron by neuron."""
+    new = np.zeros_like(h)
+    for n in range(len(h)):
+        drive = w[f"inputs.{layer}.weight"][n] @ x + w[f"inputs.{layer}.bias"][n]
+        u = w["recurrent"][layer, n]
+        u = u if abs(np.real(u)) <= RECURRENT_BOUND else np.sign(np.real(u)) * RECURRENT_BOUND
+        new[n] = _positive_part(drive + u * h[n])
+    return new, np.zeros_like(h)
+
+
+def _positive_part(z: Array) -> Array:
+    return np.where(np.real(z) > 0, z, 0)
+
+
 def rnn(kind: str, w: Mapping[str, Array], starts: Array) -> Result:
     """Stacked layers, one row and step at a time; an episode starts with every layer at zero."""
-    cell = {"lstm": _lstm, "gru": _gru}[kind]
+    cell = {"lstm": _lstm, "gru": _gru, "tanh": _tanh, "relu": _relu, "indrnn": _independent}[kind]
     T, B = starts.shape
     L, _, width = w["h"].shape
     dtype = np.result_type(*w.values())

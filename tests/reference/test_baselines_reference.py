@@ -1,22 +1,33 @@
-"""LSTM, GRU and the feed-forward control agree with their transcriptions to 1e-9, gradients included."""
+"""LSTM, GRU, RNN, IndRNN and the feed-forward control agree with their transcriptions to 1e-9, gradients included."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from rimrl.cores.base import RecurrentCore
 from rimrl.cores.feedforward import FeedForward
+from rimrl.cores.indrnn import IndRNN
 from rimrl.cores.lstm import GRU, LSTM
+from rimrl.cores.rnn import RNN
 from tests.reference.agreement import assert_close, assert_gradients_agree, assert_values_agree, make_case, run_core
-from tests.reference.baselines_numpy import feedforward, rnn
+from tests.reference.baselines_numpy import RECURRENT_BOUND, feedforward, rnn
 from tests.reference.complex_step import directional_derivative
 
 
+def layers_of(kind: str, num_layers: int) -> RecurrentCore:
+    sizes = {"input_size": 2, "hidden_size": 3, "num_layers": num_layers}
+    if kind in ("tanh", "relu"):
+        return RNN(**sizes, nonlinearity=kind)  # type: ignore[arg-type]
+    if kind == "indrnn":
+        return IndRNN(**sizes, max_recurrent_weight=RECURRENT_BOUND)
+    return {"lstm": LSTM, "gru": GRU}[kind](**sizes)
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "tanh", "relu", "indrnn"])
 def test_recurrent_layers(kind: str, num_layers: int) -> None:
-    core = {"lstm": LSTM, "gru": GRU}[kind](input_size=2, hidden_size=3, num_layers=num_layers)
-    case = make_case(core, seed=0, num_steps=6, memory=kind == "lstm")
+    case = make_case(layers_of(kind, num_layers), seed=int(kind == "indrnn"), num_steps=6, memory=kind == "lstm")
     found = run_core(case)
     assert_values_agree(found, rnn(kind, case.point, case.starts))
     without_resets = rnn(kind, case.point, np.zeros_like(case.starts))
