@@ -61,6 +61,11 @@ CORES: dict[str, CoreEntry] = {
         "Mittal et al., ICML 2020",
         backends="rimrl.cores.scan.brims_backends:BACKENDS",
     ),
+    "scoff": CoreEntry(
+        "rimrl.cores.scoff:SCOFF",
+        "slots that compete as RIM's units do and choose among shared recurrent cells",
+        "Goyal et al., 2020 (arXiv 2006.16225)",
+    ),
     "grid_lstm": CoreEntry(
         "rimrl.cores.grid_lstm:GridLSTM",
         "LSTMs whose gates all see every unit's hidden vector",

@@ -58,6 +58,33 @@ RIGLSTM_VARIANTS: dict[str, dict[str, Any]] = {
     "all active": {"num_active": 4},
     "nothing selected": {option: value for switch in RIGLSTM_SWITCHES.values() for option, value in switch.items()},
 }
+SCOFF: dict[str, Any] = {
+    "num_units": 4,
+    "num_active": 2,
+    "num_schemata": 3,
+    "unit_size": 3,
+    "schema_key_size": 2,
+    "input_key_size": 2,
+    "input_value_size": 4,
+    "communication_heads": 2,
+    "communication_key_size": 3,
+    "communication_value_size": 2,
+}
+SCOFF_VARIANTS: dict[str, dict[str, Any]] = {
+    "lstm, units, residual, previous": {
+        "dynamics": "lstm",
+        "competition": "units",
+        "communication": "residual",
+        "communication_reads": "previous",
+    },
+    "fixed, three elements, zero start": {
+        "assignment": "fixed",
+        "num_schemata": 4,
+        "num_inputs": 3,
+        "learn_initial_state": False,
+    },
+    "one schema, no communication": {"num_schemata": 1, "communication": None},
+}
 GRID_LSTM: dict[str, Any] = {"num_units": 4, "unit_size": 3}
 BRIMS: dict[str, Any] = {**RIM, "num_layers": 2, "input_heads": 2}
 BRIMS_VARIANTS: dict[str, dict[str, Any]] = {
@@ -107,6 +134,7 @@ def small_options(name: str) -> dict[str, Any]:
 SMALL: dict[str, dict[str, Any]] = {
     "rim": RIM,
     "riglstm": RIGLSTM,
+    "scoff": SCOFF,
     "grid_lstm": GRID_LSTM,
     "brims": BRIMS,
     "rmc": RMC,
@@ -115,6 +143,7 @@ SMALL: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rim": RIM_VARIANTS,
     "riglstm": RIGLSTM_VARIANTS,
+    "scoff": SCOFF_VARIANTS,
     "brims": BRIMS_VARIANTS,
     "rmc": RMC_VARIANTS,
     "entnet": ENTNET_VARIANTS,
