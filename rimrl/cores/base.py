@@ -67,7 +67,7 @@ class RecurrentCore(FixedOptions, ABC):
             ``[T, B, M, I]``.
 
     Attributes:
-        output_size: Width of the output; ``hidden_size`` for every core here.
+        output_size: Width of the output; ``hidden_size`` for every core here but GTrXL, whose state is wider.
         units_per_layer: How many units of the trace belong to each layer that selects its own, one layer after the
             other; ``(num_units,)`` for all cores but BRIMs.
     """

@@ -81,6 +81,11 @@ CORES: dict[str, CoreEntry] = {
         "memory slots with keys, each deciding by itself what to take in",
         "Henaff et al., ICLR 2017",
     ),
+    "gtrxl": CoreEntry(
+        "rimrl.cores.gtrxl:GTrXL",
+        "gated Transformer-XL: attention over the last steps of the episode",
+        "Parisotto et al., ICML 2020",
+    ),
     "lstm": CoreEntry(
         "rimrl.cores.lstm:LSTM",
         "torch's LSTM",

@@ -115,6 +115,10 @@ RMC_VARIANTS: dict[str, dict[str, Any]] = {
     "more slots than width": {"num_slots": 5, "slot_size": 2},
     "no norm of queries": {"qkv_norm": False},
 }
+GTRXL: dict[str, Any] = {"hidden_size": 4, "num_layers": 2, "num_heads": 2, "memory_length": 3, "mlp_size": 5}
+GTRXL_VARIANTS: dict[str, dict[str, Any]] = {
+    "one layer, wide heads, long memory": {"num_layers": 1, "head_size": 3, "memory_length": 8},
+}
 ENTNET: dict[str, Any] = {"num_slots": 3, "slot_size": 4}
 ENTNET_VARIANTS: dict[str, dict[str, Any]] = {
     "identity": {"activation": "identity"},
@@ -138,6 +142,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "grid_lstm": GRID_LSTM,
     "brims": BRIMS,
     "rmc": RMC,
+    "gtrxl": GTRXL,
     "entnet": ENTNET,
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -146,6 +151,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "scoff": SCOFF_VARIANTS,
     "brims": BRIMS_VARIANTS,
     "rmc": RMC_VARIANTS,
+    "gtrxl": GTRXL_VARIANTS,
     "entnet": ENTNET_VARIANTS,
 }
 

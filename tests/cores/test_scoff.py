@@ -204,13 +204,13 @@ def test_noise_draws_schemata_by_the_softmax_of_their_scores() -> None:
     with torch.no_grad():
         for weight in core.dynamics.parameters():
             weight.zero_()
-        dynamics.cells.bias_input[:, 2 * D] = 100.0  # h' = (1, 0, ...) / 2 from h = 0 ...
+        dynamics.cells.bias_input[:, 2 * D] = 100.0  # h' = h for h = (1, 0, ...)
         dynamics.query[0, 0] = 1.0
         dynamics.key[:, 0, 0] = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64).log()
     n = 20_000
     h = torch.zeros(n, 1, D, dtype=torch.float64)
-    h[..., 0] = 1.0  # ... and (1, 0, ...) from h = (1, 0, ...)
-    schema = dynamics(torch.zeros(n, 1, SMALL["input_value_size"], dtype=torch.float64), h, h)[2]
+    h[..., 0] = 1.0
+    schema: Tensor = dynamics(torch.zeros(n, 1, SMALL["input_value_size"], dtype=torch.float64), h, h)[2]
     shares = torch.bincount(schema.flatten(), minlength=3) / n
     torch.testing.assert_close(shares, torch.tensor([1 / 8, 2 / 8, 5 / 8]), atol=0.02, rtol=0)  # five standard errors
 
@@ -222,7 +222,7 @@ def test_noise_draws_schemata_by_the_softmax_of_their_scores() -> None:
 def test_a_fixed_assignment_needs_a_schema_for_every_slot(schemata: int) -> None:
     with pytest.raises(UsageError, match=f"num_schemata {schemata}"):
         make_core("scoff", 3, num_units=N, num_schemata=schemata, assignment="fixed")
-    assert make_core("scoff", 3, num_units=N, assignment="fixed").dynamics.num_schemata == N
+    assert SCOFF(3, num_units=N, assignment="fixed").dynamics.num_schemata == N
 
 
 @pytest.mark.parametrize(
