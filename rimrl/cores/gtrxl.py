@@ -75,6 +75,8 @@ class GTrXL(RecurrentCore):
         ((10, 3, 48), (3, 3, 241))
 
     Notes:
+        * The papers' texts were not at hand, so that no equation is numbered; the equations are well known, and [R]
+          marks sizes and choices of ours.
         * A call runs all its steps at once. One call equals a call for each step, which see the rest as memory.
         * *Gradients.* Transformer-XL stops the gradient at the memory. Here it flows into the state that a call gets,
           as in every core: it ends where a caller detaches the state. Recurrent PPO and A2C do, between the sequences

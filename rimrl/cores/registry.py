@@ -48,6 +48,11 @@ CORES: dict[str, CoreEntry] = {
         "Goyal et al., ICLR 2021",
         backends="rimrl.cores.scan.rim_backends:BACKENDS",
     ),
+    "rim_workspace": CoreEntry(
+        "rimrl.cores.rim_workspace:WorkspaceRIM",
+        "RIM whose units communicate through a shared workspace of slots",
+        "Goyal et al., ICLR 2022",
+    ),
     "riglstm": CoreEntry(
         "rimrl.cores.riglstm:RigLSTM",
         "Grid LSTM whose units select views of the input and each other, updated softly",

@@ -113,7 +113,8 @@ class SCOFF(SelectsUnits, StepwiseCore):
         ((10, 3, 120), (1, 3, 120))
 
     Notes:
-        Our reading:
+        The paper's text was not at hand: this follows the steps of its Algorithm 1 as others retell them, and code that
+        builds on the authors'. Our reading:
 
         * *Competition.* Algorithm 1 shares out each input element among the slots (``competition="units"``) and
           updates all of them. A null element and K active slots are RIM's, which the authors' code builds on; they are

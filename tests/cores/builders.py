@@ -33,6 +33,31 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     "learned start": {"learn_initial_state": True},
     "all active": {"num_active": 4},
 }
+WORKSPACE: dict[str, Any] = {
+    "num_units": 4,
+    "num_active": 2,
+    "num_slots": 2,
+    "unit_size": 3,
+    "input_key_size": 2,
+    "input_value_size": 4,
+    "workspace_heads": 2,
+    "workspace_key_size": 3,
+    "workspace_value_size": 2,
+}
+WORKSPACE_VARIANTS: dict[str, dict[str, Any]] = {
+    "gru, top 1, active, learned start": {
+        "dynamics": "gru",
+        "write_top_k": 1,
+        "broadcast": "active",
+        "learn_initial_state": True,
+    },
+    "three elements, units, one slot, learned start": {
+        "num_inputs": 3,
+        "competition": "units",
+        "num_slots": 1,
+        "learn_initial_state": True,
+    },
+}
 RIGLSTM: dict[str, Any] = {
     "num_units": 4,
     "num_active": 2,
@@ -137,6 +162,7 @@ def small_options(name: str) -> dict[str, Any]:
 
 SMALL: dict[str, dict[str, Any]] = {
     "rim": RIM,
+    "rim_workspace": WORKSPACE,
     "riglstm": RIGLSTM,
     "scoff": SCOFF,
     "grid_lstm": GRID_LSTM,
@@ -147,6 +173,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rim": RIM_VARIANTS,
+    "rim_workspace": WORKSPACE_VARIANTS,
     "riglstm": RIGLSTM_VARIANTS,
     "scoff": SCOFF_VARIANTS,
     "brims": BRIMS_VARIANTS,

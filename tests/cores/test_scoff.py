@@ -204,13 +204,13 @@ def test_noise_draws_schemata_by_the_softmax_of_their_scores() -> None:
     with torch.no_grad():
         for weight in core.dynamics.parameters():
             weight.zero_()
-        dynamics.cells.bias_input[:, 2 * D] = 100.0  # h' = h for h = (1, 0, ...)
+        dynamics.get_parameter("cells.bias_input")[:, 2 * D] = 100.0  # h' = h for h = (1, 0, ...)
         dynamics.query[0, 0] = 1.0
         dynamics.key[:, 0, 0] = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64).log()
     n = 20_000
     h = torch.zeros(n, 1, D, dtype=torch.float64)
     h[..., 0] = 1.0
-    schema: Tensor = dynamics(torch.zeros(n, 1, SMALL["input_value_size"], dtype=torch.float64), h, h)[2]
+    schema = core.dynamics(torch.zeros(n, 1, SMALL["input_value_size"], dtype=torch.float64), h, h)[2]
     shares = torch.bincount(schema.flatten(), minlength=3) / n
     torch.testing.assert_close(shares, torch.tensor([1 / 8, 2 / 8, 5 / 8]), atol=0.02, rtol=0)  # five standard errors
 
