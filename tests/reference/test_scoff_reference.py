@@ -78,10 +78,9 @@ def as_transcription(o: ScoffOptions) -> Transcription:
     return transcribe
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("options", OPTION_SETS.values(), ids=OPTION_SETS.keys())
-def test_outputs_states_trace_and_gradients(options: dict[str, Any], seed: int) -> None:
-    case, o = scoff_case({**SMALL, **options}, seed)
+def test_outputs_states_trace_and_gradients(options: dict[str, Any]) -> None:
+    case, o = scoff_case({**SMALL, **options}, 0)
     found, transcription = run_core(case), as_transcription(o)
     expected = transcription(case.point, case.starts)
     assert isinstance(expected, ScoffResult)
@@ -97,8 +96,8 @@ def test_outputs_states_trace_and_gradients(options: dict[str, Any], seed: int) 
     if o.communication is not None:
         assert trace.communication_attention is not None
         assert_close(trace.communication_attention.numpy(), expected.communication_attention, "communication")
-    if seed == 0:
-        assert_gradients_agree(case, found, transcription, count=2)
+    if options in ({}, OPTION_SETS["lstm"], OPTION_SETS["fixed"]):
+        assert_gradients_agree(case, found, transcription, count=1)
     else:
         assert_joint_gradient_agrees(case, found, transcription)
 

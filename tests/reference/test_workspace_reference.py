@@ -76,10 +76,9 @@ def as_transcription(o: WorkspaceOptions) -> Transcription:
     return transcribe
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("options", OPTION_SETS.values(), ids=OPTION_SETS.keys())
-def test_outputs_states_trace_and_gradients(options: dict[str, Any], seed: int) -> None:
-    case, o = workspace_case({**SMALL, **options}, seed)
+def test_outputs_states_trace_and_gradients(options: dict[str, Any]) -> None:
+    case, o = workspace_case({**SMALL, **options}, 0)
     found, transcription = run_core(case), as_transcription(o)
     expected = transcription(case.point, case.starts)
     assert isinstance(expected, WorkspaceResult)
@@ -92,12 +91,8 @@ def test_outputs_states_trace_and_gradients(options: dict[str, Any], seed: int) 
     assert trace.communication_attention is not None
     assert_close(trace.input_attention.numpy(), expected.input_attention, "input attention")
     assert_close(trace.communication_attention.numpy(), expected.communication_attention, "through the workspace")
-    if seed == 0:
-        # With one slot or one writer the softmax is 1 whatever the scores.
-        certain = {"read.query", "read.key"} if o.num_slots == 1 else set()
-        certain |= {"write.query", "write.key"} if o.write_top_k == 1 else set()
-        skip = tuple(f"workspace.{name}" for name in certain)
-        assert_gradients_agree(case, found, transcription, count=1, skip=skip)
+    if options in ({}, OPTION_SETS["gru, active"]):
+        assert_gradients_agree(case, found, transcription, count=1)
     else:
         assert_joint_gradient_agrees(case, found, transcription)
 
