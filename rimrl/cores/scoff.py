@@ -45,8 +45,9 @@ class SCOFF(SelectsUnits, StepwiseCore):
         r_n   = sigmoid(Wg o_n + bg) * tanh(Wf o_n + bf)                             as in RIM [R]
         h_t,n = h~_n + r_n  if n in A  else  h_{t-1,n};   c likewise without r
 
-    The choice of a schema is straight-through: for the gradient h~_n is the mean of the h'_ns under
-    ``softmax over s of (e_ns + g_ns) / tau``. A is a constant for the gradient. [R] marks our reading.
+    The choice of a schema is straight-through: the scores get the gradient of the mean of the h'_ns under
+    ``softmax over s of (e_ns + g_ns) / tau``, and the h'_ns that of the choice as it fell. A is a constant for the
+    gradient. [R] marks our reading.
 
     No matrix belongs to a slot: slots differ in their content alone. RIM is the opposite case, in which every unit has
     its own. With ``assignment="fixed"`` slot n always uses schema n, and SCOFF is the RIM whose attention matrices are
