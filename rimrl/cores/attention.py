@@ -70,7 +70,7 @@ class InputAttention(FixedOptions):
     the unit reads.
 
     Attributes:
-        query: ``[N, D, H * dk]``, one matrix per unit (Wq).
+        query: ``[N, D, H * dk]``, one matrix per unit (Wq). Built with ``num_units=1``, it is one for all units.
         key: ``[M, I, H * dk]``, one matrix per input position, shared by the units (We).
         value: ``[M, I, H * dv]`` (Wv).
     """
@@ -180,7 +180,8 @@ class UnitCommunication(FixedOptions):
     Sec. 2.4): ``dropout(Wf o + bf)``. The caller adds the result to the state: that is the skip connection.
 
     Attributes:
-        query_key_value: ``[N, D, H * (2 dk + dv)]``: every unit's own Wq, Wk, Wv, side by side.
+        query_key_value: ``[N, D, H * (2 dk + dv)]``: every unit's own Wq, Wk, Wv, side by side. Built with
+            ``num_units=1``, they are the same for all units.
         project: ``H * dv`` to D (Wf, bf), shared by the units.
         gate: ``H * dv`` to D (Wg, bg), shared by the units; only for ``kind="gated"``.
     """

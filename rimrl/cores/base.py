@@ -42,11 +42,14 @@ class CoreTrace:
             that attends to more than its input (BRIMs) has further columns, which its docstring names.
         communication_attention: ``[T, B, N, N]``, mean over heads, reader by read unit; None without communication.
             Rows of inactive readers are filled too, although those units ignore what they would have received.
+        schema: ``[T, B, N]`` integers, which of several cells each unit would update its state by, inactive units
+            included (SCOFF); None where every unit has its own cell.
     """
 
     active: Tensor
     input_attention: Tensor | None = None
     communication_attention: Tensor | None = None
+    schema: Tensor | None = None
 
 
 class RecurrentCore(FixedOptions, ABC):
@@ -64,7 +67,7 @@ class RecurrentCore(FixedOptions, ABC):
             ``[T, B, M, I]``.
 
     Attributes:
-        output_size: Width of the output; ``hidden_size`` for every core here.
+        output_size: Width of the output; ``hidden_size`` for every core here but GTrXL, whose state is wider.
         units_per_layer: How many units of the trace belong to each layer that selects its own, one layer after the
             other; ``(num_units,)`` for all cores but BRIMs.
     """

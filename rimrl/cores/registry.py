@@ -48,6 +48,11 @@ CORES: dict[str, CoreEntry] = {
         "Goyal et al., ICLR 2021",
         backends="rimrl.cores.scan.rim_backends:BACKENDS",
     ),
+    "rim_workspace": CoreEntry(
+        "rimrl.cores.rim_workspace:WorkspaceRIM",
+        "RIM whose units communicate through a shared workspace of slots",
+        "Goyal et al., ICLR 2022",
+    ),
     "riglstm": CoreEntry(
         "rimrl.cores.riglstm:RigLSTM",
         "Grid LSTM whose units select views of the input and each other, updated softly",
@@ -60,6 +65,11 @@ CORES: dict[str, CoreEntry] = {
         "layers of RIM units, attending bottom-up and top-down",
         "Mittal et al., ICML 2020",
         backends="rimrl.cores.scan.brims_backends:BACKENDS",
+    ),
+    "scoff": CoreEntry(
+        "rimrl.cores.scoff:SCOFF",
+        "slots that compete as RIM's units do and choose among shared recurrent cells",
+        "Goyal et al., 2020 (arXiv 2006.16225)",
     ),
     "grid_lstm": CoreEntry(
         "rimrl.cores.grid_lstm:GridLSTM",
@@ -85,6 +95,11 @@ CORES: dict[str, CoreEntry] = {
         "rimrl.cores.dnc:DNC",
         "an LSTM with a memory that finds free slots and keeps the order of writes",
         "Graves et al., Nature 2016",
+    ),
+    "gtrxl": CoreEntry(
+        "rimrl.cores.gtrxl:GTrXL",
+        "gated Transformer-XL: attention over the last steps of the episode",
+        "Parisotto et al., ICML 2020",
     ),
     "lstm": CoreEntry(
         "rimrl.cores.lstm:LSTM",

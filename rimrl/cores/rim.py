@@ -28,6 +28,7 @@ from rimrl.cores.options import (
 )
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitGRUCell, UnitLSTMCell
+from rimrl.errors import UsageError
 
 Dynamics = Literal["lstm", "gru"]
 CommunicationReads = Literal["candidate", "previous"]
@@ -268,5 +269,7 @@ def _head_mean(attention: Tensor | None) -> Tensor | None:
 def _check_choices(dynamics: str, competition: str, communication: str | None, communication_reads: str) -> None:
     require_choice("dynamics", dynamics, get_args(Dynamics))
     require_choice("competition", competition, get_args(Competition))
+    if communication == "workspace":
+        raise UsageError("communication 'workspace' is a core of its own: 'rim_workspace'")
     require_choice("communication", communication, (*get_args(Communication), None))
     require_choice("communication_reads", communication_reads, get_args(CommunicationReads))

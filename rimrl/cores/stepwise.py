@@ -18,6 +18,7 @@ class StepTrace(NamedTuple):
     active: Tensor
     input_attention: Tensor | None = None
     communication_attention: Tensor | None = None
+    schema: Tensor | None = None
 
 
 class StepwiseCore(RecurrentCore):
@@ -70,6 +71,6 @@ def rows_to_reset(episode_starts: Tensor | None, num_steps: int) -> list[Tensor 
 
 def _stack_traces(steps: list[StepTrace]) -> CoreTrace:
     stacked = [None if parts[0] is None else torch.stack(parts).detach() for parts in zip(*steps, strict=True)]
-    active, input_attention, communication_attention = stacked
+    active, input_attention, communication_attention, schema = stacked
     assert active is not None
-    return CoreTrace(active, input_attention, communication_attention)
+    return CoreTrace(active, input_attention, communication_attention, schema)

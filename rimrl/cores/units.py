@@ -16,15 +16,17 @@ DRAWN_BY_TORCH = GateBiases()
 
 
 def unit_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply each unit's row by that unit's own matrix.
+    """Multiply each unit's row by that unit's own matrix, or by the one that all units share.
 
     Args:
         x: ``[B, N, in]``.
-        weight: ``[N, in, out]``.
+        weight: ``[N, in, out]``, or ``[1, in, out]`` for all units.
 
     Returns:
         ``[B, N, out]``.
     """
+    if len(weight) < x.shape[1]:
+        return x @ weight[0]
     return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1)
 
 

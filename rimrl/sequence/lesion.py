@@ -134,9 +134,15 @@ def _check(run: SequenceRun, **numbers: int) -> None:
 
 def _parts(model: SequenceModel, blocks: int) -> int:
     """How many parts of the state can be dropped, all of one width and side by side."""
-    core = model.core
+    core, name = model.core, type(model.core).__name__
     if core.num_layers > 1:
         raise UsageError(f"lesion masks units of cores with one layer; this one has num_layers {core.num_layers}")
+    of_units = core.num_units * getattr(core, "unit_size", core.hidden_size // core.num_units)
+    if not of_units == core.hidden_size == core.output_size:
+        raise UsageError(f"lesion masks units, and the state of {name} holds more than what its units put out")
+    communication = getattr(core, "communication", None)
+    if isinstance(communication, UnitCommunication) and len(communication.query_key_value) < core.num_units:
+        raise UsageError(f"lesion silences one unit, and those of {name} share the matrices that they communicate by")
     if core.num_units > 1:
         return core.num_units
     if blocks < 2:

@@ -33,6 +33,31 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     "learned start": {"learn_initial_state": True},
     "all active": {"num_active": 4},
 }
+WORKSPACE: dict[str, Any] = {
+    "num_units": 4,
+    "num_active": 2,
+    "num_slots": 2,
+    "unit_size": 3,
+    "input_key_size": 2,
+    "input_value_size": 4,
+    "workspace_heads": 2,
+    "workspace_key_size": 3,
+    "workspace_value_size": 2,
+}
+WORKSPACE_VARIANTS: dict[str, dict[str, Any]] = {
+    "gru, top 1, active, learned start": {
+        "dynamics": "gru",
+        "write_top_k": 1,
+        "broadcast": "active",
+        "learn_initial_state": True,
+    },
+    "three elements, units, one slot, learned start": {
+        "num_inputs": 3,
+        "competition": "units",
+        "num_slots": 1,
+        "learn_initial_state": True,
+    },
+}
 RIGLSTM: dict[str, Any] = {
     "num_units": 4,
     "num_active": 2,
@@ -57,6 +82,33 @@ RIGLSTM_VARIANTS: dict[str, dict[str, Any]] = {
     "one active": {"num_active": 1},
     "all active": {"num_active": 4},
     "nothing selected": {option: value for switch in RIGLSTM_SWITCHES.values() for option, value in switch.items()},
+}
+SCOFF: dict[str, Any] = {
+    "num_units": 4,
+    "num_active": 2,
+    "num_schemata": 3,
+    "unit_size": 3,
+    "schema_key_size": 2,
+    "input_key_size": 2,
+    "input_value_size": 4,
+    "communication_heads": 2,
+    "communication_key_size": 3,
+    "communication_value_size": 2,
+}
+SCOFF_VARIANTS: dict[str, dict[str, Any]] = {
+    "lstm, units, residual, previous": {
+        "dynamics": "lstm",
+        "competition": "units",
+        "communication": "residual",
+        "communication_reads": "previous",
+    },
+    "fixed, three elements, zero start": {
+        "assignment": "fixed",
+        "num_schemata": 4,
+        "num_inputs": 3,
+        "learn_initial_state": False,
+    },
+    "one schema, no communication": {"num_schemata": 1, "communication": None},
 }
 GRID_LSTM: dict[str, Any] = {"num_units": 4, "unit_size": 3}
 BRIMS: dict[str, Any] = {**RIM, "num_layers": 2, "input_heads": 2}
@@ -88,6 +140,10 @@ RMC_VARIANTS: dict[str, dict[str, Any]] = {
     "more slots than width": {"num_slots": 5, "slot_size": 2},
     "no norm of queries": {"qkv_norm": False},
 }
+GTRXL: dict[str, Any] = {"hidden_size": 4, "num_layers": 2, "num_heads": 2, "memory_length": 3, "mlp_size": 5}
+GTRXL_VARIANTS: dict[str, dict[str, Any]] = {
+    "one layer, wide heads, long memory": {"num_layers": 1, "head_size": 3, "memory_length": 8},
+}
 ENTNET: dict[str, Any] = {"num_slots": 3, "slot_size": 4}
 ENTNET_VARIANTS: dict[str, dict[str, Any]] = {
     "identity": {"activation": "identity"},
@@ -112,10 +168,13 @@ def small_options(name: str) -> dict[str, Any]:
 
 SMALL: dict[str, dict[str, Any]] = {
     "rim": RIM,
+    "rim_workspace": WORKSPACE,
     "riglstm": RIGLSTM,
+    "scoff": SCOFF,
     "grid_lstm": GRID_LSTM,
     "brims": BRIMS,
     "rmc": RMC,
+    "gtrxl": GTRXL,
     "entnet": ENTNET,
     "rnn": RNN,
     "ntm": NTM,
@@ -123,9 +182,12 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "rim": RIM_VARIANTS,
+    "rim_workspace": WORKSPACE_VARIANTS,
     "riglstm": RIGLSTM_VARIANTS,
+    "scoff": SCOFF_VARIANTS,
     "brims": BRIMS_VARIANTS,
     "rmc": RMC_VARIANTS,
+    "gtrxl": GTRXL_VARIANTS,
     "entnet": ENTNET_VARIANTS,
     "rnn": RNN_VARIANTS,
     "ntm": NTM_VARIANTS,

@@ -15,7 +15,7 @@ from rimrl.cores.progressive import ProgressiveCore
 from rimrl.cores.registry import make_core
 from rimrl.errors import UsageError
 from tests import paths
-from tests.cores.builders import BRIMS, RIGLSTM, RIM, SPECS, CoreSpec, build, randomise, with_every_backend
+from tests.cores.builders import BRIMS, RIGLSTM, RIM, SCOFF, SPECS, CoreSpec, build, randomise, with_every_backend
 from tests.cores.test_scan import assert_same, everything, problem, step_by_step
 
 
@@ -66,10 +66,14 @@ def test_an_assignment_means_the_same_on_every_path(spec: CoreSpec, path: str) -
                 assert_same(everything(p), expected)
 
 
-@pytest.mark.parametrize(("name", "path"), [*itertools.product(["rim", "riglstm"], paths.PATHS), ("brims", "step")])
+@pytest.mark.parametrize(
+    ("name", "path"), [*itertools.product(["rim", "riglstm"], paths.PATHS), ("brims", "step"), ("scoff", "step")]
+)
 def test_fewer_units_work_when_num_active_is_set(name: str, path: str) -> None:
     """As many as asked for, and the same ones as in a core that was built with so many and has these weights."""
-    options = {"rim": RIM, "riglstm": {**RIGLSTM, "input_top_k": 2, "hidden_top_k": 2}, "brims": BRIMS}[name]
+    options = {"rim": RIM, "riglstm": {**RIGLSTM, "input_top_k": 2, "hidden_top_k": 2}, "brims": BRIMS, "scoff": SCOFF}[
+        name
+    ]
     core = randomise(build((name, {**options, "num_active": 3})))
     built = make_core(name, core.input_size, **{**options, "num_active": 1}).double()
     built.load_state_dict(core.state_dict())
@@ -122,7 +126,9 @@ def test_what_is_copied_at_construction_cannot_be_assigned(name: str, where: str
         setattr(module, attribute, value)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "indrnn", "feedforward", "rmc", "entnet", "grid_lstm"])
+@pytest.mark.parametrize(
+    "name", ["lstm", "gru", "rnn", "indrnn", "feedforward", "rmc", "gtrxl", "entnet", "grid_lstm"]
+)
 def test_a_core_without_selection_takes_no_number_of_active_units(name: str) -> None:
     with pytest.raises(AttributeError, match="num_active"):
         build(SPECS[name]).num_active = 1

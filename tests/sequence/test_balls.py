@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch as th
 from torch.nn.functional import binary_cross_entropy
 
 from rimrl.cores.registry import make_core
+from rimrl.errors import UsageError
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
 from rimrl.sequence.balls_physics import SUBSTEPS, Discs, Floats, draw, film, scatter
-from rimrl.sequence.lesion import _keep, _silenced
+from rimrl.sequence.lesion import _keep, _parts, _silenced
 from rimrl.sequence.model import SequenceModel
 from rimrl.sequence.rollouts import roll_out
 
@@ -193,6 +195,16 @@ def test_nothing_reads_a_dropped_unit() -> None:
     assert (before.hidden.view(4, 2, 4, 5)[:, :, 2] == 0).all()
     heard = roll_out(model, frames, 4, keep=_keep(model, 2, 4))
     assert not th.equal(heard.logits, after.logits)  # without silence its candidate is heard within the step
+
+
+@pytest.mark.parametrize(
+    ("core", "options"),
+    [("scoff", {}), ("rim_workspace", {}), ("gtrxl", {"num_layers": 1, "hidden_size": 12, "memory_length": 4})],
+)
+def test_states_that_are_more_than_units_are_not_dropped(core: str, options: dict[str, Any]) -> None:
+    _, model = small(core, **options)
+    with pytest.raises(UsageError, match="lesion"):
+        _parts(model, 4)
 
 
 def test_keeping_everything_changes_nothing() -> None:
