@@ -85,14 +85,18 @@ def of_games(folder: Path, *games: str, **changes: Any) -> Path:
 def test_an_action_head_is_not_taken_for_other_actions(target: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"'finetune'.*'Pong'.*'{target}'.*env\.kwargs\.full_action_space: true"):
         Transfer(load_transfer(str(of_games(tmp_path, "Pong", target))), tmp_path / "out")
-    full = {"env.n_envs": 1, "env.kwargs.full_action_space": True}
-    new_heads = [method for method in METHODS if method != "finetune"]
-    for allowed in ({"overrides": full}, {"methods": new_heads}):
-        Transfer(load_transfer(str(of_games(tmp_path, "Pong", target, **allowed))), tmp_path / "out")
 
 
-def test_games_with_the_same_actions_go_on_with_the_head(tmp_path: Path) -> None:
-    Transfer(load_transfer(str(of_games(tmp_path, "Pong", "SpaceInvaders"))), tmp_path / "out")
+@pytest.mark.parametrize(
+    ("target", "changes"),
+    [
+        ("Qbert", {"overrides": {"env.n_envs": 1, "env.kwargs.full_action_space": True}}),
+        ("Qbert", {"methods": ["scratch", "frozen", "progressive"]}),  # with new heads
+        ("SpaceInvaders", {}),  # the actions of Pong
+    ],
+)
+def test_an_action_head_is_taken_for_the_same_actions(target: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    Transfer(load_transfer(str(of_games(tmp_path, "Pong", target, **changes))), tmp_path / "out")
 
 
 def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path: Path) -> None:
