@@ -111,8 +111,8 @@ class FlickeringScreen(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorA
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Advance the environment."""
-        frame, *rest = self.env.step(action)
-        return _shown(frame, self._frames.next()), *rest
+        frame, reward, terminated, truncated, info = self.env.step(action)
+        return _shown(frame, self._frames.next()), reward, terminated, truncated, info
 
 
 def _shown(frame: NDArray[np.uint8], blank: bool) -> NDArray[np.uint8]:

@@ -143,10 +143,10 @@ def test_a_new_seed_begins_what_is_blank_anew(backend: Backend) -> None:
     for _ in range(6):
         resumed.step(np.zeros(1, dtype=np.int64))
     resumed.seed(77)
-    np.testing.assert_array_equal(resumed.reset(), fresh.reset())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(resumed.reset(), fresh.reset())
     for _ in range(20):  # beyond the first game
         mine, theirs = (venv.step(np.zeros(1, dtype=np.int64))[0] for venv in (resumed, fresh))
-        np.testing.assert_array_equal(mine, theirs)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_what_no_screen_does_is_refused(backend: Backend, kwargs: dict[str, Any]
 def test_environments_that_are_no_games_are_refused(env_id: str) -> None:
     for make in (make_env, make_vec_env):
         with pytest.raises(UsageError, match=r"^flicker .*ALE/\*-v5"):
-            make(env_id, flicker=0.5)  # type: ignore[operator]
+            make(env_id, flicker=0.5)
 
 
 def test_the_suite_differs_in_one_respect_a_split() -> None:
