@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTranspose
 import rimrl
 from benchmarks._replay import Replay
 from benchmarks._timing import Timing, interleave, markdown_table, write_json
+from rimrl.agents.saved.options import EXTRACTORS
 from rimrl.cores.scan import library
 
 RIM = {"num_units": 6, "num_active": 4}
@@ -38,7 +39,7 @@ class Task:
     Attributes:
         env_id: A gymnasium id.
         observation: ``"raw"``: MiniGrid's 7x7x3 integers, flat; ``"one_hot"``: `rimrl.envs.minigrid`'s tiles;
-            ``"atari"``: SB3's Atari wrappers, four frames.
+            ``"atari"``: grey frames, on contrib's side from SB3's Atari wrappers.
         policy: Name of the policy form, the part before ``Policy``.
         n_envs: Environments.
         n_steps: Steps of each in a rollout.
@@ -48,6 +49,9 @@ class Task:
         rim_size: Width of the RIM, the next that six units divide.
         backend: Back end of rimrl's side; None: the environments that contrib gets.
         autocast: Arithmetic of the extractor on rimrl's side.
+        screen_size: Pixels along a side of Atari's screen.
+        frame_stack: Frames that are shown of it.
+        extractor: Features extractor of both sides, by name; None: the one of the policy form.
     """
 
     env_id: str
@@ -61,6 +65,9 @@ class Task:
     rim_size: int = 258
     backend: str | None = None
     autocast: str | None = None
+    screen_size: int = 84
+    frame_stack: int = 4
+    extractor: str | None = None
 
     @property
     def steps(self) -> int:
@@ -70,6 +77,17 @@ class Task:
 
 DOORKEY = Task("MiniGrid-DoorKey-6x6-v0", "one_hot", "MultiInput", n_envs=16)
 PONG = Task("ALE/Pong-v5", "atari", "Cnn", n_envs=8, batch_size=256)
+SMALL_PONG = Task(
+    *("ALE/Pong-v5", "atari", "Cnn"),
+    n_envs=32,
+    n_steps=64,
+    lstm_size=192,
+    rim_size=192,
+    backend="native",
+    screen_size=42,
+    frame_stack=1,
+    extractor="SmallCNN",
+)
 TASKS = {
     "minigrid": Task("MiniGrid-MultiRoom-N2-S4-v0", "raw", "Mlp", n_envs=16),
     "doorkey": DOORKEY,
@@ -77,6 +95,7 @@ TASKS = {
     "pong": PONG,
     "pong-native": replace(PONG, backend="native"),
     "pong-native-bf16": replace(PONG, backend="native", autocast="bf16"),
+    "atari-small": SMALL_PONG,
 }
 MAIN_TASKS = ("minigrid", "doorkey-envpool", "pong-native", "pong-native-bf16")
 """What runs where no task is named."""
@@ -91,8 +110,9 @@ def make_env(task: Task, backend: str | None = None, seed: int = 1) -> VecEnv:
 
         # One frame a step and no sticky actions: SB3's wrapper skips frames itself.
         game = {"frameskip": 1, "repeat_action_probability": 0.0}
-        frames = make_atari_env(task.env_id, n_envs=task.n_envs, seed=seed, env_kwargs=game)
-        return VecTransposeImage(VecFrameStack(frames, n_stack=4))
+        screen = {"screen_size": task.screen_size}
+        frames = make_atari_env(task.env_id, task.n_envs, seed=seed, env_kwargs=game, wrapper_kwargs=screen)
+        return VecTransposeImage(VecFrameStack(frames, n_stack=task.frame_stack))
     if task.observation == "one_hot":
         return rimrl_env(task, "dummy", seed)
     import minigrid  # noqa: F401, PLC0415 (registers its ids)
@@ -104,7 +124,9 @@ def rimrl_env(task: Task, backend: str, seed: int) -> VecEnv:
     """The environments of a task through `rimrl.envs`, with the same observations."""
     from rimrl.envs.vector import make_vec_env  # noqa: PLC0415 (slow to import)
 
-    kwargs: dict[str, Any] = {"preset": "legacy"} if task.observation == "atari" else {"mission": False}
+    kwargs: dict[str, Any] = {"mission": False}
+    if task.observation == "atari":
+        kwargs = {"preset": "legacy", "screen_size": task.screen_size, "frame_stack": task.frame_stack}
     env: VecEnv = make_vec_env(task.env_id, n_envs=task.n_envs, seed=seed, backend=backend, **kwargs)  # type: ignore[arg-type]
     return env
 
@@ -128,8 +150,10 @@ def make_model(task: Task, side: str, env: VecEnv, device: str, options: dict[st
         "seed": 1,
         "device": device,
     }
+    extractor = {"features_extractor_class": EXTRACTORS[task.extractor]} if task.extractor else {}
     if side == "contrib":
         kwargs = {
+            **extractor,
             "net_arch": [],
             "lstm_hidden_size": task.lstm_size,
             "shared_lstm": True,
@@ -138,7 +162,7 @@ def make_model(task: Task, side: str, env: VecEnv, device: str, options: dict[st
         model: Any = ContribRecurrentPPO(f"{task.policy}LstmPolicy", policy_kwargs=kwargs, **common)
     else:
         core_kwargs = {"hidden_size": task.lstm_size} if side == "lstm" else RIM | {"hidden_size": task.rim_size}
-        kwargs = {"net_arch": [], "core": side, "core_kwargs": core_kwargs}
+        kwargs = {**extractor, "net_arch": [], "core": side, "core_kwargs": core_kwargs}
         model = rimrl.RecurrentPPO(f"{task.policy}Policy", policy_kwargs=kwargs, **common, **options)
     model.set_logger(Logger(None, []))
     return model

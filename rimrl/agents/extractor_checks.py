@@ -42,6 +42,8 @@ def check_extractor(
         raise UsageError(f"MlpPolicy does not read the Dict observations {describe_space(space)}; use MultiInputPolicy")
     if issubclass(extractor, NatureCNN):
         _check_image(space, normalized, extractor.__name__)
+    elif (smallest := getattr(extractor, "smallest_image", None)) is not None:
+        _check_image(space, normalized, extractor.__name__, smallest)
     if issubclass(extractor, CombinedExtractor):
         if not isinstance(space, spaces.Dict):
             raise UsageError(
@@ -54,7 +56,7 @@ def check_extractor(
                 _check_image(part, normalized, f"the part {key!r}: {NatureCNN.__name__}")
 
 
-def _check_image(space: spaces.Space[Any], normalized: bool, who: str) -> None:
+def _check_image(space: spaces.Space[Any], normalized: bool, who: str, smallest: int = _SMALLEST_IMAGE) -> None:
     if not is_image_space(space, normalized_image=normalized):
         raise UsageError(
             f"{who} needs images, uint8 from 0 to 255 with three axes, got {describe_space(space)}; use MlpPolicy for "
@@ -62,9 +64,9 @@ def _check_image(space: spaces.Space[Any], normalized: bool, who: str) -> None:
         )
     assert space.shape is not None
     _, height, width = space.shape
-    if min(height, width) < _SMALLEST_IMAGE:
+    if min(height, width) < smallest:
         raise UsageError(
-            f"{who} needs images of at least {_SMALLEST_IMAGE}x{_SMALLEST_IMAGE} pixels, got {height}x{width}; enlarge "
+            f"{who} needs images of at least {smallest}x{smallest} pixels, got {height}x{width}; enlarge "
             "them (gymnasium.wrappers.ResizeObservation), flatten them (FlattenObservation), or give a "
             "features_extractor_class of your own"
         )

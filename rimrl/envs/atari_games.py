@@ -1,9 +1,10 @@
-"""The games of ale-py: their names, and the modes and difficulties that each of them has."""
+"""The games of ale-py: their names, and the modes, difficulties and actions that each of them has."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from rimrl.errors import UsageError, unknown_name
 
@@ -73,13 +74,34 @@ def find_game(name: str, where: str = "") -> Game:
 @cache
 def flavours(game: Game) -> Flavours:
     """Modes and difficulties of a game, read from ale-py."""
+    ale = _emulator(game)
+    return Flavours(tuple(ale.getAvailableModes()), tuple(ale.getAvailableDifficulties()))
+
+
+@cache
+def actions_of(env_id: str, full_action_space: bool = False) -> tuple[str, ...] | None:
+    """What the actions of a game are, in their order; None for what is no ``ALE/*-v5`` game.
+
+    Args:
+        env_id: A gymnasium id.
+        full_action_space: All 18 actions instead of those that do something in the game.
+    """
+    game = next((game for game in games() if game.env_id == env_id), None) if env_id.startswith("ALE/") else None
+    if game is None:
+        return None
+    ale = _emulator(game)
+    return tuple(each.name for each in (ale.getLegalActionSet() if full_action_space else ale.getMinimalActionSet()))
+
+
+def _emulator(game: Game) -> Any:
+    """ale-py's emulator with a game in it."""
     from ale_py import ALEInterface, LoggerMode, roms  # noqa: PLC0415 (listing suites imports no environment)
 
     ALEInterface.setLoggerMode(LoggerMode.Error)
     ale, path = ALEInterface(), roms.get_rom_path(game.rom)
     assert path is not None, "games with an id have a ROM"
     ale.loadROM(path)
-    return Flavours(tuple(ale.getAvailableModes()), tuple(ale.getAvailableDifficulties()))
+    return ale
 
 
 def check_flavour(game: Game, mode: int | None = None, difficulty: int | None = None) -> None:

@@ -18,6 +18,19 @@ DEFAULT_PRESET = "machado"
 # 30 minutes of play at 60 frames a second, in ale-py's ids and in the papers.
 _MAX_FRAMES = 108_000
 
+# Mnih et al. (2015), and the PPO set-up of the RIM paper (App. D.8): NoFrameskip-v4 ids in DeepMind's wrappers.
+_LEGACY: Mapping[str, Any] = MappingProxyType(
+    {
+        "repeat_action_probability": 0.0,
+        "noop_max": 30,
+        "terminal_on_life_loss": True,
+        "clip_rewards": True,
+        "frameskip": 4,
+        "full_action_space": False,
+        "max_num_frames_per_episode": _MAX_FRAMES,
+    }
+)
+
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # Machado et al. (2018), Sec. 5, as ale-py's v5 ids have it: chance comes from sticky actions, not from no-ops;
@@ -33,18 +46,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "max_num_frames_per_episode": _MAX_FRAMES,
             }
         ),
-        # Mnih et al. (2015), and the PPO set-up of the RIM paper (App. D.8): NoFrameskip-v4 ids in DeepMind's wrappers.
-        "legacy": MappingProxyType(
-            {
-                "repeat_action_probability": 0.0,
-                "noop_max": 30,
-                "terminal_on_life_loss": True,
-                "clip_rewards": True,
-                "frameskip": 4,
-                "full_action_space": False,
-                "max_num_frames_per_episode": _MAX_FRAMES,
-            }
-        ),
+        "legacy": _LEGACY,
+        # A cheap screen (Pathak et al., 2017). The game and its score are those of `legacy`; what is seen of it is not.
+        "small": MappingProxyType({**_LEGACY, "screen_size": 42}),
     }
 )
 """Values of each preset, under the names that `rimrl.envs.vector.make_vec_env` takes."""

@@ -1,4 +1,4 @@
-"""Suites of Atari games, one for each game: other modes and difficulties, and sticky actions.
+"""Suites of Atari games, one for each game: other modes and difficulties, sticky actions, and screens that flicker.
 
 A family of suites is named with a placeholder, ``modes/<Game>``; any game of ale-py takes its place. Listing the
 families imports no environment; a suite of ``modes`` asks ale-py what the game has.
@@ -14,6 +14,10 @@ from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
 from rimrl.errors import UsageError
 
 STICKY_PROBABILITY = 0.25
+# The p of Hausknecht and Stone (2015).
+FLICKER = 0.5
+OTHER_FLICKERS = (0.0, 0.25, 0.75, 0.9)
+BURST = 8.0
 
 
 def _modes_split(game: Game, name: str, what: str, **env_kwargs: int) -> EnvSplit:
@@ -66,6 +70,33 @@ def _sticky(game: str) -> Suite:
     )
 
 
+def _flicker_split(game: str, name: str, description: str, **changed: float) -> EnvSplit:
+    env_kwargs: dict[str, Any] = {"preset": "legacy", "repeat_action_probability": 0.0, "flicker": FLICKER}
+    return EnvSplit(name, f"ALE/{game}-v5", bool(changed), description, env_kwargs | changed)
+
+
+def _flicker(game: str) -> Suite:
+    return Suite(
+        f"flicker/{game}",
+        f"{game} on a screen that is blank in half of the frames; held-out screens flicker in other ways.",
+        (
+            _flicker_split(
+                game, "train", f"A frame is blank with probability {FLICKER}, whatever came before; preset legacy."
+            ),
+            *(_flicker_split(game, f"p{round(100 * p)}", f"With probability {p}.", flicker=p) for p in OTHER_FLICKERS),
+            _flicker_split(
+                game, "bursts", f"As often, in runs of {BURST:g} blank frames in the mean.", flicker_burst=BURST
+            ),
+            _flicker_split(
+                game,
+                "sticky",
+                f"As in training, with sticky actions: probability {STICKY_PROBABILITY}.",
+                repeat_action_probability=STICKY_PROBABILITY,
+            ),
+        ),
+    )
+
+
 _ANY_GAME = Game("<Game>", "")
 
 FAMILIES = (
@@ -90,5 +121,11 @@ FAMILIES = (
         "game",
         "Pong",
         lambda name: _sticky(find_game(name, where=f"suite 'sticky/{name}'").name),
+    ),
+    SuiteFamily(
+        _flicker("<Game>"),
+        "game",
+        "Pong",
+        lambda name: _flicker(find_game(name, where=f"suite 'flicker/{name}'").name),
     ),
 )

@@ -292,8 +292,8 @@ def get_suite(name: str | Suite) -> Suite:
     """Return the suite called `name`; the only way to those of families. A suite is returned as it is.
 
     Args:
-        name: One of `SUITES`; ``modes/<Game>`` or ``sticky/<Game>`` (`rimrl.envs.atari_suites`) with a game of ale-py,
-            or ``popgym/<Env>`` (`rimrl.envs.popgym_suites`), in any spelling.
+        name: One of `SUITES`; ``modes/<Game>``, ``sticky/<Game>`` or ``flicker/<Game>`` (`rimrl.envs.atari_suites`)
+            with a game of ale-py, or ``popgym/<Env>`` (`rimrl.envs.popgym_suites`), in any spelling.
 
     Raises:
         UsageError: If there is no such suite, game or environment; names the nearest one.

@@ -38,7 +38,8 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 _LONGEST_LINE = 2**16
 _ATARI_ID = re.compile(r"ALE/\w+-v5")
 # Arguments of `rimrl.envs.atari`: what the games show, and what an agent learns from.
-_ATARI_PREPARATION = {"frameskip", "noop_max", "frame_stack"}
+_ATARI_SCREEN = {"screen_size", "flicker", "flicker_burst"}
+_ATARI_PREPARATION = {"frameskip", "noop_max", "frame_stack"} | _ATARI_SCREEN
 _ATARI_SIGNAL = {"terminal_on_life_loss", "clip_rewards"}
 # What every worker of "subproc" would import; their server imports it once. `__main__` is multiprocessing's default.
 _PRELOADED = ["__main__", "rimrl.envs.vector", "rimrl.envs.replay", "stable_baselines3.common.vec_env", "minigrid"]
@@ -161,7 +162,7 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
     if valid is not None:
         for name in env_kwargs:
             if name not in valid | preparation:
-                raise unknown_name("argument", name, valid | preparation, where=f"environment {env_id!r}")
+                raise _unknown_argument(name, valid | preparation, f"environment {env_id!r}")
     if _is_atari(env_id):
         from rimrl.envs.atari import make_atari  # noqa: PLC0415 (imports torch)
 
@@ -337,8 +338,14 @@ def _simulator(
     takes |= {"preset"} if backend == "native" else set()
     for name in kwargs:
         if name not in takes:
-            raise unknown_name("argument", name, takes, where=f"backend {backend!r}")
+            raise _unknown_argument(name, takes, f"backend {backend!r}")
     return kind(env_id, n_envs, **kwargs)
+
+
+def _unknown_argument(name: str, valid: set[str], where: str) -> UsageError:
+    if name in _ATARI_SCREEN - valid:
+        return UsageError(f"{name} is for the screens of ALE/*-v5 games; {where} takes no such argument")
+    return unknown_name("argument", name, valid, where=where)
 
 
 def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]], modules: tuple[str, ...]) -> gymnasium.Env[Any, Any]:

@@ -34,8 +34,9 @@ from rimrl.runs.settings import SEQUENCE_TASKS, SPACES, Ranges, shipped_files, s
 from rimrl.runs.yaml_files import read_yaml
 
 _GROUPS = ("env", "core", "agent", "train")
-# The game in the names and files of the shipped Atari configurations.
+# The game in the names and files of the shipped Atari configurations, FAMILY/GAME/CORE.
 _ATARI_GAME = Game("Pong", "pong")
+_ATARI = re.compile(r"(atari(?:-\w+)*)/(\w+)/(\w+)")
 _TRANSFERS = "transfer/"
 _LARGEST = 2**31 - 1
 # Values that may name a module.
@@ -67,8 +68,8 @@ def load_config(
     (`rimrl.imports`). Those of the command's ``--import`` are added to its ``imports``.
 
     Args:
-        config: A shipped name (``rimrl list configs``), ``atari/GAME/CORE`` with any game of ale-py, or the path of a
-            YAML file or of the ``card.json`` of an exported agent.
+        config: A shipped name (``rimrl list configs``), ``atari/GAME/CORE`` with any game of ale-py (or another family,
+            such as ``atari-small/GAME/CORE``), or the path of a YAML file or of the ``card.json`` of an exported agent.
         overrides: Command line words such as ``["--core.num_active", "3", "--env.n_envs=8"]``.
         of_others: Whether file and overrides may come from anybody and import nothing. Default: so it is for a card and
             for a file that lies in the folder of a run or a study; overrides are the user's own.
@@ -291,13 +292,19 @@ def _find(config: str) -> tuple[str, Path, Game | None]:
                 f"no configuration file {file}; give a YAML file or a name from rimrl list configs: distractors/rim"
             )
         return file.stem, file, None
-    if match := re.fullmatch(r"atari/(\w+)/(\w+)", config):
-        game = find_game(match[1], where=f"configuration {config!r}")
-        cores = {name.rpartition("/")[2]: file for name, file in shipped.items() if name.startswith("atari/")}
-        if match[2] not in cores:
-            raise unknown_name("configuration", config, [f"atari/{game.rom}/{core}" for core in cores])
-        return f"atari/{game.rom}/{match[2]}", cores[match[2]], game
+    if (match := _ATARI.fullmatch(config)) and (cores := _atari_cores(match[1], shipped)):
+        family, name, core = match.groups()
+        game = find_game(name, where=f"configuration {config!r}")
+        if core not in cores:
+            raise unknown_name("configuration", config, [f"{family}/{game.rom}/{each}" for each in cores])
+        return f"{family}/{game.rom}/{core}", cores[core], game
     raise unknown_name("configuration", config, shipped)
+
+
+def _atari_cores(family: str, shipped: Mapping[str, Path]) -> dict[str, Path]:
+    """Files of the shipped Atari configurations of one family, by the last part of their names."""
+    start = f"{family}/{_ATARI_GAME.rom}/"
+    return {name.removeprefix(start): file for name, file in shipped.items() if name.startswith(start)}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -23,7 +23,8 @@ import yaml
 from gymnasium import spaces
 from tqdm import tqdm
 
-from rimrl.envs.vector import make_vec_env
+from rimrl.envs.atari_games import actions_of
+from rimrl.envs.vector import make_vec_env, resolve
 from rimrl.errors import UsageError
 from rimrl.experiments.config import EnvConfig, ExperimentConfig
 from rimrl.experiments.config_files import load_config
@@ -74,7 +75,8 @@ class Transfer(Study[TransferTrial]):
 
     Raises:
         UsageError: For what cannot be trained: a key or name that does not exist, a source run that is missing or of
-            another core, observations that do not fit, a folder that holds something else. Nothing is written then.
+            another core, observations or actions that do not fit, a folder that holds something else. Nothing is
+            written then.
     """
 
     kind = "transfer"
@@ -97,7 +99,7 @@ class Transfer(Study[TransferTrial]):
         for trial in self.trials:
             refuse_links(folder / trial.name, folder)
             self._check_same(trial)
-        self._check_observations()
+        self._check_tasks()
         self._random = self._random_before()
 
     def description(self) -> str:
@@ -203,8 +205,8 @@ class Transfer(Study[TransferTrial]):
                     "choose another --run-dir, or remove that run to train it again"
                 )
 
-    def _check_observations(self) -> None:
-        """Refuse sources and targets that show different things, before hours are spent."""
+    def _check_tasks(self) -> None:
+        """Refuse sources and targets that show or take different things, before hours are spent."""
         known: dict[str, spaces.Space[Any]] = {}
 
         def shown(config: ExperimentConfig) -> spaces.Space[Any]:
@@ -225,6 +227,12 @@ class Transfer(Study[TransferTrial]):
                 raise UsageError(
                     f"source {trial.source!r} does not fit target {trial.target!r}: its observations are "
                     f"{describe_space(theirs)}, the target's are {describe_space(ours)}"
+                )
+            if METHODS[trial.method or ""].trunk == "learned" and _actions(source.config) != _actions(trial.config):
+                raise UsageError(
+                    f"method {trial.method!r} goes on with the action head of source {trial.source!r}, and the actions "
+                    f"of target {trial.target!r} are others; play all games with all 18 actions (in overrides, "
+                    "env.kwargs.full_action_space: true), or leave the method out"
                 )
 
     # -- random actions -----------------------------------------------------------------------------------------------
@@ -280,6 +288,12 @@ def _slug(name: str) -> str:
 
 def _core(config: ExperimentConfig) -> str:
     return f"{config.core.name} {config.core.options}"
+
+
+def _actions(config: ExperimentConfig) -> tuple[str, ...] | None:
+    """What the actions of an Atari game are; None for everything else."""
+    env_id, kwargs = resolve(config.played, **config.env.kwargs)
+    return actions_of(env_id, bool(kwargs.get("full_action_space")))
 
 
 def _settings(config: ExperimentConfig) -> dict[str, Any]:

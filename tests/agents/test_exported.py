@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3.common.vec_env import VecEnv
 
 import rimrl
-from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap
+from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap, SmallCNN
 from rimrl.agents.saved.exported import write_exported
 from rimrl.agents.saved.options import options_from_json, options_to_json
 from rimrl.agents.saved.spaces import space_from_json, space_to_json
@@ -35,6 +35,7 @@ WORLDS: dict[str, tuple[str, spaces.Space[Any], spaces.Space[Any], type[Any] | N
 }
 MAPS: dict[str, tuple[str, spaces.Space[Any], spaces.Space[Any], type[Any] | None, dict[str, Any]]] = {
     "map": ("CnnPolicy", OBSERVATION_SPACES["image"], ACTION_SPACES["discrete"], NatureMap, {}),
+    "small_screen": ("CnnPolicy", OBSERVATION_SPACES["image"], ACTION_SPACES["discrete"], SmallCNN, {}),
     "tiles": (
         "MultiInputPolicy",
         MINIGRID,

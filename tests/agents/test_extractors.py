@@ -13,7 +13,7 @@ from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
 from stable_baselines3.common.torch_layers import NatureCNN
 
 import rimrl
-from rimrl.agents.extractors import MiniGridExtractor, NatureMap
+from rimrl.agents.extractors import MiniGridExtractor, NatureMap, SmallCNN
 from rimrl.envs.vector import make_env, make_vec_env
 from rimrl.errors import UsageError
 
@@ -75,6 +75,40 @@ def test_the_nature_map_is_what_nature_cnn_flattens() -> None:
     assert parts.num_positions == 49
     positions = parts(images).view(2, 49, 64)
     assert th.allclose(whole.linear(positions.transpose(1, 2).flatten(1)), whole(images), atol=1e-6)
+
+
+def test_small_cnn_is_four_convolutions() -> None:
+    """Sums over patches again, by hand: 3x3 at every second pixel, with a frame of zeros around; ELU."""
+    extractor = SmallCNN(spaces.Box(0, 255, (1, 42, 42), np.uint8))
+    assert extractor.features_dim == 3 * 3 * 32
+    maps = image = np.random.default_rng(0).random((1, 42, 42)).astype(np.float32)
+    for layer in [module for module in extractor.cnn if isinstance(module, th.nn.Conv2d)]:
+        weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()  # type: ignore[union-attr]
+        padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
+        patches = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
+        sums = np.einsum("cyxij,ocij->oyx", patches, weight) + bias[:, None, None]
+        maps = np.where(sums > 0, sums, np.expm1(sums))
+    assert maps.shape == (32, 3, 3)
+    found = extractor(th.as_tensor(image[None])).detach().numpy()
+    np.testing.assert_allclose(found, maps.reshape(1, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "features_dim", "width"), [(42, None, 288), (84, None, 1152), (17, None, 128), (42, 64, 64)]
+)
+def test_small_cnn_has_the_width_of_its_last_layer(size: int, features_dim: int | None, width: int) -> None:
+    extractor = SmallCNN(spaces.Box(0, 255, (4, size, size), np.uint8), features_dim)
+    assert extractor.features_dim == width
+    assert extractor(th.rand(2, 4, size, size)).shape == (2, width)
+
+
+@pytest.mark.parametrize(
+    ("space", "found"),
+    [(spaces.Box(0, 255, (4, 16, 42), np.uint8), "17x17.*16x42"), (spaces.Box(-1, 1, (42,)), r"float32 \[42\]")],
+)
+def test_small_cnn_refuses_what_it_does_not_fit(space: spaces.Space[Any], found: str) -> None:
+    with pytest.raises(UsageError, match=f"^SmallCNN needs images.*{found}"):
+        SmallCNN(space)
 
 
 def rooms(tiles: str, count: int) -> tuple[dict[str, th.Tensor], th.Tensor]:

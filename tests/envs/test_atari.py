@@ -40,6 +40,7 @@ def play(venv: VecEnv, steps: int, seed: int = 0) -> list[Any]:
     [
         ("ALE/Breakout-v5", {}, 120),
         ("ALE/Breakout-v5", {"max_num_frames_per_episode": 203}, 60),  # the limit falls within a held action
+        ("ALE/Breakout-v5", {"screen_size": 42, "frame_stack": 1}, 60),
         ("ALE/Pong-v5", {"frameskip": 3, "frame_stack": 2, "full_action_space": True}, 80),
         ("ALE/Seaquest-v5", {"terminal_on_life_loss": False, "clip_rewards": False}, 400),
     ],
@@ -163,12 +164,15 @@ def test_evaluation_counts_whole_games(backend: Backend) -> None:
         ({"frameskip": 0}, r"frameskip.*integer.*1.*0"),
         ({"noop_max": -1}, r"noop_max.*integer.*0.*-1"),
         ({"frame_stack": 0}, r"frame_stack.*integer.*1.*0"),
+        ({"screen_size": 0}, r"screen_size.*integer from 1 to 160.*0"),
+        ({"screen_size": 161}, r"screen_size.*integer from 1 to 160.*161"),
+        ({"screen_size": 42.0}, r"screen_size.*integer from 1 to 160.*42.0"),
         ({"repeat_action_probability": 2}, r"repeat_action_probability must be between 0 and 1; got 2"),
         ({"clip_rewards": "maybe"}, r"clip_rewards.*true.*false.*'maybe'"),
         ({"terminal_on_life_los": True}, r"'terminal_on_life_los'"),
         ({"noops": 3}, r"'noops'.*'noop_max'\?"),
         ({"preset": "machdo"}, r"'machdo'.*'machado'\?"),
-        ({"preset": True}, r"unknown preset 'True'; valid: legacy, machado"),
+        ({"preset": True}, r"unknown preset 'True'; valid: legacy, machado, small"),
         ({"presett": "legacy"}, r"'presett'.*'preset'\?"),
     ],
 )
@@ -196,6 +200,7 @@ def test_what_the_native_backend_cannot_do_is_refused() -> None:
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "machado": {"repeat_action_probability": 0.25, "terminal_on_life_loss": False, "noop_max": 0},
     "legacy": {"repeat_action_probability": 0.0, "terminal_on_life_loss": True, "noop_max": 30},
+    "small": {"repeat_action_probability": 0.0, "terminal_on_life_loss": True, "noop_max": 30, "screen_size": 42},
 }
 
 
@@ -210,7 +215,7 @@ def test_a_preset_is_its_values(backend: Backend, preset: str) -> None:
     np.testing.assert_equal(named, spelled_out)
     ends = sum(dones.sum() for _, _, dones, _ in named[1:])
     games = sum("episode" in info for _, _, _, infos in named[1:] for info in infos)
-    assert (ends > games) == (preset == "legacy")
+    assert (ends > games) == (preset != "machado")
 
 
 def test_without_a_preset_games_are_those_of_the_ids() -> None:

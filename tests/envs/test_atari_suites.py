@@ -86,7 +86,7 @@ def test_sticky_actions_are_repeated_in_the_held_out_split_alone() -> None:
 
 @pytest.mark.parametrize("spelling", ["space_invaders", "spaceinvaders", "SpaceInvaders", "SPACE_INVADERS"])
 def test_games_are_found_in_any_spelling(spelling: str) -> None:
-    for family in ("modes", "sticky"):
+    for family in ("modes", "sticky", "flicker"):
         suite = get_suite(f"{family}/{spelling}")
         assert suite.name == f"{family}/SpaceInvaders"
         assert {split.env_id for split in suite.splits} == {"ALE/SpaceInvaders-v5"}
@@ -131,7 +131,7 @@ def test_families_are_listed_without_a_rom() -> None:
     )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
     outlines = [suite for suite in listed_suites() if suite.name.endswith("/<Game>")]
-    assert [suite.name for suite in outlines] == ["modes/<Game>", "sticky/<Game>"]
+    assert [suite.name for suite in outlines] == ["modes/<Game>", "sticky/<Game>", "flicker/<Game>"]
     for outline in outlines:  # says of a game's suite what it holds
         pong = get_suite(outline.name.replace("<Game>", "Pong"))
         assert {split.name.split("_")[0] for split in pong.held_out} == {

@@ -96,10 +96,55 @@ def test_configurations_differ_in_their_core_alone(core: str) -> None:
     assert other.env.kwargs == {"frame_stack": 4 if core == "feedforward" else 1}
 
 
+FLICKER_CORES = ("rim", "riglstm", "lstm", "gru", "feedforward", "feedforward_one_frame")
+
+
+@pytest.mark.parametrize("core", FLICKER_CORES)
+def test_small_configurations_differ_in_core_and_frames_alone(core: str) -> None:
+    rim, flickering = load_config("atari-small/pong/rim"), load_config(f"atari-small-flicker/pong/{core}")
+    configs = [flickering, *([] if core == "feedforward_one_frame" else [load_config(f"atari-small/pong/{core}")])]
+    for config in configs:
+        assert (config.agent, config.train) == (rim.agent, rim.train)
+        assert config.core.name == core.removesuffix("_one_frame")
+        assert config.core.options["hidden_size"] == rim.core.options["hidden_size"]
+        assert config.env.kwargs == {"preset": "small", "frame_stack": 4 if core == "feedforward" else 1}
+        assert (config.env.n_envs, config.env.backend) == (rim.env.n_envs, "native")
+    assert [config.env.id for config in configs] == ["flicker/Pong", "sticky/Pong"][: len(configs)]
+
+
+@pytest.mark.parametrize("env_id", ["flicker/Pong", "sticky/Pong"])
+def test_a_small_game_is_that_of_legacy_on_another_screen(env_id: str) -> None:
+    _, small = resolve(env_id, preset="small")
+    _, legacy = resolve(env_id)
+    assert {key for key in small if small[key] != legacy.get(key)} == {"preset", "screen_size"}
+
+
+def test_the_released_variant_is_that_of_the_authors_code() -> None:
+    """blocks_atari, commit 22a5de8; PPO and width are those of the paper's own configuration."""
+    paper, released = load_config("atari/pong/rim"), load_config("atari/pong/rim_released")
+    assert (released.agent, released.train, released.env.id) == (paper.agent, paper.train, paper.env.id)
+    assert released.env.kwargs == {"frame_stack": 4}
+    options = released.core.options
+    assert options["hidden_size"] == 6 * 85
+    expected = {
+        "num_units": 6,
+        "num_active": 4,
+        "dynamics": "gru",
+        "competition": "units",
+        "initialization": "released",
+    }
+    expected |= {"input_heads": 1, "input_key_size": 64, "input_value_size": 340, "input_dropout": 0.1}
+    expected |= {"communication": "gated", "communication_heads": 4, "communication_dropout": 0.1}
+    expected |= {"communication_key_size": 32, "communication_value_size": 32}
+    assert {key: options[key] for key in expected} == expected
+
+
 def test_another_game_changes_the_game_alone() -> None:
     pong, other = load_config("atari/pong/lstm"), load_config("atari/spaceinvaders/lstm")
     assert (other.name, other.env.id) == ("atari/space_invaders/lstm", "sticky/SpaceInvaders")
     assert (other.core, other.agent, other.train) == (pong.core, pong.agent, pong.train)
+    flickering = load_config("atari-small-flicker/spaceinvaders/gru")
+    assert (flickering.name, flickering.env.id) == ("atari-small-flicker/space_invaders/gru", "flicker/SpaceInvaders")
     assert (other.env.n_envs, other.env.backend, other.env.kwargs) == (
         pong.env.n_envs,
         pong.env.backend,
@@ -113,6 +158,9 @@ def test_another_game_changes_the_game_alone() -> None:
         ("atari/pongg/rim", r"'pongg'.*'atari/pongg/rim'.*'pong'\?"),
         ("atari/alien/rimm", r"'atari/alien/rimm'.*'atari/alien/rim'\?"),
         ("atari/pong", r"'atari/pong'.*'atari/pong/.*'\?"),
+        ("atari-small/pongg/rim", r"'pongg'.*'atari-small/pongg/rim'.*'pong'\?"),
+        ("atari-small/alien/rimm", r"'atari-small/alien/rimm'.*'atari-small/alien/rim'\?"),
+        ("atari-smal/alien/rim", r"'atari-smal/alien/rim'.*'atari-small/.*'\?"),
     ],
 )
 def test_mistakes_are_named(name: str, message: str) -> None:

@@ -75,6 +75,30 @@ def test_the_papers_protocol(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def of_games(folder: Path, *games: str, **changes: Any) -> Path:
+    source, *targets = ({"env": f"sticky/{game}", "name": game} for game in games)
+    tasks = {"cores": {"lstm": "atari-small/pong/lstm"}, "sources": [source], "targets": targets, "seeds": [0]}
+    return write(folder, **{**tasks, "overrides": {"env.n_envs": 1}, **changes})
+
+
+@pytest.mark.parametrize("target", ["Boxing", "Qbert"])  # 18 actions; six, as many as Pong has, and others
+def test_an_action_head_is_not_taken_for_other_actions(target: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"'finetune'.*'Pong'.*'{target}'.*env\.kwargs\.full_action_space: true"):
+        Transfer(load_transfer(str(of_games(tmp_path, "Pong", target))), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("target", "changes"),
+    [
+        ("Qbert", {"overrides": {"env.n_envs": 1, "env.kwargs.full_action_space": True}}),
+        ("Qbert", {"methods": ["scratch", "frozen", "progressive"]}),  # with new heads
+        ("SpaceInvaders", {}),  # the actions of Pong
+    ],
+)
+def test_an_action_head_is_taken_for_the_same_actions(target: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    Transfer(load_transfer(str(of_games(tmp_path, "Pong", target, **changes))), tmp_path / "out")
+
+
 def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path: Path) -> None:
     trials = Transfer(load_transfer(str(write(tmp_path))), tmp_path / "out").all_trials
     assert [trial.seed for trial in trials] == [0] * 7 + [1] * 7

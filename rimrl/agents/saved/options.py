@@ -13,7 +13,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import Tensor, nn
 
-from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap
+from rimrl.agents.extractors import EfferenceExtractor, MiniGridExtractor, NatureMap, SmallCNN
 from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy, RecurrentCorePolicy
 from rimrl.agents.policy_networks import CoreSharing, Trunk
 from rimrl.agents.saved.fields import choice, integer, integers, number, switch
@@ -25,7 +25,10 @@ POLICIES: dict[str, type[RecurrentCorePolicy]] = {
 }
 EXTRACTORS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
-    for cls in (FlattenExtractor, CombinedExtractor, NatureCNN, NatureMap, MiniGridExtractor, EfferenceExtractor)
+    for cls in (
+        *(FlattenExtractor, CombinedExtractor, NatureCNN, NatureMap),
+        *(SmallCNN, MiniGridExtractor, EfferenceExtractor),
+    )
 }
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
