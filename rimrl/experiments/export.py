@@ -63,8 +63,8 @@ def export(
 
     Raises:
         UsageError: If the folder holds something else or cannot be written, the run has no agent or is an export and no
-            graph is asked for, the agent has weights that are not finite, or an ONNX graph is asked for that cannot be made here or would not be the agent, as
-            that of an agent with masks.
+            graph is asked for, the agent has weights that are not finite, or an ONNX graph is asked for that cannot be
+            made here or would not be the agent, as that of an agent with masks.
     """
     _refuse_taken(folder)
     exported = (run.path / CARD).is_file()

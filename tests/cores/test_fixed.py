@@ -126,9 +126,7 @@ def test_what_is_copied_at_construction_cannot_be_assigned(name: str, where: str
         setattr(module, attribute, value)
 
 
-@pytest.mark.parametrize(
-    "name", ["lstm", "gru", "rnn", "indrnn", "feedforward", "rmc", "gtrxl", "entnet", "grid_lstm"]
-)
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "indrnn", "feedforward", "rmc", "gtrxl", "entnet", "grid_lstm"])
 def test_a_core_without_selection_takes_no_number_of_active_units(name: str) -> None:
     with pytest.raises(AttributeError, match="num_active"):
         build(SPECS[name]).num_active = 1
