@@ -382,3 +382,9 @@ def test_options_that_do_not_fit_are_refused(words: tuple[str, ...], said: str, 
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert re.search(said, answer.err)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("written", [("3..5",), ("3,4,5",), ("3", "4", "5")])
+def test_seeds_are_written_as_for_a_sweep(written: tuple[str, ...], tmp_path: Path) -> None:
+    answer = succeed("transfer", "transfer/small", "--seeds", *written, "--run-dir", tmp_path / "out", "--plan")
+    assert {int(seed) for seed in re.findall(r"seed_(\d+)", answer.out)} == {3, 4, 5}
