@@ -77,34 +77,32 @@ def test_the_nature_map_is_what_nature_cnn_flattens() -> None:
     assert th.allclose(whole.linear(positions.transpose(1, 2).flatten(1)), whole(images), atol=1e-6)
 
 
-def test_small_cnn_is_four_convolutions() -> None:
-    """Sums over patches again, by hand: 3x3 at every second pixel, with a frame of zeros around; ELU."""
+def test_small_cnn_is_two_convolutions() -> None:
+    """Sums over patches again, by hand."""
     extractor = SmallCNN(spaces.Box(0, 255, (1, 42, 42), np.uint8))
-    assert extractor.features_dim == 3 * 3 * 32
     maps = image = np.random.default_rng(0).random((1, 42, 42)).astype(np.float32)
-    for layer in [module for module in extractor.cnn if isinstance(module, th.nn.Conv2d)]:
+    layers = [module for module in extractor.cnn if isinstance(module, th.nn.Conv2d)]
+    for layer, size, stride in zip(layers, (6, 4), (3, 2), strict=True):
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()  # type: ignore[union-attr]
-        padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
-        patches = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
-        sums = np.einsum("cyxij,ocij->oyx", patches, weight) + bias[:, None, None]
-        maps = np.where(sums > 0, sums, np.expm1(sums))
-    assert maps.shape == (32, 3, 3)
+        patches = np.lib.stride_tricks.sliding_window_view(maps, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+        maps = np.maximum(np.einsum("cyxij,ocij->oyx", patches, weight) + bias[:, None, None], 0)
+    assert maps.shape == (32, 5, 5)
+    (linear,) = [module for module in extractor.linear if isinstance(module, th.nn.Linear)]
+    expected = np.maximum(linear.weight.detach().numpy() @ maps.reshape(-1) + linear.bias.detach().numpy(), 0)
     found = extractor(th.as_tensor(image[None])).detach().numpy()
-    np.testing.assert_allclose(found, maps.reshape(1, -1), atol=1e-5)
+    np.testing.assert_allclose(found, expected[None], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("size", "features_dim", "width"), [(42, None, 288), (84, None, 1152), (17, None, 128), (42, 64, 64)]
-)
-def test_small_cnn_has_the_width_of_its_last_layer(size: int, features_dim: int | None, width: int) -> None:
-    extractor = SmallCNN(spaces.Box(0, 255, (4, size, size), np.uint8), features_dim)
-    assert extractor.features_dim == width
-    assert extractor(th.rand(2, 4, size, size)).shape == (2, width)
+@pytest.mark.parametrize(("size", "features_dim"), [((42, 42), 128), ((21, 25), 128), ((84, 43), 64)])
+def test_small_cnn_has_the_width_that_is_asked_for(size: tuple[int, int], features_dim: int) -> None:
+    extractor = SmallCNN(spaces.Box(0, 255, (4, *size), np.uint8), features_dim)
+    assert extractor.features_dim == features_dim
+    assert extractor(th.rand(2, 4, *size)).shape == (2, features_dim)
 
 
 @pytest.mark.parametrize(
     ("space", "found"),
-    [(spaces.Box(0, 255, (4, 16, 42), np.uint8), "17x17.*16x42"), (spaces.Box(-1, 1, (42,)), r"float32 \[42\]")],
+    [(spaces.Box(0, 255, (4, 16, 42), np.uint8), "21x21.*16x42"), (spaces.Box(-1, 1, (42,)), r"float32 \[42\]")],
 )
 def test_small_cnn_refuses_what_it_does_not_fit(space: spaces.Space[Any], found: str) -> None:
     with pytest.raises(UsageError, match=f"^SmallCNN needs images.*{found}"):
