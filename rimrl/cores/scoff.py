@@ -69,8 +69,8 @@ class SCOFF(SelectsUnits, StepwiseCore):
         dynamics: What a schema is: ``"gru"`` (default, the paper's) or ``"lstm"``.
         assignment: ``"chosen"`` (default): by the scores e. ``"fixed"``: slot n uses schema n.
         gumbel_noise: Add the noise g to the scores in training mode. Default False, see above.
-        schema_temperature: tau of the gradient. Default 0.5 (authors' code).
-        schema_key_size: Width of the queries and keys of the schemata. Default 16 (authors' code).
+        schema_temperature: tau of the gradient. Default 0.5 [D].
+        schema_key_size: Width of the queries and keys of the schemata. Default 16 [D].
         competition: ``"null"`` (default) or ``"units"``, the softmax over the slots of Algorithm 1; see
             `rimrl.cores.attention.InputAttention`.
         input_heads: Heads of the input attention. Default 1.
@@ -114,16 +114,16 @@ class SCOFF(SelectsUnits, StepwiseCore):
         ((10, 3, 120), (1, 3, 120))
 
     Notes:
-        The paper's text was not at hand: this follows the steps of its Algorithm 1 as others retell them, and code that
-        builds on the authors'. Our reading:
+        The paper's text was not at hand: this follows the steps of its Algorithm 1 as others retell them, and public
+        code derived from the authors', which we have not seen itself [D]. Our reading:
 
         * *Competition.* Algorithm 1 shares out each input element among the slots (``competition="units"``) and
-          updates all of them. A null element and K active slots are RIM's, which the authors' code builds on; they are
+          updates all of them. A null element and K active slots are RIM's, on which such code builds [D]; they are
           the default, so that a comparison with RIM is one of schemata alone.
-        * *Keys of the schemata.* Every schema has its own Wk'_s, as in the authors' code, which also leaves out the
-          division by the square root of the width.
+        * *Keys of the schemata.* Every schema has its own Wk'_s, and scores are not divided by the square root of the
+          width [D].
         * *Communication* is RIM's, with matrices that all slots share. Algorithm 1 adds what is read as it is.
-        * *LSTM.* A chosen schema gives h and c. (The authors' code mixes LSTMs softly.)
+        * *LSTM.* A chosen schema gives h and c. (Derived code mixes LSTMs softly [D].)
         * *Start of an episode.* Only their content tells slots apart: slots that hold the same score the same, choose
           the same and stay the same. From the zero state slots 0 to K-1 would take every step together. So each slot
           learns a content of its own to start with.
