@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rimrl.cores.external_memory import ExternalMemory
 from rimrl.cores.registry import CORES, LEGACY_OPTION_VALUES
 from rimrl.errors import UsageError
 from rimrl.runs.config import digest
@@ -43,7 +44,7 @@ def test_a_preset_opens_with_its_command(task: str, preset: str) -> None:
 def test_a_preset_fits_every_core(task: str, preset: str, core: str) -> None:
     config = load_sequence(task, core, preset)
     model = make_model(config, make_run_task(config))
-    width = model.core.hidden_size * model.core.num_layers
+    width = model.core.hidden_size * (1 if isinstance(model.core, ExternalMemory) else model.core.num_layers)
     assert width == pytest.approx(width_of_lstm(task, preset), rel=0.07)
 
 
