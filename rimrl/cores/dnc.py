@@ -109,7 +109,7 @@ class DNC(ExternalMemory):
     def _access(self, interface: Tensor, memory: Tensor, weightings: list[Tensor]) -> Access:
         W, R = self.slot_size, self.num_reads
         write, read, usage, precedence, link = weightings
-        parts = interface.split([R * W, R, W, 1, W, W, R, 1, 1, 3 * R], dim=1)
+        parts = torch.split(interface, [R * W, R, W, 1, W, W, R, 1, 1, 3 * R], dim=1)
         read_keys, read_strengths, write_key, write_strength, erase, add, free, allocate, gate, modes = parts
         free, allocate, gate, erase = (torch.sigmoid(part) for part in (free, allocate, gate, erase))
 
@@ -122,8 +122,8 @@ class DNC(ExternalMemory):
         link = _linked(link, write, precedence)
         precedence = (1 - write.sum(dim=1, keepdim=True)) * precedence + write
         forward, backward = read @ link.transpose(1, 2), read @ link
-        content = content_weighting(read_keys.unflatten(1, (R, W)), _oneplus(read_strengths).unsqueeze(2), memory)
-        pi = modes.unflatten(1, (R, 3)).softmax(dim=2)
+        content = content_weighting(read_keys.reshape(-1, R, W), _oneplus(read_strengths).unsqueeze(2), memory)
+        pi = modes.reshape(-1, R, 3).softmax(dim=2)
         read = pi[..., 0:1] * backward + pi[..., 1:2] * content + pi[..., 2:3] * forward
         return Access(memory, read @ memory, [write, read, usage, precedence, link])
 

@@ -136,8 +136,8 @@ class ExternalMemory(StepwiseCore):
         """Everything in the state, each ``[B, *shape]``."""
         h, c = (rows.transpose(0, 1).flatten(1) for rows in state)
         sizes = [math.prod(shape) for shape in self._shapes]
-        parts = torch.cat([h[:, : self._half], c[:, : sum(sizes) - self._half]], dim=1).split(sizes, dim=1)
-        return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        parts = torch.split(torch.cat([h[:, : self._half], c[:, : sum(sizes) - self._half]], dim=1), sizes, dim=1)
+        return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _pack(self, parts: list[Tensor]) -> State:
         """The state that `_unpack` unpacks."""
@@ -146,7 +146,7 @@ class ExternalMemory(StepwiseCore):
 
     def _rows(self, flat: Tensor) -> Tensor:
         padded = nn.functional.pad(flat, (0, self.num_layers * self.hidden_size - flat.shape[1]))
-        return padded.unflatten(1, (self.num_layers, self.hidden_size)).transpose(0, 1)
+        return padded.reshape(-1, self.num_layers, self.hidden_size).transpose(0, 1)
 
 
 def content_weighting(keys: Tensor, strengths: Tensor, memory: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class TorchRNN(RecurrentCore):
 
     absent = frozenset({"num_active"})
 
-    rnn: nn.LSTM | nn.GRU
+    rnn: nn.LSTM | nn.GRU | nn.RNN
 
     def _bias_gates(self, biases: GateBiases, *, negative_before: bool) -> None:
         """Bias the second gate in torch's order: an LSTM's forget gate, a GRU's update gate.

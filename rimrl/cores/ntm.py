@@ -105,8 +105,8 @@ class NTM(ExternalMemory):
 
     def _access(self, interface: Tensor, memory: Tensor, weightings: list[Tensor]) -> Access:
         W, heads = self.slot_size, 1 + self.num_reads
-        parameters, erase, add = interface.split([heads * (W + 6), W, W], dim=1)
-        to_write, to_read = parameters.unflatten(1, (heads, W + 6)).split([1, self.num_reads], dim=1)
+        parameters, erase, add = torch.split(interface, [heads * (W + 6), W, W], dim=1)
+        to_write, to_read = torch.split(parameters.reshape(-1, heads, W + 6), [1, self.num_reads], dim=1)
 
         write = _address(to_write, memory, weightings[0])
         memory = erase_and_add(memory, write.squeeze(1), torch.sigmoid(erase), add)  # Eq. 3, 4
@@ -117,12 +117,12 @@ class NTM(ExternalMemory):
 def _address(parameters: Tensor, memory: Tensor, previous: Tensor) -> Tensor:
     """New weightings ``[B, H, N]`` of heads with ``parameters [B, H, W + 6]`` and ``previous [B, H, N]`` ones."""
     W = memory.shape[2]
-    key, strength, gate, shift, sharpness = parameters.split([W, 1, 1, 3, 1], dim=2)
+    key, strength, gate, shift, sharpness = torch.split(parameters, [W, 1, 1, 3, 1], dim=2)
     softplus = nn.functional.softplus
     w = content_weighting(key, softplus(strength), memory)  # Eq. 5, 6
     gate = torch.sigmoid(gate)
     w = gate * w + (1 - gate) * previous  # Eq. 7
-    back, stay, ahead = shift.softmax(dim=2).split(1, dim=2)
+    back, stay, ahead = shift.softmax(dim=2).chunk(3, dim=2)
     w = back * w.roll(-1, dims=2) + stay * w + ahead * w.roll(1, dims=2)  # Eq. 8
     smallest = torch.finfo(w.dtype).tiny
     return ((1 + softplus(sharpness)) * w.clamp(min=smallest).log()).softmax(dim=2)  # Eq. 9

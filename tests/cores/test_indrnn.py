@@ -36,9 +36,11 @@ def test_a_bound_is_what_cutting_off_the_weights_gives() -> None:
 
 def test_two_to_the_power_of_one_over_t_lets_a_value_double_in_t_steps() -> None:
     core = make(num_layers=1, max_recurrent_weight=2 ** (1 / T))
+    (below,) = core.inputs
+    assert isinstance(below, torch.nn.Linear)
     with torch.no_grad():
         core.recurrent.fill_(100.0)
-        core.inputs[0].bias.zero_()
+        below.bias.zero_()
     h = torch.rand(1, B, F, dtype=torch.float64)
     y, _ = core(torch.zeros(T, B, 3, dtype=torch.float64), (h, torch.zeros_like(h)))
     torch.testing.assert_close(y[-1], 2 * h[0])

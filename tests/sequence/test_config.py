@@ -44,9 +44,9 @@ def test_a_preset_opens_with_its_command(task: str, preset: str) -> None:
 def test_a_preset_fits_every_core(task: str, preset: str, core: str) -> None:
     config = load_sequence(task, core, preset)
     model = make_model(config, make_run_task(config))
-    # GTrXL's state is a memory of many steps; it is as wide as it puts out.
-    width = model.core.output_size if core == "gtrxl" else model.core.hidden_size * model.core.num_layers
-    assert width == pytest.approx(width_of_lstm(task, preset), rel=0.07)
+    # The state of these is a memory of many steps or slots; they are as wide as they put out.
+    wide = model.core.output_size if core in ("gtrxl", "ntm", "dnc") else model.core.hidden_size * model.core.num_layers
+    assert wide == pytest.approx(width_of_lstm(task, preset), rel=0.07)
 
 
 @cache
