@@ -136,8 +136,8 @@ class NatureMap(NatureCNN):
 class SmallCNN(BaseFeaturesExtractor):
     """Features of a small screen: two convolutions with ReLU, 16 channels of 6x6 with stride 3, then 32 of 4x4 with 2.
 
-    The network of Mnih et al. (2013, "Playing Atari"), whose first convolution is 8x8 with stride 4, for smaller screens.
-    A frame of 42x42 costs 0.4 million multiplications; one of 84x84 costs `NatureCNN` 6.9 million.
+    As the network of Mnih et al. (2013), whose first convolution is 8x8 with stride 4, for smaller screens. A frame of
+    42x42 costs 0.4 million multiplications; one of 84x84 costs `NatureCNN` 6.9 million.
 
     Args:
         observation_space: Image, channels first, at least 21x21: smaller ones end as a single position.
