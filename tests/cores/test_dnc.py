@@ -95,7 +95,7 @@ def told(core: DNC, **biases: Tensor | float) -> DNC:
     sizes = [R * W, R, W, 1, W, W, R, 1, 1, 3 * R]
     with torch.no_grad():
         core.interface.weight.zero_()
-        for name, part in zip(names, core.interface.bias.split(sizes), strict=True):  # type: ignore[no-untyped-call]
+        for name, part in zip(names, torch.split(core.interface.bias, sizes), strict=True):
             part.copy_(torch.as_tensor(biases.get(name, 0.0)))
     return core
 
