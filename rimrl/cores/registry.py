@@ -230,20 +230,22 @@ LEGACY_OPTION_VALUES: Mapping[str, object] = MappingProxyType(
     {"initialization": "xavier", "forget_bias": None, "chrono": None}
 )
 """Options that configurations may be older than, with the values that stand for how cores were before."""
+_CORES_BEFORE_THEM = frozenset({"rim", "riglstm", "brims", "grid_lstm", "lstm", "gru"})
 
 
 def with_legacy_options(core: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Complete a configuration that an earlier version wrote.
 
     A run's configuration holds every option of its core. One that lacks nothing but `LEGACY_OPTION_VALUES` is older
-    than they are and gets their values, so that it still says what was trained; any other is left to the defaults.
+    than they are and gets their values, so that it still says what was trained; any other is left to the defaults, as
+    are cores that have always had these options.
 
     Args:
         core: A registered name.
         options: The core's options in a configuration.
     """
     missing = core_options(core).keys() - options.keys()
-    if core not in _SHIPPED or not missing <= LEGACY_OPTION_VALUES.keys():
+    if core not in _CORES_BEFORE_THEM or not missing <= LEGACY_OPTION_VALUES.keys():
         return dict(options)
     return {**options, **{option: LEGACY_OPTION_VALUES[option] for option in missing}}
 

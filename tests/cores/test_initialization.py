@@ -216,6 +216,12 @@ def test_a_complete_configuration_without_later_options_is_an_old_one(core: str)
     }
 
 
+@pytest.mark.parametrize("core", ["rmc", "scoff", "rim_workspace"])
+def test_cores_that_always_had_them_keep_their_defaults(core: str) -> None:
+    without = {name: value for name, value in complete(core).items() if name not in LEGACY_OPTION_VALUES}
+    assert with_legacy_options(core, without) == without
+
+
 @pytest.mark.parametrize("core", ["rim", "riglstm", "brims", "rmc"])
 def test_any_other_configuration_keeps_its_options(core: str) -> None:
     assert with_legacy_options(core, {"hidden_size": 96}) == {"hidden_size": 96}
