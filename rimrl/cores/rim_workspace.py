@@ -186,12 +186,12 @@ class WorkspaceRIM(SelectsUnits, StepwiseCore):
         h_candidate, c_candidate = self.dynamics(u, h, c)
         h_new = torch.where(mask, h_candidate.to(h.dtype), h)  # h'
 
-        told = self.workspace(h_new, active, slots)
+        broadcast = self.workspace(h_new, active, slots)
         readers = torch.ones_like(mask) if self.broadcast == "all" else mask
-        h_next = torch.where(readers, (h_new + told.received).to(h.dtype), h)
+        h_next = torch.where(readers, (h_new + broadcast.received).to(h.dtype), h)
         c_next = torch.where(mask, c_candidate.to(c.dtype), c)
 
-        h_next = torch.cat([h_next, told.slots.to(h.dtype)], dim=1).flatten(1).unsqueeze(0)
+        h_next = torch.cat([h_next, broadcast.slots.to(h.dtype)], dim=1).flatten(1).unsqueeze(0)
         c_next = torch.cat([c_next, torch.zeros_like(rest)], dim=1).flatten(1).unsqueeze(0)
         if not return_trace:
             return (h_next, c_next), None
