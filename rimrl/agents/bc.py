@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch as th
@@ -111,6 +111,7 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
             recurrent core.
     """
 
+    metrics: ClassVar[tuple[str, ...]] = ("train/loss", "validation/loss")
     _demonstrations: Demonstrations | None = None
     _streams: EpisodeStreams | None = None
     # Steps of training before the streams began.
