@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rimrl.agents.rollout import Obs
 from rimrl.errors import UsageError, unknown_name
-from rimrl.reading import MEGABYTE, read_json
+from rimrl.reading import read_json
 from rimrl.spaces import describe_space
 
 _METADATA = "metadata.json"
@@ -104,7 +104,7 @@ def _find(data: str) -> Path:
 
 def _check_metadata(folder: Path) -> None:
     file = folder / _METADATA
-    metadata = read_json(file, MEGABYTE)
+    metadata = read_json(file)
     for name in _SPACES:
         if not isinstance(metadata, dict) or not isinstance(metadata.get(name), str):
             raise UsageError(f"{file} does not say the {name.replace('_', ' ')} of the demonstrations")

@@ -3,8 +3,8 @@
 The RIM paper (Goyal et al., ICLR 2021, App. E.1) trains on clean demonstrations and tests with noise in the joints.
 
 Notes:
-    The paper's agents see rendered images, and how large its noise is is not stated in what we know of it. Here they
-    see the state, and the noise is in what is seen of the joints: the motion itself and the rewards stay exact.
+    The paper's agents see rendered images, and we do not know how large its noise is and where exactly it enters. Here
+    agents see the state, and noise is added to what they see of the joints; motion and rewards stay exact.
 """
 
 from __future__ import annotations
