@@ -15,7 +15,7 @@ RETURN, SUCCESS = "rollout/ep_rew_mean", "rollout/success_rate"
 
 def run(*columns: str) -> RunResults:
     evaluation = {"kind": "agent", "suite": "tmaze", "splits": {"train": {"return_mean": 1.0}}}
-    return RunResults("run", Path(), evaluation, dict.fromkeys(columns, [0.0]))
+    return RunResults("run", Path(), evaluation, {column: [0.0] for column in columns})
 
 
 @pytest.mark.parametrize(
