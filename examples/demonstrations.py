@@ -22,7 +22,7 @@ PENDULUM = dict(n_steps=1024, gamma=0.9, learning_rate=1e-3, use_sde=True, sde_s
 
 def episode(expert: Any, env: gymnasium.Env[Any, Any], number: int) -> EpisodeBuffer:
     """Play one, without exploration."""
-    seen, steps = [env.reset(seed=number)[0]], []
+    seen, steps = [env.reset(seed=number)[0]], list[Any]()
     while not (steps and any(steps[-1][2:])):
         action, _ = expert.predict(seen[-1], deterministic=True)
         observation, *outcome, _ = env.step(action)  # reward, terminated, truncated

@@ -66,8 +66,8 @@ class NoisyJoints(gymnasium.Wrapper[NDArray[Any], Any, NDArray[Any], Any]):
 
     def step(self, action: Any) -> tuple[NDArray[Any], Any, bool, bool, dict[str, Any]]:
         """Advance the environment."""
-        observation, *rest = self.env.step(action)
-        return self._seen(observation), *rest
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._seen(observation), reward, terminated, truncated, info
 
     def _seen(self, observation: NDArray[Any]) -> NDArray[Any]:
         """``[D]`` with noise."""

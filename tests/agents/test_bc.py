@@ -22,6 +22,7 @@ import rimrl
 from rimrl.agents.bc import RecurrentBC
 from rimrl.agents.demonstrations import read_demonstrations
 from rimrl.agents.episode_streams import EpisodeStreams
+from rimrl.agents.normalization import RunningMoments
 from rimrl.errors import NotFiniteError, UsageError
 from tests.demonstrations import PENDULUM, Episode, expert, linear_episodes, write
 
@@ -129,18 +130,18 @@ def test_an_update_sees_episodes_as_they_were_and_carries_the_state(tmp_path: Pa
         calls.append((obs, actions, starts, states.pi[0].clone(), result.states.pi[0].detach().clone()))
         return result
 
-    agent.policy.evaluate_sequences = spy  # type: ignore[method-assign]
+    agent.policy.evaluate_sequences = spy  # type: ignore[assignment]
     agent.learn(2 * 4 * 10)
     assert len(calls) == 10
     obs, actions, starts = (th.cat([call[part] for call in calls]) for part in range(3))
-    number, step = (obs[..., 0] * 8).round().long(), (obs[..., 1] * 16).round().long()
+    episode, step = (obs[..., 0] * 8).round().long(), (obs[..., 1] * 16).round().long()
     th.testing.assert_close(actions[..., 0], obs[..., 0] + obs[..., 1])
     assert th.equal(starts, step == 0)
     goes_on = ~starts[1:]
-    assert th.equal(number[1:][goes_on], number[:-1][goes_on])
+    assert th.equal(episode[1:][goes_on], episode[:-1][goes_on])
     assert th.equal(step[1:][goes_on], step[:-1][goes_on] + 1)
     ends = starts[1:]
-    assert th.equal(step[:-1][ends], th.tensor(lengths)[number[:-1][ends]] - 1)
+    assert th.equal(step[:-1][ends], th.tensor(lengths)[episode[:-1][ends]] - 1)
     for before, after in pairwise(calls):
         assert th.equal(before[4], after[3])
 
@@ -190,7 +191,10 @@ def test_observations_are_normalised_by_the_demonstrations_that_are_learned_from
     data = write(tmp_path / "data", episodes)
     agent = build(data, n_steps=4, validation_share=0.25, policy_kwargs={"normalize_observations": True})
     seen = np.concatenate([episodes[number][0][:-1] for number in agent._learned]).astype(np.float64)
-    (moments,) = agent.policy.observation_statistics.parts
+    statistics = agent.policy.observation_statistics
+    assert statistics is not None
+    (moments,) = statistics.parts
+    assert isinstance(moments, RunningMoments)
     np.testing.assert_allclose(moments.mean, seen.mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(moments.var, seen.var(axis=0), rtol=1e-3)
     before = moments.mean.clone()
@@ -230,12 +234,12 @@ def test_dictionaries_and_choices_can_be_cloned(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     episodes = []
     for _ in range(16):
-        seen = {"a": rng.uniform(-1, 1, (11, 2)).astype(np.float32), "b": rng.integers(0, 3, 11)}
-        episodes.append((seen, seen["b"][:-1] + 2))
+        said = rng.integers(0, 3, 11)
+        episodes.append(({"a": rng.uniform(-1, 1, (11, 2)).astype(np.float32), "b": said}, said[:-1] + 2))
     data = write(tmp_path / "data", episodes, Choices.observation_space, Choices.action_space)
     agent = build(data, env=Choices, n_envs=4, n_steps=10, learning_rate=2e-2)
     agent.learn(4 * 10 * 40)
-    shown = {"a": np.zeros((3, 2), dtype=np.float32), "b": np.arange(3)}
+    shown: dict[str, NDArray[Any]] = {"a": np.zeros((3, 2), dtype=np.float32), "b": np.arange(3)}
     assert agent.predict(shown, deterministic=True)[0].tolist() == [2, 3, 4]
 
 
@@ -287,7 +291,7 @@ def test_a_loaded_clone_begins_episodes_anew(tmp_path: Path) -> None:
     agent.save(tmp_path / "agent.zip")
     loaded = rimrl.load(tmp_path / "agent.zip", env=agent.env)
     for learner, begins in ((agent, False), (loaded, True)):
-        starts = []
+        starts: list[th.Tensor] = []
         evaluate = learner.policy.evaluate_sequences
 
         def spy(*words: Any, evaluate: Any = evaluate, starts: Any = starts, **rest: Any) -> Any:
@@ -400,7 +404,7 @@ def test_without_minari_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("option", ["use_sde", "use_masking"])
 def test_what_demonstrations_do_not_hold_is_refused(option: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=option):
-        build(str(tmp_path), **{option: True})
+        RecurrentBC("MlpPolicy", "Pendulum-v1", data=str(tmp_path), **{option: True})  # type: ignore[arg-type]
 
 
 def test_a_policy_that_diverges_is_said_so(tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ def test_every_command_takes_the_run(whole: Path, tmp_path: Path, monkeypatch: p
     succeed("inspect", whole, "--episodes", "1", "--split", "noise_0.1", "--quiet", "--output", "inspection")
     succeed("export", whole, "exported")
     seen = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32)
-    done = [rimrl.load(path).predict(seen, deterministic=True)[0] for path in (whole, Path("exported"))]
-    np.testing.assert_array_equal(*done)
+    ours, exported = (rimrl.load(path).predict(seen, deterministic=True)[0] for path in (whole, Path("exported")))
+    np.testing.assert_array_equal(ours, exported)
 
 
 def test_a_run_with_a_rim_evaluates_on_its_way(data: str, tmp_path: Path) -> None:
