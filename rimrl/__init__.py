@@ -13,6 +13,7 @@ from rimrl.envs.registration import register_envs
 
 if TYPE_CHECKING:
     from rimrl.agents.a2c import RecurrentA2C
+    from rimrl.agents.bc import RecurrentBC
     from rimrl.agents.load import load, pretrained
     from rimrl.agents.policies import (
         CnnRecurrentCorePolicy,
@@ -35,6 +36,7 @@ _HOME_OF = {
     "CoreTrace": "rimrl.cores.base",
     "MultiInputRecurrentCorePolicy": "rimrl.agents.policies",
     "RecurrentA2C": "rimrl.agents.a2c",
+    "RecurrentBC": "rimrl.agents.bc",
     "RecurrentCore": "rimrl.cores.base",
     "RecurrentCorePolicy": "rimrl.agents.policies",
     "RecurrentPPO": "rimrl.agents.ppo",
@@ -54,6 +56,7 @@ __all__ = [
     "CoreTrace",
     "MultiInputRecurrentCorePolicy",
     "RecurrentA2C",
+    "RecurrentBC",
     "RecurrentCore",
     "RecurrentCorePolicy",
     "RecurrentPPO",

@@ -37,10 +37,12 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
     Attributes:
         ranks: The processes that train this agent together, each with as many environments and the same options.
             Default: one. To be set before `learn`.
+        metrics: Names in the log that tell how well it learns.
         last_episodes: With several, what their monitors counted in the last rollout, in the order in which one process
             with all environments would have.
     """
 
+    metrics: ClassVar[tuple[str, ...]] = ("rollout/ep_rew_mean",)
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": RecurrentCorePolicy,
         "CnnPolicy": CnnRecurrentCorePolicy,

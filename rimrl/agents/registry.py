@@ -44,6 +44,7 @@ def _of(module: str, algorithm: str, config: str) -> Algorithm:
 ALGORITHMS: dict[str, Algorithm] = {
     "ppo": _of("rimrl.agents.ppo", "RecurrentPPO", "PPOConfig"),
     "a2c": _of("rimrl.agents.a2c", "RecurrentA2C", "A2CConfig"),
+    "bc": _of("rimrl.agents.bc", "RecurrentBC", "BCConfig"),
 }
 
 

@@ -26,6 +26,7 @@ class SequenceEvaluation(NamedTuple):
         entropy: ``[T, B]``, or None where the distribution has no closed form.
         trace: What the units of the actor's core did, on request.
         critic_trace: The same of the critic's core, if it has its own.
+        states: Recurrent states after the last step, each ``[num_layers, B, hidden_size]``.
     """
 
     values: Tensor
@@ -33,6 +34,7 @@ class SequenceEvaluation(NamedTuple):
     entropy: Tensor | None
     trace: CoreTrace | None
     critic_trace: CoreTrace | None
+    states: RNNStates
 
 
 class _Latents(NamedTuple):
@@ -68,7 +70,8 @@ class SequencePolicy(PolicyNetworks):
             action_masks: ``[T, B, flags]``, true where an action was valid (`rimrl.agents.masks`); None for no masks.
 
         Returns:
-            Values, log-probabilities and entropies, each ``[T, B]``, and traces on request.
+            Values, log-probabilities and entropies, each ``[T, B]``, the states after the last step, and traces on
+            request.
         """
         T, B = episode_starts.shape
         flat_obs = {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
@@ -86,6 +89,7 @@ class SequencePolicy(PolicyNetworks):
             None if entropy is None else entropy.view(T, B),
             latents.trace,
             latents.critic_trace,
+            latents.states,
         )
 
     def extract_features(  # type: ignore[override]

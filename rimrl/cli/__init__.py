@@ -13,6 +13,7 @@ from rimrl import __version__
 from rimrl.cli import (
     compare,
     evaluate,
+    imitate,
     inspect,
     listing,
     report,
@@ -31,7 +32,7 @@ from rimrl.errors import RunFailedError, UsageError, shorten
 from rimrl.imports import asked_for
 from rimrl.runs.stopping import interruptible
 
-_VERBS = (train, evaluate, compare, inspect, report, watch, transfer, sweep, tune, sequence, sharing, listing)
+_VERBS = (train, imitate, evaluate, compare, inspect, report, watch, transfer, sweep, tune, sequence, sharing, listing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,21 +36,24 @@ def add(verbs: Verbs) -> None:
             "rimrl train --resume runs/rim --total-timesteps 2000000 --accept-changes",
         ],
     )
-    train.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/CONFIG_N")
+    add_run_options(train)
     train.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its last checkpoint")
     train.add_argument("--accept-changes", action="store_true", help="resume with what differs from the run's own keys")
-    train.add_argument("--seed", metavar="N", help="seed of weights, actions and environments")
-    train.add_argument("--total-timesteps", metavar="N", help="environment steps to train for")
-    shown = train.add_argument("--print-config", action="store_true", help="list the keys and their values, and stop")
-    old_name(train, "--keys", shown)
-    add_tracking(train)
-    train.add_argument("--quiet", action="store_true", help="no progress on standard error")
     train.set_defaults(verb=_train, takes_overrides=True)
 
 
-def _train(options: argparse.Namespace) -> int:
-    from rimrl.experiments.config_files import load_config
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What a new run of an agent is told besides its configuration."""
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run; default runs/CONFIG_N")
+    parser.add_argument("--seed", metavar="N", help="seed of weights, actions and environments")
+    parser.add_argument("--total-timesteps", metavar="N", help="environment steps to train for")
+    shown = parser.add_argument("--print-config", action="store_true", help="list the keys and their values, and stop")
+    old_name(parser, "--keys", shown)
+    add_tracking(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
+
+def _train(options: argparse.Namespace) -> int:
     init_distributed()
     tracking = tracking_of(options)
     given, overrides = config_among(options.overrides)
@@ -60,6 +63,24 @@ def _train(options: argparse.Namespace) -> int:
         raise UsageError("--accept-changes goes with --resume; see rimrl train --help")
     if given is None:
         raise UsageError("the following arguments are required: CONFIG; see rimrl train --help")
+    return train_anew(options, given, overrides, tracking)
+
+
+def train_anew(options: argparse.Namespace, given: str, overrides: list[str], tracking: Tracking | None) -> int:
+    """Train with a configuration in a new run folder, or print it if that is asked for.
+
+    Args:
+        options: Those of `add_run_options`.
+        given: The configuration.
+        overrides: Command line words that change it.
+        tracking: Where it is logged besides.
+
+    Raises:
+        UsageError: For bad input.
+        RunFailedError: If something breaks on the way.
+    """
+    from rimrl.experiments.config_files import load_config
+
     config = load_config(given, [*overrides, *flags(options)])
     if options.print_config:
         print(config.to_yaml(), end="")

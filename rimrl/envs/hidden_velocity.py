@@ -78,12 +78,27 @@ def make_hidden_velocity(task: str, render_mode: str | None = None, **kwargs: An
     Raises:
         UsageError: If it needs MuJoCo, which is not installed.
     """
+    return HiddenVelocity(make_task(task, f"rimrl/{task}NoVelocity-v0", render_mode, **kwargs), TASKS[task].positions)
+
+
+def make_task(task: str, env_id: str, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """Make the environment of one of `TASKS` as gymnasium has it, without a time limit.
+
+    Args:
+        task: Its name.
+        env_id: What needs it, for the refusal.
+        render_mode: As the environment's.
+        **kwargs: Further arguments of the environment.
+
+    Raises:
+        UsageError: If it needs MuJoCo, which is not installed.
+    """
     module, _, name = TASKS[task].entry_point.partition(":")
     try:
-        env = getattr(import_module(module), name)(render_mode=render_mode, **kwargs)
+        env: gymnasium.Env[Any, Any] = getattr(import_module(module), name)(render_mode=render_mode, **kwargs)
     except (DependencyNotInstalled, ImportError) as error:
         raise UsageError(
-            f"rimrl/{task}NoVelocity-v0 needs what is not installed: pip install 'gymnasium[mujoco]' "
+            f"{env_id} needs what is not installed: pip install 'gymnasium[mujoco]' "
             f"({' '.join(str(error).split())[:200]})"
         ) from error
-    return HiddenVelocity(env, TASKS[task].positions)
+    return env

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 
+from rimrl.envs.perturbed_suites import noisy_id
 from rimrl.envs.suites import DISTRACTORS, LAYOUTS, MEMORY, RECALL, TMAZE
 
 _SUITES = (
@@ -24,8 +25,8 @@ _PROBES = {
 }
 
 
-_WITHOUT_VELOCITY = {"Pendulum": 200, "HalfCheetah": 1000, "Hopper": 1000, "Walker2d": 1000}
-"""Tasks of `rimrl.envs.hidden_velocity` with their time limits."""
+_TIME_LIMITS = {"Pendulum": 200, "HalfCheetah": 1000, "Hopper": 1000, "Walker2d": 1000}
+"""Of the tasks of `rimrl.envs.hidden_velocity` and `rimrl.envs.noisy_joints`."""
 
 
 def register_envs() -> None:
@@ -37,9 +38,11 @@ def register_envs() -> None:
     for env_id, entry_point in _PROBES.items():
         _register(env_id, entry_point)
     _register("rimrl/CartPoleNoVelocity-v0", "rimrl.envs.probes:make_cartpole_no_velocity", max_episode_steps=500)
-    for task, steps in _WITHOUT_VELOCITY.items():
+    for task, steps in _TIME_LIMITS.items():
         entry_point = "rimrl.envs.hidden_velocity:make_hidden_velocity"
         _register(f"rimrl/{task}NoVelocity-v0", entry_point, kwargs={"task": task}, max_episode_steps=steps)
+        entry_point = "rimrl.envs.noisy_joints:make_noisy_joints"
+        _register(noisy_id(task), entry_point, kwargs={"task": task}, max_episode_steps=steps)
 
 
 def _register(env_id: str, entry_point: str, **options: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rimrl.envs import atari_suites, popgym_suites
+from rimrl.envs import atari_suites, perturbed_suites, popgym_suites
 from rimrl.envs.own_suites import suite_of
 from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
 from rimrl.errors import UsageError, unknown_name
@@ -235,7 +235,7 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
 )
 
 FAMILIES: Mapping[str, SuiteFamily] = MappingProxyType(
-    {family.name: family for family in (*atari_suites.FAMILIES, *popgym_suites.FAMILIES)}
+    {family.name: family for family in (*atari_suites.FAMILIES, *popgym_suites.FAMILIES, *perturbed_suites.FAMILIES)}
 )
 
 
@@ -293,7 +293,8 @@ def get_suite(name: str | Suite) -> Suite:
 
     Args:
         name: One of `SUITES`; ``modes/<Game>``, ``sticky/<Game>`` or ``flicker/<Game>`` (`rimrl.envs.atari_suites`)
-            with a game of ale-py, or ``popgym/<Env>`` (`rimrl.envs.popgym_suites`), in any spelling.
+            with a game of ale-py, ``popgym/<Env>`` (`rimrl.envs.popgym_suites`) or ``perturbed/<Env>``
+            (`rimrl.envs.perturbed_suites`), in any spelling.
 
     Raises:
         UsageError: If there is no such suite, game or environment; names the nearest one.

@@ -153,8 +153,8 @@ class AgentLearner:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The return of training episodes and, where it is evaluated on the way, of evaluations."""
-        return ("rollout/ep_rew_mean", *(("eval/mean_reward",) if self.config.train.eval_freq else ()))
+        """Those of its algorithm and, where it is evaluated on the way, the return of evaluations."""
+        return (*self.agent.metrics, *(("eval/mean_reward",) if self.config.train.eval_freq else ()))
 
     def log_to(self, logger: Logger) -> None:
         """Log there from now on, beginning with what waits to be logged."""

@@ -30,7 +30,7 @@ class TrainingCurve:
 
 
 def training_curve(runs: Sequence[RunResults]) -> TrainingCurve:
-    """The curve that fits some runs of one suite: success or return, else a task's metric or the loss."""
+    """The curve that fits some runs of one suite: success or return, else a task's metric or a loss."""
     known = [run for run in runs if run.progress]
     curves = [curve for run in runs[:1] for curve in _curves(run)] or [_RETURN]
     return next((curve for curve in curves if all(curve.column in run.progress for run in known)), curves[-1])
@@ -59,6 +59,8 @@ def _curves(run: RunResults) -> Iterator[TrainingCurve]:
     """What a run may be shown by, the most telling first."""
     if any(result.keys() & {"success_rate", "return_mean"} for result in run.splits.values()):
         yield replace(_RETURN, column="rollout/success_rate", label="success rate", is_rate=True)
+        if _IMITATION.column in run.progress:  # nothing is played in such a training
+            yield _IMITATION
         yield _RETURN
         return
     for name, result in run.splits.items():
@@ -72,4 +74,5 @@ def _curves(run: RunResults) -> Iterator[TrainingCurve]:
 
 
 _RETURN = TrainingCurve("rollout/ep_rew_mean", "mean return", AGENT.steps, "Training (last 100 episodes)", False)
+_IMITATION = TrainingCurve("validation/loss", "loss on held-out demonstrations", AGENT.steps, "Training", False)
 _LOSS = TrainingCurve("train/loss", "training loss", SEQUENCE.steps, "Training", False)

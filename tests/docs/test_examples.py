@@ -11,7 +11,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from stable_baselines3 import PPO
 
+from rimrl.agents.demonstrations import read_demonstrations
 from rimrl.cores.registry import CORES
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +41,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 def test_each_is_short_and_linked() -> None:
     page = (ROOT / "docs/how-do-i.md").read_text()
-    assert len(SCRIPTS) == 7
+    assert len(SCRIPTS) == 8
     for path in SCRIPTS:
         text = path.read_text()
         assert len(text.splitlines()) < 60, path
@@ -82,6 +84,22 @@ def test_an_agent_does_the_same_however_it_is_loaded() -> None:
     assert set(actions) == {"run", "export", "sb3-contrib"}
     assert all(np.array_equal(taken, actions["run"]) for taken in actions.values())
     assert len(np.unique(actions["run"])) > 50  # a constant would agree with anything
+
+
+def test_an_expert_is_recorded_as_it_acts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("minari", reason="needs Minari: pip install 'rimrl[imitate]'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    expert = PPO("MlpPolicy", "Pendulum-v1", n_steps=8, batch_size=8, device="cpu", seed=0)
+    expert.save(tmp_path / "expert")
+    recorded = script("demonstrations").main(["--expert", str(tmp_path / "expert.zip"), "--episodes", "2"])
+    assert recorded.total_episodes == 2
+    for episode in recorded:
+        assert episode.observations.shape == (201, 3)
+        taken = [expert.predict(each, deterministic=True)[0] for each in episode.observations[:-1]]
+        np.testing.assert_array_equal(taken, episode.actions)
+    assert not np.array_equal(recorded[0].observations[0], recorded[1].observations[0])
+    found = read_demonstrations("pendulum/expert-v0", expert.observation_space, expert.action_space)
+    assert found.lengths.tolist() == [200, 200]
 
 
 @pytest.mark.slow

@@ -15,14 +15,14 @@ from rimrl.envs.suites import SUITES
 from rimrl.envs.vector import make_env
 
 OURS = [env_id for env_id in gymnasium.registry if env_id.startswith("rimrl/")]
-NEED_MUJOCO = {f"rimrl/{task}NoVelocity-v0" for task in TASKS if task != "Pendulum"}
+CONTROL = {task: {f"rimrl/{task}{change}-v0" for change in ("NoVelocity", "NoisyJoints")} for task in TASKS}
+NEED_MUJOCO = {env_id for task, ids in CONTROL.items() if task != "Pendulum" for env_id in ids}
 
 
 def test_every_split_and_probe_is_registered() -> None:
     probes = {"RecallCue", "RepeatPrevious", "CountSteps", "Forget", "Bandit", "CartPoleNoVelocity", "ObjectPicking"}
-    probes |= {f"{task}NoVelocity" for task in TASKS}
     splits = {split.env_id for suite in SUITES.values() for split in suite.splits if split.env_id.startswith("rimrl/")}
-    assert set(OURS) == {f"rimrl/{name}-v0" for name in probes} | splits
+    assert set(OURS) == {f"rimrl/{name}-v0" for name in probes} | splits | set().union(*CONTROL.values())
 
 
 def test_registering_again_changes_nothing() -> None:

@@ -6,17 +6,21 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import rimrl
 from rimrl.agents.a2c import A2CConfig
+from rimrl.agents.bc import BCConfig
 from rimrl.agents.ppo import PPOConfig
 from rimrl.cores.registry import CORES, LEGACY_OPTION_VALUES, core_options, make_core
+from rimrl.envs.vector import make_env
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config, shipped_configs
 from rimrl.runs.config import digest
 from tests.commands import read_json, same_weights, succeed
+from tests.demonstrations import write
 from tests.shipped import shipped
 
 OWN = """
@@ -197,7 +201,9 @@ def test_the_file_of_an_older_run_still_says_what_was_trained(core: str, tmp_pat
 @pytest.mark.parametrize("name", list(shipped_configs()))
 def test_a_shipped_file_opens_with_its_command(name: str) -> None:
     first, *rest = shipped_configs()[name].read_text().splitlines()
-    assert first == f"# rimrl train {name}"
+    command = f"rimrl imitate {name} --data " if shipped(name).agent.algorithm == "bc" else f"rimrl train {name}"
+    assert first.startswith(f"# {command}")
+    assert command.endswith("--data ") or first == f"# {command}"
     assert any(line.startswith("# ") for line in rest)
     config = shipped(name)
     assert config.name == name
@@ -231,10 +237,18 @@ def test_a_shipped_configuration_trains(name: str, tmp_path: Path) -> None:
     steps = 2 * few * n_steps
     fewer: tuple[str, ...] = ("--env.n_envs", str(few), "--agent.n_steps", str(n_steps))
     updates = 2
+    verb: tuple[str, ...] = ("train",)
+    if isinstance(config.agent, BCConfig):
+        pytest.importorskip("mujoco", reason="needs MuJoCo: pip install 'gymnasium[mujoco]'")
+        env = make_env(config.env.id)
+        rng = np.random.default_rng(0)
+        demonstrated = [(rng.normal(size=(9, 17)), rng.uniform(-1, 1, (8, 6)).astype(np.float32)) for _ in range(4)]
+        data = write(tmp_path / "data", demonstrated, env.observation_space, env.action_space)
+        verb, fewer = ("imitate",), (*fewer, "--data", data)
     if isinstance(config.agent, PPOConfig):
         fewer += ("--agent.batch_size", str(min(few * n_steps, config.agent.batch_size // 8)))
         updates *= config.agent.n_epochs
-    succeed("train", name, "--run-dir", tmp_path / "run", "--quiet", "--total-timesteps", str(steps), *fewer)
+    succeed(*verb, name, "--run-dir", tmp_path / "run", "--quiet", "--total-timesteps", str(steps), *fewer)
     assert read_json(tmp_path / "run/environment.json")["num_timesteps"] == steps
     agent = rimrl.load(tmp_path / "run")
     assert agent._n_updates == updates
