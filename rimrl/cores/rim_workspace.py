@@ -195,7 +195,7 @@ class WorkspaceRIM(SelectsUnits, StepwiseCore):
         c_next = torch.cat([c_next, torch.zeros_like(rest)], dim=1).flatten(1).unsqueeze(0)
         if not return_trace:
             return (h_next, c_next), None
-        return (h_next, c_next), StepTrace(active, input_attention.mean(dim=2), told.read @ told.written)
+        return (h_next, c_next), StepTrace(active, input_attention.mean(dim=2), broadcast.read @ broadcast.written)
 
 
 class Told(NamedTuple):
