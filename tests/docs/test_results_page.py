@@ -15,7 +15,7 @@ from rimrl.reporting.statistics import difference
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/results/generalisation.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-SUITES = ("recall", "recall_controls", "recall_shorter", "tmaze", "multiroom", "distractors")
+SUITES = ("recall", "recall_controls", "recall_brims", "recall_shorter", "tmaze", "multiroom", "distractors")
 FEWEST_RUNS = 3
 Table = dict[str, list[str]]
 
