@@ -234,7 +234,7 @@ def test_configurations_that_do_not_exist(config: str, named: list[str]) -> None
         ("{env: {id: distractors}, core: {competition: null}}", ["competition", "'null', 'units'"]),
         ("{env: {id: distractors}, core: {num_units: null}}", ["num_units", "positive integer", "None"]),
         ("{env: {id: distractors}, core: {name: gru, hidden_size: null}}", ["hidden_size", "positive integer"]),
-        ("{env: {id: distractors}, agent: {algorithm: dqn}}", ["'dqn'", "own.yaml", "a2c, ppo"]),
+        ("{env: {id: distractors}, agent: {algorithm: dqn}}", ["'dqn'", "own.yaml", "a2c, bc, ppo"]),
         ("{env: {id: distractors}, agent: {gamma: high}}", ["agent.gamma", "number", "'high'", "own.yaml"]),
         ("{env: {id: distractors}, agent: {net_arch: {pi: [3]}}}", ["agent.net_arch", "list", "own.yaml"]),
         ("{env: {id: distractors}, agent: {clip_range: null}}", ["agent.clip_range", "own.yaml", "null"]),

@@ -42,7 +42,7 @@ def refuse(*words: str) -> str:
         ("copying --preset huge", ["unknown preset 'huge'", "cpu, paper"]),
         ("sequence/copying_cpu --preset cpu", ["--preset"]),
         ("copying --core riglst", ["unknown core 'riglst'", "'riglstm'", "--core"]),
-        ("copying --core ntm", ["unknown core 'ntm'"]),
+        ("copying --core nmt", ["unknown core 'nmt'"]),
         ("copying --ablation no_comms", ["unknown ablation 'no_comms'", "'no_communication'"]),
         ("copying --core lstm --ablation no_communication", ["core 'lstm'", "ablation", "rim and brims", "none"]),
         ("copying --core riglstm --ablation no_communication", ["it has: no_cell_selection", "no_soft_update"]),
