@@ -207,7 +207,7 @@ def test_a_shipped_file_opens_with_its_command(name: str) -> None:
     assert any(line.startswith("# ") for line in rest)
     config = shipped(name)
     assert config.name == name
-    assert make_core(config.core.name, 8, **config.core.options).hidden_size == config.core.options["hidden_size"]
+    assert make_core(config.core.name, 8, **config.core.options).output_size == config.core.options["hidden_size"]
 
 
 # Of these no two configurations need to differ for a training to be another one.
