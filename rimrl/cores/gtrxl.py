@@ -118,9 +118,11 @@ class GTrXL(RecurrentCore):
     def _scan(
         self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
-        memory, count = self._unpack(state)
         if episode_starts is None:
             episode_starts = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        # Weights of zero do not hide what is not finite: rows that start afresh forget it.
+        fresh = episode_starts[0].bool().view(1, -1, 1)
+        memory, count = self._unpack((state[0].masked_fill(fresh, 0), state[1].masked_fill(fresh, 0)))
         seen = _what_is_seen(count, episode_starts, self.memory_length)
         positions = _positions(self.memory_length, self.output_size, memory)
 
