@@ -120,9 +120,10 @@ class GTrXL(RecurrentCore):
     ) -> tuple[Tensor, State, CoreTrace | None]:
         if episode_starts is None:
             episode_starts = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        # Weights of zero do not hide what is not finite: rows that start afresh forget it.
-        fresh = episode_starts[0].bool().view(1, -1, 1)
-        memory, count = self._unpack((state[0].masked_fill(fresh, 0), state[1].masked_fill(fresh, 0)))
+        else:  # attention of zero does not hide what is not finite, so rows that start afresh forget it
+            fresh = episode_starts[0].bool().view(1, -1, 1)
+            state = state[0].masked_fill(fresh, 0), state[1].masked_fill(fresh, 0)
+        memory, count = self._unpack(state)
         seen = _what_is_seen(count, episode_starts, self.memory_length)
         positions = _positions(self.memory_length, self.output_size, memory)
 

@@ -198,7 +198,7 @@ class WorkspaceRIM(SelectsUnits, StepwiseCore):
         return (h_next, c_next), StepTrace(active, input_attention.mean(dim=2), broadcast.read @ broadcast.written)
 
 
-class Told(NamedTuple):
+class WorkspaceOutput(NamedTuple):
     """What went through the workspace in one step.
 
     Attributes:
@@ -233,13 +233,13 @@ class Workspace(nn.Module):
         self.read = make(top_k=None)
         self.gate = nn.Linear(2 * unit_size, 2 * unit_size)
 
-    def forward(self, h: Tensor, active: Tensor, slots: Tensor) -> Told:
+    def forward(self, h: Tensor, active: Tensor, slots: Tensor) -> WorkspaceOutput:
         """One step of ``h [B, N, D]`` and ``slots [B, S, D]``; units that are ``active``, ``[B, N]`` bool, write."""
         new, written = self.write(slots, h, active)
         i, f = self.gate(torch.cat([new, torch.tanh(slots).to(new.dtype)], dim=-1)).chunk(2, dim=-1)
         slots = torch.sigmoid(i) * torch.tanh(new) + torch.sigmoid(f + 1.0) * slots
         received, read = self.read(h, slots)
-        return Told(received, slots, written, read)
+        return WorkspaceOutput(received, slots, written, read)
 
 
 class _Attention(FixedOptions):

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import torch as th
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from rimrl.errors import UsageError, invalid_value
 from rimrl.sequence.base import (
@@ -25,7 +24,7 @@ from rimrl.sequence.base import (
     training_stream,
 )
 from rimrl.sequence.checks import require_length, require_lengths
-from rimrl.sequence.model import SequenceModel, symbol_encoder
+from rimrl.sequence.model import SequenceModel, symbol_encoder, symbol_losses
 
 BLANK, MARKER = 0, 9
 _SYMBOLS = 10
@@ -131,20 +130,17 @@ class Copying(Task):
         return nn.Linear(hidden_size, _SYMBOLS)
 
     def loss(self, model: SequenceModel, batch: Batch) -> Tensor:
-        return self._losses(self._answers(model(batch.inputs)[0], model), batch).mean()
+        return symbol_losses(self._answers(model(batch.inputs)[0], model), batch.targets).mean()
 
     def scores(self, model: SequenceModel, batch: Batch) -> Scores:
         answers = self._answers(model(batch.inputs)[0], model)
         right = answers.argmax(-1) == batch.targets
-        losses = self._losses(answers, batch)
+        losses = symbol_losses(answers, batch.targets)
         others = {"digits_right": right.float().mean(0), "cross_entropy_by_digit": losses.t()}
         return Scores(losses.mean(0), others)
 
     def _answers(self, hidden: Tensor, model: SequenceModel) -> Tensor:
         return model.decode(hidden[-self.num_digits :])  # [num_digits, B, symbols]
-
-    def _losses(self, answers: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(answers.flatten(0, 1), batch.targets.flatten(), reduction="none").view_as(batch.targets)
 
     def annotate_steps(self, batch: Batch, hidden: Tensor, model: SequenceModel) -> StepAnnotations:
         right = self._answers(hidden, model).argmax(-1) == batch.targets

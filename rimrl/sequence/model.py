@@ -78,6 +78,17 @@ class OneHot(nn.Module):
         return nn.functional.one_hot(symbols, self.num_symbols).to(th.get_default_dtype())
 
 
+def symbol_losses(answers: Tensor, symbols: Tensor) -> Tensor:
+    """Cross entropy of each answer in nats, ``[T, B]``.
+
+    Args:
+        answers: ``[T, B, num_symbols]``, before a softmax.
+        symbols: ``[T, B]``, what would have been right.
+    """
+    losses = nn.functional.cross_entropy(answers.flatten(0, 1), symbols.flatten(), reduction="none")
+    return losses.view_as(symbols)
+
+
 def symbol_encoder(num_symbols: int, embedding_size: int | None) -> tuple[nn.Module, int]:
     """A learned vector for each symbol, or its one-hot vector, and the width of either."""
     if embedding_size is None:

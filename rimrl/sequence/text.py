@@ -9,14 +9,13 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from rimrl.cores.base import State
 from rimrl.errors import UsageError, invalid_value
 from rimrl.sequence.base import Batch, MetricName, Scores, StepAnnotations, Task, TaskSplit
 from rimrl.sequence.checks import require_length
 from rimrl.sequence.count_model import CountModel
-from rimrl.sequence.model import SequenceModel, symbol_encoder
+from rimrl.sequence.model import SequenceModel, symbol_encoder, symbol_losses
 from rimrl.sequence.text_files import Corpus, Level, read_corpus
 
 _LONGEST = 1_000_000
@@ -101,7 +100,7 @@ class Text(Task):
             part,
             part != "train",
             "text that is trained on" if part == "train" else "text that is not trained on",
-            {"part": part, "level": self._level, "length": self.test_length, "text": len(text)},
+            {"level": self._level, "length": self.test_length, "text": len(text)},
             float(surprise[text].mean()),
         )
 
@@ -151,11 +150,11 @@ class Text(Task):
 
     def loss_from(self, model: SequenceModel, batch: Batch, state: State | None) -> tuple[Tensor, State | None]:
         hidden, state = model(batch.inputs, state)
-        return _nats(model.decode(hidden), batch.targets).mean(), state
+        return symbol_losses(model.decode(hidden), batch.targets).mean(), state
 
     def scores(self, model: SequenceModel, batch: Batch) -> Scores:
         answers = model.decode(model(batch.inputs)[0])
-        bits = _nats(answers, batch.targets).mean(0) / np.log(2)
+        bits = symbol_losses(answers, batch.targets).mean(0) / np.log(2)
         others = {"symbols_right": (answers.argmax(-1) == batch.targets).float().mean(0)}
         if self._count_order is not None:
             if self._counts is None:
@@ -206,7 +205,3 @@ def _batch(text: NDArray[np.int32]) -> Batch:
     """Inputs and targets ``[L - 1, B]`` of a text ``[L, B]``."""
     symbols = th.from_numpy(text.astype(np.int64))
     return Batch(symbols[:-1], symbols[1:])
-
-
-def _nats(answers: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy(answers.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)

@@ -50,6 +50,12 @@ class Case(NamedTuple):
     functional: tuple[Array, Array, Array]
 
 
+def as_sets(point: Mapping[str, Array]) -> dict[str, Array]:
+    """A point whose ``"x"`` is ``[T, B, M, I]``: one element a step where it was a vector."""
+    x = point["x"]
+    return {**point, "x": x if x.ndim == 4 else x[:, :, None]}
+
+
 def resets(num_steps: int, batch_size: int) -> NDArray[np.bool_]:
     """Row 0 starts again in the middle; row 1 at the first step and later twice in a row; others never."""
     starts = np.zeros((num_steps, batch_size), np.bool_)

@@ -15,6 +15,7 @@ from tests.reference.agreement import (
     Case,
     CoreResult,
     Transcription,
+    as_sets,
     assert_close,
     assert_gradients_agree,
     assert_joint_gradient_agrees,
@@ -104,8 +105,7 @@ def brims_case(options: Mapping[str, Any], seed: int, **sizes: Any) -> tuple[Cas
 
 def as_transcription(o: BrimsOptions) -> Transcription:
     def transcribe(point: Mapping[str, Array], starts: Array) -> BrimsResult:
-        x = point["x"]
-        return brims(o, {**point, "x": x if x.ndim == 4 else x[:, :, None]}, starts)
+        return brims(o, as_sets(point), starts)
 
     return transcribe
 

@@ -17,6 +17,7 @@ from tests.reference.agreement import (
     Case,
     CoreResult,
     Transcription,
+    as_sets,
     assert_close,
     assert_gradients_agree,
     assert_joint_gradient_agrees,
@@ -114,8 +115,7 @@ def rim_case(options: Mapping[str, Any], seed: int, **sizes: Any) -> tuple[Case,
 
 def transcribe(o: RimOptions, point: Mapping[str, Array], starts: Array) -> RimResult:
     """Run the transcription; the core takes ``[T, B, I]`` for a single element, the equations ``[T, B, M, I]``."""
-    x = point["x"]
-    return rim(o, {**point, "x": x if x.ndim == 4 else x[:, :, None]}, starts)
+    return rim(o, as_sets(point), starts)
 
 
 def assert_trace_agrees(found: CoreResult, expected: RimResult, o: RimOptions) -> None:

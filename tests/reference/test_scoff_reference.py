@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from rimrl.cores.scoff import SCOFF
+from tests.cores.builders import SCOFF as SMALL
 from tests.reference.agreement import (
     Case,
     Transcription,
+    as_sets,
     assert_close,
     assert_gradients_agree,
     assert_joint_gradient_agrees,
@@ -24,18 +26,6 @@ from tests.reference.agreement import (
 from tests.reference.rim_numpy import Array
 from tests.reference.scoff_numpy import ScoffOptions, ScoffResult, scoff
 
-SMALL: dict[str, Any] = {
-    "num_units": 4,
-    "num_active": 2,
-    "num_schemata": 3,
-    "unit_size": 3,
-    "schema_key_size": 2,
-    "input_key_size": 2,
-    "input_value_size": 4,
-    "communication_heads": 2,
-    "communication_key_size": 3,
-    "communication_value_size": 2,
-}
 OPTION_SETS: dict[str, dict[str, Any]] = {
     "default": {},
     "lstm": {"dynamics": "lstm"},
@@ -72,8 +62,7 @@ def scoff_case(options: Mapping[str, Any], seed: int) -> tuple[Case, ScoffOption
 
 def as_transcription(o: ScoffOptions) -> Transcription:
     def transcribe(point: Mapping[str, Array], starts: Array) -> ScoffResult:
-        x = point["x"]
-        return scoff(o, {**point, "x": x if x.ndim == 4 else x[:, :, None]}, starts)
+        return scoff(o, as_sets(point), starts)
 
     return transcribe
 

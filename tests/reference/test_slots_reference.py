@@ -15,6 +15,7 @@ from rimrl.cores.rmc import RMC
 from tests.reference.agreement import (
     Case,
     Transcription,
+    as_sets,
     assert_close,
     assert_gradients_agree,
     assert_joint_gradient_agrees,
@@ -64,8 +65,7 @@ def rmc_case(options: Mapping[str, Any], seed: int) -> tuple[Case, RmcOptions]:
 
 def rmc_transcription(o: RmcOptions) -> Transcription:
     def transcribe(point: Mapping[str, Array], starts: Array) -> RmcResult:
-        x = point["x"]
-        return rmc(o, {**point, "x": x if x.ndim == 4 else x[:, :, None]}, starts)
+        return rmc(o, as_sets(point), starts)
 
     return transcribe
 

@@ -14,6 +14,7 @@ from rimrl.cores.rim_workspace import WorkspaceRIM
 from tests.reference.agreement import (
     Case,
     Transcription,
+    as_sets,
     assert_close,
     assert_gradients_agree,
     assert_joint_gradient_agrees,
@@ -70,8 +71,7 @@ def workspace_case(options: Mapping[str, Any], seed: int) -> tuple[Case, Workspa
 
 def as_transcription(o: WorkspaceOptions) -> Transcription:
     def transcribe(point: Mapping[str, Array], starts: Array) -> WorkspaceResult:
-        x = point["x"]
-        return workspace_rim(o, {**point, "x": x if x.ndim == 4 else x[:, :, None]}, starts)
+        return workspace_rim(o, as_sets(point), starts)
 
     return transcribe
 
