@@ -1,6 +1,7 @@
 # make demo   train, evaluate and compare a RIM and an LSTM (minutes on two cores)
 # make test   everything that must hold, but for what only training shows
 # make test-slow  that: agents learn what they should, and what lacks memory does not
+# make test-exhaustive  more of that: every other core learns every probe (an hour)
 # make coverage  which lines and branches the fast tests run, as a page in build/coverage
 # make bench  what RIMs and training cost beside torch's LSTM and sb3-contrib; BENCH=--quick for a glance
 # make pretrained  the agents that come with rimrl: trained, scored and exported; RUNS="…" takes trained runs instead
@@ -21,7 +22,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4
 RELEASE := build/release
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow coverage bench pretrained docs docs-serve wheels lint format clean
+.PHONY: demo test test-slow test-exhaustive coverage bench pretrained docs docs-serve wheels lint format clean
 
 demo: $(READY)
 	rm -rf $(DEMO)
@@ -34,7 +35,10 @@ test: $(DEV)
 	$(BIN)/pytest $(PARALLEL) --dist loadfile -m "not slow"
 
 test-slow: $(DEV)
-	$(BIN)/pytest $(PARALLEL) --dist worksteal -m slow
+	$(BIN)/pytest $(PARALLEL) --dist worksteal -m "slow and not exhaustive"
+
+test-exhaustive: $(DEV)
+	$(BIN)/pytest $(PARALLEL) --dist worksteal -m exhaustive
 
 coverage: $(DEV)
 	$(BIN)/pytest $(PARALLEL) --dist loadfile -m "not slow" --cov --cov-report=html --cov-report=term:skip-covered

@@ -75,6 +75,8 @@ class GTrXL(RecurrentCore):
         ((10, 3, 48), (3, 3, 241))
 
     Notes:
+        * *It cannot count equal inputs.* Attention is a weighted mean, and weights alone depend on distances. While all
+          inputs of an episode are equal, so are all outputs.
         * The papers' texts were not at hand, so that no equation is numbered; the equations are well known, and [R]
           marks sizes and choices of ours.
         * A call runs all its steps at once. One call equals a call for each step, which see the rest as memory.

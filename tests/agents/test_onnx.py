@@ -134,10 +134,11 @@ def assert_same_as_onnx(agent: Any, folder: Path) -> None:
     assert_plays_like(agent, in_onnxruntime(folder / "policy.onnx"))
 
 
-# An export takes seconds: cores that a kind of policy has are in it.
+# An export takes seconds: a fast test exports the cores that a kind of policy has.
 OTHER_CORES = sorted(CORES.keys() - {kind["core"] for kind in KINDS.values()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", OTHER_CORES)
 def test_every_core_plays_the_same_as_onnx(core: str, tmp_path: Path) -> None:
     assert_same_as_onnx(agent_of(core), tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -38,13 +39,18 @@ def refusal(core: RecurrentCore, *arguments: Any) -> str:
     return str(caught.value)
 
 
+@cache
+def classes() -> frozenset[type[RecurrentCore]]:
+    return frozenset(type(build(spec)) for spec in SPECS.values())
+
+
 @pytest.fixture
 def nothing_may_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def run(*_: object) -> None:
         raise AssertionError("ran in spite of bad input")
 
-    for spec in SPECS.values():
-        monkeypatch.setattr(type(build(spec)), "_scan", run)
+    for core in classes():
+        monkeypatch.setattr(core, "_scan", run)
     with use_backend("step"):
         yield
 

@@ -63,6 +63,18 @@ def test_a_start_empties_the_memory() -> None:
     assert apart(state)[1].tolist() == [[M, 2]] * L
 
 
+def test_it_cannot_count() -> None:
+    """A weighted mean of equal values is that value, whatever the weights: equal inputs have equal outputs."""
+    core = make()
+    x = sequence(core, 1, B).expand(2 * M, -1, -1)
+    y, _ = core(x)
+    close(y, y[:1].expand_as(y))
+    other = x.clone()
+    other[0] += 1.0
+    y, _ = core(other)
+    assert not torch.allclose(y[1 : M + 1], y[-1], atol=1e-3), "a first input that differs shows how long ago it was"
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_every_layer_reaches_as_far_back_as_the_memory(num_layers: int) -> None:
     core = make(num_layers=num_layers)
