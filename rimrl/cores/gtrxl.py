@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rimrl.cores.attention import split_heads
 from rimrl.cores.base import CoreTrace, RecurrentCore, State, require_positive
 from rimrl.cores.options import require_divisible, require_finite
+from rimrl.cores.tracing import is_traced
 
 
 class GTrXL(RecurrentCore):
@@ -126,8 +127,11 @@ class GTrXL(RecurrentCore):
             fresh = episode_starts[0].bool().view(1, -1, 1)
             state = state[0].masked_fill(fresh, 0), state[1].masked_fill(fresh, 0)
         memory, count = self._unpack(state)
-        seen = _what_is_seen(count, episode_starts, self.memory_length)
-        positions = _positions(self.memory_length, self.output_size, memory)
+        if not is_traced() and memory.device.type == "cpu":  # rows that nobody sees cost as much as others
+            memory = memory[:, :, : int(count.nan_to_num(self.memory_length).max())]
+        seen = _what_is_seen(count, episode_starts, memory.shape[2], self.memory_length)
+        reach = min(self.memory_length, memory.shape[2] + len(x) - 1)
+        positions = _positions(reach, self.output_size, memory)
 
         E = self.embed(x).transpose(0, 1).to(memory.dtype)  # E^0, [B, T, F]
         inputs = []
@@ -148,8 +152,9 @@ class GTrXL(RecurrentCore):
         return memory, flat[..., entries].detach().round().clamp(0, self.memory_length)
 
     def _pack(self, memory: Tensor, count: Tensor) -> State:
-        """The state that `_unpack` takes apart; what is not valid becomes zero."""
+        """The state that `_unpack` takes apart, from at most M rows; what is not valid becomes zero."""
         index = torch.arange(self.memory_length, device=memory.device)
+        memory = nn.functional.pad(memory, (0, 0, 0, self.memory_length - memory.shape[2]))
         memory = memory.masked_fill((index >= count.unsqueeze(-1)).unsqueeze(-1), 0.0)
         flat = torch.cat([memory.flatten(2), count.unsqueeze(-1).to(memory.dtype)], dim=-1)
         flat = nn.functional.pad(flat, (0, 2 * self.hidden_size - flat.shape[-1]))
@@ -158,12 +163,12 @@ class GTrXL(RecurrentCore):
 
 
 class _Seen(NamedTuple):
-    """Which rows, the M of the memory and then the T of a call, every step sees.
+    """Which rows, R of the memory and then the T of a call, every step sees.
 
     Attributes:
-        distance: ``[T, M + T]``, how many steps a row lies before a step; what is further than M, or later, is limited
+        distance: ``[T, R + T]``, how many steps a row lies before a step; what is further than M, or later, is limited
             to 0 to M.
-        visible: ``[L, B, T, M + T]``, whether it is seen.
+        visible: ``[L, B, T, R + T]``, whether it is seen.
         kept: ``[L, B]``, how many rows of the next memory belong to the episode.
     """
 
@@ -172,15 +177,15 @@ class _Seen(NamedTuple):
     kept: Tensor
 
 
-def _what_is_seen(count: Tensor, episode_starts: Tensor, memory_length: int) -> _Seen:
-    """From the valid rows of the memory, ``[L, B]``, and episode starts ``[T, B]``."""
+def _what_is_seen(count: Tensor, episode_starts: Tensor, rows: int, memory_length: int) -> _Seen:
+    """From the valid ones of R rows of the memory, ``[L, B]``, and episode starts ``[T, B]``."""
     M, T = memory_length, len(episode_starts)
-    past, now = (torch.arange(n, device=count.device) for n in (M, T))
+    past, now = (torch.arange(n, device=count.device) for n in (rows, T))
     distance = now.unsqueeze(1) - torch.cat([-1 - past, now])
     # Episodes are numbered from 0, the one that goes on; a row of the memory that is not valid belongs to none.
     number = episode_starts.t().cumsum(dim=1).expand(len(count), -1, -1)  # [L, B, T]
     valid = past < count.unsqueeze(-1)
-    of_row = torch.cat([valid.to(number.dtype) - 1, number], dim=-1)  # [L, B, M + T]
+    of_row = torch.cat([valid.to(number.dtype) - 1, number], dim=-1)  # [L, B, R + T]
     within = (distance >= 0) & (distance <= M)
     visible = within & (of_row.unsqueeze(-2) == number.unsqueeze(-1))
     kept = (of_row == number[..., -1:]).sum(dim=-1).clamp(max=M)
@@ -208,7 +213,7 @@ class _Layer(nn.Module):
         self.gate_mlp = _GRUGate(hidden_size, gate_bias)
 
     def forward(self, E: Tensor, past: Tensor, positions: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
-        """E^l ``[B, T, F]`` from E^(l-1), its memory ``[B, M, F]``, R and what `_Seen` says."""
+        """E^l ``[B, T, F]`` from E^(l-1), its memory ``[B, R, F]``, positions and what `_Seen` says."""
         rows = self.norm_attention(torch.cat([past, E], dim=1))
         read = self.attention(rows[:, past.shape[1] :], rows, positions, distance, visible)
         Y = self.gate_attention(E, torch.relu(read)).to(E.dtype)
@@ -230,12 +235,12 @@ class _RelativeAttention(nn.Module):
         self.position_bias = nn.Parameter(torch.zeros(heads, head_size))
 
     def forward(self, now: Tensor, rows: Tensor, positions: Tensor, distance: Tensor, visible: Tensor) -> Tensor:
-        """What steps ``now [B, T, F]`` read of ``rows [B, M + T, F]``, ``[B, T, F]``."""
+        """What steps ``now [B, T, F]`` read of ``rows [B, R + T, F]``, ``[B, T, F]``."""
         q = split_heads(self.query(now), self.heads)  # [B, T, H, dh]
         k, v = (split_heads(part, self.heads).transpose(1, 2) for part in self.key_value(rows).chunk(2, dim=-1))
-        p = split_heads(self.position(positions), self.heads).transpose(0, 1)  # [H, M + 1, dh]
-        by_content = (q + self.content_bias).transpose(1, 2) @ k.transpose(-1, -2)  # [B, H, T, M + T]
-        by_distance = (q + self.position_bias).transpose(1, 2) @ p.transpose(-1, -2)  # [B, H, T, M + 1]
+        p = split_heads(self.position(positions), self.heads).transpose(0, 1)  # [H, D, dh]
+        by_content = (q + self.content_bias).transpose(1, 2) @ k.transpose(-1, -2)  # [B, H, T, R + T]
+        by_distance = (q + self.position_bias).transpose(1, 2) @ p.transpose(-1, -2)  # [B, H, T, D]
         by_position = by_distance.gather(-1, distance.expand_as(by_content))
         scores = (by_content + by_position) / math.sqrt(q.shape[-1])
         attention = scores.masked_fill(~visible.unsqueeze(1), float("-inf")).softmax(dim=-1)

@@ -140,6 +140,8 @@ PROBE_EFFORTS: dict[str, Effort] = {
     # 1 in 0 1 0: 0.874 at 0 without decay; with it 0.986, 0.898, 0.869 (2e-3, 41k steps), and 0.996, 0.863 at 11 and 12
     # (5e-3, 20k steps).
     "brims": Effort(5e-3, 30_720, 32, decay=True, net_arch=(64,)),
+    # 1.0 in CountSteps at seeds 0, 11, 12. Without the hidden layer it ended in pressing early: 0.556, 0.889, 0.889.
+    "indrnn": Effort(2e-3, 40_960, 32, decay=True, net_arch=(64,)),
 }
 # Steps held at seeds 2, 11 and 12, on the whole-sequence paths, one thread: rim 500, 500, 168; riglstm 433, 385, 296;
 # grid_lstm 288, 379, 500; brims 158, 500 (12 not run); at seed 2 lstm, gru, rmc and entnet 500. Here modular cores
