@@ -41,10 +41,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 def test_each_is_short_and_linked() -> None:
     page = (ROOT / "docs/how-do-i.md").read_text()
-    assert len(SCRIPTS) == 8
+    assert len(SCRIPTS) == 9
     for path in SCRIPTS:
         text = path.read_text()
-        assert len(text.splitlines()) < 60, path
+        assert len(text.splitlines()) < 65, path
         assert re.search(rf"^python examples/{path.name}\b", text, flags=re.MULTILINE), path
         assert f"examples/{path.name}" in page, path
 
@@ -100,6 +100,21 @@ def test_an_expert_is_recorded_as_it_acts(tmp_path: Path, monkeypatch: pytest.Mo
     assert not np.array_equal(recorded[0].observations[0], recorded[1].observations[0])
     found = read_demonstrations("pendulum/expert-v0", expert.observation_space, expert.action_space)
     assert found.lengths.tolist() == [200, 200]
+
+
+def test_an_expert_that_sees_normalised_observations_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minari", reason="needs Minari: pip install 'rimrl[imitate]'")
+    pytest.importorskip("mujoco", reason="needs MuJoCo: pip install 'gymnasium[mujoco]'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    output = str(tmp_path / "expert")
+    expert = script("expert").main(["--total-timesteps", "512", "--output", output])
+    words = ["--env", "HalfCheetah-v5", "--expert", f"{output}.zip", "--statistics", f"{output}.pkl", "--episodes", "1"]
+    (episode,) = script("demonstrations").main(words)
+    seen = expert.get_vec_normalize_env().normalize_obs(episode.observations[:-1])
+    np.testing.assert_allclose(expert.predict(seen, deterministic=True)[0], episode.actions, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(seen, episode.observations[:-1])
 
 
 @pytest.mark.slow
