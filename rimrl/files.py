@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, cannot, trying
 
 TEMPORARY = ".partial-"
 """How the names of files and folders begin that have not taken their place yet."""
@@ -37,11 +37,8 @@ def replacing_file(file: Path, inside: Path | None = None) -> Iterator[Path]:
         UsageError: If the file cannot be written; before the block runs where that can be told.
     """
     check_writable(file, inside)
-    try:
-        with placing_file(file) as partial:
-            yield partial
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
+    with trying("write", file), placing_file(file) as partial:
+        yield partial
 
 
 @contextmanager
@@ -96,10 +93,8 @@ def write_together(contents: Mapping[Path, str], inside: Path | None = None) -> 
     with ExitStack() as stack:
         for file, content in contents.items():
             partial = stack.enter_context(replacing_file(file, inside))
-            try:
+            with trying("write", file):
                 partial.write_text(content, encoding="utf-8")
-            except OSError as error:
-                raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
 
 
 def check_writable(file: Path, inside: Path | None = None) -> None:
@@ -112,26 +107,24 @@ def check_writable(file: Path, inside: Path | None = None) -> None:
     Raises:
         UsageError: If the file could not be written.
     """
-    try:
+    with trying("write", file):
         if inside is not None:
             refuse_links(file.parent, inside)
         _check_place(file)
         above = next((folder for folder in file.parents if folder.exists()), Path())
         if not above.is_dir():
-            raise UsageError(f"cannot write {file}: {above} is a file, not a folder")
+            raise cannot("write", file, f"{above} is a file, not a folder")
         if not os.access(above, os.W_OK):
-            raise UsageError(f"cannot write {file}: the folder {above} is read-only")
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
+            raise cannot("write", file, f"the folder {above} is read-only")
 
 
 def _check_place(file: Path) -> None:
     if file.is_dir():
-        raise UsageError(f"cannot write {file}: it is a folder")
+        raise cannot("write", file, "it is a folder")
     if file.exists() and not file.is_file():
-        raise UsageError(f"cannot write {file}: it is a pipe or a device, not a file")
+        raise cannot("write", file, "it is a pipe or a device, not a file")
     if len(os.fsencode(file.name)) > 255:
-        raise UsageError(f"cannot write {file}: File name too long")
+        raise cannot("write", file, "File name too long")
 
 
 def refuse_links(folder: Path, inside: Path) -> None:
@@ -148,7 +141,7 @@ def refuse_links(folder: Path, inside: Path) -> None:
     for part in folder.relative_to(inside).parts:
         place = place / part
         if part == ".." or place.is_symlink():
-            raise UsageError(f"cannot write to {folder}: {place} is a link, which is not followed there; remove it")
+            raise cannot("write to", folder, f"{place} is a link, which is not followed there", "remove it")
 
 
 @contextmanager
@@ -174,16 +167,15 @@ def replacing(folder: Path, names: Sequence[str], inside: Path | None = None) ->
         partial = temporary_folder(folder)
     except OSError as error:
         remove_empty(missing)
-        raise UsageError(f"cannot write the folder {folder}: {error.strerror or error}") from None
+        raise cannot("write the folder", folder, error) from None
     try:
-        yield partial
-        for name in names:
-            if (partial / name).exists():
-                (partial / name).replace(folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write the folder {folder}: {error.strerror or error}") from None
+        with trying("write the folder", folder):
+            yield partial
+            for name in names:
+                if (partial / name).exists():
+                    (partial / name).replace(folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         remove_empty(missing)
@@ -242,11 +234,9 @@ def appending(file: Path, inside: Path | None = None) -> BinaryIO:
         UsageError: If it is a link, no regular file, or cannot be written.
     """
     check_writable(file, inside)
-    try:
+    with trying("write", file):
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _opened(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
     return os.fdopen(descriptor, "ab")
 
 
@@ -270,12 +260,10 @@ def locked(path: Path, refusal: str, shared: bool = False, patience: float = 0.0
     except ImportError:
         yield
         return
-    try:
+    with trying("open", path):
         # A shared disk locks only what is open for writing, which a folder cannot be.
         is_folder = path.is_dir()
         descriptor = os.open(path, os.O_RDONLY) if is_folder else _opened(path, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise UsageError(f"cannot open {path}: {error.strerror or error}") from None
     deadline = time.monotonic() + patience
     try:
         while True:
@@ -283,7 +271,7 @@ def locked(path: Path, refusal: str, shared: bool = False, patience: float = 0.0
                 fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise UsageError(refusal) from None
+                    raise UsageError(refusal, key=str(path), kind="state") from None
                 time.sleep(0.1)
                 continue
             except OSError:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from rimrl.errors import UsageError, quoted, shorten
+from rimrl.errors import as_raised, cannot, invalid_value, quoted, wrong
 
 _USED_HERE = frozenset({"rimrl", "torch", "gymnasium", "minigrid", "ale_py", "stable_baselines3", "sb3_contrib"})
 _asked: list[str] = []
@@ -33,15 +33,14 @@ def import_modules(names: Iterable[str], where: object = "") -> None:
     for name in names:
         place = f" (named in {where})" if str(where) else ""
         if not is_module_name(name):
-            raise UsageError(f"{shorten(name)} is no name of a module{place}; write it as in: import my_package.envs")
+            raise invalid_value(f"a module to import{place}", "a name, as in: import my_package.envs", name)
         here = os.getcwd()  # noqa: PTH109 (sys.path holds text)
         if not {here, ""} & set(sys.path):
             sys.path.insert(0, here)
         try:
             import_module(name)
         except (Exception, SystemExit) as error:  # whatever a module of the user's own does
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UsageError(f"cannot import {name!r}{place}: {reason}") from error
+            raise cannot("import", f"{name!r}{place}", as_raised(error)) from error
         if name not in _imported:
             _imported.append(name)
 
@@ -76,15 +75,17 @@ def require_named(names: Iterable[str], where: object) -> None:
 
 
 def _refuse_missing(names: Iterable[str], where: object) -> None:
-    missing = list(dict.fromkeys(names))
-    if not missing:
+    needed = list(dict.fromkeys(names))
+    if not needed:
         return
-    wrong = next((name for name in missing if not is_module_name(name)), None)
-    if wrong is not None:
-        raise UsageError(f"{where} names {shorten(wrong)} as a module to import, which is no name of a module")
-    raise UsageError(
-        f"{where} names a module to import, {', '.join(map(repr, missing))}, which would run its code; if you trust "
-        f"it, add{options(missing)} to the command (in Python: import it first, or rimrl.load(…, imports={missing}))"
+    other = next((name for name in needed if not is_module_name(name)), None)
+    if other is not None:
+        raise invalid_value(f"a module to import in {where}", "the name of a module", other)
+    raise wrong(
+        where,
+        f"names a module to import, {', '.join(map(repr, needed))}, whose code would run",
+        f"if you trust it, add{options(needed)} (in Python: import it first, or rimrl.load(…, imports={needed}))",
+        "untrusted",
     )
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, cannot, missing, one_line, shorten, wrong
 
 MEGABYTE = 2**20
 DEEPEST = 64
@@ -57,15 +57,15 @@ def read_bytes(file: Path, most: int, follow: bool = True) -> bytes:
             _check_regular(file, status, most)
             content = stream.read(status.st_size)
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingError(f"no {file}") from None
+        raise MissingError.of(missing(str(file))) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _is_link(file) from None
-        raise UnreadableError(f"cannot read {file}: {error.strerror or error}") from None
+        raise _unreadable(file, error) from None
     except UsageError:
         raise
     except ValueError:  # a null byte in its name
-        raise UnreadableError(f"cannot read {shorten(str(file))}: no file has such a name") from None
+        raise _unreadable(shorten(str(file)), "no file has such a name") from None
     return content
 
 
@@ -82,7 +82,7 @@ def check_regular(file: Path, follow: bool = True) -> None:
     try:
         _check_regular(file, file.stat() if follow else file.lstat(), sys.maxsize)
     except OSError as error:
-        raise UnreadableError(f"cannot read {file}: {error.strerror or error}") from None
+        raise _unreadable(file, error) from None
 
 
 def read_text(file: Path, most: int = MEGABYTE, follow: bool = True) -> str:
@@ -100,7 +100,7 @@ def read_text(file: Path, most: int = MEGABYTE, follow: bool = True) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UnreadableError(f"cannot read {file}: it is not UTF-8 (byte {error.start})") from None
+        raise _unreadable(file, f"it is not UTF-8 (byte {error.start})") from None
 
 
 def read_json(file: Path, most: int = 64 * MEGABYTE, follow: bool = True) -> Any:
@@ -130,13 +130,13 @@ def parse_json(text: str | bytes, where: str, strict: bool = False) -> Any:
     """
     openings = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
     if openings > _MOST_CONTAINERS:
-        raise UnreadableError(f"{where} is not valid JSON (it holds more than {_MOST_CONTAINERS} lists and objects)")
+        raise _invalid(where, "JSON", f"it holds more than {_MOST_CONTAINERS} lists and objects")
     try:
         value = json.loads(text, parse_int=parse_integer, parse_constant=_refuse_constant if strict else None)
         _check_depth(value)
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:120]
-        raise UnreadableError(f"{where} is not valid JSON ({reason})") from None
+        reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error, 120)
+        raise _invalid(where, "JSON", reason) from None
     return value
 
 
@@ -155,7 +155,7 @@ def read_rows(file: Path, most: int = 256 * MEGABYTE, follow: bool = True) -> li
     try:
         return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     except csv.Error as error:
-        raise UnreadableError(f"{file} is not valid CSV ({error})") from None
+        raise _invalid(file, "CSV", error) from None
 
 
 def parse_integer(digits: str) -> int:
@@ -189,17 +189,25 @@ def _check_regular(file: Path, status: os.stat_result, most: int) -> None:
         raise _is_link(file)
     if not stat.S_ISREG(status.st_mode):
         what = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or device"
-        raise UnreadableError(f"cannot read {file}: it is a {what}, not a file")
+        raise _unreadable(file, f"it is a {what}, not a file")
     if status.st_size > most:
         raise _is_large(file, most)
 
 
 def _is_link(file: Path) -> UnreadableError:
-    return UnreadableError(f"cannot read {file}: it is a link, which is not followed there; put the file in its place")
+    return _unreadable(file, "it is a link, which is not followed there", "put the file in its place")
 
 
 def _is_large(file: Path, most: int) -> UnreadableError:
-    return UnreadableError(f"cannot read {file}: it has more than {most / MEGABYTE:g} MiB, which no such file has")
+    return _unreadable(file, f"it has more than {most / MEGABYTE:g} MiB, which no such file has")
+
+
+def _unreadable(file: object, reason: object, advice: str = "") -> UnreadableError:
+    return UnreadableError.of(cannot("read", file, reason, advice))
+
+
+def _invalid(file: object, what: str, reason: object) -> UnreadableError:
+    return UnreadableError.of(wrong(file, f"is not valid {what} ({reason})", kind="damaged"))
 
 
 def _refuse_constant(name: str) -> float:

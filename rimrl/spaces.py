@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rimrl.errors import UsageError
+from rimrl.errors import one_line, wrong
 
 LARGEST = 2**24
 """Elements of a space, or values of a choice."""
@@ -44,7 +44,7 @@ def describe_space(space: spaces.Space[Any]) -> str:
         low, high = float(space.low.min()), float(space.high.max())
         words = f"{space.dtype} {list(space.shape)} from {low:g} to {high:g}"
     else:
-        words = " ".join(str(space).split())
+        words = one_line(space)
     return words if len(words) <= _LONGEST else words[: _LONGEST - 3] + "..."
 
 
@@ -64,7 +64,7 @@ def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Spac
         ("action", action_space, _problem_of_actions(action_space)),
     ):
         if problem is not None:
-            raise UsageError(f"{where} has the {kind} space {describe_space(space)}: {problem}")
+            raise wrong(where, f"has the {kind} space {describe_space(space)}: {problem}", kind="mismatch")
 
 
 def _problem_of_observations(space: spaces.Space[Any]) -> str | None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rimrl.errors import UsageError
+from rimrl.errors import mismatch
 
 
 def collapse(frequencies: ArrayLike, layers: Sequence[int] | None = None) -> float:
@@ -104,7 +104,7 @@ def mutual_information(active: ArrayLike, events: ArrayLike, layers: Sequence[in
     """
     a, e = np.asarray(active, dtype=np.float64), np.asarray(events)
     if a.ndim != 2 or e.shape != a.shape[:1] or not len(e):
-        raise UsageError(f"mutual information needs active [S, N] and events [S], got {a.shape} and {e.shape}")
+        raise mismatch("mutual information", "of active [S, N] and events [S]", f"{a.shape} and {e.shape}")
     kinds, codes = np.unique(e, return_inverse=True)
     found = []
     for part in _by_layer(a, layers):
@@ -122,7 +122,7 @@ def _by_layer(values: NDArray[np.float64], layers: Sequence[int] | None) -> list
     """The last axis by layers, without those that cannot be uneven."""
     layers = [values.shape[-1]] if layers is None else layers
     if sum(layers) != values.shape[-1]:
-        raise UsageError(f"layers of {list(layers)} units do not fit {values.shape[-1]} units")
+        raise mismatch("the units of layers", f"{values.shape[-1]} together", list(layers))
     parts = np.split(values, np.cumsum(layers)[:-1], axis=-1)
     return [part for part in parts if part.shape[-1] > 1 and part.any()]
 

@@ -91,7 +91,7 @@ OBSERVATIONS: dict[str, Row] = {
     "Dict with the keys of a MiniGrid": Row(spaces.Dict({"image": box(5), "mission": spaces.Discrete(3)})),
     "Dict with a small image": Row(spaces.Dict({"camera": image(7, 7, 3), "place": box(2)}), "'camera'"),
     "Dict with images in two orders": Row(
-        spaces.Dict({"a": image(36, 36, 3), "b": image(3, 36, 36)}), "one order for all"
+        spaces.Dict({"a": image(36, 36, 3), "b": image(3, 36, 36)}), "channels first"
     ),
     "Dict with a dot in a key": Row(spaces.Dict({"a.b": box(2)}), "'a.b'"),
     "Dict with an empty key": Row(spaces.Dict({"": box(2)}), "''"),

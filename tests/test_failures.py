@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from rimrl.errors import EnvironmentFaultError, UsageError
-from rimrl.runs.failures import explained
+from rimrl.errors import EnvironmentFaultError, UsageError, needs
+from rimrl.runs.failures import Failure, described, explained
 from rimrl.runs.kinds import AGENT
 
 
@@ -20,3 +22,12 @@ def test_another_rate_is_proposed_only_for_what_a_rate_can_mend(
     assert "512" in text
     assert f"--resume {tmp_path}" in text
     assert ("learning_rate" in text) == proposed
+
+
+def test_a_failure_of_another_process_keeps_its_fields(tmp_path: Path) -> None:
+    error = needs("--gpus", "--ray")
+    sent = json.loads(json.dumps(asdict(described(error))))
+    told = explained(Failure(**sent), tmp_path, 600, AGENT)
+    assert isinstance(told, UsageError)
+    assert told.fields == error.fields
+    assert str(error) in str(told)

@@ -146,7 +146,7 @@ def test_units_that_do_not_work_are_used_evenly_and_tell_nothing() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"layers.*\[2, 2\] units.*3"):
+    with pytest.raises(UsageError, match=r"layers.*3.*\[2, 2\]"):
         collapse([1, 1, 1], [2, 2])
     for active, events in (([[1, 0]], [0, 1]), ([1, 0], [0, 1]), (np.ones((0, 2)), [])):
         with pytest.raises(UsageError, match=r"active \[S, N\] and events \[S\]"):

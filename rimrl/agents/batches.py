@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
-from rimrl.errors import UsageError
+from rimrl.errors import mismatch, missing, wrong
 
 
 def batch_size(obs: PyTorchObs) -> int:
@@ -32,7 +32,7 @@ def batch_size(obs: PyTorchObs) -> int:
     (first, size), *others = sizes.items()
     for key, other in others:
         if other != size:
-            raise UsageError(f"the observations have {size} of {first!r} and {other} of {key!r}; give as many of each")
+            raise wrong("the observations", f"have {size} of {first!r} and {other} of {key!r}", kind="mismatch")
     return size
 
 
@@ -47,13 +47,11 @@ def check_state(state: Any) -> None:
     """
     if not isinstance(state, tuple | list) or len(state) != 2:
         what = f"{len(state)} parts" if isinstance(state, tuple | list) else f"a {type(state).__name__}"
-        raise UsageError(f"the state must be (h, c), as the last call returned it, or None; got {what}")
+        raise mismatch("the state", "(h, c), as the last call returned it, or None", what)
     for part in state:
         if not isinstance(part, Tensor | np.ndarray) or part.ndim != 3:
             what = f"the shape {list(part.shape)}" if isinstance(part, Tensor | np.ndarray) else type(part).__name__
-            raise UsageError(
-                f"each part of the state must be an array [num_layers, environments, hidden_size]; got {what}"
-            )
+            raise mismatch("each part of the state", "an array [num_layers, environments, hidden_size]", what)
 
 
 def check_step(obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: Tensor) -> None:
@@ -72,9 +70,11 @@ def check_step(obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: Tenso
     observations = batch_size(obs)
     for part in state:
         if part.shape[1] != observations:
-            raise UsageError(
-                f"the state is of {part.shape[1]} environments and the observations are of {observations}: pass the "
-                "state that the last call returned for the same environments, or None where episodes begin"
+            raise mismatch(
+                "the state",
+                f"of {observations} environments, as the observations",
+                part.shape[1],
+                "use None where episodes begin",
             )
     _check_starts(episode_starts, observations)
 
@@ -121,15 +121,14 @@ def check_sequences(obs: PyTorchObs, state: tuple[Tensor, ...], episode_starts: 
     check_state(state)
     observations, sequences = batch_size(obs), state[0].shape[1]
     if not observations:
-        raise UsageError("there are no observations")
+        raise missing("observations")
     if not sequences or observations % sequences:
-        raise UsageError(f"{observations} observations are no equally long sequences of {sequences} states")
+        raise wrong(
+            f"{observations} observations", f"are no equally long sequences of {sequences} states", kind="mismatch"
+        )
     _check_starts(episode_starts, observations)
 
 
 def _check_starts(episode_starts: Tensor, observations: int) -> None:
     if episode_starts.shape != (observations,):
-        raise UsageError(
-            f"episode_start must hold one flag for each of {observations} observations, got the shape "
-            f"{list(episode_starts.shape)}"
-        )
+        raise mismatch("episode_start", f"one flag for each of {observations} observations", list(episode_starts.shape))

@@ -25,7 +25,7 @@ from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.ranks import Ranks
 from rimrl.agents.rollout import Obs, TensorObs
 from rimrl.agents.unit_activity import UnitActivity
-from rimrl.errors import NotFiniteError, UsageError
+from rimrl.errors import NotFiniteError, conflict, missing, needs, wrong
 
 # Which episodes are held out depends on nothing but their number: losses of all seeds are over the same ones.
 _SPLIT_SEED = 0
@@ -54,7 +54,7 @@ class BCConfig(AgentConfig):
         Raises:
             UsageError: Always.
         """
-        raise UsageError("agent.algorithm bc learns in one process; train without torchrun")
+        raise wrong("agent.algorithm bc", "learns in one process", "train without torchrun", "conflict")
 
 
 class _Batch(NamedTuple):
@@ -149,7 +149,7 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
     ) -> None:
         for name, asked in (("use_sde", use_sde), ("use_masking", use_masking)):
             if asked:
-                raise UsageError(f"behaviour cloning has no {name}: demonstrations hold neither; leave it out")
+                raise conflict(name, "behaviour cloning, as demonstrations hold none", "leave it out")
         self._keep_options(sequence_length, autocast, use_masking)
         self.normalize_advantage = normalize_advantage
         self.data, self.validation_share, self.validation_freq = data, validation_share, validation_freq
@@ -183,7 +183,7 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
     def _read(self) -> None:
         """Read the demonstrations, and hold some out."""
         if self.data is None:
-            raise UsageError("behaviour cloning needs demonstrations; name them: --data (agent.data, in Python data=)")
+            raise needs("behaviour cloning", "demonstrations", advice="name them: --data (agent.data, in Python data=)")
         assert self.env is not None
         transpose = unwrap_vec_wrapper(self.env, VecTransposeImage)
         shown = self.observation_space if transpose is None else transpose.venv.observation_space
@@ -194,9 +194,8 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
         total = len(found.lengths)
         held_out = max(1, round(total * self.validation_share)) if self.validation_share else 0
         if held_out == total:
-            raise UsageError(
-                f"of the {total} episodes of {self.data} validation_share {self.validation_share} leaves none to learn "
-                "from; record more, or set it to 0"
+            raise wrong(
+                "validation_share", f"{self.validation_share} leaves none of {total} episodes to learn", "set it to 0"
             )
         order = np.random.default_rng(_SPLIT_SEED).permutation(total)
         self._held_out, self._learned = np.sort(order[:held_out]), np.sort(order[held_out:])
@@ -273,10 +272,8 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
             )
             loss = -evaluation.log_prob.mean()
             if not bool(loss.isfinite()):
-                raise NotFiniteError(
-                    f"the policy answers NaN or infinity after {self._n_updates} updates; lower learning_rate or "
-                    "max_grad_norm"
-                )
+                line = f"the policy answers NaN or infinity after {self._n_updates} updates"
+                raise NotFiniteError(f"{line}; lower learning_rate or max_grad_norm", key="policy")
             self._step(loss)
             self._last_states = _detached(evaluation.states)
             self._n_updates += 1
@@ -304,7 +301,7 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
             UsageError: If there are none.
         """
         if self._demonstrations is None or not len(self._held_out):
-            raise UsageError("no demonstrations were held out; set validation_share")
+            raise missing("demonstrations that were held out", advice="set validation_share")
         self.policy.set_training_mode(False)
         lengths = self._demonstrations.lengths
         total = 0.0

@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 from rimrl.agents.ranks import Ranks
-from rimrl.errors import UsageError, invalid_value, shorten
+from rimrl.errors import invalid_value, mismatch, shorten
 
 _LARGEST = 2**31 - 1
 
@@ -161,7 +161,7 @@ class AgentConfig:
             UsageError: If it is of another type or out of range.
         """
         if not is_of(value, cls.own_options()[name]):
-            raise UsageError(f"{where} is of another type than {cls.__name__}.{name}, got {shorten(value)}")
+            raise mismatch(where, f"of the type of {cls.__name__}.{name}", shorten(value))
         for words, fits in cls.ranges_of(name):
             if value is not None and not all(map(fits, value if isinstance(value, list) else [value])):
                 raise invalid_value(where, words, value)

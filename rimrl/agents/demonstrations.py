@@ -9,8 +9,7 @@ Notation: E = episodes, N = steps of all episodes together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rimrl.agents.rollout import Obs
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import mismatch, missing, not_installed, trying, unknown_name, wrong
 from rimrl.reading import read_json
 from rimrl.spaces import describe_space
 
@@ -68,16 +67,16 @@ def read_demonstrations(
     try:
         import minari  # noqa: PLC0415 (of an extra)
     except ImportError:
-        raise UsageError("demonstrations need Minari, which is not installed: pip install 'rimrl[imitate]'") from None
+        raise not_installed("demonstrations", "Minari", "rimrl[imitate]") from None
     folder = _find(data)
     _check_metadata(folder)
-    with _refusing_what_breaks(data):
+    with trying("read the demonstrations", data, Exception):  # Minari and HDF5 fail in every way
         dataset = minari.MinariDataset(folder)
         _check_space("observations", dataset.observation_space, observation_space, data)
         _check_space("actions", dataset.action_space, action_space, data, bounds=True)
         episodes = [episode for episode in dataset.iterate_episodes() if len(episode)]
         if not episodes:
-            raise UsageError(f"the demonstrations {data} hold no episodes")
+            raise wrong(f"the demonstrations {data}", "hold no episodes", kind="missing")
         lengths = np.array([len(episode) for episode in episodes])
         observations = _joined((episode.observations for episode in episodes), lengths + 1, observation_space, data)
         actions = _array((episode.actions for episode in episodes), lengths, action_space, f"actions of {data}")
@@ -97,7 +96,7 @@ def _find(data: str) -> Path:
         if (folder / _METADATA).is_file():
             return folder
     if Path(data).is_dir():
-        raise UsageError(f"{data} holds no Minari data set: neither {_METADATA} nor data/{_METADATA} is there")
+        raise missing("a Minari data set", data, f"neither {_METADATA} nor data/{_METADATA} is there")
     known = [file.parent.parent.relative_to(root).as_posix() for file in root.glob(f"**/data/{_METADATA}")]
     raise unknown_name("data set", data, known, where=str(root))
 
@@ -107,19 +106,7 @@ def _check_metadata(folder: Path) -> None:
     metadata = read_json(file)
     for name in _SPACES:
         if not isinstance(metadata, dict) or not isinstance(metadata.get(name), str):
-            raise UsageError(f"{file} does not say the {name.replace('_', ' ')} of the demonstrations")
-
-
-@contextmanager
-def _refusing_what_breaks(data: str) -> Iterator[None]:
-    """A damaged data set fails in every way within Minari and h5py."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UsageError(f"cannot read the demonstrations {data} ({reason})") from error
+            raise missing(f"the {name.replace('_', ' ')} of the demonstrations", file)
 
 
 def _check_space(
@@ -129,14 +116,13 @@ def _check_space(
     if isinstance(found, spaces.Dict) and isinstance(needed, spaces.Dict):
         for key in sorted(found.spaces.keys() | needed.spaces.keys()):
             if key not in found.spaces:
-                raise UsageError(f"the demonstrations {data} lack the {what} {key!r} of the environment")
+                raise missing(f"the {what} {key!r} of the environment", f"the data set {data}")
             if key not in needed.spaces:
-                raise UsageError(f"the demonstrations {data} have the {what} {key!r}, which the environment lacks")
+                raise missing(f"the {what} {key!r} of the data set {data}", "the environment")
             _check_space(f"{what} {key!r}", found[key], needed[key], data, bounds)
     elif not _is_same(found, needed, bounds):
-        raise UsageError(
-            f"{what} of the demonstrations {data} are {describe_space(found)}, those of the environment "
-            f"{describe_space(needed)}"
+        raise mismatch(
+            f"{what} of the demonstrations {data}", f"those here, {describe_space(needed)}", describe_space(found)
         )
 
 
@@ -170,11 +156,9 @@ def _array(parts: Iterable[Any], lengths: NDArray[np.int64], space: spaces.Space
     for number, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
         if array.shape != (length, *(space.shape or ())):
             expected = [int(length), *(space.shape or ())]
-            raise UsageError(
-                f"{what} in episode {number} have the shape {list(array.shape)}, and should have {expected}"
-            )
+            raise mismatch(f"{what} in episode {number}", f"of the shape {expected}", list(array.shape))
         if not _is_valid(array, space):
-            raise UsageError(f"{what} in episode {number} hold what {describe_space(space)} does not have")
+            raise wrong(f"{what} in episode {number}", f"are not all of {describe_space(space)}", kind="mismatch")
     return np.concatenate(arrays).astype(space.dtype, copy=False)
 
 

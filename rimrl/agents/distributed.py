@@ -23,7 +23,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import RunFailedError, UsageError, cannot, needs, one_line
 
 _T = TypeVar("_T")
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -122,12 +122,13 @@ class DistributedRanks(Ranks):
             yield
         except Exception as error:
             failure = error
-        mine = None if failure is None else (isinstance(failure, UsageError), " ".join(str(failure).split()))
+        fields = failure.fields if isinstance(failure, UsageError) else None
+        mine = None if failure is None else (fields, one_line(failure, 4000))
         said = self.all_gather_object(mine)
         if failure is not None:
             raise failure
         for usage, text in filter(None, said):
-            raise UsageError(text) if usage else RunFailedError(text)
+            raise RunFailedError(text) if usage is None else UsageError(text, **usage)
 
     def gather_results(self, play: Callable[[], _T]) -> list[_T]:
         mine: list[_T] = []
@@ -149,7 +150,7 @@ class DistributedRanks(Ranks):
         try:
             collective()
         except RuntimeError as error:
-            raise RankLostError(" ".join(str(error).split())[:300]) from error
+            raise RankLostError(one_line(error)) from error
 
     # -- without meeting ----------------------------------------------------------------------------------------------
 
@@ -224,7 +225,7 @@ def init_ranks() -> Ranks:
     if not is_launched():
         return Ranks()
     if not dist.is_available() or not dist.is_gloo_available():
-        raise UsageError("this build of torch has no gloo, which several processes need; install torch's own wheels")
+        raise needs("this build of torch", "gloo for several processes", advice="install torch's own wheels")
     backend = "cpu:gloo,cuda:nccl" if th.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
         store, rank, size = next(rendezvous("env://"))
@@ -237,7 +238,7 @@ def init_ranks() -> Ranks:
         )
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise UsageError(f"the processes do not find each other at {where} ({' '.join(str(error).split())})") from None
+        raise cannot("find the other processes at", where, error) from None
     # gloo's threads must end before the interpreter does, or what they still hold aborts the process
     # (https://github.com/pytorch/pytorch/issues/190489).
     atexit.register(_part)

@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import nn
 
-from rimrl.errors import UsageError
+from rimrl.errors import conflict, mismatch, needs, wrong
 from rimrl.spaces import describe_space
 
 # What the three convolutions of `NatureCNN` leave a single position of.
@@ -39,17 +39,14 @@ def check_extractor(
         return
     normalized = bool((options or {}).get("normalized_image", False))
     if issubclass(extractor, FlattenExtractor) and isinstance(space, spaces.Dict):
-        raise UsageError(f"MlpPolicy does not read the Dict observations {describe_space(space)}; use MultiInputPolicy")
+        raise conflict("MlpPolicy", f"the Dict observations {describe_space(space)}", "use MultiInputPolicy")
     if issubclass(extractor, NatureCNN):
         _check_image(space, normalized, extractor.__name__)
     elif (smallest := getattr(extractor, "smallest_image", None)) is not None:
         _check_image(space, normalized, extractor.__name__, smallest)
     if issubclass(extractor, CombinedExtractor):
         if not isinstance(space, spaces.Dict):
-            raise UsageError(
-                f"MultiInputPolicy needs Dict observations, got {describe_space(space)}; use CnnPolicy for images, "
-                "else MlpPolicy"
-            )
+            raise needs("MultiInputPolicy", "Dict observations", describe_space(space), "use CnnPolicy or MlpPolicy")
         for key, part in space.spaces.items():
             _check_name(key)
             if is_image_space(part, normalized_image=normalized):
@@ -58,26 +55,30 @@ def check_extractor(
 
 def _check_image(space: spaces.Space[Any], normalized: bool, who: str, smallest: int = _SMALLEST_IMAGE) -> None:
     if not is_image_space(space, normalized_image=normalized):
-        raise UsageError(
-            f"{who} needs images, uint8 from 0 to 255 with three axes, got {describe_space(space)}; use MlpPolicy for "
-            "vectors, or normalize_images=False for images with channels first in another range"
+        raise needs(
+            who,
+            "images, uint8 from 0 to 255 with three axes",
+            describe_space(space),
+            "use MlpPolicy for vectors, or normalize_images=False for images with channels first in another range",
         )
     assert space.shape is not None
     _, height, width = space.shape
     if min(height, width) < smallest:
-        raise UsageError(
-            f"{who} needs images of at least {smallest}x{smallest} pixels, got {height}x{width}; enlarge "
-            "them (gymnasium.wrappers.ResizeObservation), flatten them (FlattenObservation), or give a "
-            "features_extractor_class of your own"
+        raise needs(
+            who,
+            f"images of at least {smallest}x{smallest} pixels",
+            f"{height}x{width}",
+            "enlarge or flatten them (ResizeObservation, FlattenObservation), or give another features_extractor_class",
         )
 
 
 def _check_name(key: str) -> None:
     """Refuse a part whose extractor torch could not store under its name."""
     if not key or "." in key or hasattr(nn.ModuleDict(), key):
-        raise UsageError(
-            f"the part {key!r} of the observations has a name that torch's modules cannot have: it is empty, holds a "
-            "dot, or is one of their own attributes; rename it"
+        raise wrong(
+            f"the part {key!r} of the observations",
+            "has a name that torch cannot store: empty, dotted or its own",
+            "rename it",
         )
 
 
@@ -95,7 +96,6 @@ def check_images(space: spaces.Space[Any]) -> None:
     ]
     last = [key for key in images if key not in first]
     if first and last:
-        raise UsageError(
-            f"the image {first[0]!r} of the observations has its channels first and {last[0]!r} has them last; "
-            "use one order for all"
+        raise mismatch(
+            "the images", f"all with channels first, as {first[0]!r}, or all last", f"{last[0]!r} with channels last"
         )

@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from rimrl.agents.extractor_checks import check_extractor
-from rimrl.errors import UsageError
+from rimrl.errors import conflict, needs, wrong
 
 # The keys that `rimrl.envs.efference` adds, and where it puts an observation that is no Dict.
 COPIES = ("previous_action", "previous_reward")
@@ -59,13 +59,10 @@ class MiniGridExtractor(BaseFeaturesExtractor):
     ) -> None:
         super().__init__(observation_space, features_dim)
         if not isinstance(observation_space, spaces.Dict) or "image" not in observation_space.spaces:
-            raise UsageError(f"MiniGridExtractor needs a Dict observation with an 'image', got {observation_space}")
+            raise needs("MiniGridExtractor", "a Dict observation with an 'image'", str(observation_space))
         for key in COPIES:
             if key in observation_space.spaces:
-                raise UsageError(
-                    f"MiniGridExtractor does not read {key!r}; use EfferenceExtractor with "
-                    "extractor_class=MiniGridExtractor"
-                )
+                raise conflict("MiniGridExtractor", repr(key), "make it the extractor_class of EfferenceExtractor")
         image = observation_space["image"]
         assert image.shape is not None
         self.channels_last = not is_image_space(image)  # SB3 moves the channels of pixel images to the front
@@ -76,8 +73,8 @@ class MiniGridExtractor(BaseFeaturesExtractor):
             channels, height, width = image.shape
             side = tile_pixels or (1 if min(height, width) < 24 else 8)
             if height % side or width % side:
-                raise UsageError(
-                    f"an image of {height}x{width} pixels is no whole number of tiles of {side}x{side}; set tile_pixels"
+                raise wrong(
+                    f"an image of {height}x{width}", f"is no whole number of tiles of {side}x{side}", "set tile_pixels"
                 )
             self.tiles = nn.Conv2d(channels, tile_channels, kernel_size=side, stride=side)
             height, width = height // side, width // side
@@ -197,9 +194,11 @@ class EfferenceExtractor(BaseFeaturesExtractor):
         extractor_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if not isinstance(observation_space, spaces.Dict) or not has_copies(observation_space):
-            raise UsageError(
-                f"EfferenceExtractor needs a Dict observation with {' and '.join(map(repr, COPIES))}, "
-                f"got {observation_space}; make the environment with efference_copies=True"
+            raise needs(
+                "EfferenceExtractor",
+                f"a Dict with {' and '.join(COPIES)}",
+                observation_space,
+                "set efference_copies=True",
             )
         super().__init__(observation_space, features_dim=1)
         space = without_copies(observation_space)

@@ -28,7 +28,9 @@ def refuse_not_finite(obs: Any, envs: Sequence[int] | np.ndarray[Any, Any]) -> N
         if bool(bad.any()):
             where = "" if key is None else f" in {key!r}"
             shower = int(envs[int(bad.int().argmax())])
-            raise EnvironmentFaultError(f"environment {shower} showed an observation{where} that is NaN or infinite")
+            raise EnvironmentFaultError(
+                f"environment {shower} showed an observation{where} that is NaN or infinite", key="observation"
+            )
 
 
 @contextmanager
@@ -50,7 +52,9 @@ def refuse_bad_rewards(rollout_buffer: SequenceRolloutBuffer) -> None:
     bad = ~np.isfinite(rollout_buffer.rewards)
     if bad.any():
         giver = int(bad.any(axis=0).argmax())
-        raise EnvironmentFaultError(f"environment {giver} gave a reward that is NaN, infinite or too large for float32")
+        raise EnvironmentFaultError(
+            f"environment {giver} gave a reward that is NaN, infinite or too large for float32", key="reward"
+        )
 
 
 def refuse_nan(rollout_buffer: SequenceRolloutBuffer, last_obs: Any, n_envs: int, n_updates: int) -> None:
@@ -70,14 +74,13 @@ def refuse_nan(rollout_buffer: SequenceRolloutBuffer, last_obs: Any, n_envs: int
     if not bad.any():
         if not np.isfinite(rollout_buffer.returns).all():
             refuse_not_finite(last_obs, range(n_envs))
-            raise NotFiniteError("advantages are NaN or infinite; check the size of rewards")
+            raise NotFiniteError("advantages are NaN or infinite; check the size of rewards", key="advantages")
         return
     first = int(bad.any(axis=1).argmax())
     seen = rollout_buffer.observations
     for step in range(first + 1):
         shown = {key: part[step] for key, part in seen.items()} if isinstance(seen, dict) else seen[step]
         refuse_not_finite(shown, range(n_envs))
-    raise NotFiniteError(
-        f"the policy answers NaN or infinity after {n_updates} updates; lower learning_rate or "
-        "max_grad_norm, and check the size of rewards and observations"
-    )
+    line = f"the policy answers NaN or infinity after {n_updates} updates"
+    advice = "lower learning_rate or max_grad_norm, and check the size of rewards and observations"
+    raise NotFiniteError(f"{line}; {advice}", key="policy", valid=advice)

@@ -21,7 +21,7 @@ from rimrl.agents.saved.inert import NotPlainError
 from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.agents.saved.shipped import PREFIX as SHIPPED
 from rimrl.agents.saved.shipped import find_shipped
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, damaged, missing, one_line, wrong
 from rimrl.imports import import_modules
 from rimrl.reading import read_bytes
 
@@ -68,18 +68,18 @@ def load(
     elif not file.exists() and not file.suffix:
         file = file.with_suffix(".zip")  # as SB3's own load
     if not file.is_file():
-        raise UsageError(
-            f"no saved agent at {file}; give a run folder that holds model.zip, an exported folder, or a .zip file"
-        )
+        raise missing(f"saved agent at {file}", advice="give a run folder, an exported folder, or a .zip file")
     content = read_bytes(file, LARGEST)
     if trust:
         return _unpickle(content, file, env, device)
     try:
         return load_archive(content, str(file), env, device)
     except NotPlainError as error:
-        raise UsageError(
-            f"{file} holds {error}, which is not rimrl's own; loading it would run code from the file: "
-            "pass trust=True (--trust on the command line) if you trust its author"
+        raise wrong(
+            file,
+            f"holds {error}, not rimrl's own, whose code would run",
+            "pass trust=True (--trust) if you trust its author",
+            "untrusted",
         ) from None
 
 
@@ -106,7 +106,7 @@ def pretrained(name: str, env: GymEnv | None = None, device: th.device | str = "
     try:
         agent = load_exported(folder, device=device)
     except UsageError as error:
-        raise UsageError(f"the agent {name!r} that came with rimrl is damaged: {error}; install rimrl again") from None
+        raise damaged(f"the agent {name!r} that came with rimrl", error, "install rimrl again") from None
     return agent if env is None else load_exported(folder, env, device)
 
 
@@ -121,5 +121,4 @@ def _unpickle(content: bytes, file: Path, env: GymEnv | None, device: th.device 
     except UsageError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UsageError(f"{file} was not saved by rimrl, or does not fit ({reason})") from error
+        raise wrong(file, f"was not saved by rimrl, or does not fit ({one_line(error)})", kind="damaged") from error

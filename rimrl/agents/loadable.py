@@ -13,7 +13,7 @@ from rimrl.agents.saved.options import POLICIES, as_builtin, check_options, hold
 from rimrl.agents.saved.settings import SCHEDULES, SETTINGS, check_rollout, check_settings
 from rimrl.agents.saved.spaces import of_gymnasium
 from rimrl.agents.schedules import unread
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 
 
 def prepare(agent: OnPolicyAlgorithm) -> None:
@@ -61,8 +61,9 @@ def check_schedules(agent: OnPolicyAlgorithm) -> None:
     for name in SCHEDULES:
         schedule = unread(getattr(agent, name, None))
         if schedule is not None:
-            raise UsageError(
-                f"{name} of this agent is a schedule of its author's own ({schedule.what}), which was not loaded, "
-                "because that would run code from the file; to learn on, load it with trust=True if you trust its "
-                "author"
+            raise wrong(
+                f"{name} of this agent",
+                f"is its author's own schedule ({schedule.what}), whose code would run",
+                "to learn on, load it with trust=True if you trust its author",
+                "untrusted",
             )

@@ -16,7 +16,7 @@ from sb3_contrib.common.maskable.utils import EXPECTED_METHOD_NAME, is_masking_s
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rimrl.errors import EnvironmentFaultError, UsageError, shorten
+from rimrl.errors import EnvironmentFaultError, UsageError, invalid_value, mismatch, needs, wrong
 from rimrl.spaces import describe_space
 
 Masks: TypeAlias = NDArray[np.bool_]
@@ -41,9 +41,8 @@ def flags_of(space: spaces.Space[Any]) -> tuple[int, ...]:
         return tuple(space.nvec.tolist())
     if isinstance(space, spaces.MultiBinary) and isinstance(space.n, int | np.integer):
         return (2,) * int(space.n)
-    raise UsageError(
-        f"use_masking needs actions that are Discrete, or MultiDiscrete or MultiBinary of one axis; the environment "
-        f"takes {describe_space(space)}"
+    raise needs(
+        "use_masking", "actions that are Discrete, or MultiDiscrete or MultiBinary of one axis", describe_space(space)
     )
 
 
@@ -59,9 +58,8 @@ def check_offered(env: VecEnv, which: str = "the training environment") -> None:
     """
     flags_of(env.action_space)
     if not is_masking_supported(env):
-        raise UsageError(
-            f"use_masking needs an environment with a method {EXPECTED_METHOD_NAME}(), and {which} has none; add it, "
-            "wrap the environment in sb3_contrib.common.wrappers.ActionMasker, or switch use_masking off"
+        raise needs(
+            "use_masking", "an environment with action_masks()", which, "add it, or use sb3_contrib's ActionMasker"
         )
 
 
@@ -82,7 +80,7 @@ def ask(env: VecEnv, steps: int) -> Masks:
     try:
         return _checked(given, env.action_space)
     except UsageError as error:
-        raise EnvironmentFaultError(f"after {steps} steps, {error}") from None
+        raise EnvironmentFaultError.of(error.within(f"after {steps} steps, ")) from None
 
 
 def as_masks(masks: ArrayLike, space: spaces.Space[Any], n_envs: int) -> Masks:
@@ -101,9 +99,8 @@ def as_masks(masks: ArrayLike, space: spaces.Space[Any], n_envs: int) -> Masks:
     """
     given: Any = [masks] if n_envs == 1 and np.shape(masks) in _shapes(space) else masks
     if np.shape(given)[:1] != (n_envs,):
-        raise UsageError(
-            f"action_masks must hold {sum(flags_of(space))} flags for each of {n_envs} observations, got the shape "
-            f"{list(np.shape(given))}"
+        raise mismatch(
+            "action_masks", f"{sum(flags_of(space))} flags for each of {n_envs} observations", list(np.shape(given))
         )
     return _checked(list(given), space)
 
@@ -125,10 +122,7 @@ def masked(logits: Tensor, masks: AnyMasks, space: spaces.Space[Any]) -> Tensor:
     flags = th.as_tensor(masks, dtype=th.bool, device=logits.device)
     width = sum(flags_of(space))
     if flags.numel() != len(logits) * width:
-        raise UsageError(
-            f"action_masks must have the shape [{len(logits)}, {width}] for {describe_space(space)}, got "
-            f"{list(flags.shape)}"
-        )
+        raise mismatch("action_masks", f"[{len(logits)}, {width}] for {describe_space(space)}", list(flags.shape))
     if isinstance(space, spaces.MultiBinary):
         off, on = flags.reshape(*logits.shape, 2).unbind(-1)
         return logits.masked_fill(~on, _INVALID).masked_fill(~off, -_INVALID)
@@ -159,7 +153,7 @@ def _checked(given: list[Any], space: spaces.Space[Any]) -> Masks:
     if not possible.all():
         env, choice = np.argwhere(~possible)[0].tolist()
         what = "every action" if len(flags) == 1 else f"every value of choice {choice}"
-        raise UsageError(f"the mask of environment {env} forbids {what}; at least one must be valid")
+        raise wrong(f"the mask of environment {env}", f"forbids {what}", "at least one must be valid")
     return found
 
 
@@ -175,10 +169,9 @@ def _one(mask: Any, shapes: tuple[tuple[int, ...], ...], space: spaces.Space[Any
     except ValueError:  # a list of choices with different numbers of flags
         array = np.asarray(None)
     if array.shape not in shapes:
-        raise UsageError(
-            f"the mask of environment {env} has the shape {list(array.shape)}; {describe_space(space)} needs "
-            f"{shapes[0][0]} flags"
+        raise mismatch(
+            f"the mask of environment {env}", f"{shapes[0][0]} flags for {describe_space(space)}", list(array.shape)
         )
     if array.dtype != bool and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
-        raise UsageError(f"the mask of environment {env} holds other values than true and false: {shorten(mask)}")
+        raise invalid_value(f"the mask of environment {env}", "of true and false", mask)
     return array.astype(bool, copy=False).reshape(-1)

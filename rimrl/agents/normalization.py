@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rimrl.agents.distributed import Moments, combined, moments
 from rimrl.agents.extractors import COPIES
-from rimrl.errors import UsageError
+from rimrl.errors import needs
 from rimrl.spaces import describe_space
 
 EPSILON = 1e-8
@@ -79,10 +79,7 @@ class ObservationStatistics(nn.Module):
         parts: Mapping[Any, spaces.Space[Any]] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
         self.keys: list[str | None] = [key for key, part in parts.items() if key not in COPIES and _is_vector(part)]
         if not self.keys:
-            raise UsageError(
-                "normalize_observations needs observations that are vectors of real numbers; these are "
-                f"{describe_space(space)}, so leave it out"
-            )
+            raise needs("normalize_observations", "vectors of real numbers", describe_space(space), "leave it out")
         self.parts = nn.ModuleList(RunningMoments(tuple(parts[key].shape or ())) for key in self.keys)
         self.register_buffer("fixed", th.tensor(False))
 

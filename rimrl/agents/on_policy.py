@@ -27,7 +27,7 @@ from rimrl.agents.registry import saved_as
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.agents.rollout_collection import RolloutCollectionMixin
 from rimrl.agents.step_counter import step_counter_of
-from rimrl.errors import UsageError
+from rimrl.errors import invalid_value, missing, needs, wrong
 from rimrl.spaces import check_spaces
 
 
@@ -73,9 +73,8 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
     def _setup_model(self) -> None:
         self._checked_sequence_length()
         if not issubclass(self.policy_class, RecurrentCorePolicy):
-            raise UsageError(
-                f"{type(self).__name__} needs a RecurrentCorePolicy, got {self.policy_class.__name__}; "
-                f"pass {self._policy_names()} or a subclass"
+            raise needs(
+                type(self).__name__, f"{self._policy_names()} or a RecurrentCorePolicy", self.policy_class.__name__
             )
         loadable.prepare(self)
         self._check_masking()
@@ -99,7 +98,7 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
         self._follow_settings()
         check_autocast(self.autocast, self.device)  # again: an agent may have been loaded on another machine
         if self.env is None:
-            raise UsageError("the agent has no environment to learn in; pass one to `load`, or call `set_env`")
+            raise missing("environment for the agent to learn in", advice="pass one to `load`, or call `set_env`")
         self._check_masking()
         moves = step_counter_of(self.env)
         if self._seen_moves is not None and self._seen_moves != (moves, moves.count):
@@ -120,7 +119,7 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
         for name, made in copied.items():
             wanted = getattr(self, name)
             if wanted is not None and wanted != made:
-                raise UsageError(f"{name} {wanted} was assigned to an agent made with {made}; make another one")
+                raise wrong(name, f"{wanted} was assigned to an agent made with {made}", "make another one", "state")
         loadable.prepare(self)
         buffer.gamma, buffer.gae_lambda = self.gamma, self.gae_lambda
         self.policy.use_autocast(self.autocast)
@@ -157,9 +156,8 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
                 of another number of environments.
         """
         if self.use_masking and action_masks is None:
-            raise UsageError(
-                "this agent was trained with masks of invalid actions; pass action_masks=env.action_masks(), or set "
-                "use_masking = False to let it take any action"
+            raise needs(
+                "this agent", "action_masks", advice="pass action_masks=env.action_masks(), or set use_masking = False"
             )
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
@@ -201,12 +199,12 @@ class RecurrentOnPolicyAlgorithm(RolloutCollectionMixin, PolicyUpdateMixin):
     def _checked_sequence_length(self) -> int:
         length = self.n_steps if self.sequence_length is None else self.sequence_length
         if length < 1 or self.n_steps % length:
-            raise UsageError(f"sequence_length {length} does not divide n_steps {self.n_steps}")
+            raise wrong("sequence_length", f"{length} does not divide n_steps {self.n_steps}")
         return length
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
-            raise UsageError(f"unknown policy {policy_name!r}; pass {self._policy_names()} or a RecurrentCorePolicy")
+            raise invalid_value("policy", f"{self._policy_names()} or a RecurrentCorePolicy", policy_name)
         return super()._get_policy_from_name(policy_name)
 
     def _policy_names(self) -> str:

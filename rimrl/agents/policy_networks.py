@@ -26,7 +26,7 @@ from rimrl.agents.preparation import Preparation
 from rimrl.cores.base import RecurrentCore
 from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.progressive import ProgressiveCore
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, mismatch, needs
 from rimrl.spaces import check_spaces
 
 CoreSharing: TypeAlias = Literal["shared", "separate", "actor_only"]
@@ -125,9 +125,7 @@ class PolicyNetworks(FixedOptions, RecurrentActorCriticPolicy):
         if active == self._built_active:
             return self.core_kwargs
         if any(each != active[0] for each in active):
-            raise UsageError(
-                f"the cores of actor and critic have num_active {active}; set the same for both to save them"
-            )
+            raise mismatch("num_active", "the same for the cores of actor and critic", active)
         return {**self.core_kwargs, "num_active": active[0]}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -238,21 +236,19 @@ def _check_options(
     if core_sharing not in get_args(CoreSharing):
         raise invalid_value("core_sharing", f"one of {', '.join(get_args(CoreSharing))}", core_sharing)
     if core_sharing == "shared" and not share_features_extractor:
-        raise UsageError('share_features_extractor=False needs core_sharing="separate" or "actor_only", got "shared"')
+        raise needs("share_features_extractor=False", 'core_sharing="separate" or "actor_only"', '"shared"')
     number: object = critic_gradient
     if isinstance(number, bool) or not isinstance(number, float | int) or not 0.0 <= number <= 1.0:
         raise invalid_value("critic_gradient", "a number from 0 to 1", critic_gradient)
     if critic_gradient != 1.0 and core_sharing != "shared":
-        raise UsageError(
-            f'critic_gradient {critic_gradient} needs core_sharing="shared": with {core_sharing!r} the critic has '
-            "no gradient into the actor's core"
+        raise needs(
+            f"critic_gradient {critic_gradient}", 'core_sharing="shared", where it reaches the core', repr(core_sharing)
         )
     if trunk not in get_args(Trunk):
         raise invalid_value("trunk", f"one of {', '.join(get_args(Trunk))}", trunk)
     if trunk == "progressive" and core_sharing == "actor_only":
-        raise UsageError(
-            'trunk="progressive" needs core_sharing="shared" or "separate": the critic of "actor_only" has no core '
-            "for lateral connections to enter"
+        raise needs(
+            'trunk="progressive"', 'core_sharing="shared" or "separate", for a core in the critic', '"actor_only"'
         )
 
 

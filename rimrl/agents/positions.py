@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rimrl.cores.base import RecurrentCore
 from rimrl.cores.registry import core_options, make_core
-from rimrl.errors import UsageError
+from rimrl.errors import mismatch, needs
 
 
 def core_for(
@@ -19,17 +19,18 @@ def core_for(
     options = dict(core_kwargs)
     if num_positions > 1:
         if "num_inputs" not in core_options(core):
-            raise UsageError(
-                f"core {label!r} takes flat input and cannot read {num_positions} positions; use features without "
-                "positions, or a core with num_inputs such as 'rim'"
+            raise needs(
+                f"core {label!r}",
+                "features without positions",
+                f"{num_positions} positions",
+                "use a core such as 'rim'",
             )
         if options.get("num_inputs", 1) == 1:
             options["num_inputs"] = num_positions
     asked = options.get("num_inputs", 1)
     if asked != num_positions:
-        raise UsageError(
-            f"num_inputs {asked} of core {label!r} does not fit features with {num_positions} position(s); leave it "
-            "out, and choose features that are a set of positions to read more than one"
+        raise mismatch(
+            f"num_inputs of core {label!r}", f"{num_positions}, the positions of the features", asked, "leave it out"
         )
     return make_core(core, features_dim // num_positions, **options)
 

@@ -21,7 +21,7 @@ from rimrl.agents.ranks import Ranks, share_evenly
 from rimrl.agents.rollout import SequenceSamples
 from rimrl.agents.sequence_policy import SequenceEvaluation
 from rimrl.agents.unit_activity import UnitActivity
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, wrong
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,10 @@ class PPOConfig(AgentConfig):
         if batch_size % length:
             least = ranks.size * length
             fitting = max(1, round(self.batch_size / least)) * least
-            raise UsageError(
-                f"{ranks.size} processes cannot share agent.batch_size {self.batch_size}: each takes whole sequences "
-                f"of {length} steps; use --agent.batch_size {fitting} or a shorter sequence_length"
+            raise wrong(
+                "agent.batch_size",
+                f"{self.batch_size} is not whole sequences of {length} steps for each of {ranks.size} processes",
+                f"use --agent.batch_size {fitting} or a shorter sequence_length",
             )
         return replace(self, batch_size=batch_size)
 
@@ -178,10 +179,10 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
     def _check_batch_size(self) -> None:
         length = self._checked_sequence_length()
         if self.batch_size is not None and (self.batch_size < 1 or self.batch_size % length):
-            raise UsageError(
-                f"batch_size {self.batch_size} is not a multiple of the sequence length {length}: a minibatch is "
-                f"whole sequences; use batch_size={max(1, round(self.batch_size / length)) * length} or a shorter "
-                "sequence_length"
+            raise wrong(
+                "batch_size",
+                f"{self.batch_size} is not a multiple of the sequence length {length}",
+                f"use batch_size={max(1, round(self.batch_size / length)) * length} or a shorter sequence_length",
             )
 
     def _follow_settings(self) -> None:

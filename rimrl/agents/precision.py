@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 import torch as th
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, needs
 
 Autocast: TypeAlias = Literal["bf16"]
 """``"bf16"``: matrix products and convolutions of the extractor in bfloat16; its parameters stay float32."""
@@ -24,7 +24,9 @@ def check_autocast(autocast: Autocast | None, device: th.device | None = None) -
     if autocast not in get_args(Autocast):
         raise invalid_value("autocast", f"None or one of {', '.join(get_args(Autocast))}", autocast)
     if device is not None and not has_bf16(device):
-        raise UsageError(f"autocast {autocast!r} needs bfloat16 instructions, which this {device.type} lacks; use None")
+        raise needs(
+            f"autocast {autocast!r}", f"bfloat16 instructions, which this {device.type} lacks", advice="use None"
+        )
 
 
 def has_bf16(device: th.device) -> bool:

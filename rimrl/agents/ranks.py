@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +130,7 @@ def share_evenly(number: int, size: int, key: str) -> int:
     """
     if number % size:
         fitting = -(-number // size) * size
-        raise UsageError(
-            f"{size} processes cannot share {key} {number}; use --{key} {fitting}, or as many as divide it"
+        raise wrong(
+            key, f"{number} cannot be shared by {size} processes", f"use --{key} {fitting}, or as many as divide it"
         )
     return number // size

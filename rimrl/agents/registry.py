@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rimrl.agents.config import AgentConfig, is_of
-from rimrl.errors import UsageError, invalid_value, unknown_name
+from rimrl.errors import invalid_value, needs, unknown_name, wrong
 
 if TYPE_CHECKING:
     from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
@@ -76,9 +76,11 @@ def register_algorithm(name: str, algorithm: type[RecurrentOnPolicyAlgorithm], c
         raise invalid_value(f"{config.__name__}.algorithm", f"{name!r}", config.algorithm)
     for other, known in ALGORITHMS.items():
         if other == name and _origin(known.classes()[0]) != _origin(algorithm):
-            raise UsageError(f"the algorithm name {name!r} is taken by {known.saved_as}; choose another one")
+            raise wrong(f"the algorithm name {name!r}", f"is taken by {known.saved_as}", "choose another", "conflict")
         if other != name and known.saved_as == algorithm.__name__:
-            raise UsageError(f"the class name {known.saved_as!r} is taken by algorithm {other!r}; choose another one")
+            raise wrong(
+                f"the class {known.saved_as!r}", f"is taken by algorithm {other!r}", "choose another", "conflict"
+            )
     _check_options(algorithm, config)
     ALGORITHMS[name] = Algorithm(algorithm.__name__, lambda: (algorithm, config))
 
@@ -94,13 +96,11 @@ def _check_options(algorithm: type, config: type[AgentConfig]) -> None:
     defaults = {entry.name: entry for entry in fields(config)}
     for name, hint in config.own_options().items():
         if not takes_all and name not in taken:
-            raise UsageError(f"{algorithm.__name__} takes no {name}, which {config.__name__} has")
+            raise wrong(algorithm.__name__, f"takes no {name}, which {config.__name__} has", kind="mismatch")
         entry = defaults[name]
         default = entry.default if entry.default_factory is MISSING else entry.default_factory()
         if not is_of(default, hint):
-            raise UsageError(
-                f"{config.__name__}.{name} needs a default of its type: a number, word, switch, list of these, or None"
-            )
+            raise needs(f"{config.__name__}.{name}", "a number, word, switch, list of these, or None as its default")
 
 
 def algorithm_class(name: str) -> type[RecurrentOnPolicyAlgorithm]:
@@ -158,5 +158,5 @@ def named_in(file: Mapping[str, Any], place: str) -> str:
         raise invalid_value(place, "the name of an algorithm", found)
     if found not in names:
         unknown = unknown_name("algorithm", found[:60], names, place)
-        raise UsageError(f"{unknown}; one of your own must be registered before (rimrl.register_algorithm)")
+        raise unknown.within(after="; one of your own must be registered before (rimrl.register_algorithm)")
     return names[found]

@@ -28,7 +28,7 @@ from rimrl.agents.precision import Autocast, keeping_casts
 from rimrl.agents.ranks import Ranks
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.agents.step_counter import StepCounter, step_counter_of
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 
 
 class RolloutCollectionMixin(OnPolicyAlgorithm):
@@ -150,9 +150,11 @@ class RolloutCollectionMixin(OnPolicyAlgorithm):
         moves, seen = self._followed(env)
         if moves.count != seen:
             self._last_obs = None
-            raise UsageError(
-                "the training environment was stepped or reset by something else during a rollout; give callbacks "
-                "that play an environment of their own"
+            raise wrong(
+                "the training environment",
+                "was stepped or reset by something else during a rollout",
+                "give callbacks that play an environment of their own",
+                "state",
             )
         try:
             step = env.step(actions)

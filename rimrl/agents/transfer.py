@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.errors import UsageError
+from rimrl.errors import mismatch, missing, wrong
 from rimrl.spaces import describe_space
 
 _TRUNK = ("features_extractor.", "pi_features_extractor.", "vf_features_extractor.", "lstm_actor.", "lstm_critic.")
@@ -33,14 +33,14 @@ def initialize_from(policy: RecurrentCorePolicy, source: RecurrentCorePolicy, na
         UsageError: If the observations or the networks do not fit; nothing is changed then.
     """
     if policy.observation_space != source.observation_space:
-        raise UsageError(
-            f"the observations of the target do not fit {name}: "
-            f"the target shows {describe_space(policy.observation_space)}, "
-            f"the source was trained on {describe_space(source.observation_space)}"
+        raise mismatch(
+            "the observations here",
+            f"those of {name}, {describe_space(source.observation_space)}",
+            describe_space(policy.observation_space),
         )
     if (policy.observation_statistics is None) != (source.observation_statistics is None):
         had = "without" if source.observation_statistics is None else "with"
-        raise UsageError(f"{name} was trained {had} normalize_observations; train the target {had} it, too")
+        raise wrong(name, f"was trained {had} normalize_observations", f"train the target {had} it, too", "mismatch")
     given, wanted = source.state_dict(), policy.state_dict()
     if policy.trunk == "learned":
         same_actions = policy.action_space == source.action_space
@@ -49,8 +49,8 @@ def initialize_from(policy: RecurrentCorePolicy, source: RecurrentCorePolicy, na
         taken = {key: value for key, value in given.items() if key.startswith((*_TRUNK, _STATISTICS))}
     if policy.trunk == "progressive":
         taken = {key if key.startswith(_STATISTICS) else _in_source_column(key): value for key, value in taken.items()}
-    missing = {key for key in wanted if _must_be_given(key, policy)} - taken.keys()
-    _check_shapes(taken, wanted, missing, name)
+    absent = {key for key in wanted if _must_be_given(key, policy)} - taken.keys()
+    _check_shapes(taken, wanted, absent, name)
     policy.load_state_dict({**wanted, **taken})
     if policy.observation_statistics is not None and policy.trunk != "learned":
         policy.observation_statistics.fixed.fill_(True)
@@ -69,14 +69,16 @@ def _must_be_given(key: str, policy: RecurrentCorePolicy) -> bool:
     return not key.startswith(_ACTION_HEAD)
 
 
-def _check_shapes(taken: dict[str, Tensor], wanted: dict[str, Tensor], missing: set[str], name: str) -> None:
+def _check_shapes(taken: dict[str, Tensor], wanted: dict[str, Tensor], absent: set[str], name: str) -> None:
     for key, value in taken.items():
         if key not in wanted:
-            raise UsageError(f"the network of {name} does not fit: it has {key}, the target's has not")
+            raise wrong(f"the network of {name}", f"does not fit: it has {key}, the target's has not", kind="mismatch")
         if value.shape != wanted[key].shape:
-            raise UsageError(
-                f"the network of {name} does not fit: its {key} is {list(value.shape)}, the target's is "
-                f"{list(wanted[key].shape)}; train both with the same core and widths"
+            raise mismatch(
+                f"{key} of {name}",
+                f"{list(wanted[key].shape)}, as the target's",
+                list(value.shape),
+                "use the same core",
             )
-    if missing:
-        raise UsageError(f"the network of {name} does not fit: it lacks {min(missing)}, which the target's has")
+    if absent:
+        raise missing(f"{min(absent)} of the target", f"the network of {name}")

@@ -28,7 +28,7 @@ from rimrl.cli import (
 from rimrl.cli.codes import BAD_INPUT, FAILED, INTERRUPTED
 from rimrl.cli.parser import Parser
 from rimrl.cli.processes import is_distributed, print_error
-from rimrl.errors import RunFailedError, UsageError, shorten
+from rimrl.errors import RunFailedError, UsageError, cannot, conflict, shorten, wrong
 from rimrl.imports import asked_for
 from rimrl.runs.stopping import interruptible
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:  # of no file: the process of an environment, or a mistake of ours
             raise
-        print_error(UsageError(f"cannot read or write {shorten(str(error.filename), 200)}: {error.strerror}"))
+        print_error(cannot("read or write", shorten(str(error.filename), 200), error))
         return BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
@@ -71,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     options, rest = parser().parse_known_args(arguments)
     if rest and not options.takes_overrides:
-        raise UsageError(f"unexpected argument {shorten(rest[0])}; see rimrl {options.name} --help")
+        raise wrong("unexpected argument", shorten(rest[0]), f"see rimrl {options.name} --help", "name")
     if is_distributed() and options.name != "train":
-        raise UsageError(f"processes share a training and nothing else; run rimrl {options.name} without torchrun")
+        raise conflict(f"rimrl {options.name}", "several processes, which only train", "leave out torchrun")
     options.overrides = rest
     with asked_for(options.imports):
         code: int = options.verb(options)

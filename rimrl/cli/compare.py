@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rimrl.cli.parser import Verbs, add_run
 from rimrl.cli.tables import print_comparison, read_comparison
-from rimrl.errors import UsageError
+from rimrl.errors import invalid_value, needs, trying
 
 if TYPE_CHECKING:
     from rimrl.reporting.comparison import Comparison
@@ -105,21 +105,19 @@ def _check_files(options: argparse.Namespace) -> None:
 
         figures = [options.figures / name for name in figure_names(options.format or "pdf")]
     elif options.format is not None:
-        raise UsageError("--format is of --figures; give --figures DIR, too")
+        raise needs("--format", "--figures DIR")
     tables = {name: getattr(options, name) for name in _TABLES if getattr(options, name) is not None}
     for file in (*filter(None, (options.plot,)), *tables.values(), *figures):
         check_writable(file)
     for name, file in tables.items():
         suffix, content = _TABLES[name]
         if file.suffix != suffix:
-            raise UsageError(f"--{name} writes {content}; name a file that ends in {suffix}, not {file}")
+            raise invalid_value(f"--{name}", f"a file that ends in {suffix}, for {content}", str(file))
     if options.plot is not None:
         from rimrl.reporting.plots import check_suffix
 
-        try:
+        with trying("save the picture", options.plot, ValueError):
             check_suffix(options.plot)
-        except ValueError as error:
-            raise UsageError(f"cannot save the picture {options.plot}: {error}") from None
 
 
 def _save_plot(comparison: Comparison, file: Path) -> None:
@@ -127,16 +125,11 @@ def _save_plot(comparison: Comparison, file: Path) -> None:
     from rimrl.reporting.group_plots import save_groups
     from rimrl.reporting.plots import save_comparison
 
-    try:
-        with replacing_file(file) as partial:
-            if comparison.has_seeds:
-                save_groups(comparison, partial)
-            else:
-                save_comparison(comparison.single_runs(), partial)
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"cannot save the picture {file}: {error}") from None
+    with trying("save the picture", file, ValueError), replacing_file(file) as partial:
+        if comparison.has_seeds:
+            save_groups(comparison, partial)
+        else:
+            save_comparison(comparison.single_runs(), partial)
 
 
 def _save_figures(comparison: Comparison, options: argparse.Namespace) -> list[Path]:

@@ -7,7 +7,7 @@ import argparse
 from rimrl.cli.kinds import verbs_of
 from rimrl.cli.parser import Verbs, add_ablation, add_run, play_options
 from rimrl.cli.tracking import add_tracking
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import shorten, wrong
 
 
 def add(verbs: Verbs) -> None:
@@ -41,7 +41,7 @@ def add(verbs: Verbs) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     for word in options.overrides:
         if word.startswith("--") and not word.startswith("--env."):
-            raise UsageError(f"unexpected argument {shorten(word)}; see rimrl evaluate --help")
+            raise wrong("unexpected argument", shorten(word), "see rimrl evaluate --help", "name")
     from rimrl.experiments.pretrained import run_folder
 
     options.runs = [run_folder(word) for word in options.runs]

@@ -8,7 +8,7 @@ from pathlib import Path
 from rimrl.cli.parser import Verbs, config_among
 from rimrl.cli.tracking import tracking_of
 from rimrl.cli.train import add_run_options, train_anew
-from rimrl.errors import UsageError
+from rimrl.errors import needs
 
 
 def add(verbs: Verbs) -> None:
@@ -37,7 +37,7 @@ def _imitate(options: argparse.Namespace) -> int:
     given, overrides = config_among(options.overrides)
     for value, name in ((given, "CONFIG"), (options.data, "--data")):
         if value is None:
-            raise UsageError(f"the following arguments are required: {name}; see rimrl imitate --help")
+            raise needs("rimrl imitate", name, advice="see rimrl imitate --help")
     assert given is not None
     folder = Path(options.data)
     data = folder.absolute() if folder.is_dir() else options.data  # the run may be resumed from elsewhere

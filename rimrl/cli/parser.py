@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, wrong
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise the message as bad input."""
         message = re.sub(r"\S{100,}", lambda word: f"{word[0][:60]}…", message)  # argparse quotes whole words
-        raise UsageError(f"{message}; see {self.prog} --help")
+        raise UsageError(f"{message}; see {self.prog} --help", valid=f"see {self.prog} --help")
 
 
 def old_name(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
@@ -122,7 +122,7 @@ def refuse_ablation(options: argparse.Namespace) -> None:
         UsageError: If one was asked for.
     """
     if options.num_active is not None:
-        raise UsageError("--core.num_active is for agents; rimrl sequence trains with other numbers")
+        raise wrong("--core.num_active", "is for agents; rimrl sequence trains with other numbers", kind="conflict")
 
 
 def _numbers(text: str) -> int | list[int]:

@@ -11,7 +11,7 @@ from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import Verbs, config_among, old_name
 from rimrl.cli.sequence_tasks import lesion
 from rimrl.cli.tracking import add_tracking, tracking_of
-from rimrl.errors import UsageError, quoted
+from rimrl.errors import conflict, mismatch, needs, quoted, wrong
 from rimrl.imports import options as import_options
 from rimrl.runs.tracking import Tracking
 from rimrl.runs.tracking import options as track_options
@@ -86,22 +86,22 @@ def _sequence(options: argparse.Namespace) -> int:
             f"--{flag.replace('_', '-')}" for flag in _TRAINING_OPTIONS if getattr(options, flag) not in (None, False)
         ]
         if unexpected := [*overrides, *others]:
-            raise UsageError(f"unexpected argument {unexpected[0]!r}; rimrl sequence {LESION} takes --runs RUN ...")
+            raise wrong("unexpected argument", repr(unexpected[0]), f"{LESION} takes --runs RUN ...", "name")
         return lesion(options)
     for flag in _LESION_OPTIONS:
         if getattr(options, flag) is not None:
-            raise UsageError(f"--{flag} goes with rimrl sequence {LESION}")
+            raise needs(f"--{flag}", f"rimrl sequence {LESION}")
     tracking = tracking_of(options)
     if options.ablation is not None:
         if len(options.ablation) > 1:
-            raise UsageError(f"--ablation takes one mechanism a run, got {' and '.join(options.ablation)}")
+            raise mismatch("--ablation", "one mechanism for a run", " and ".join(options.ablation))
         (options.ablation,) = options.ablation
     if options.resume is not None:
         return _resume(options, given, overrides, tracking)
     if options.accept_changes:
-        raise UsageError("--accept-changes goes with --resume; see rimrl sequence --help")
+        raise needs("--accept-changes", "--resume", advice="see rimrl sequence --help")
     if given is None:
-        raise UsageError(f"the following arguments are required: TASK ({', '.join(TASKS)}); see rimrl sequence --help")
+        raise needs("rimrl sequence", f"TASK ({', '.join(TASKS)})", advice="see rimrl sequence --help")
     config = load_sequence(given, options.core, options.preset, options.ablation, [*overrides, *_flags(options)])
     if options.print_config:
         print(config.to_yaml(), end="")
@@ -117,7 +117,7 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
     from rimrl.sequence.run import SequenceRun
 
     if options.run_dir is not None:
-        raise UsageError("--resume goes on in the run's own folder; leave out --run-dir")
+        raise conflict("--run-dir", "--resume, which goes on in the run's own folder")
     run = SequenceRun.open(options.resume)
     file = given or str(run.path / "config.yaml")
     config = load_sequence(file, options.core, options.preset, options.ablation, [*overrides, *_flags(options)])

@@ -8,7 +8,7 @@ from pathlib import Path
 from rimrl.cli.parser import refuse_ablation
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
 from rimrl.cli.tracking import tracking_of
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, conflict, needs, shorten, trying, wrong
 
 
 def evaluate_runs(options: argparse.Namespace) -> None:
@@ -24,7 +24,7 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     tracking = tracking_of(options)
     refuse_ablation(options)
     for word in options.overrides:
-        raise UsageError(f"unexpected argument {shorten(word)}; see rimrl evaluate --help")
+        raise wrong("unexpected argument", shorten(word), "see rimrl evaluate --help", "name")
     _refuse(options, "evaluate", "suite", "deterministic", "best", "trust", "no_random")
     runs = [SequenceRun.open(path) for path in options.runs]
     for run in runs:  # what is missing is said before anything is tested
@@ -33,7 +33,7 @@ def evaluate_runs(options: argparse.Namespace) -> None:
             try:
                 task.split(options.split)
             except UsageError as error:
-                raise UsageError(f"{run.path}: {error}") from None
+                raise error.within(f"{run.path}: ") from None
         run.load_model(task)
     for run in runs:
         with tracked_again(tracking, run) as tracked:
@@ -100,13 +100,11 @@ def lesion(options: argparse.Namespace) -> int:
     from rimrl.sequence.run import SequenceRun
 
     if not options.runs:
-        raise UsageError("rimrl sequence lesion needs trained runs of balls: --runs RUN ...")
+        raise needs("rimrl sequence lesion", "trained runs of balls: --runs RUN ...")
     runs = [SequenceRun.open(path) for path in options.runs]
     picture: Path = options.output or runs[0].path / PICTURE
-    try:
+    with trying("save the picture", picture, ValueError):
         check_suffix(picture)
-    except ValueError as error:
-        raise UsageError(f"cannot save the picture {picture}: {error}") from None
     check_writable(picture)
     found = [lesion_units(run, blocks=BLOCKS if options.blocks is None else options.blocks) for run in runs]
     for run, each in zip(runs, found, strict=True):
@@ -127,4 +125,4 @@ def _refuse(options: argparse.Namespace, verb: str, *flags: str) -> None:
     for flag in flags:
         if getattr(options, flag):
             name = flag.replace("_", "-")
-            raise UsageError(f"--{name} is for agents; rimrl {verb} takes it for no run of rimrl sequence")
+            raise conflict(f"--{name}", f"rimrl {verb} of a run of rimrl sequence: it is for agents", "leave it out")

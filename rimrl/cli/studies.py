@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import old_name
 from rimrl.cli.tracking import add_tracking, tracking_of
-from rimrl.errors import RunFailedError, UsageError, invalid_value
+from rimrl.errors import RunFailedError, UsageError, conflict, invalid_value, needs
 
 if TYPE_CHECKING:
     from rimrl.studies.study import Study
@@ -46,9 +46,9 @@ def check_worker_options(options: argparse.Namespace, **others: int) -> None:
         if value is not None and not value >= least:
             raise invalid_value(f"--{name}", f"at least {least}", value)
     if options.gpus is not None and options.ray is None:
-        raise UsageError(f"--gpus goes with --ray; see rimrl {options.name} --help")
+        raise needs("--gpus", "--ray", advice=f"see rimrl {options.name} --help")
     if options.trial is not None and (options.ray is not None or options.jobs is not None):
-        raise UsageError("--trial trains in this process; leave out --ray and --jobs")
+        raise conflict("--trial", "--ray and --jobs, as it trains in this process", "leave them out")
 
 
 def print_plan(study: Study[Any]) -> None:
@@ -95,7 +95,7 @@ def _work_on_one(study: Study[Any], number: int, progress_bar: bool) -> int:
     outcome = study.run_one(number, progress_bar)
     name = study.folder / study.trials[number].name
     if outcome.end == "refused":
-        raise UsageError(f"{name}: {outcome.message}")
+        raise UsageError(f"{name}: {outcome.message}", key=str(name), found=outcome.message, kind="state")
     if outcome.end == "failed":
         raise RunFailedError(f"{name}: {outcome.message}")
     if outcome.end == "interrupted":

@@ -8,7 +8,7 @@ from pathlib import Path
 from rimrl.cli.parser import Verbs, config_among, flags
 from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
 from rimrl.cli.tracking import tracking_of
-from rimrl.errors import UsageError, quoted
+from rimrl.errors import needs, quoted
 from rimrl.imports import options as import_options
 
 
@@ -51,10 +51,10 @@ def _sweep(options: argparse.Namespace) -> int:
 
     check_worker_options(options, episodes=1)
     if options.episodes is not None and not options.evaluate:
-        raise UsageError("--episodes goes with --evaluate; see rimrl sweep --help")
+        raise needs("--episodes", "--evaluate", advice="see rimrl sweep --help")
     given, overrides = config_among(options.overrides)
     if given is None:
-        raise UsageError("the following arguments are required: CONFIG; see rimrl sweep --help")
+        raise needs("rimrl sweep", "CONFIG", advice="see rimrl sweep --help")
     asked = ask(given, options.seeds, options.over, split_overrides([*overrides, *flags(options)]))
     folder = options.run_dir or folder_of(given) or default_folder(asked.config)
     episodes = (options.episodes or 100) if options.evaluate else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimrl.errors import UsageError
+from rimrl.errors import missing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,7 @@ def read_comparison(
     evaluated, others = find_runs(paths, suite, variant)
     if not evaluated:
         where = f" on {suite}" if suite else ""
-        raise UsageError(f"no run below {paths[0]} has been evaluated{where}; run rimrl evaluate on them first")
+        raise missing(f"run below {paths[0]} that was evaluated{where}", advice="run rimrl evaluate on them first")
     groups = group_runs(read_runs(evaluated, suite, variant))
     columns = arranged(groups, labels, order)
     against = None if reference is None else find_column(columns, groups, reference).label

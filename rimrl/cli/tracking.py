@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rimrl.errors import UsageError
+from rimrl.errors import needs
 from rimrl.runs.tracking import TRACKERS, Tracking
 
 
@@ -24,10 +24,10 @@ def tracking_of(options: argparse.Namespace) -> Tracking | None:
     """
     if options.track is None:
         if options.track_project is not None:
-            raise UsageError(f"--track-project goes with --track; see rimrl {options.name} --help")
+            raise needs("--track-project", "--track", advice=f"see rimrl {options.name} --help")
         return None
     if options.track_project == "":
-        raise UsageError("--track-project needs a name")
+        raise needs("--track-project", "a name")
     tracking = Tracking(options.track, options.track_project)
     tracking.check_installed()
     return tracking

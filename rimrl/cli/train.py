@@ -11,7 +11,7 @@ from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import Verbs, config_among, flags, old_name
 from rimrl.cli.processes import init_distributed, should_print
 from rimrl.cli.tracking import add_tracking, tracking_of
-from rimrl.errors import UsageError, quoted
+from rimrl.errors import conflict, needs, quoted
 from rimrl.imports import options as import_options
 from rimrl.runs.tracking import Tracking
 from rimrl.runs.tracking import options as track_options
@@ -60,9 +60,9 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         return _resume(options, given, overrides, tracking)
     if options.accept_changes:
-        raise UsageError("--accept-changes goes with --resume; see rimrl train --help")
+        raise needs("--accept-changes", "--resume", advice="see rimrl train --help")
     if given is None:
-        raise UsageError("the following arguments are required: CONFIG; see rimrl train --help")
+        raise needs("rimrl train", "CONFIG", advice="see rimrl train --help")
     return train_anew(options, given, overrides, tracking)
 
 
@@ -96,7 +96,7 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
     from rimrl.experiments.run import Run
 
     if options.run_dir is not None:
-        raise UsageError("--resume goes on in the run's own folder; leave out --run-dir")
+        raise conflict("--run-dir", "--resume, which goes on in the run's own folder")
     run = Run.open(options.resume)
     config = load_config(given or str(run.path / "config.yaml"), [*overrides, *flags(options)])
     if options.print_config:

@@ -10,7 +10,7 @@ from rimrl.cli.parser import Verbs, config_among, flags
 from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
 from rimrl.cli.tables import console
 from rimrl.cli.tracking import tracking_of
-from rimrl.errors import RunFailedError, UsageError, quoted
+from rimrl.errors import RunFailedError, needs, quoted
 from rimrl.imports import options as import_options
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _tune(options: argparse.Namespace) -> int:
     check_worker_options(options)
     given, overrides = config_among(options.overrides)
     if given is None:
-        raise UsageError("the following arguments are required: CONFIG; see rimrl tune --help")
+        raise needs("rimrl tune", "CONFIG", advice="see rimrl tune --help")
     asked = ask(
         given,
         options.space,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from rimrl.cores.registry import CORES, BackendName
 from rimrl.cores.tracing import is_traced
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import cannot, unknown_name, wrong
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,9 +113,9 @@ def chosen(core: RecurrentCore, like: Tensor) -> Backend | None:
             unsupported_reason = _TRACED if is_traced() else backend.unsupported_reason(core, like)
             if unsupported_reason is None:
                 return backend
-            raise UsageError(f"{type(core).__name__} cannot run on backend {asked!r} now: {unsupported_reason}")
+            raise cannot(f"run {type(core).__name__} now on", f"backend {asked!r}", unsupported_reason)
     has = ", ".join([*(backend.name for backend in faster), STEP])
-    raise UsageError(f"{type(core).__name__} has no backend {asked!r}; it has {has}")
+    raise wrong(type(core).__name__, f"has no backend {asked!r}", f"it has {has}", "name")
 
 
 def backends_of(core: RecurrentCore) -> dict[str, str | None]:

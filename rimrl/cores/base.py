@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rimrl.cores.backends import STEP, Backend, backends_of, chosen
 from rimrl.cores.checks import as_flags, require_finite_output, require_like, require_tensor
 from rimrl.cores.fixed import FixedOptions
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, mismatch
 
 _LARGEST_SIZE = 2**31 - 1
 
@@ -262,20 +262,20 @@ class RecurrentCore(FixedOptions, ABC):
             expected = f"[T, B, {self.num_inputs}, {self.input_size}]" if self.supports_sets else "[T, B, I]"
             fits = self.supports_sets and x.dim() == 4 and tuple(x.shape[2:]) == (self.num_inputs, self.input_size)
         if not fits:
-            raise UsageError(f"{name} takes input {expected}, got {list(x.shape)}")
+            raise mismatch(f"the input of {name}", expected, list(x.shape))
         if x.shape[0] == 0 or x.shape[1] == 0:
-            raise UsageError(f"{name} needs at least one time step and one batch row, got {list(x.shape)}")
+            raise mismatch(f"the input of {name}", "of at least one time step and one batch row", list(x.shape))
 
     def _check_state(self, state: State, batch_size: int) -> None:
         expected = (self.num_layers, batch_size, self.hidden_size)
         pair: object = state
+        name = type(self).__name__
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(s, Tensor) for s in pair):
-            raise UsageError(f"{type(self).__name__} takes a state (h, c) of two tensors, got {type(state).__name__}")
+            raise mismatch(f"the state of {name}", "(h, c), two tensors", type(state).__name__)
         for label, tensor in zip("hc", state, strict=True):
             if tuple(tensor.shape) != expected:
-                raise UsageError(
-                    f"{type(self).__name__} takes a state {label} of shape [num_layers, B, hidden_size] = "
-                    f"{list(expected)}, got {list(tensor.shape)}"
+                raise mismatch(
+                    f"state {label} of {name}", f"[num_layers, B, hidden_size] = {list(expected)}", list(tensor.shape)
                 )
 
 

@@ -15,7 +15,7 @@ from rimrl.cores.options import plain, require_choice
 from rimrl.cores.registry import core_options
 from rimrl.cores.rim import RIM, CommunicationReads, Dynamics
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, mismatch, wrong
 
 TopDown = Literal["adjacent", "last_to_first"]
 
@@ -162,7 +162,7 @@ class BRIMs(StepwiseCore):
             try:
                 layers.append(RIM(below[0], n, k, num_inputs=below[1], **options))
             except UsageError as error:
-                raise UsageError(f"layer {index}: {error}" if index else str(error)) from None
+                raise error.within(f"layer {index}: " if index else "") from None
         width = layers[0].hidden_size
         super().__init__(input_size, width, num_layers=num_layers, num_units=sum(units), num_inputs=num_inputs)
         self.units_per_layer = tuple(units)
@@ -279,10 +279,7 @@ def _block_diagonal(blocks: list[Tensor]) -> Tensor:
 def _per_layer(name: str, value: int | list[int], num_layers: int) -> list[int]:
     values = list(value) if isinstance(value, list | tuple) else [value] * num_layers
     if len(values) != num_layers:
-        raise UsageError(
-            f"{name} {values} is for {len(values)} layers, num_layers is {num_layers}; "
-            f"give one number, or a list of {num_layers}"
-        )
+        raise mismatch(name, f"one number, or one for each of num_layers {num_layers}", values)
     for number in values:
         require_positive(**{name: number})
     return values
@@ -293,15 +290,11 @@ def _require_equal_widths(units: list[int], unit_size: int | None, hidden_size: 
         return  # RIM's own checks say all there is to say
     common = math.lcm(*units)
     if hidden_size is None or unit_size is not None:
-        raise UsageError(
-            f"layers whose widths do not fit: num_units {units} of one unit_size make layers of different width; "
-            f"give hidden_size alone, a multiple of {common}"
+        raise wrong(
+            "num_units", f"{units} make layers of different width", f"give hidden_size alone, a multiple of {common}"
         )
     require_positive(hidden_size=hidden_size)
     if hidden_size % common:
         below = hidden_size // common * common
         nearest = f"{below} or {below + common}" if below else f"{common}"
-        raise UsageError(
-            f"layers whose widths do not fit: hidden_size {hidden_size} does not divide by every one of "
-            f"num_units {units}; use {nearest}"
-        )
+        raise wrong("hidden_size", f"{hidden_size} does not divide by every one of num_units {units}", f"use {nearest}")

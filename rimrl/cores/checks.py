@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.tracing import is_traced
-from rimrl.errors import NotFiniteError, UsageError, invalid_value
+from rimrl.errors import NotFiniteError, invalid_value, mismatch
 
 _AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
 """What autocast turns into each other; it leaves double precision alone."""
@@ -27,7 +27,7 @@ def require_tensor(who: str, what: str, value: object) -> None:
         UsageError: If the value is no tensor.
     """
     if not isinstance(value, Tensor):
-        raise UsageError(f"{who} takes a tensor as its {what}, got {type(value).__name__}")
+        raise mismatch(f"the {what} of {who}", "a tensor", type(value).__name__)
 
 
 def require_like(who: str, what: str, tensor: Tensor, like: Tensor) -> None:
@@ -45,12 +45,12 @@ def require_like(who: str, what: str, tensor: Tensor, like: Tensor) -> None:
         UsageError: If device or dtype differ.
     """
     if tensor.device != like.device:
-        raise UsageError(f"{who} takes its {what} on {like.device}, where its parameters are, got {tensor.device}")
+        raise mismatch(f"the {what} of {who}", f"on {like.device}, where its parameters are", tensor.device)
     if tensor.dtype == like.dtype:
         return
     converts = tensor.dtype in _AUTOCAST and like.dtype in _AUTOCAST
     if not (converts and torch.is_autocast_enabled(like.device.type)):
-        raise UsageError(f"{who} takes its {what} in {like.dtype}, as its parameters are, got {tensor.dtype}")
+        raise mismatch(f"the {what} of {who}", f"in {like.dtype}, as its parameters are", tensor.dtype)
 
 
 def as_flags(who: str, what: str, flags: Tensor, shape: tuple[int, ...], axes: str, like: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def as_flags(who: str, what: str, flags: Tensor, shape: tuple[int, ...], axes: s
     if tuple(flags.shape) != shape:
         raise invalid_value(what, f"{axes} = {list(shape)}", list(flags.shape))
     if flags.device != like.device:
-        raise UsageError(f"{who} takes {what} on {like.device}, where its parameters are, got {flags.device}")
+        raise mismatch(f"the {what} of {who}", f"on {like.device}, where its parameters are", flags.device)
     if flags.dtype == torch.bool:
         return flags
     as_bool = flags.bool()
@@ -111,16 +111,16 @@ def require_finite_output(
     if bool(bad.any()):
         t, b, *rest = (int(i) for i in bad.nonzero()[0])
         value = x[(t, b, *rest)].item()
-        raise NotFiniteError(f"{who} got an input that is not finite: {value} at time step {t} of row {b}")
+        raise NotFiniteError(f"{who} got an input that is not finite: {value} at time step {t} of row {b}", key="input")
     for label, tensor in zip("hc", state, strict=False):
         bad = ~tensor.detach().isfinite()
         if bool(bad.any()):
             row = int(bad.nonzero()[:, 1].min())
-            raise NotFiniteError(f"{who} got a state {label} that is not finite, in row {row}")
+            raise NotFiniteError(f"{who} got a state {label} that is not finite, in row {row}", key=f"state {label}")
     for name, parameter in parameters:
         if not bool(parameter.detach().isfinite().all()):
-            raise NotFiniteError(f"{who} has a parameter {name} that is not finite: has learning diverged?")
-    raise NotFiniteError(f"{who} overflows {y.dtype}: input, state and parameters are finite, but the output is not")
+            raise NotFiniteError(f"{who} has a parameter {name} that is not finite: has learning diverged?", key=name)
+    raise NotFiniteError(f"{who} overflows {y.dtype}: input, state and parameters are finite", key="output")
 
 
 def _may_look_at(sequence: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
 from rimrl.cores.registry import make_core
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, as_raised, mismatch, shorten, wrong
 
 _T, _B = 7, 3
 _TOLERANCE = 1e-4
@@ -36,7 +36,7 @@ def check_core(core: type[RecurrentCore], input_size: int = 8, **options: Any) -
     given: object = core
     if not (inspect.isclass(given) and issubclass(given, RecurrentCore)):
         what = "a torch module, but no RecurrentCore" if _is_module(given) else shorten(given)
-        raise UsageError(f"a core must be a subclass of rimrl.RecurrentCore (clause 'class'), got {what}")
+        raise mismatch("a core", "a subclass of rimrl.RecurrentCore (clause 'class')", what)
     made = _made(core, input_size, options)
     generator = torch.Generator().manual_seed(0)
     shape = (_T, _B, made.input_size) if made.num_inputs == 1 else (_T, _B, made.num_inputs, made.input_size)
@@ -63,10 +63,13 @@ def _held(
     try:
         check(made, x)
     except _BrokenError as error:
-        raise UsageError(f"core {core.__name__} breaks the contract (clause {clause!r}): {error}") from None
+        raise _broken(core, clause, str(error)) from None
     except Exception as error:  # code of the user's own
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"core {core.__name__} breaks the contract (clause {clause!r}): {reason}") from error
+        raise _broken(core, clause, as_raised(error)) from error
+
+
+def _broken(core: type, clause: str, reason: str) -> UsageError:
+    return wrong(f"core {core.__name__}", f"breaks the contract (clause {clause!r}): {reason}")
 
 
 def _is_module(core: object) -> bool:
@@ -75,16 +78,15 @@ def _is_module(core: object) -> bool:
 
 def _made(core: type[RecurrentCore], input_size: int, options: dict[str, Any]) -> RecurrentCore:
     if "input_size" not in inspect.signature(core).parameters:
-        raise UsageError(f"core {core.__name__} breaks the contract (clause 'class'): it takes no input_size")
+        raise _broken(core, "class", "it takes no input_size")
     try:
         made = make_core(core, input_size, **options)
     except UsageError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"core {core.__name__} breaks the contract (clause 'class'): {reason}") from error
+        raise _broken(core, "class", as_raised(error)) from error
     if not any(True for _ in made.parameters()):
-        raise UsageError(f"core {core.__name__} breaks the contract (clause 'class'): it has no parameters to learn")
+        raise _broken(core, "class", "it has no parameters to learn")
     return made
 
 

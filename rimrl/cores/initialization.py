@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rimrl.cores.base import require_positive
 from rimrl.cores.options import require_finite
-from rimrl.errors import UsageError, invalid_value, unknown_name
+from rimrl.errors import conflict, invalid_value, unknown_name
 
 SMALL = 0.01
 """Standard deviation of the attention matrices in the authors' released code of RIM and BRIMs."""
@@ -95,7 +95,7 @@ class GateBiases:
             if self.chrono < 2:
                 raise invalid_value("chrono", "a span of at least 2 steps", self.chrono)
         if self.forget_bias is not None and self.chrono is not None:
-            raise UsageError("forget_bias and chrono both set the forget gates; give one of the two")
+            raise conflict("forget_bias", "chrono, which sets the forget gates, too")
 
     def draw(self, *shape: int) -> Tensor | None:
         """Biases of forget gates, of a given shape; None where they stay as torch draws them."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from rimrl.cores.base import require_positive
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, mismatch, wrong
 
 
 def plain(value: Any) -> Any:
@@ -60,7 +60,7 @@ def require_at_most(name: str, value: int, of: str, available: int) -> None:
     """
     require_positive(**{name: value})
     if value > available:
-        raise UsageError(f"{name} {value} is larger than {of} {available}; use 1 to {available}")
+        raise invalid_value(name, f"from 1 to {of} {available}", value)
 
 
 def require_divisible(name: str, value: int, by: str, divisor: int) -> None:
@@ -73,7 +73,7 @@ def require_divisible(name: str, value: int, by: str, divisor: int) -> None:
     if value % divisor:
         below, above = value // divisor * divisor, (value // divisor + 1) * divisor
         nearest = f"{below} or {above}" if below else f"{above}"
-        raise UsageError(f"{name} {value} does not divide by {by} {divisor}; use {nearest}")
+        raise wrong(name, f"{value} does not divide by {by} {divisor}", f"use {nearest}")
 
 
 def require_finite(**values: object) -> None:
@@ -109,9 +109,7 @@ def resolve_unit_size(
         return unit_size
     require_divisible("hidden_size", hidden_size, number, num_units)
     if unit_size is not None and unit_size * num_units != hidden_size:
-        raise UsageError(
-            f"hidden_size {hidden_size} is not {number} {num_units} * {size} {unit_size}; give one of the two"
-        )
+        raise mismatch("hidden_size", f"{number} {num_units} * {size} {unit_size}", hidden_size, "give one of the two")
     return hidden_size // num_units
 
 
@@ -132,8 +130,8 @@ def resolve_num_active(
     """
     if not selecting:
         if num_active not in (None, num_units):
-            raise UsageError(
-                f"num_active {num_active} needs {needs}; without it all num_units ({num_units}) are active"
+            raise wrong(
+                "num_active", f"{num_active} needs {needs}", f"without it all {num_units} num_units are active", "needs"
             )
         return num_units
     if num_active is None:

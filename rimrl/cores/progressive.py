@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
-from rimrl.errors import UsageError
+from rimrl.errors import mismatch
 
 # "A random small value" in the paper.
 _LARGEST_FIRST_SCALE = 0.1
@@ -67,7 +67,7 @@ class ProgressiveCore(RecurrentCore):
         for what in ("num_layers", "num_inputs"):
             ours, theirs = getattr(column, what), getattr(source, what)
             if ours != theirs:
-                raise UsageError(f"columns need the same {what}; the new one has {ours}, the source {theirs}")
+                raise mismatch(f"{what} of the new column", f"{theirs}, as the source's", ours)
         self._widths = [core.num_inputs * core.input_size for core in (column, source)]
         super().__init__(
             sum(self._widths),

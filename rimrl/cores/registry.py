@@ -10,7 +10,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, needs, shorten, unknown_name, wrong
 from rimrl.imports import import_modules, is_module_name, require_imported
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def register_core(name: str, core: type[RecurrentCore] | str, summary: str = "a 
         path = f"{core.__module__}:{core.__qualname__}"
     # A class that a notebook defines again is the same.
     if name in _SHIPPED or (name in CORES and CORES[name].path != path):
-        raise UsageError(f"the core name {name!r} is taken by {CORES[name].path}; choose another one")
+        raise wrong(f"the core name {name!r}", f"is taken by {CORES[name].path}", "choose another one", "conflict")
     CORES[name] = CoreEntry(path, summary, "-")
     _CLASSES.pop(name, None)
     if not isinstance(core, str):
@@ -182,9 +182,8 @@ def adopt_core(name: str, where: str) -> bool:
 
     found = vars(sys.modules[module]).get(attribute)
     if not (inspect.isclass(found) and issubclass(found, RecurrentCore)):
-        raise UsageError(
-            f"unknown core {shorten(name)} in {where}: module {module!r} holds no subclass of rimrl.RecurrentCore by "
-            "that name"
+        raise wrong(
+            f"core {shorten(name)} in {where}", f"is no subclass of rimrl.RecurrentCore in {module!r}", kind="name"
         )
     register_core(name, found)
     return True
@@ -196,7 +195,7 @@ def _require_core(name: str, core: object) -> None:
     if not (inspect.isclass(core) and issubclass(core, RecurrentCore)):
         raise invalid_value(f"core {name!r}", "a subclass of rimrl.RecurrentCore", core)
     if "input_size" not in inspect.signature(core).parameters:
-        raise UsageError(f"core {name!r} must take input_size, the width of its input")
+        raise needs(f"core {name!r}", "an argument input_size, the width of its input")
 
 
 def core_class(name: str) -> type[RecurrentCore]:
@@ -280,4 +279,4 @@ def make_core(core: str | type[RecurrentCore], input_size: int, **options: Any) 
     try:
         return cls(plain(input_size), **plain(options))
     except UsageError as error:
-        raise UsageError(f"core {label!r}: {error}") from None
+        raise error.within(f"core {label!r}: ") from None

@@ -16,7 +16,7 @@ from rimrl.cores.initialization import GateBiases, Start, resolve_start
 from rimrl.cores.options import SelectsUnits, require_at_most, require_choice, require_switch, resolve_unit_size
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitLSTMCell, normal_parameter, unit_linear
-from rimrl.errors import UsageError
+from rimrl.errors import needs
 
 CellSelectionWeights = Literal["own", "shared"]
 
@@ -217,7 +217,7 @@ class RigLSTM(SelectsUnits, StepwiseCore):
         self, key_size: int, value_size: int, top_k: int | None, start: Start
     ) -> HiddenSelection:
         if self.num_units == 1:
-            raise UsageError("hidden_selection needs other units to select, but num_units is 1; switch it off")
+            raise needs("hidden_selection", "other units to select", "num_units 1", "switch it off")
         others = self.num_units - 1
         top_k = _resolve_top_k("hidden", top_k, self.num_active, "the number of other units", others)
         return HiddenSelection(self.num_units, self.unit_size, key_size, value_size, top_k, start)

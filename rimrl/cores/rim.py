@@ -28,7 +28,7 @@ from rimrl.cores.options import (
 )
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitGRUCell, UnitLSTMCell
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 
 Dynamics = Literal["lstm", "gru"]
 CommunicationReads = Literal["candidate", "previous"]
@@ -270,6 +270,6 @@ def _check_choices(dynamics: str, competition: str, communication: str | None, c
     require_choice("dynamics", dynamics, get_args(Dynamics))
     require_choice("competition", competition, get_args(Competition))
     if communication == "workspace":
-        raise UsageError("communication 'workspace' is a core of its own: 'rim_workspace'")
+        raise wrong("communication 'workspace'", "is a core of its own", "use 'rim_workspace'")
     require_choice("communication", communication, (*get_args(Communication), None))
     require_choice("communication_reads", communication_reads, get_args(CommunicationReads))

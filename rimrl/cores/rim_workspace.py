@@ -24,7 +24,7 @@ from rimrl.cores.options import (
 from rimrl.cores.rim import Dynamics
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitGRUCell, UnitLSTMCell, normal_parameter
-from rimrl.errors import UsageError
+from rimrl.errors import mismatch
 
 Broadcast = Literal["all", "active"]
 
@@ -290,8 +290,10 @@ def _resolve_unit_size(num_units: int, num_slots: int, unit_size: int | None, hi
     rows = num_units + num_slots
     require_divisible("hidden_size", hidden_size, "num_units + num_slots", rows)
     if unit_size is not None and unit_size * rows != hidden_size:
-        raise UsageError(
-            f"hidden_size {hidden_size} is not (num_units {num_units} + num_slots {num_slots}) * unit_size "
-            f"{unit_size}; give one of the two"
+        raise mismatch(
+            "hidden_size",
+            f"(num_units {num_units} + num_slots {num_slots}) * unit_size {unit_size}",
+            hidden_size,
+            "leave it out",
         )
     return hidden_size // rows

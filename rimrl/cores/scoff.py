@@ -23,7 +23,7 @@ from rimrl.cores.options import (
 from rimrl.cores.rim import CommunicationReads, Dynamics
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 from rimrl.cores.units import UnitGRUCell, UnitLSTMCell, normal_parameter, unit_linear
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, mismatch
 
 Assignment = Literal["chosen", "fixed"]
 
@@ -303,9 +303,5 @@ def _resolve_schemata(num_schemata: int | None, num_units: int, assignment: Assi
         return num_units if assignment == "fixed" else 4
     require_positive(num_schemata=num_schemata)
     if assignment == "fixed" and num_schemata != num_units:
-        more_or_fewer = "more" if num_schemata > num_units else "fewer"
-        raise UsageError(
-            f"num_schemata {num_schemata} makes {more_or_fewer} schemata than slots where a fixed assignment is asked "
-            f"for; use num_units, which is {num_units}"
-        )
+        raise mismatch("num_schemata", f"num_units, {num_units}, for a fixed assignment", num_schemata)
     return num_schemata

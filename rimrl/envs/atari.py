@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from rimrl.envs.atari_games import check_flavour, find_game
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.flicker import FlickeringScreen, check_flicker
-from rimrl.errors import UsageError, invalid_value, shorten
+from rimrl.errors import invalid_value
 
 SCREEN_SIZE = 84
 # Of the emulator's own screen, which is 210 high.
@@ -50,7 +50,7 @@ def check_preparation(
     if not isinstance(screen_size, int) or isinstance(screen_size, bool) or not 1 <= screen_size <= _SCREEN_WIDTH:
         raise invalid_value("screen_size", f"an integer from 1 to {_SCREEN_WIDTH}", screen_size)
     if not 0 <= repeat_action_probability <= 1:
-        raise UsageError(f"repeat_action_probability must be between 0 and 1; got {shorten(repeat_action_probability)}")
+        raise invalid_value("repeat_action_probability", "between 0 and 1", repeat_action_probability)
 
 
 def make_atari(
@@ -128,7 +128,7 @@ class LearningSignal(VecEnvWrapper):
         options = {"terminal_on_life_loss": terminal_on_life_loss, "clip_rewards": clip_rewards}
         for name, value in options.items():
             if not isinstance(value, bool):
-                raise UsageError(f"{name} must be true or false; got {shorten(value)}")
+                raise invalid_value(name, "true or false", value)
         super().__init__(venv)
         self._terminal_on_life_loss = terminal_on_life_loss
         self._clip_rewards = clip_rewards

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import unknown_name, wrong
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ def check_flavour(game: Game, mode: int | None = None, difficulty: int | None = 
         ("difficulty", "difficulties", difficulty, has.difficulties),
     ):
         if value is not None and (isinstance(value, bool) or value not in valid):
-            raise UsageError(f"{game.name} has no {kind} {value!r}; its {plural}: {', '.join(map(str, valid))}")
+            raise wrong(
+                f"{kind} {value!r}", f"is none of {game.name}", f"its {plural}: {', '.join(map(str, valid))}", "name"
+            )
 
 
 def _letters(name: str) -> str:

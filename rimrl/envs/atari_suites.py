@@ -11,7 +11,7 @@ from typing import Any
 
 from rimrl.envs.atari_games import Game, find_game, flavours
 from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 
 STICKY_PROBABILITY = 0.25
 # The p of Hausknecht and Stone (2015).
@@ -29,9 +29,7 @@ def _modes(game: Game) -> Suite:
     has = flavours(game)
     (mode, *other_modes), (difficulty, *other_difficulties) = has.modes, has.difficulties
     if not other_modes and not other_difficulties:
-        raise UsageError(
-            f"{game.name} has one mode and one difficulty, so nothing to hold out; 'sticky/{game.name}' has"
-        )
+        raise wrong(game.name, "has one mode and one difficulty, so nothing to hold out", f"'sticky/{game.name}' has")
     return Suite(
         f"modes/{game.name}",
         f"{game.name} in the mode and difficulty it starts with; held-out splits change one of them.",

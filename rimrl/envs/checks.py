@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import invalid_value
 
 _LARGEST = 2**31 - 1
 
@@ -14,9 +14,9 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
         UsageError: With the argument's name and what was given.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise UsageError(f"{name} must be an integer of at least {minimum}; got {shorten(value)}")
+        raise invalid_value(name, f"an integer of at least {minimum}", value)
     if value > _LARGEST:
-        raise UsageError(f"{name} must be at most {_LARGEST}; got {shorten(value)}")
+        raise invalid_value(name, f"at most {_LARGEST}", value)
 
 
 def check_probability(name: str, value: float) -> None:
@@ -26,4 +26,4 @@ def check_probability(name: str, value: float) -> None:
         UsageError: With the argument's name and what was given.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise UsageError(f"{name} must be a number from 0 to 1; got {shorten(value)}")
+        raise invalid_value(name, "a number from 0 to 1", value)

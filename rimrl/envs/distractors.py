@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.minigrid import CELL_OF_CODE, MiniGridObservation, code_of
 from rimrl.envs.suites import KNOWN_COLORS, KNOWN_TYPES, MAX_STEPS, NUM_DISTRACTORS, ROOM_SIZE
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import invalid_value, unknown_name, wrong
 
 PICKABLE = {"ball": Ball, "box": Box, "key": Key}
 
@@ -122,21 +122,18 @@ class ObjectPickingEnv(MiniGridEnv):
         check_at_least("max_steps", max_steps, 1)
         check_at_least("agent_view_size", agent_view_size, 3)
         if agent_view_size % 2 == 0:
-            raise UsageError(f"agent_view_size must be odd, so that the agent is in the middle; got {agent_view_size}")
+            raise invalid_value("agent_view_size", "odd, so that the agent is in the middle", agent_view_size)
         self.target_kinds = _kinds("target", target_types, target_colors)
         self.distractor_kinds = _kinds("distractor", distractor_types, distractor_colors)
         self.num_distractors = num_distractors
         if num_distractors and len(self.distractor_kinds) == 1 and self.distractor_kinds[0] in self.target_kinds:
             kind, color = self.distractor_kinds[0]
-            raise UsageError(
-                f"the only distractor is the {color} {kind}, which is also a target; "
-                "add another shape or colour to the distractors"
-            )
+            raise wrong("distractors", f"must be others than the target, {color} {kind}", "add a shape or colour")
         free_cells = (size - 2) ** 2
         if num_distractors + 2 > free_cells:
-            raise UsageError(
-                f"num_distractors={num_distractors} with the target and the agent need {num_distractors + 2} cells, "
-                f"but a room of size {size} has {free_cells}"
+            raise wrong(
+                "num_distractors",
+                f"{num_distractors} with target and agent do not fit the {free_cells} cells of size {size}",
             )
 
         super().__init__(
@@ -259,7 +256,7 @@ class ObjectPickingEnv(MiniGridEnv):
                 ahead.cur_pos = (-1, -1)
                 self.grid.set(*front, None)
         else:
-            raise UsageError(f"unknown action {action}; valid: 0 left, 1 right, 2 forward, 3 pickup")
+            raise wrong("action", f"{action} is unknown", "valid: 0 left, 1 right, 2 forward, 3 pickup", "name")
 
         terminated = picked is not None
         success = picked is not None and (picked.type, picked.color) == (self.target_type, self.target_color)
@@ -274,12 +271,12 @@ def _kinds(role: str, types: Sequence[str], colors: Sequence[str]) -> list[tuple
     """Check shapes and colours and pair each with each, as (shape, colour)."""
     for name, values, valid in ((f"{role}_types", types, PICKABLE), (f"{role}_colors", colors, COLOR_TO_IDX)):
         if isinstance(values, str) or not values:
-            raise UsageError(f"{name} must list at least one name; got {shorten(values)}")
+            raise invalid_value(name, "a list of at least one name", values)
         for value in values:
             if value not in valid:
                 raise unknown_name("name", value, valid, where=name)
         if len(set(values)) < len(values):
-            raise UsageError(f"{name} names something twice: {', '.join(values)}")
+            raise wrong(name, f"names something twice: {', '.join(values)}")
     return list(product(types, colors))
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from rimrl.errors import UsageError
+from rimrl.errors import conflict, needs
 
 PREVIOUS_ACTION = "previous_action"
 PREVIOUS_REWARD = "previous_reward"
@@ -64,10 +64,7 @@ class ActionEncoding:
             width = int(np.prod(space.shape))
             low, high = np.minimum(space.low.ravel(), 0), np.maximum(space.high.ravel(), 0)
         else:
-            raise UsageError(
-                "efference copies need Discrete, MultiDiscrete, MultiBinary or Box actions; "
-                f"the environment has {space}"
-            )
+            raise needs("efference copies", "Discrete, MultiDiscrete, MultiBinary or Box actions", str(space))
         low, high = (np.broadcast_to(bound, (width,)).astype(np.float32) for bound in (low, high))
         self.space = spaces.Box(low, high, dtype=np.float32)
 
@@ -90,15 +87,12 @@ def with_copies(space: spaces.Space[Any], action: spaces.Box) -> spaces.Dict:
         UsageError: If the space has a key of that name already, or is of a kind that Stable-Baselines3 does not know.
     """
     if not isinstance(space, _OBSERVATIONS):
-        raise UsageError(
-            f"efference copies need Box, Dict or (Multi)Discrete observations; the environment has {space}"
-        )
+        raise needs("efference copies", "Box, Dict or (Multi)Discrete observations", str(space))
     parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {OBSERVATION: space}
     for name in (PREVIOUS_ACTION, PREVIOUS_REWARD):
         if name in parts:
-            raise UsageError(
-                f"the environment shows {name!r} itself; leave efference_copies off, or rename that part of its "
-                "observations"
+            raise conflict(
+                f"{name!r} of the environment's own", "efference_copies", "leave them off, or rename that part"
             )
     reward = spaces.Box(-np.inf, np.inf, (1,), np.float32)
     return spaces.Dict({**parts, PREVIOUS_ACTION: action, PREVIOUS_REWARD: reward})

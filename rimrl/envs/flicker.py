@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, needs
 
 
 def check_flicker(flicker: float, flicker_burst: float | None) -> None:
@@ -34,7 +34,7 @@ def check_flicker(flicker: float, flicker_burst: float | None) -> None:
     if flicker_burst is None:
         return
     if flicker == 0:
-        raise UsageError("flicker_burst is the mean length of runs of blank frames, and flicker 0 blanks none; set it")
+        raise needs("flicker_burst", "flicker above 0", str(flicker), "it is the length of runs of blank frames")
     shortest = max(1.0, flicker / (1 - flicker))  # a run needs a frame, and so does what parts it from the next one
     if not _is_number(flicker_burst) or not shortest <= flicker_burst < np.inf:
         raise invalid_value(

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from rimrl.errors import UsageError
+from rimrl.errors import needs
 from rimrl.spaces import describe_space
 
 
@@ -35,10 +35,7 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         space = env.observation_space
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
         if not all(isinstance(part, spaces.Box) and part.shape for part in parts):
-            raise UsageError(
-                "frames are stacked where observations are a Box, or a Dict of Boxes; these are "
-                f"{describe_space(space)}: leave env.frame_stack out"
-            )
+            raise needs("env.frame_stack", "a Box, or a Dict of Boxes", describe_space(space), "leave it out")
         self._stack: StackedObservations[Any] = StackedObservations(1, n_stack, space)  # type: ignore[arg-type]
         self.observation_space = self._stack.stacked_observation_space
 

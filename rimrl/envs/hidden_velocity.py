@@ -17,7 +17,7 @@ from gymnasium import spaces
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
-from rimrl.errors import UsageError
+from rimrl.errors import not_installed
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,5 @@ def make_task(task: str, env_id: str, render_mode: str | None = None, **kwargs: 
     try:
         env: gymnasium.Env[Any, Any] = getattr(import_module(module), name)(render_mode=render_mode, **kwargs)
     except (DependencyNotInstalled, ImportError) as error:
-        raise UsageError(
-            f"{env_id} needs what is not installed: pip install 'gymnasium[mujoco]' "
-            f"({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise not_installed(env_id, "MuJoCo", "gymnasium[mujoco]", error) from error
     return env

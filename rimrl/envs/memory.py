@@ -19,7 +19,7 @@ from minigrid.envs.memory import MemoryEnv
 
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.minigrid import MiniGridObservation
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import invalid_value, wrong
 
 
 class HallwayEnv(MemoryEnv):
@@ -96,10 +96,10 @@ class HallwayEnv(MemoryEnv):
         check_at_least("agent_view_size", agent_view_size, 3)
         for name, value in (("size", size), ("agent_view_size", agent_view_size)):
             if value % 2 == 0:
-                raise UsageError(f"{name} must be odd; got {value}")
+                raise invalid_value(name, "odd", value)
         for name, flag in (("random_length", random_length), ("all_actions", all_actions)):
             if not isinstance(flag, bool):
-                raise UsageError(f"{name} must be true or false; got {shorten(flag)}")
+                raise invalid_value(name, "true or false", flag)
         if max_steps is not None:
             check_at_least("max_steps", max_steps, 1)
         super().__init__(
@@ -120,7 +120,7 @@ class HallwayEnv(MemoryEnv):
             UsageError: If there is no such action.
         """
         if not self.action_space.contains(action):
-            raise UsageError(f"unknown action {action}; valid: {', '.join(self._names)}")
+            raise wrong("action", f"{action} is unknown", f"valid: {', '.join(self._names)}", "name")
         step: tuple[Any, SupportsFloat, bool, bool, dict[str, Any]] = super().step(action)  # type: ignore[no-untyped-call]
         return step
 

@@ -26,7 +26,7 @@ from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import needs, unknown_name, wrong
 
 TILES = ("one_hot", "rgb", "colors")
 
@@ -170,7 +170,7 @@ def _tokens(mission: str, length: int) -> tuple[int, ...]:
         if word not in _TOKEN_OF_WORD:
             raise unknown_name("word", word, _TOKEN_OF_WORD, where=f"mission {mission!r}")
     if len(words) > length:
-        raise UsageError(f"mission {mission!r} has {len(words)} tokens; mission_length={length} is too short for it")
+        raise wrong(f"mission {mission!r}", f"has {len(words)} tokens", f"mission_length={length} is too short for it")
     return (*(_TOKEN_OF_WORD[word] for word in words), *(0,) * (length - len(words)))
 
 
@@ -229,7 +229,7 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
         )
         super().__init__(env)
         if not shows_tiles(env):
-            raise UsageError(f"{env.unwrapped} does not show MiniGrid tiles; MiniGridObservation cannot prepare it")
+            raise needs("MiniGridObservation", "an environment that shows MiniGrid tiles", str(env.unwrapped))
         assert isinstance(env.observation_space, spaces.Dict)
         width, height, _ = env.observation_space["image"].shape or ()
         self._prepare = Preparation((width, height), tiles, mission, tile_size, mission_length)
@@ -299,9 +299,10 @@ class Preparation:
             pixels = tile_size if tiles == "rgb" else 1
             self._draw = _TileAtlas(tile_size).draw if tiles == "rgb" else color_tiles
             if pixels * min(view) <= 3:
-                raise UsageError(
-                    f"tiles={tiles!r} makes {pixels * height}x{pixels * width} pixels of this view, too few for "
-                    "Stable-Baselines3 to tell rows from colours; use tiles='one_hot', or 'rgb' with a larger tile_size"
+                raise wrong(
+                    f"tiles={tiles!r}",
+                    f"makes {pixels * height}x{pixels * width} pixels, too few",
+                    "use 'one_hot', or a larger tile_size",
                 )
             image = spaces.Box(0, 255, (height * pixels, width * pixels, 3), np.uint8)
         parts: dict[str, spaces.Space[Any]] = {"image": image}

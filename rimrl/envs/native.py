@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from rimrl.errors import UsageError
+from rimrl.errors import invalid_value
 
 # What the simulators count seeds with: a signed 32-bit integer, of which they take no negative one.
 MAX_SEED = 2**31 - 1
@@ -107,8 +107,8 @@ class NativeVecEnv(VecEnv):
             seed = int(np.random.randint(0, MAX_SEED - self.num_envs))
         last = seed + self.num_envs - 1
         if not 0 <= seed <= last <= MAX_SEED:
-            raise UsageError(
-                f"seeds of this backend go from 0 to {MAX_SEED}; {self.num_envs} environments need {seed} to {last}"
+            raise invalid_value(
+                "seed", f"from 0 to {MAX_SEED - self.num_envs + 1} for {self.num_envs} environments", seed
             )
         return super().seed(seed)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.minigrid import Preparation
 from rimrl.envs.native import Transition
-from rimrl.errors import UsageError
+from rimrl.errors import needs, not_installed, wrong
 
 PREFIXES = ("MiniGrid-", "BabyAI-")
 
@@ -62,7 +62,7 @@ class EnvPoolMiniGrid:
         check_id(env_id)
         self._envpool = _import_envpool()
         if env_id not in self._envpool.list_all_envs():
-            raise UsageError(f"EnvPool does not have {env_id}; use backend 'dummy' or 'subproc'")
+            raise wrong("EnvPool", f"does not have {env_id}", "use backend 'dummy' or 'subproc'", "missing")
         if max_steps is not None:
             check_at_least("max_steps", max_steps, 1)
         self._env_id = env_id
@@ -130,9 +130,7 @@ def _import_envpool() -> Any:
     try:
         return importlib.import_module("envpool")
     except ImportError as error:
-        raise UsageError(
-            f"backend 'envpool' needs EnvPool: pip install 'rimrl[fast]' ({type(error).__name__}: {error})"
-        ) from error
+        raise not_installed("backend 'envpool'", "EnvPool", "rimrl[fast]", error) from error
 
 
 def check_id(env_id: str) -> None:
@@ -143,9 +141,7 @@ def check_id(env_id: str) -> None:
     """
     if not env_id.startswith(PREFIXES):
         others = "'dummy', 'subproc' or 'native'" if env_id.startswith("ALE/") else "'dummy' or 'subproc'"
-        raise UsageError(f"backend 'envpool' plays MiniGrid and BabyAI ids; {env_id!r} is neither, use {others}")
+        raise needs("backend 'envpool'", "a MiniGrid or BabyAI id", repr(env_id), f"use {others}")
     reason = next((why for family, why in NOT_EQUIVALENT.items() if env_id.startswith(family)), None)
     if reason is not None:
-        raise UsageError(
-            f"EnvPool's {env_id} does not stand in for MiniGrid's: {reason}; use backend 'dummy' or 'subproc'"
-        )
+        raise wrong(f"EnvPool's {env_id}", f"is not MiniGrid's: {reason}", "use backend 'dummy' or 'subproc'")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rimrl.envs.hidden_velocity import TASKS, make_task
 from rimrl.envs.perturbed_suites import noisy_id
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import invalid_value
 
 # A MuJoCo walker shows height and pitch of its torso, then the angles of its joints; the speeds begin with three of the
 # torso.
@@ -44,7 +44,7 @@ class NoisyJoints(gymnasium.Wrapper[NDArray[Any], Any, NDArray[Any], Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any], task: str, noise: float) -> None:
         if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
-            raise UsageError(f"noise must be a number of at least 0; got {shorten(noise)}")
+            raise invalid_value("noise", "a number of at least 0", noise)
         super().__init__(env)
         space = env.observation_space
         assert isinstance(space, spaces.Box)

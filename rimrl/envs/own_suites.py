@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rimrl.envs.splits import EnvSplit, Suite
-from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
+from rimrl.errors import invalid_value, mismatch, shorten, unknown_name
 from rimrl.imports import module_in
 
 _KEYS = ("id", "kwargs", "held_out", "description")
@@ -36,9 +36,9 @@ def suite_of(name: str, splits: Mapping[str, Mapping[str, Any]], description: st
     trained = [split.name for split in made if not split.held_out]
     if len(trained) != 1:
         found = f"held_out is false for {', '.join(trained)}" if trained else "held_out is true for all of its splits"
-        raise UsageError(f"{where} must have exactly one split that is trained on: {found}")
+        raise mismatch(where, "of exactly one split that is trained on", found)
     if trained != ["train"]:
-        raise UsageError(f"{where}: the split that is trained on must be called 'train', not {trained[0]!r}")
+        raise mismatch(f"the split of {where} that is trained on", "called 'train'", repr(trained[0]))
     return Suite(name, description, made)
 
 
@@ -63,7 +63,7 @@ def modules_of(suite: Suite) -> tuple[str, ...]:
 
 def _split(name: str, content: Mapping[str, Any], where: str) -> EnvSplit:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"{where} must have a name of letters, digits, '_', '.' and '-'")
+        raise invalid_value(f"the name of {where}", "letters, digits, '_', '.' and '-'", name)
     if not isinstance(content, Mapping):
         raise invalid_value(where, "a mapping with 'id'", content)
     for key in content:

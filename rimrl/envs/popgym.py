@@ -21,7 +21,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import invalid_value, not_installed
 
 _MAZES = "popgym-Labyrinth"
 
@@ -36,9 +36,7 @@ def register(env_id: str) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise UsageError(
-                f"{env_id} needs {module}: pip install 'rimrl[popgym]' ({type(error).__name__}: {error})"
-            ) from error
+            raise not_installed(env_id, module, "rimrl[popgym]", error) from error
 
 
 def make_popgym(
@@ -84,7 +82,7 @@ class PopgymObservation(gymnasium.Wrapper[NDArray[np.float32], Any, Any, Any], R
     def __init__(self, env: gymnasium.Env[Any, Any], previous_action: bool = True, episode_start: bool = True) -> None:
         for name, value in (("previous_action", previous_action), ("episode_start", episode_start)):
             if not isinstance(value, bool):
-                raise UsageError(f"{name} must be true or false; got {shorten(value)}")
+                raise invalid_value(name, "true or false", value)
         RecordConstructorArgs.__init__(self, previous_action=previous_action, episode_start=episode_start)
         super().__init__(env)
         self._shown = (True, previous_action, episode_start)

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 
 Observation = NDArray[np.float32]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
@@ -58,7 +58,8 @@ class _Probe(gymnasium.Env[Observation, np.int64]):
     def step(self, action: np.int64) -> Step:
         """Judge one action; the returns are gymnasium's, and `info["is_success"]` tells whether there was no fault."""
         if not self.action_space.contains(action):
-            raise UsageError(f"unknown action {action}; valid: 0 to {self.action_space.n - 1}")  # type: ignore[attr-defined]
+            last = self.action_space.n - 1  # type: ignore[attr-defined]
+            raise wrong("action", f"{action} is unknown", f"valid: 0 to {last}", "name")
         reward, fault = self._judge(self._time, int(action))
         self._faultless = self._faultless and not fault
         self._time += 1

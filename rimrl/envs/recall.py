@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least, check_probability
 from rimrl.envs.suites import MAX_DELAY, NUM_CUES, NUM_DISTRACTOR_SYMBOLS, NUM_SYMBOLS, SEEN_DISTRACTORS
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import invalid_value, wrong
 
 Observation = NDArray[np.float32]
 
@@ -134,7 +134,7 @@ class RecallEnv(gymnasium.Env[Observation, np.int64]):
             UsageError: If there is no such action.
         """
         if not self.action_space.contains(action):
-            raise UsageError(f"unknown action {action}; valid: 0 to {self.num_symbols - 1}")
+            raise wrong("action", f"{action} is unknown", f"valid: 0 to {self.num_symbols - 1}", "name")
         end = len(self._shown) - 1
         asked = self._time - (end - self.num_cues)  # the cue that the marker asks for; negative before the first
         right = asked >= 0 and int(action) == self._cues[asked]
@@ -159,12 +159,13 @@ def _check_shown(shown: Sequence[int], num_distractors: int, probability: float)
     """Refuse distractors that there are not, or none at all where one is to be shown."""
     valid = range(num_distractors)
     if not isinstance(shown, list | tuple):
-        raise UsageError(f"shown_distractors must be a list of numbers; got {shorten(shown)}")
+        raise invalid_value("shown_distractors", "a list of numbers", shown)
     for symbol in shown:
         if not isinstance(symbol, int) or isinstance(symbol, bool) or symbol not in valid:
-            numbers = f"0 to {num_distractors - 1}" if num_distractors else "none"
-            raise UsageError(f"unknown distractor {symbol!r} in shown_distractors; valid: {numbers}")
+            raise invalid_value(
+                "each of shown_distractors", f"at least 0 and below num_distractors {num_distractors}", symbol
+            )
     if len(set(shown)) < len(shown):
-        raise UsageError(f"shown_distractors names a distractor twice: {list(shown)}")
+        raise wrong("shown_distractors", f"names a distractor twice: {list(shown)}")
     if not shown and probability > 0:
-        raise UsageError("shown_distractors names none, but distractor_probability is above 0")
+        raise wrong("shown_distractors", "names none, but distractor_probability is above 0", kind="conflict")

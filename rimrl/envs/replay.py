@@ -21,6 +21,8 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from rimrl.errors import as_raised, one_line
+
 _PCG64 = "PCG64"  # what gymnasium seeds with
 
 
@@ -120,7 +122,7 @@ class Replayable(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         try:
             self._replay(record)
         except Exception as error:  # a record that does not fit may break an environment in every way
-            return " ".join(str(error).split()) or type(error).__name__
+            return one_line(error)
         return None
 
     def _replay(self, record: EpisodeRecord) -> None:
@@ -160,7 +162,7 @@ class ReportCrash(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self._say(error)
 
     def _say(self, error: Exception) -> NoReturn:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = as_raised(error)
         print(f"rimrl: the environment raised {reason} in a process of its own", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import needs, unknown_name, wrong
 from rimrl.splits import Split, find_split
 
 
@@ -78,7 +78,7 @@ class Suite:
         if split is not None:
             return split
         if name in self.left_out:
-            raise UsageError(f"suite {self.name!r} has no split {name!r}: {self.left_out[name]}")
+            raise wrong(f"suite {self.name!r}", f"has no split {name!r}: {self.left_out[name]}", kind="name")
         raise unknown_name("split", name, [split.name for split in self.splits], where=f"suite {self.name!r}")
 
 
@@ -111,5 +111,5 @@ class SuiteFamily:
         """
         if not member:
             article = "an" if self.member[0] in "aeiou" else "a"
-            raise UsageError(f"suite {self.name!r} needs {article} {self.member}, as in '{self.name}/{self.example}'")
+            raise needs(f"suite {self.name!r}", f"{article} {self.member}, as in '{self.name}/{self.example}'")
         return self.make(member)

@@ -14,7 +14,7 @@ from typing import Any
 from rimrl.envs import atari_suites, perturbed_suites, popgym_suites
 from rimrl.envs.own_suites import suite_of
 from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import unknown_name, wrong
 
 # Every number of the object-picking task, here so that it can be tuned in one place.
 ROOM_SIZE = 6
@@ -275,7 +275,7 @@ def refuse_taken(name: str) -> None:
         UsageError: If it is taken.
     """
     if name in SUITES or name in FAMILIES:
-        raise UsageError(f"the suite name {name!r} is taken by a suite of rimrl; choose another one")
+        raise wrong(f"the suite name {name!r}", "is taken by a suite of rimrl", "choose another one", "conflict")
 
 
 def is_own(name: str | Suite) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
 from rimrl.envs.suites import MAX_LENGTH
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 
 Observation = NDArray[np.float32]
 
@@ -114,7 +114,7 @@ class TMazeEnv(gymnasium.Env[Observation, np.int64]):
             UsageError: If there is no such action.
         """
         if not self.action_space.contains(action):
-            raise UsageError(f"unknown action {action}; valid: 0 left, 1 right, 2 up, 3 down")
+            raise wrong("action", f"{action} is unknown", "valid: 0 left, 1 right, 2 up, 3 down", "name")
         self._time += 1
         if action in (_UP, _DOWN) and self._x == self._length:
             success = bool(action == self._goal)

@@ -20,7 +20,18 @@ from rimrl.envs.checks import check_at_least
 from rimrl.envs.popgym_suites import is_popgym
 from rimrl.envs.splits import Suite
 from rimrl.envs.suites import get_suite, is_suite, listed_suites
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import (
+    UsageError,
+    as_raised,
+    cannot,
+    conflict,
+    damaged,
+    mismatch,
+    needs,
+    shorten,
+    unknown_name,
+    wrong,
+)
 from rimrl.imports import import_modules, imported, module_in
 from rimrl.reading import check_regular, parse_json
 from rimrl.spaces import check_spaces, describe_space
@@ -118,9 +129,10 @@ def check_splits(suite: str | Suite, wrappers: Sequence[Wrap] = (), **env_kwargs
                 keys = sorted(space.spaces.keys() | known.spaces.keys())
                 differing = [key for key in keys if space.spaces.get(key) != known.spaces.get(key)]
                 what = f"{what} {differing[0]!r}"  # noqa: PLW2901
-            raise UsageError(
-                f"the splits of suite {suite.name!r} do not fit together: {what} of {name!r} are "
-                f"{describe_space(space)}, those of 'train' {describe_space(known)}"
+            raise mismatch(
+                f"{what} of {name!r} in {suite.name!r}",
+                f"those of 'train', {describe_space(known)}",
+                describe_space(space),
             )
 
 
@@ -313,19 +325,16 @@ def _simulator(
 ) -> Simulator:
     """Make what steps all environments at once; the arguments it does not take are named."""
     if wrappers:
-        raise UsageError(f"backend {backend!r} takes no wrappers around single environments; use 'dummy' or 'subproc'")
+        raise conflict(f"backend {backend!r}", "wrappers around single environments", "use 'dummy' or 'subproc'")
     _find_spec(env_id)  # a misspelt name should not be blamed on the backend
     kind: Callable[..., Simulator]
     if backend == "native":
         if not _is_atari(env_id):
-            raise UsageError(f"backend 'native' plays ALE/*-v5 games; {env_id!r} is none, use 'dummy' or 'subproc'")
+            raise needs("backend 'native'", "an ALE/*-v5 game", repr(env_id), "use 'dummy' or 'subproc'")
         from rimrl.envs.native_atari import NativeAtari  # noqa: PLC0415 (imports torch)
 
         for name in sorted(_ATARI_FLAVOUR & kwargs.keys()):
-            raise UsageError(
-                f"backend 'native' plays games in the mode and difficulty they start with, since ale-py's vector takes "
-                f"no {name!r}; use 'dummy' or 'subproc'"
-            )
+            raise conflict(name, "backend 'native', which keeps what the game starts with", "use 'dummy' or 'subproc'")
         kind = NativeAtari
         takes = set(inspect.signature(kind).parameters)
     else:
@@ -344,7 +353,7 @@ def _simulator(
 
 def _unknown_argument(name: str, valid: set[str], where: str) -> UsageError:
     if name in _ATARI_SCREEN - valid:
-        return UsageError(f"{name} is for the screens of ALE/*-v5 games; {where} takes no such argument")
+        return wrong(name, f"is for the screens of ALE/*-v5 games; {where} takes no such argument", kind="name")
     return unknown_name("argument", name, valid, where=where)
 
 
@@ -378,11 +387,10 @@ def _wrapped(env: gymnasium.Env[Any, Any], env_id: str, wrappers: Sequence[Wrap]
             inner.close()
             if isinstance(error, UsageError):
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             name = getattr(getattr(wrap, "func", wrap), "__name__", "a wrapper")
             given = getattr(wrap, "keywords", {})
             how = f" with {shorten(given)}" if given else ""
-            raise UsageError(f"{name} does not go around {env_id}{how} ({reason})") from error
+            raise cannot(f"wrap {env_id}{how} in", name, as_raised(error)) from error
     return env
 
 
@@ -413,7 +421,7 @@ def _started(path: Path) -> float:
     header = parse_json(line.removeprefix("#"), str(path))
     started = header.get("t_start") if isinstance(header, dict) else None
     if not isinstance(started, int | float) or isinstance(started, bool):
-        raise UsageError(f"{path} is damaged: its first line does not say when training began; restore it from a copy")
+        raise damaged(path, "its first line does not say when training began", "restore it from a copy")
     return float(started)
 
 
@@ -424,7 +432,9 @@ def _find_split(id_or_suite: str | Suite, split: str) -> tuple[str, dict[str, An
         return _without_module(chosen.env_id), dict(chosen.env_kwargs)
     if split != "train":
         _find_spec(_without_module(id_or_suite))  # a misspelt suite should not be blamed on the split
-        raise UsageError(f"{id_or_suite!r} is a single environment and has no split {split!r}; leave the split out")
+        raise wrong(
+            repr(id_or_suite), f"is a single environment without split {split!r}", "leave the split out", "name"
+        )
     return _without_module(id_or_suite), {}
 
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from torch import Tensor
 
 from rimrl.agents.ranks import RankLostError, Ranks
-from rimrl.errors import UsageError, quoted
+from rimrl.errors import mismatch, quoted, trying
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.snapshot import Agent, Snapshot, as_contents, restore_snapshot, take
 from rimrl.imports import options
@@ -217,9 +217,11 @@ def _refuse_other_number(had: int, now: int, run: Path, modules: Sequence[str]) 
         UsageError: Gives the command that goes on.
     """
     if had != now:
-        raise UsageError(
-            f"{run} was trained by {had} process{'es' if had > 1 else ''} and goes on with as many, not with {now}: "
-            f"{AGENT.command(had)} --resume {quoted(run)}{options(modules)}"
+        raise mismatch(
+            f"the number of processes of {run}",
+            had,
+            now,
+            f"{AGENT.command(had)} --resume {quoted(run)}{options(modules)}",
         )
 
 
@@ -270,10 +272,8 @@ def truncate_monitor(run: Path, contents: Contents) -> None:
         UsageError: If a log cannot be written.
     """
     fields = Fields(contents.state, "state")
-    try:
+    with trying("cut back the logs of", run):
         _cut_lines(run / "monitor.csv", 2 + _episode_count(fields))
-    except OSError as error:
-        raise UsageError(f"cannot cut back the logs of {run}: {error.strerror or error}") from None
 
 
 def _episode_count(fields: Fields) -> int:

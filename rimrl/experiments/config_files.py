@@ -20,7 +20,7 @@ from rimrl.envs.atari_games import Game, find_game
 from rimrl.envs.splits import Suite
 from rimrl.envs.suites import get_suite, is_suite
 from rimrl.envs.vector import make_vec_env
-from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, missing, unknown_name, wrong
 from rimrl.experiments.config import AgentTrainConfig, CoreConfig, EnvConfig, ExperimentConfig
 from rimrl.experiments.config_checks import check_together
 from rimrl.experiments.named_classes import modules_of
@@ -166,7 +166,7 @@ def _build(
     settings |= {f"core.{key}": value for key, value in with_legacy_options(core, of_core).items()}
     settings |= {"core.name": core, "agent.algorithm": algorithm}
     if "env.id" not in settings | changes:
-        raise UsageError(f"{file} does not say what to play: set env.id to a suite or a gymnasium id")
+        raise missing("env.id", file, "set it to a suite or a gymnasium id, which says what to play")
     groups = schema.values(settings, changes, file)
     if suite is None and is_suite(groups["env"]["id"]):  # games can be spelled in several ways, and results have one
         groups["env"]["id"] = get_suite(groups["env"]["id"]).name
@@ -209,10 +209,7 @@ def _find_suite(content: Any, settings: dict[str, Any], changes: dict[str, str],
     if content is not None:
         held = suite_from(content, file)
         if settings.setdefault("env.id", held.suite.name) != held.suite.name:
-            raise UsageError(
-                f"env.id in {file} must be {held.suite.name!r}, the name of the suite it holds, got "
-                f"{shorten(settings['env.id'])}"
-            )
+            raise invalid_value(f"env.id in {file}", f"{held.suite.name!r}, the suite it holds", settings["env.id"])
     of_command = "env.id" in changes
     source: dict[str, Any] = changes if of_command else settings
     name = source.get("env.id")
@@ -288,8 +285,9 @@ def _find(config: str) -> tuple[str, Path, Game | None]:
         return file.parent.name, file, None
     if file.suffix in {".yaml", ".yml"}:
         if not file.is_file():
-            raise UsageError(
-                f"no configuration file {file}; give a YAML file or a name from rimrl list configs: distractors/rim"
+            raise missing(
+                f"configuration file {file}",
+                advice="give a YAML file or a name from rimrl list configs, such as distractors/rim",
             )
         return file.stem, file, None
     if (match := _ATARI.fullmatch(config)) and (cores := _atari_cores(match[1], shipped)):
@@ -323,9 +321,9 @@ def _from_card(file: Path) -> Any:
 
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise UsageError(f"{file} holds no configuration; it needs the groups {', '.join(_GROUPS)}")
+        raise wrong(file, "holds no configuration", f"it needs the groups {', '.join(_GROUPS)}", "missing")
     if "splits" in content:
-        raise UsageError(f"{file} holds a suite, not a configuration; name it in one, as its env.id")
+        raise wrong(file, "holds a suite, not a configuration", "name it in one, as its env.id")
     check_groups({key: value for key, value in content.items() if key not in _ABOVE}, file, _GROUPS)
     imports = content.get("imports", [])
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):
@@ -348,8 +346,5 @@ def _check_env_kwargs(kwargs: Mapping[str, Any]) -> None:
     taken = set(inspect.signature(make_vec_env).parameters) - {"env_kwargs"}
     for name in kwargs:
         if name in taken:
-            raise UsageError(
-                f"env.kwargs.{name} is not an argument of the environment; "
-                "env.id, env.n_envs, env.backend, env.efference_copies, env.env_wrapper and train.seed say what is "
-                "played, and training plays its own split"
-            )
+            keys = "env.id, env.n_envs, env.backend, env.efference_copies, env.env_wrapper and train.seed"
+            raise wrong(f"env.kwargs.{name}", "is not an argument of the environment", f"{keys} say what is played")

@@ -29,7 +29,7 @@ from rimrl.agents.saved.names import CARD
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.suites import get_suite, is_own, is_suite
 from rimrl.envs.vector import default_arguments, make_vec_env, resolve
-from rimrl.errors import UsageError, invalid_value, shorten
+from rimrl.errors import UsageError, invalid_value, mismatch, shorten, wrong
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.factory import env_arguments
 from rimrl.experiments.levels import Levels
@@ -309,9 +309,8 @@ def what_to_play(run: Run, suite: str | None) -> str | Suite:
     if suite_name(other) != suite_name(own):
         return other
     if isinstance(other, Suite) and not (is_suite(own) and _same_splits(other, get_suite(own))):
-        raise UsageError(
-            f"{suite} has the name of the suite that {run.path} was trained on, {other.name!r}, and other splits; "
-            "give it another name"
+        raise wrong(
+            suite, f"has the name of the suite of {run.path}, {other.name!r}, and other splits", "rename it", "conflict"
         )
     return own
 
@@ -337,9 +336,8 @@ def environment_arguments(run: Run, words: Sequence[str]) -> dict[str, Any]:
     names = []
     for key, _ in split_overrides(words):
         if not key.startswith(_ARGUMENT):
-            raise UsageError(
-                f"unexpected argument '--{key}'; of the configuration rimrl evaluate takes --env.kwargs.NAME VALUE, an "
-                "argument of the environment"
+            raise wrong(
+                "unexpected argument", f"'--{key}'", "of the configuration it takes --env.kwargs.NAME VALUE", "name"
             )
         names.append(key.removeprefix(_ARGUMENT).partition(".")[0])
     file = run.path / (CARD if run.is_export else "config.yaml")
@@ -378,9 +376,11 @@ def check_plays(agent: BaseAlgorithm, env: VecEnv, file: Path, suite: str) -> No
     }
     for what, (known, shown) in both.items():
         if not _alike(known, shown):
-            raise UsageError(
-                f"{file} does not suit {suite!r}: its {what} are {describe_space(known)}, those of the environment "
-                f"{describe_space(shown)}; restore the file, or the configuration beside it"
+            raise mismatch(
+                f"{what} of {file}",
+                f"those of {suite!r}, {describe_space(shown)}",
+                describe_space(known),
+                "restore it or config.yaml",
             )
     player_of(agent, env)
 
@@ -512,9 +512,10 @@ def _check_spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[st
         what_is_played += f" with {', '.join(f'{name}={shorten(value)}' for name, value in env_kwargs.items())}"
     for what, space in shown.items():
         if space != known[what]:
-            raise UsageError(
-                f"{what_is_played} does not suit {run.path}, which was trained on {run.config.env.id!r}: "
-                f"its {what} are {describe_space(space)}, the agent's {describe_space(known[what])}"
+            raise mismatch(
+                f"{what} of {what_is_played}",
+                f"those of {run.path} on {run.config.env.id!r}, {describe_space(known[what])}",
+                describe_space(space),
             )
 
 

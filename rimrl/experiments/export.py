@@ -20,7 +20,7 @@ from rimrl.agents.graph.onnx_file import require_onnx, write_onnx
 from rimrl.agents.saved.card import read_card
 from rimrl.agents.saved.exported import write_exported
 from rimrl.agents.saved.names import CARD, GRAPH, WEIGHTS
-from rimrl.errors import UsageError, quoted
+from rimrl.errors import UsageError, conflict, damaged, quoted, trying, wrong
 from rimrl.experiments.loading import load_agent
 from rimrl.experiments.run import Run
 from rimrl.files import check_writable, replacing
@@ -69,26 +69,21 @@ def export(
     _refuse_taken(folder)
     exported = (run.path / CARD).is_file()
     if exported and not onnx:
-        raise UsageError(f"{run.path} is an export already; copy it, or add a graph with --onnx")
+        raise wrong(run.path, "is an export already", "copy it, or add a graph with --onnx", "state")
     if onnx:
         require_onnx()
     file = run.agent_file(best)
     check_writable(folder / CARD)
     agent = load_agent(run, best, trust, device="cpu")
     if onnx and agent.use_masking:
-        raise UsageError(
-            f"{file} was trained with agent.use_masking, and a graph has no input for masks: its actions would be "
-            "invalid; export without --onnx"
-        )
+        raise conflict("--onnx", f"agent.use_masking of {file}: a graph has no input for masks", "leave it out")
     facts = _facts_of_export(run.path) if exported else _facts(run, file.name)
     with replacing(folder, _NAMES) as partial:
         if onnx:
             facts["onnx"] = write_onnx(agent.policy, partial / GRAPH)
         write_exported(agent, partial, facts, half)
-        try:
+        with trying("write", folder):
             (partial / README).write_text(model_card(read_card(partial)), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {folder}: {error.strerror}") from None
     return folder
 
 
@@ -171,12 +166,14 @@ def model_card(card: dict[str, Any]) -> str:
 
 def _refuse_taken(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; rimrl export needs a folder")
+        raise wrong(folder, "is a file", "rimrl export needs a folder", "state")
     if folder.is_dir() and any(folder.iterdir()):
         try:
             read_card(folder)
         except UsageError:
-            raise UsageError(f"{folder} holds other files than an export; choose another folder, or empty it") from None
+            raise wrong(
+                folder, "holds other files than an export", "choose another folder, or empty it", "state"
+            ) from None
 
 
 def _evaluation(run: Run, model: str) -> dict[str, Any] | None:
@@ -198,8 +195,9 @@ def _evaluation(run: Run, model: str) -> dict[str, Any] | None:
     except MissingError:
         return None
     except (UsageError, KeyError, TypeError) as error:
-        why = f"{error}" if isinstance(error, UsageError) else f"{file} is damaged"
-        raise UsageError(f"{why}; run again: rimrl evaluate {quoted(run.path)}") from None
+        raise (error if isinstance(error, UsageError) else damaged(file, error)).within(
+            after=f"; run again: rimrl evaluate {quoted(run.path)}"
+        ) from None
 
 
 def _training(run: Run) -> dict[str, Any]:

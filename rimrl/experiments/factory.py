@@ -23,7 +23,7 @@ from rimrl.envs.frame_stack import FrameStack
 from rimrl.envs.reward_scale import VecNormalizedRewards
 from rimrl.envs.suites import is_own
 from rimrl.envs.vector import Wrap, check_splits, make_vec_env
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, conflict, needs, wrong
 from rimrl.experiments.config import EnvConfig, ExperimentConfig
 from rimrl.experiments.named_classes import check_arguments, named_class
 from rimrl.experiments.played import refusing_what_breaks, splits_to_play
@@ -66,9 +66,9 @@ def check_eval_splits(config: ExperimentConfig) -> None:
         try:
             splits_to_play(config.played, split)
         except UsageError as error:
-            raise UsageError(f"train.eval_splits: {error}") from None
+            raise error.within("train.eval_splits: ") from None
         if asked.count(split) > 1:
-            raise UsageError(f"train.eval_splits names {split!r} twice")
+            raise wrong("train.eval_splits", f"names {split!r} twice")
 
 
 def env_arguments(env: EnvConfig) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _own_arguments(settings: AgentConfig) -> dict[str, Any]:
         if value is not None:
             arguments[name] = scheduled(value, how)
         elif how != "constant":
-            raise UsageError(f"agent.{schedule} {how!r} needs a value of agent.{name}, which is null; give one")
+            raise needs(f"agent.{schedule} {how!r}", f"a value of agent.{name}", "null")
     return arguments
 
 
@@ -168,7 +168,7 @@ def _further_options(settings: AgentConfig) -> dict[str, Any]:
 def _exploration(settings: AgentConfig, space: spaces.Space[Any]) -> dict[str, Any]:
     """Arguments of the algorithm for state-dependent exploration."""
     if settings.use_sde and not isinstance(space, spaces.Box):
-        raise UsageError(f"agent.use_sde needs continuous actions, and these are {describe_space(space)}; leave it out")
+        raise needs("agent.use_sde", "continuous actions", describe_space(space), "leave it out")
     return {"use_sde": True, "sde_sample_freq": settings.sde_sample_freq} if settings.use_sde else {}
 
 
@@ -208,7 +208,7 @@ def _policy_for(
         return ("MultiInputPolicy" if isinstance(space, spaces.Dict) else image), chosen
     width = {} if features_dim is None else {"features_dim": features_dim}
     if spatial and width:
-        raise UsageError("agent.features_dim does not go with agent.spatial, where the map has the width; leave it out")
+        raise conflict("agent.features_dim", "agent.spatial, where the map has the width")
     if isinstance(space, spaces.Dict) and _shows_tiles(space, tile_pixels):
         options = {**width, "positions": spatial}
         if tile_pixels is not None:
@@ -219,9 +219,9 @@ def _policy_for(
             return "CnnPolicy", {"features_extractor_class": NatureMap}
         return "CnnPolicy", {"features_extractor_kwargs": width}
     if spatial:
-        raise UsageError("agent.spatial needs an image to read positions of; this environment shows none")
+        raise needs("agent.spatial", "an image to read positions of", "an environment that shows none")
     if width:
-        raise UsageError("agent.features_dim is the width of what is made of images; this environment shows none")
+        raise needs("agent.features_dim", "images, of which it is the width", "an environment that shows none")
     return ("MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"), {}
 
 

@@ -14,7 +14,7 @@ from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.options import plain
 from rimrl.cores.registry import CORES, core_options, with_legacy_options
-from rimrl.errors import UsageError
+from rimrl.errors import mismatch, needs
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.run import Run
 
@@ -74,7 +74,7 @@ def ablate(agent: RecurrentOnPolicyAlgorithm, num_active: int | list[int]) -> No
         try:
             core.num_active = num_active
         except AttributeError as error:
-            raise UsageError(f"core.num_active needs a core that selects units: {error}") from None
+            raise needs("core.num_active", f"a core that selects units ({error})") from None
 
 
 def core_settings(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
@@ -120,7 +120,9 @@ def _check_described(agent: RecurrentOnPolicyAlgorithm, file: Path, config: Expe
 
 def _require_same(key: str, described: object, found: object, file: Path, where: Path) -> None:
     if described != found:
-        raise UsageError(
-            f"{where} says {key} {described!r}, but the agent in {file.name} was trained with {found!r}; put that back "
-            "into the configuration" + (f", or play with --{key} {described}" if key == "core.num_active" else "")
+        raise mismatch(
+            f"{key} in {where}",
+            f"{found!r}, as in the training of {file.name}",
+            repr(described),
+            "put that back" + (f", or play with --{key} {described}" if key == "core.num_active" else ""),
         )

@@ -11,7 +11,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import as_raised, cannot, invalid_value, shorten, unknown_name, wrong
 from rimrl.imports import is_module_name, require_named
 
 Named = dict[str, dict[str, Any]]
@@ -46,17 +46,17 @@ def listed(value: Any, where: str) -> list[Named]:
     for each in [] if value is None else value if isinstance(value, list) else [value]:
         entry = {each: {}} if isinstance(each, str) else each
         if not isinstance(entry, dict) or len(entry) != 1:
-            raise UsageError(f"{where} must hold package.Class, or one mapping of it to arguments, got {shorten(each)}")
+            raise invalid_value(where, "package.Class, or one mapping of it to arguments", each)
         ((given, arguments),) = entry.items()
         name = str(given).replace(":", ".", 1)
         if not is_class_name(name):
-            raise UsageError(f"{where} must name classes as in gymnasium.wrappers.ClipReward, got {shorten(given)}")
+            raise invalid_value(where, "classes named as in gymnasium.wrappers.ClipReward", given)
         arguments = {} if arguments is None else arguments
         if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
-            raise UsageError(f"{where} must map {name} to its arguments by name, got {shorten(arguments)}")
+            raise invalid_value(where, f"{name} with its arguments by name", arguments)
         found.append({name: arguments})
     if len(found) > _MOST:
-        raise UsageError(f"{where} holds {len(found)} classes, more than {_MOST}")
+        raise wrong(where, f"holds {len(found)} classes, more than {_MOST}")
     return found
 
 
@@ -117,13 +117,12 @@ def named_class(name: str, base: type[Any], where: str) -> type[Any]:
     try:
         module = import_module(module_name)
     except Exception as error:  # a free one, of a package that is broken or not installed
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"{where}: cannot import {module_name!r}: {reason}") from error
+        raise cannot("import", f"{module_name!r} of {where}", as_raised(error)) from error
     found = getattr(module, attribute, None)
     if found is None:
         raise unknown_name("class", attribute, _subclasses(module, base), where=f"{where}: {module_name}")
     if not inspect.isclass(found) or not issubclass(found, base):
-        raise UsageError(f"{where}: {name} is no {base.__name__}")
+        raise wrong(f"{where}: {name}", f"is no {base.__name__}")
     return found
 
 
@@ -142,7 +141,7 @@ def check_arguments(cls: Callable[..., Any], arguments: Mapping[str, Any], where
     try:
         inspect.signature(cls).bind(*given, **arguments)
     except TypeError as error:
-        raise UsageError(f"{where}: {getattr(cls, '__name__', cls)} does not take these arguments: {error}") from None
+        raise wrong(f"{where}: {getattr(cls, '__name__', cls)}", f"does not take these arguments: {error}") from None
     except ValueError:  # a class that does not tell what it takes
         pass
 
@@ -161,8 +160,7 @@ def made(classes: Iterable[Named], base: type[Any], where: str) -> list[Any]:
             try:
                 found.append(cls(**arguments))
             except Exception as error:  # whatever a class of the user's own does
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise UsageError(f"{where}: cannot make {name} with {shorten(arguments)} ({reason})") from error
+                raise cannot(f"make {name} of", f"{where} with {shorten(arguments)}", as_raised(error)) from error
     return found
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.suites import get_suite, is_suite
-from rimrl.errors import UsageError
+from rimrl.errors import trying, wrong
 from rimrl.experiments.suite_files import is_suite_file, read_suite
 from rimrl.imports import import_modules, require_imported
 from rimrl.runs.origin import is_of_others
@@ -51,14 +50,13 @@ def splits_to_play(played: str | Suite, wanted: str | None) -> tuple[EnvSplit, .
     """
     if not isinstance(played, Suite) and not is_suite(played):
         if wanted not in (None, "train"):
-            raise UsageError(f"{played} is a single environment, not a suite: its only split is 'train'")
+            raise wrong(played, "is a single environment, not a suite: its only split is 'train'", kind="name")
         return (EnvSplit("train", played, held_out=False, description="The training environment."),)
     suite = get_suite(played)
     return suite.splits if wanted is None else (suite.split(wanted),)
 
 
-@contextmanager
-def refusing_what_breaks(name: str, kwargs: Mapping[str, Any], verb: str = "make") -> Iterator[None]:
+def refusing_what_breaks(name: str, kwargs: Mapping[str, Any], verb: str = "make") -> trying:
     """Make environments in this block; they fail in every way when an argument or a dependency does not suit them.
 
     Args:
@@ -69,10 +67,4 @@ def refusing_what_breaks(name: str, kwargs: Mapping[str, Any], verb: str = "make
     Raises:
         UsageError: Says what failed, in one line.
     """
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"cannot {verb} the environment {name} with arguments {dict(kwargs)} ({reason})") from error
+    return trying(f"{verb} the environment", f"{name} with arguments {dict(kwargs)}", Exception)

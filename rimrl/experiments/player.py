@@ -28,7 +28,7 @@ from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.vector import make_vec_env
-from rimrl.errors import UsageError
+from rimrl.errors import trying, wrong
 from rimrl.experiments.evaluate import DEFAULT_SEED, check_episodes, check_plays
 from rimrl.experiments.factory import env_arguments
 from rimrl.experiments.loading import load_agent
@@ -156,10 +156,8 @@ class Player:
                 number += 1
 
     def _picture(self) -> NDArray[np.uint8]:
-        try:
+        with trying("draw", self.split.env_id, DependencyNotInstalled):
             (picture,) = self.env.get_images()
-        except DependencyNotInstalled as error:
-            raise UsageError(f"{self.split.env_id} cannot be drawn: {error}") from None
         assert picture is not None
         return picture
 
@@ -225,7 +223,7 @@ def _check_draws_itself(id_or_suite: str | Suite, split: EnvSplit) -> None:
     finally:
         env.close()
     if "rgb_array" not in modes:
-        raise UsageError(f"{split.env_id} draws no pictures (it has no render mode 'rgb_array'); try rimrl inspect")
+        raise wrong(split.env_id, "draws no pictures (it has no render mode 'rgb_array')", "try rimrl inspect")
 
 
 def _score(env: VecEnv) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rimrl.agents.saved.card import LARGEST as LARGEST_CARD
 from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.agents.saved.shipped import PREFIX, find_shipped, shipped_agents
-from rimrl.errors import UsageError
+from rimrl.errors import missing, wrong
 from rimrl.files import replacing
 from rimrl.reading import MEGABYTE, MissingError, read_bytes
 
@@ -31,7 +31,7 @@ def run_folder(word: str) -> Path:
         return _copied(word.removeprefix(PREFIX))
     folder = Path(word)
     if not folder.exists() and word in shipped_agents():
-        raise UsageError(f"no run folder {word}; the agent that comes with rimrl is {PREFIX}{word}")
+        raise missing(f"run folder {word}", advice=f"the agent that comes with rimrl is {PREFIX}{word}")
     return folder
 
 
@@ -39,7 +39,7 @@ def _copied(name: str) -> Path:
     source, folder = find_shipped(name), _RUNS / name
     if folder.is_dir() and any(folder.iterdir()):
         if any(_content(source, file) != _content(folder, file) for file in (CARD, WEIGHTS)):
-            raise UsageError(f"{folder} does not hold the agent {name!r} of this rimrl; move it away, or remove it")
+            raise wrong(folder, f"does not hold the agent {name!r} of this rimrl", "move or remove it", "state")
         return folder
     from rimrl.agents.load import pretrained  # noqa: PLC0415 (imports torch)
 

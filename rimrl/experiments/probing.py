@@ -10,7 +10,7 @@ import torch as th
 from numpy.typing import NDArray
 
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import unknown_name, wrong
 from rimrl.experiments.player import Step
 
 RECORDABLE = ("states", "observations", "values")
@@ -60,9 +60,10 @@ class Probe:
                 row["observation"] = np.array(shown[0])
         self._bytes += sum(part.nbytes for part in row.values())
         if self._bytes > _LARGEST:
-            raise UsageError(
-                f"{' and '.join(self._wanted)} take more than {_LARGEST // 2**30} GiB after {step.episode} whole "
-                "episodes; record fewer --episodes, or less of them"
+            raise wrong(
+                " and ".join(self._wanted),
+                f"exceed {_LARGEST // 2**30} GiB after {step.episode} episodes",
+                "record fewer --episodes",
             )
         return row
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rimrl.agents.ranks import OtherRankError, RankLostError, Ranks, share_evenly
 from rimrl.envs.vector_state import monitor_of
-from rimrl.errors import UsageError
+from rimrl.errors import conflict, mismatch, wrong
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.runs.failures import Failure, described
 from rimrl.runs.processes import Processes
@@ -40,7 +40,7 @@ def shard_config(config: ExperimentConfig, ranks: Ranks) -> ExperimentConfig:
     if ranks.size == 1:
         return config
     if config.agent.normalize_rewards:
-        raise UsageError("agent.normalize_rewards scales by what one process has seen; train in one, or leave it out")
+        raise conflict("agent.normalize_rewards", "several processes, as it scales by what one has seen")
     n_envs = share_evenly(config.env.n_envs, ranks.size, "env.n_envs")
     return replace(
         config,
@@ -60,7 +60,7 @@ def _device(device: str) -> str:
         return device
     local, count = int(os.environ.get("LOCAL_RANK", "0")), th.cuda.device_count()
     if local >= count:
-        raise UsageError(f"there are {count} GPUs for more processes; start one for each, or use --train.device cpu")
+        raise wrong("the number of processes", f"exceeds the {count} GPUs", "start fewer, or use --train.device cpu")
     th.cuda.set_device(local)
     return f"cuda:{local}"
 
@@ -75,10 +75,7 @@ def check_same(config: ExperimentConfig, ranks: Ranks) -> None:
     for rank, other in enumerate(ranks.all_gather_object(mine)):
         for key in {**mine, **other} if rank != ranks.rank else {}:
             if mine.get(key) != other.get(key):
-                raise UsageError(
-                    f"the processes were given different configurations: {key} is {mine.get(key)} on rank {ranks.rank} "
-                    f"and {other.get(key)} on rank {rank}"
-                )
+                raise mismatch(key, f"{mine.get(key)} on rank {rank}, as on rank {ranks.rank}", other.get(key))
 
 
 class RankProcesses(Processes):
@@ -124,7 +121,7 @@ class RankProcesses(Processes):
                 pass
         words = ranks.abort_reason()
         if words is None:
-            return Failure("another process of this training was killed or ended without a word", False, "")
+            return Failure("another process of this training was killed or ended without a word", None, "")
         return Failure(**words)
 
     @contextmanager

@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rimrl.agents.saved.names import CARD, WEIGHTS
-from rimrl.errors import UsageError, quoted
+from rimrl.errors import conflict, missing, quoted, wrong
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.imports import options
@@ -54,7 +54,7 @@ class Run(RunFolder[ExperimentConfig]):
         """
         if self.is_export:
             if best:
-                raise UsageError(f"{self.path} is an export, which holds one agent; leave out --best")
+                raise conflict("--best", f"{self.path}, an export, which holds one agent", "leave it out")
             return self.path / WEIGHTS
         file = self.path / "best_model.zip" if best else self.model_file
         if not file.is_file():
@@ -63,7 +63,7 @@ class Run(RunFolder[ExperimentConfig]):
                 command = f"{self.kind.command(run_processes(self.path))} --resume {quoted(self.path)}"
                 command += options(self.config.modules)
                 why = f"was stopped before its end, or goes on; to go on with it: {command}"
-            raise UsageError(f"no {file}: the run {why}")
+            raise missing(str(file)).within(after=f": the run {why}")
         return file
 
     @classmethod
@@ -74,17 +74,19 @@ class Run(RunFolder[ExperimentConfig]):
             UsageError: If the folder is not there, or is not a run folder.
         """
         if not path.is_dir():
-            raise UsageError(f"no run folder {path}")
+            raise missing(f"run folder {path}")
         if not (path / "config.yaml").is_file() and (path / CARD).is_file():
             return cls(path, load_config(str(path / CARD), of_others=True, to_train=False))
         if not (path / "config.yaml").is_file():
-            raise UsageError(f"{path} is not a run folder: it holds no config.yaml")
+            raise wrong(path, "is not a run folder: it holds no config.yaml", kind="missing")
         check_regular(path / "config.yaml", follow=False)
         kind = kind_of_run(path)
         if kind is not AGENT:
-            raise UsageError(
-                f"{path} is a run of {kind.command()} and holds no agent; rimrl evaluate, inspect, compare and report "
-                f"take it, and {kind.command()} --resume {quoted(path)} goes on with it"
+            raise wrong(
+                path,
+                f"is a run of {kind.command()} and holds no agent",
+                f"rimrl evaluate, inspect, compare and report take it, {kind.command()} --resume {quoted(path)}, too",
+                "state",
             )
         config = load_config(str(path / "config.yaml"), of_others=True, to_train=False)
         refuse_edited(path, read_yaml(path / "config.yaml", follow=False))

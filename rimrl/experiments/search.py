@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, damaged, not_installed, unknown_name
 from rimrl.experiments.tune_space import Choice, Dimension, Space
 from rimrl.files import check_writable, locked
 from rimrl.reading import MEGABYTE
@@ -158,8 +158,7 @@ class Search:
 
 
 def _damaged(folder: Path, why: object) -> UsageError:
-    reason = " ".join(str(why).split())[:200]
-    return UsageError(f"{folder / JOURNAL} is damaged ({reason}); restore it, or choose another --run-dir")
+    return damaged(folder / JOURNAL, why, "restore it, or choose another --run-dir")
 
 
 def import_optuna() -> Any:
@@ -171,7 +170,7 @@ def import_optuna() -> Any:
     try:
         import optuna  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise UsageError("rimrl tune needs Optuna, which is not installed; run: pip install 'rimrl[tune]'") from None
+        raise not_installed("rimrl tune", "Optuna", "rimrl[tune]") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -241,7 +240,7 @@ def _cut_half_line(file: Path) -> None:
     if not file.is_file():
         return
     if file.stat().st_size > _LARGEST:
-        raise UsageError(f"{file} is larger than {_LARGEST // MEGABYTE} MB; restore it, or choose another --run-dir")
+        raise damaged(file, f"more than {_LARGEST // MEGABYTE} MB", "restore it, or choose another --run-dir")
     with file.open("r+b") as stream:
         content = stream.read()
         whole = content.rfind(b"\n") + 1

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rimrl.envs.own_suites import modules_of, suite_of
 from rimrl.envs.splits import Suite
 from rimrl.envs.suites import refuse_taken
-from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, missing, unknown_name, wrong
 from rimrl.imports import is_module_name
 from rimrl.runs.yaml_files import read_yaml
 
@@ -52,7 +52,7 @@ def read_suite(file: Path) -> Described:
         UsageError: Names the file, and the key that does not fit.
     """
     if not file.is_file():
-        raise UsageError(f"no suite file {file}; give the YAML file of a suite, a suite's name or a gymnasium id")
+        raise missing(f"suite file {file}", advice="give the YAML file of a suite, a suite's name or a gymnasium id")
     content = read_yaml(file, most=_LARGEST, most_values=_MOST_VALUES)
     return suite_from({"name": file.stem, **content} if isinstance(content, dict) else content, file)
 
@@ -68,7 +68,7 @@ def suite_from(content: Any, file: Path) -> Described:
         UsageError: As `read_suite`.
     """
     if not isinstance(content, dict) or not isinstance(content.get("splits"), dict):
-        raise UsageError(f"{file} holds no suite; it needs 'splits', a mapping from names to environments")
+        raise wrong(file, "holds no suite", "it needs 'splits', a mapping from names to environments", "missing")
     for key in content:
         if key not in _KEYS:
             raise unknown_name("key", str(key), _KEYS, where=f"the suite of {file}")
@@ -76,30 +76,30 @@ def suite_from(content: Any, file: Path) -> Described:
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):
         raise invalid_value(f"imports of {file}", "a list of modules such as [my_package]", imports)
     if len(splits) > _MOST_SPLITS:
-        raise UsageError(f"the suite of {file} has {len(splits)} splits, and {_MOST_SPLITS} are the most")
+        raise wrong(f"the suite of {file}", f"has {len(splits)} splits", f"{_MOST_SPLITS} are the most")
     try:
         suite = suite_of(name, splits, content.get("description", ""))  # type: ignore[arg-type]
         _refuse_name(suite.name)
         for split in suite.splits:
             _check_plain(split.env_kwargs, f"kwargs of split {split.name!r}", _DEEPEST)
     except UsageError as error:
-        raise UsageError(f"{error} (in {file})") from None
+        raise error.within(after=f" (in {file})") from None
     return Described(suite, tuple(dict.fromkeys([*imports, *modules_of(suite)])))
 
 
 def _refuse_name(name: str) -> None:
     refuse_taken(name)
     if is_suite_file(name):
-        raise UsageError(f"the name of a suite must not end as that of a file, got {name!r}")
+        raise invalid_value("the name of a suite", "without the ending of a file", name)
 
 
 def _check_plain(value: object, what: str, levels: int) -> None:
     """Refuse what JSON has no word for: runs, exports and reports hold it."""
     if levels == 0:
-        raise UsageError(f"{what} are nested more than {_DEEPEST} deep")
+        raise wrong(what, f"are nested more than {_DEEPEST} deep")
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise UsageError(f"{what} must have texts as their keys, got {shorten(dict(value))}")
+            raise invalid_value(what, "with texts as their keys", dict(value))
         for each in value.values():
             _check_plain(each, what, levels - 1)
     elif isinstance(value, list):

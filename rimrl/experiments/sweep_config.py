@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import conflict, damaged, invalid_value, shorten, unknown_name, wrong
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.named_classes import modules_of
 from rimrl.experiments.suite_files import is_suite_file, read_suite
@@ -110,7 +110,7 @@ def read(folder: Path) -> SweepConfig:
         if not all(1 <= len(set(values)) == len(values) for values in found.over.values()):
             raise DamagedError("sweep.over holds a key without values, or one of them twice")
     except DamagedError as error:
-        raise UsageError(f"{folder / FILE} is damaged ({error}); restore it, or choose another --run-dir") from None
+        raise damaged(folder / FILE, error, "restore it, or choose another --run-dir") from None
     experiments = content.get("experiments") if isinstance(content, dict) else None
     require_imported(_of_experiments(experiments) + _modules(found.over, found.overrides), folder / FILE)
     require_named(_modules_of_classes(found.over, found.overrides), folder / FILE)
@@ -158,10 +158,9 @@ def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:
     check_same(folder, "", {"CONFIG": found.config}, {"CONFIG": asked.config})
     key = next((key for key in {**asked.over, **found.over} if (key in asked.over) != (key in found.over)), None)
     if key is not None:
-        raise UsageError(
-            f"{folder} is a sweep over {', '.join(found.over) or 'seeds alone'}, and {key!r} is "
-            f"{'another key' if key in asked.over else 'not given now'}; {_EXTEND_HINT}"
-        )
+        over = ", ".join(found.over) or "seeds alone"
+        how = "another key" if key in asked.over else "not given now"
+        raise wrong(folder, f"is a sweep over {over}, and {key!r} is {how}", _EXTEND_HINT, "state")
     options = [{f"--{name}": value for name, value in each.overrides.items()} for each in (found, asked)]
     check_same(folder, "", *options)
     return SweepConfig(
@@ -182,7 +181,7 @@ def check_same(folder: Path, where: str, found: Mapping[str, Any], asked: Mappin
         if found.get(key) != asked.get(key):
             before, now = ("nothing" if each.get(key) is None else repr(each[key]) for each in (found, asked))
             what = f"{key} of {where}" if where else key
-            raise UsageError(f"{folder} is a sweep with {what} {before}, and now it is {now}; {_EXTEND_HINT}")
+            raise wrong(folder, f"is a sweep with {what} {before}, and now it is {now}", _EXTEND_HINT, "state")
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -196,15 +195,13 @@ def parse_seeds(text: str) -> list[int]:
         found = re.fullmatch(r"\s*(\d{1,20})(?:\s*\.\.\s*(\d{1,20}))?\s*", part, re.ASCII)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if not first <= last <= _LARGEST_SEED:
-            raise UsageError(
-                f"--seeds {shorten(text)}: {shorten(part)} is no seed and no range; write 0..4, or 0,1,5, or 3"
-            )
+            raise invalid_value(f"--seeds {shorten(text)}", "seeds and ranges, such as 0..4, or 0,1,5, or 3", part)
         if last - first + len(seeds) >= _SEEDS_AT_MOST:
-            raise UsageError(f"--seeds {shorten(text)}: more than {_SEEDS_AT_MOST} seeds")
+            raise wrong(f"--seeds {shorten(text)}", f"are more than {_SEEDS_AT_MOST} seeds")
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)
-        raise UsageError(f"--seeds {shorten(text)}: seed {twice} is given twice")
+        raise wrong(f"--seeds {shorten(text)}", f"gives seed {twice} twice")
     return seeds
 
 
@@ -233,12 +230,12 @@ def _axes(words: Sequence[str]) -> dict[str, list[str]]:
         key = "env" if key == "env.id" else key
         values = split_values(text)
         if not equals or not key or not all(values):
-            raise UsageError(f"--over {word!r} must be KEY=VALUE,VALUE,… without empty values, as core=rim,lstm")
+            raise invalid_value("--over", "KEY=VALUE,VALUE,… without empty values, as core=rim,lstm", word)
         if key in axes or (SHORTHANDS.get(key) in axes):
-            raise UsageError(f"--over gives {key!r} twice; put all its values into one")
+            raise wrong("--over", f"gives {key!r} twice", "put all its values into one")
         twice = [value for value in values if values.count(value) > 1]
         if twice:
-            raise UsageError(f"--over {key} gives the value {twice[0]!r} twice")
+            raise wrong(f"--over {key}", f"gives the value {twice[0]!r} twice")
         axes[key] = values
     return axes
 
@@ -247,7 +244,7 @@ def _unique(overrides: Iterable[tuple[str, str]]) -> dict[str, str]:
     common: dict[str, str] = {}
     for key, value in overrides:
         if key in common:
-            raise UsageError(f"--{key} is given twice")
+            raise wrong(f"--{key}", "is given twice")
         common[key] = value
     return common
 
@@ -255,12 +252,12 @@ def _unique(overrides: Iterable[tuple[str, str]]) -> dict[str, str]:
 def _check_keys(axes: Mapping[str, object], common: Mapping[str, object], known: Sequence[str]) -> None:
     for key in (*axes, *common):
         if key in ("seed", "seeds", "train.seed"):
-            raise UsageError(f"a sweep takes its seeds from --seeds, not from {key!r}")
+            raise wrong(repr(key), "sets no seeds of a sweep", "use --seeds", "conflict")
     for key in axes:
         if "." not in key and key not in SHORTHANDS:
             raise unknown_name("key", key, [*SHORTHANDS, *known], where="--over")
         taken = {key, SHORTHANDS.get(key, key)} & common.keys()
         if taken:
-            raise UsageError(f"--{min(taken)} is given, and --over {key}, too; leave one of them out")
+            raise conflict(f"--{min(taken)}", f"--over {key}")
     if "core" in axes and "core.name" in axes:
-        raise UsageError("--over gives 'core' and 'core.name', which is the same; leave one of them out")
+        raise conflict("--over 'core'", "'core.name', which is the same")

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rimrl.cores.registry import CORES, adopt_core
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import UsageError, conflict, invalid_value, unknown_name
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import is_shipped, load_config, shipped_configs
 from rimrl.experiments.factory import make_agent, make_train_env
@@ -55,14 +55,14 @@ def make_trials(sweep: SweepConfig, episodes: int | None = None) -> list[SweepTr
     known: dict[str, str] = {}
     number = math.prod([len(sweep.seeds), *map(len, sweep.over.values())])
     if number > _MOST_TRIALS:
-        raise UsageError(f"{number} runs are more than the {_MOST_TRIALS} that a sweep has at most; sweep fewer values")
+        raise invalid_value("the number of runs", f"at most {_MOST_TRIALS}", number, "sweep fewer values")
     for values in itertools.product(*sweep.over.values()):
         settings = dict(zip(sweep.over, values, strict=True))
         label = "/".join(f"{key}={_as_folder(key, value)}" for key, value in settings.items())
         config = _experiment(sweep, settings)
         same = known.setdefault(repr(sorted(config.flat().items())), label)
         if same != label or label in experiments:
-            raise UsageError(f"{same} and {label} are the same experiment; leave one of them out")
+            raise conflict(same, f"{label}, the same experiment")
         experiments[label] = settings, config
     return [
         SweepTrial(
@@ -158,4 +158,4 @@ def _as_folder(key: str, value: str) -> str:
 def _in(settings: Mapping[str, Any], error: UsageError) -> UsageError:
     if not settings:
         return error
-    return UsageError(f"{error} (with {', '.join(f'{key}={value}' for key, value in settings.items())})")
+    return error.within(after=f" (with {', '.join(f'{key}={value}' for key, value in settings.items())})")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from rimrl.envs.atari_games import actions_of
 from rimrl.envs.vector import make_vec_env, resolve
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, mismatch, wrong
 from rimrl.experiments.config import EnvConfig, ExperimentConfig
 from rimrl.experiments.config_files import load_config
 from rimrl.experiments.evaluate import DEFAULT_SEED, play
@@ -150,9 +150,7 @@ class Transfer(Study[TransferTrial]):
             run = Run.open(path)
             run.agent_file()
             if run.config.core != config.core:
-                raise UsageError(
-                    f"the source run {path} has the core {_core(run.config)}, not that of {core!r}: {_core(config)}"
-                )
+                raise mismatch(f"the core of the source run {path}", f"{core!r}, {_core(config)}", _core(run.config))
             return TransferTrial(
                 name=str(path), config=run.config, core=core, source=source.name, seed=seed, given=path
             )
@@ -200,9 +198,11 @@ class Transfer(Study[TransferTrial]):
         found, asked = (_settings(config) for config in (Run.open(path).config, trial.config))
         for key, value in asked.items():
             if found.get(key) != value:
-                raise UsageError(
-                    f"{path} was trained with {key} {found.get(key)!r}, the configuration now says {value!r}; "
-                    "choose another --run-dir, or remove that run to train it again"
+                raise wrong(
+                    path,
+                    f"was trained with {key} {found.get(key)!r}, not {value!r}",
+                    "remove it, or choose another --run-dir",
+                    "state",
                 )
 
     def _check_tasks(self) -> None:
@@ -224,15 +224,17 @@ class Transfer(Study[TransferTrial]):
             source = sources[trial.core, trial.source, trial.seed]
             ours, theirs = shown(trial.config), shown(source.config)
             if ours != theirs:
-                raise UsageError(
-                    f"source {trial.source!r} does not fit target {trial.target!r}: its observations are "
-                    f"{describe_space(theirs)}, the target's are {describe_space(ours)}"
+                raise mismatch(
+                    f"the observations of source {trial.source!r}",
+                    f"those of target {trial.target!r}, {describe_space(ours)}",
+                    describe_space(theirs),
                 )
             if METHODS[trial.method or ""].trunk == "learned" and _actions(source.config) != _actions(trial.config):
-                raise UsageError(
-                    f"method {trial.method!r} goes on with the action head of source {trial.source!r}, and the actions "
-                    f"of target {trial.target!r} are others; play all games with all 18 actions (in overrides, "
-                    "env.kwargs.full_action_space: true), or leave the method out"
+                raise wrong(
+                    f"target {trial.target!r}",
+                    f"lacks the actions of source {trial.source!r} that {trial.method!r} goes on with",
+                    "play all 18 (in overrides, env.kwargs.full_action_space: true), or leave the method out",
+                    "mismatch",
                 )
 
     # -- random actions -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from rimrl.envs.suites import get_suite, is_suite
-from rimrl.errors import UsageError, invalid_value, unknown_name
+from rimrl.errors import conflict, invalid_value, missing, unknown_name, wrong
 from rimrl.experiments.config_files import load_config, shipped_configs, shipped_transfers
 from rimrl.experiments.named_classes import modules_of
 from rimrl.experiments.zoo_spelling import class_names_in_words
@@ -118,11 +118,11 @@ def load_transfer(config: str, changes: Mapping[str, Any] | None = None) -> Tran
         if file.suffix not in {".yaml", ".yml"}:
             raise unknown_name("transfer configuration", config, shipped)
         if not file.is_file():
-            raise UsageError(f"no configuration file {file}; give a YAML file or {', '.join(shipped)}")
+            raise missing(f"configuration file {file}", advice=f"give a YAML file or {', '.join(shipped)}")
         name = file.stem
     content = read_yaml(file)
     if not isinstance(content, dict):
-        raise UsageError(f"{file} holds no transfer; it needs {', '.join(_NEEDED)}")
+        raise wrong(file, "holds no transfer", f"it needs {', '.join(_NEEDED)}", "missing")
     content = {"name": name} | content | dict(changes or {})
     _check(content, file)
     content["imports"] = list(dict.fromkeys([*content.get("imports", []), *asked()]))
@@ -131,9 +131,9 @@ def load_transfer(config: str, changes: Mapping[str, Any] | None = None) -> Tran
         content[key] = [_task(entry, f"{key} in {file}", content["cores"], content["seeds"]) for entry in content[key]]
         names = [task.name for task in content[key]]
         if len(set(names)) < len(names):
-            raise UsageError(f"{key} in {file} must have different names, got {', '.join(names)}")
+            raise invalid_value(f"{key} in {file}", "of different names", names)
     if any(target.runs for target in content["targets"]):
-        raise UsageError(f"targets in {file} are trained here and take no 'runs'")
+        raise wrong(f"targets in {file}", "are trained here and take no 'runs'", kind="conflict")
     return TransferConfig(**content)
 
 
@@ -163,7 +163,7 @@ def _check(content: Mapping[str, Any], file: Path) -> None:
             raise unknown_name("key", str(key), known, where=str(file))
     for key in _NEEDED:
         if key not in content:
-            raise UsageError(f"{file} lacks {key!r}")
+            raise missing(repr(key), file)
     for key, (kind, fits) in _KINDS.items():
         if key in content and not fits(content[key]):
             raise invalid_value(f"{key} in {file}", kind, content[key])
@@ -225,16 +225,14 @@ def _task(entry: Any, where: str, cores: Mapping[str, str], seeds: Sequence[int]
     if env in shipped_configs() or env.endswith((".yaml", ".yml")):
         experiment = load_config(env)
         if experiment.suite is not None:
-            raise UsageError(
-                f"{env} in {where} plays a suite of a file, which transfers do not take; let a module that 'imports' "
-                "names register it (rimrl.register_suite)"
+            raise conflict(
+                f"{env} in {where}",
+                "transfers, as a suite of a file",
+                "let a module of 'imports' register it (rimrl.register_suite)",
             )
         for key, default in (("env_wrapper", []), ("frame_stack", 1), ("efference_copies", False)):
             if getattr(experiment.env, key) != default:
-                raise UsageError(
-                    f"{env} in {where} has env.{key}, which a transfer takes from the experiments of its cores alone; "
-                    f"set env.{key} there or in 'overrides'"
-                )
+                raise conflict(f"env.{key} of {env} in {where}", "transfers", "set it for the cores or in 'overrides'")
         env, kwargs = experiment.env.id, experiment.env.kwargs | kwargs
     elif is_suite(env):
         env = get_suite(env).name
@@ -253,6 +251,8 @@ def _runs(runs: Any, name: str, where: str, cores: Mapping[str, str], seeds: Seq
             raise unknown_name("core", core, cores, where=f"runs of {name} in {where}")
         listed = [folders] if isinstance(folders, str) else folders
         if not _is_texts(listed) or len(listed) not in (1, len(seeds)):
-            raise UsageError(f"runs of {name} in {where} must be one folder, or one for each of the {len(seeds)} seeds")
+            raise invalid_value(
+                f"runs of {name} in {where}", f"one folder, or one for each of {len(seeds)} seeds", listed
+            )
         found[core] = listed
     return found

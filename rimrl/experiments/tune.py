@@ -19,7 +19,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError, quoted
+from rimrl.errors import missing, quoted
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.search import JOURNAL, Strategy, import_optuna
 from rimrl.experiments.tune_config import TuneConfig, merged, read
@@ -74,9 +74,7 @@ class Tune(Study[TuneTrial]):
             ],
         )
         if not (folder / JOURNAL).is_file() and len(self.waiting) < len(self.trials):
-            raise UsageError(
-                f"{folder / JOURNAL} is missing, which holds the search; restore it, or choose another --run-dir"
-            )
+            raise missing(str(folder / JOURNAL), advice="it holds the search; restore it, or choose another --run-dir")
 
     @property
     def results(self) -> dict[int, Result]:

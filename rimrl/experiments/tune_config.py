@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rimrl.errors import UsageError, invalid_value, shorten
+from rimrl.errors import conflict, damaged, invalid_value, shorten, wrong
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import config_from, load_config
 from rimrl.experiments.evaluate import MOST_EPISODES
@@ -108,12 +108,12 @@ def ask(
         others = [*(["space"] if space else []), *(["seeds"] if seeds is not None else []), *given.keys() - {"trials"}]
         if others or common:
             name = others[0].replace("_", "-") if others else common[0][0]
-            raise UsageError(f"{folder} says what is searched, and --{shorten(name)[1:-1]} cannot change it; {_ADDED}")
+            raise conflict(f"--{shorten(name)[1:-1]}", f"{folder}, which says what is searched", _ADDED)
         found = read(folder)
         return _checked(replace(found, trials=max(found.trials, given.get("trials", 0))))
     for key, _ in common:
         if key in ("seed", "train.seed"):
-            raise UsageError(f"a search takes its seeds from --seeds, not from {key!r}")
+            raise wrong(repr(key), "sets no seeds of a search", "use --seeds", "conflict")
     if Path(config).suffix:
         config = str(Path(config).resolve())
     base = load_config(config, [f"--{key}={value}" for key, value in common])
@@ -156,7 +156,7 @@ def read(folder: Path) -> TuneConfig:
         }
         experiment = fields.raw("experiment")
     except DamagedError as error:
-        raise UsageError(f"{folder / FILE} is damaged ({error}); restore it, or choose another --run-dir") from None
+        raise damaged(folder / FILE, error, "restore it, or choose another --run-dir") from None
     return TuneConfig(experiment=config_from(experiment, folder / FILE), **options)
 
 
@@ -170,7 +170,7 @@ def merged(found: TuneConfig, asked: TuneConfig, folder: Path) -> TuneConfig:
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key):
             had, has = ("nothing" if each.get(key) is None else repr(each[key]) for each in (before, now))
-            raise UsageError(f"{folder} is a search with {key} {had}, and now it is {has}; {_ADDED}")
+            raise wrong(folder, f"is a search with {key} {had}, and now it is {has}", _ADDED, "state")
     return replace(found, trials=max(found.trials, asked.trials))
 
 

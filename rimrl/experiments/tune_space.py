@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, conflict, invalid_value, missing, needs, shorten, unknown_name, wrong
 from rimrl.experiments.config import EnvConfig, ExperimentConfig
 from rimrl.experiments.config_files import changed
 from rimrl.experiments.factory import make_agent, make_train_env
@@ -89,12 +89,9 @@ def split_space(words: Sequence[str]) -> dict[str, str]:
         key, equals, text = word.partition("=")
         key = key.strip().removeprefix("--")
         if not equals or not key or not text.strip():
-            raise UsageError(
-                f"--space {shorten(word)} must be KEY=VALUE,VALUE,… or KEY=LOW..HIGH or KEY=LOW..HIGH,log, as "
-                "agent.learning_rate=1e-4..1e-2,log"
-            )
+            raise invalid_value("--space", "KEY=VALUE,VALUE,… or KEY=LOW..HIGH or KEY=LOW..HIGH,log", word)
         if key in found:
-            raise UsageError(f"--space gives {shorten(key)} twice; put all its values into one")
+            raise wrong("--space", f"gives {shorten(key)} twice", "put all its values into one")
         found[key] = text.strip()
     return found
 
@@ -107,7 +104,7 @@ def shipped_space(core: str, algorithm: str) -> dict[str, str]:
     """
     files = shipped_files()
     if f"{SPACES}{algorithm}" not in files:
-        raise UsageError(f"no space comes with rimrl for the algorithm {algorithm!r}; say with --space what to search")
+        raise missing(f"space of rimrl's for the algorithm {algorithm!r}", advice="say with --space what to search")
     found: dict[str, str] = {}
     for name in (algorithm, core):
         file = files.get(f"{SPACES}{name}")
@@ -130,11 +127,11 @@ def parse_space(words: Mapping[str, str], base: ExperimentConfig) -> dict[str, D
     for key in words:
         kept = next((why for beginning, why in _KEPT.items() if key.startswith(beginning)), None)
         if kept is not None:
-            raise UsageError(f"--space cannot vary {shorten(key)}: {kept}")
+            raise conflict(f"--space {shorten(key)}", "a search", kept)
         if key not in known:
             raise unknown_name("key", key, known, where="--space")
     if not words:
-        raise UsageError("--space is empty; give at least one key, as agent.learning_rate=1e-4..1e-2,log")
+        raise needs("--space", "at least one key, as agent.learning_rate=1e-4..1e-2,log")
     return {key: _dimension(key, text, isinstance(known[key], float)) for key, text in words.items()}
 
 
@@ -152,7 +149,7 @@ def check_space(space: Space, base: ExperimentConfig) -> None:
                 try:
                     _check(changed(base, [f"--{key}={value}"]), envs)
                 except UsageError as error:
-                    raise UsageError(f"{error} (with --space {key}={value} and the configuration's others)") from None
+                    raise error.within(after=f" (with --space {key}={value} and the configuration's others)") from None
     finally:
         for env in envs.values():
             env.close()
@@ -212,11 +209,11 @@ def _dimension(key: str, text: str, is_float: bool) -> Dimension:
         return _range(key, parts[0], log, is_float)
     where = f"--space {key}={text}"
     if any(".." in part for part in parts):
-        raise UsageError(f"{where} mixes a range with something else; write LOW..HIGH, LOW..HIGH,log or VALUE,VALUE,…")
+        raise wrong(where, "mixes a range with something else", "write LOW..HIGH, LOW..HIGH,log or VALUE,VALUE,…")
     if not all(parts):
-        raise UsageError(f"{where} holds an empty value")
+        raise wrong(where, "holds an empty value")
     if log:
-        raise UsageError(f"{where}: log goes with a range, as {key}=1e-4..1e-2,log")
+        raise wrong(where, "has log without a range", f"write {key}=1e-4..1e-2,log")
     _refuse_single(where, key, parts)
     return Choice(tuple(parts))
 
@@ -225,9 +222,9 @@ def _refuse_single(where: str, key: str, values: Iterable[str]) -> None:
     listed = list(values)
     twice = next((value for value in listed if listed.count(value) > 1), None)
     if twice is not None:
-        raise UsageError(f"{where} gives the value {twice!r} twice")
+        raise wrong(where, f"gives the value {twice!r} twice")
     if len(listed) == 1:
-        raise UsageError(f"{where} holds a single value, so that there is nothing to search; set it with --{key}")
+        raise wrong(where, "holds a single value, so that there is nothing to search", f"set it with --{key}")
 
 
 def _range(key: str, text: str, log: bool, is_float: bool) -> Range:
@@ -236,16 +233,16 @@ def _range(key: str, text: str, log: bool, is_float: bool) -> Range:
     try:
         low, high = (float(end) for end in ends)
     except (ValueError, OverflowError):
-        raise UsageError(f"{where} must have a number on both sides of .., as 1e-4..1e-2") from None
+        raise invalid_value(where, "of numbers on both sides of .., as 1e-4..1e-2", text) from None
     if not math.isfinite(low) or not math.isfinite(high):
-        raise UsageError(f"{where} must have finite ends")
+        raise invalid_value(where, "of finite ends", text)
     if low > high:
-        raise UsageError(f"{where}: the lower end is above the upper one; write {key}={ends[1]}..{ends[0]}")
+        raise wrong(where, "has its lower end above the upper one", f"write {key}={ends[1]}..{ends[0]}")
     if low == high:
-        raise UsageError(f"{where} is empty but for one value; set it with --{key} {ends[0]}")
+        raise wrong(where, "is empty but for one value", f"set it with --{key} {ends[0]}")
     if log and low <= 0:
-        raise UsageError(f"{where}: there is no logarithm of {ends[0]}; begin above 0, or leave out log")
+        raise wrong(where, f"asks for the logarithm of {ends[0]}", "begin above 0, or leave out log")
     whole = not is_float and all(_INTEGER.fullmatch(end) for end in ends)
     if whole and max(abs(low), abs(high)) > _LARGEST:
-        raise UsageError(f"{where}: integers must be between -{_LARGEST} and {_LARGEST}")
+        raise invalid_value(where, f"of integers between -{_LARGEST} and {_LARGEST}", text)
     return Range(low, high, log, whole)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rimrl.errors import UsageError, invalid_value, shorten
+from rimrl.errors import conflict, invalid_value, shorten
 from rimrl.experiments.named_classes import listed, names_in, names_to_train
 
 CLASS_LISTS = ("env.env_wrapper", "train.callback")
@@ -91,9 +91,7 @@ def _number(text: str, key: str, where: object) -> float:
 
 def _add(own: dict[str, Any], key: str, value: Any, said: str, where: object) -> None:
     if own.setdefault(key, value) != value:
-        raise UsageError(
-            f"{said} in {where} means {key} {value}, and {key} {shorten(own[key])} is given, too; leave one out"
-        )
+        raise conflict(f"{said} in {where}", f"{key} {shorten(own[key])}, as it means {value}")
 
 
 def _normalized(value: Any, where: object) -> dict[str, bool]:
@@ -103,9 +101,11 @@ def _normalized(value: Any, where: object) -> dict[str, bool]:
         value = dict.fromkeys(_NORMALIZED, value)
     known = isinstance(value, dict) and value.keys() <= _NORMALIZED.keys()
     if not known or not all(isinstance(each, bool) for each in value.values()):
-        raise UsageError(
-            f"{_NORMALIZE} in {where} must be true, false or a mapping of {' and '.join(_NORMALIZED)} to true or "
-            f"false, got {shorten(value)}; discount, clipping and epsilon are agent.gamma's and VecNormalize's defaults"
+        raise invalid_value(
+            f"{_NORMALIZE} in {where}",
+            f"true, false or a mapping of {' and '.join(_NORMALIZED)} to true or false",
+            value,
+            "discount, clipping and epsilon are agent.gamma's and VecNormalize's defaults",
         )
     return {key: value.get(name, True) for name, key in _NORMALIZED.items()}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rimrl.errors import UsageError, shorten, unknown_name
+from rimrl.errors import UsageError, invalid_value, shorten, unknown_name, wrong
 from rimrl.reporting.groups import Group
 
 _LONGEST_NAME = 200
@@ -23,7 +23,7 @@ def check_label(word: str) -> None:
     """
     column, _, name = (part.strip() for part in word.rpartition("="))
     if not column or not name or not word.isprintable():
-        raise UsageError(f"--label takes RUN_OR_GROUP=NAME on one line, such as rim=RIM; got {shorten(word)}")
+        raise invalid_value("--label", "RUN_OR_GROUP=NAME on one line, such as rim=RIM", word)
 
 
 def arranged(groups: Sequence[Group], labels: Sequence[str] = (), order: str | None = None) -> list[Group]:
@@ -48,11 +48,16 @@ def arranged(groups: Sequence[Group], labels: Sequence[str] = (), order: str | N
     for word in labels:
         place, name = _labelled(groups, word)
         if names.setdefault(place, name) != name:
-            raise UsageError(f"--label calls {groups[place].label!r} both {names[place]!r} and {name!r}")
+            raise wrong("--label", f"calls {groups[place].label!r} both {names[place]!r} and {name!r}", kind="conflict")
     renamed = [replace(group, label=names.get(i, group.label)) for i, group in enumerate(groups)]
     for i, group in enumerate(renamed):
         if any(other.label == group.label for other in renamed[:i]):
-            raise UsageError(f"two columns would be called {shorten(group.label)}; give --label another NAME for one")
+            raise wrong(
+                "two columns",
+                f"would be called {shorten(group.label)}",
+                "give --label another NAME for one",
+                "conflict",
+            )
     if order is None:
         return renamed
     first = _ordered(groups, renamed, order)
@@ -86,9 +91,7 @@ def _labelled(groups: Sequence[Group], word: str) -> tuple[int, str]:
         if place is None or not name:
             continue
         if name.startswith("_") or len(name) > _LONGEST_NAME:  # a legend leaves out what begins so
-            raise UsageError(
-                f"--label: a NAME has at most {_LONGEST_NAME} letters and does not begin with '_'; got {shorten(name)}"
-            )
+            raise invalid_value("a NAME of --label", f"at most {_LONGEST_NAME} letters and not begin with '_'", name)
         return place, name
     raise _unknown(word.rpartition("=")[0].strip(), groups)
 
@@ -105,7 +108,7 @@ def _ordered(groups: Sequence[Group], renamed: Sequence[Group], order: str) -> l
         else:
             raise _unknown(pieces[0].strip(), renamed)
         if group in first:
-            raise UsageError(f"--order names {shorten(group.label)} twice")
+            raise wrong("--order", f"names {shorten(group.label)} twice")
         first.append(group)
         pieces = pieces[end:]
     return first
@@ -136,7 +139,7 @@ def _find(groups: Sequence[Group], name: str) -> int | None:
     ]
     if len(below) > 1:
         listed = ", ".join(groups[i].label for i in below)
-        raise UsageError(f"{shorten(name)} holds runs of several columns ({listed}); name one of them")
+        raise wrong(shorten(name), f"holds runs of several columns ({listed})", "name one of them")
     return below[0] if below else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import shorten, wrong
 from rimrl.reporting.groups import Group, Metric
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import is_certain
@@ -36,7 +36,7 @@ def _refuse_different(runs: Sequence[RunResults], values: Sequence[str | None], 
     for run, value in zip(runs, values, strict=True):
         if value != values[0]:
             both = f"{runs[0].path}: {values[0]}, {run.path}: {value}"
-            raise UsageError(f"these runs do not compare, {how} ({both}); evaluate them again alike")
+            raise wrong("these runs", f"do not compare, {how} ({both})", "evaluate them again alike", "mismatch")
 
 
 def remarks(groups: Sequence[Group], splits: Sequence[str], metric: Metric) -> Iterator[str]:

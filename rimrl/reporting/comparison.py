@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError
+from rimrl.errors import missing
 from rimrl.files import write_text
 from rimrl.reporting.comparability import check_comparable, remarks
 from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group, random_scores
@@ -175,9 +175,7 @@ def compare(groups: Sequence[Group], reference: str | None = None, metric: Metri
     trained, held_out = common_splits(runs)
     check_comparable(runs, [*trained, *held_out])
     if not trained and not held_out:
-        raise UsageError(
-            "the runs have no evaluated split in common; rimrl evaluate RUN --split NAME adds one to a run"
-        )
+        raise missing("evaluated split that the runs share", advice="rimrl evaluate RUN --split NAME adds one to a run")
     metric = metric or common_metric(runs)
     return Comparison(
         suite=runs[0].evaluation["suite"],

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rimrl.errors import UsageError, quoted, unknown_name
+from rimrl.errors import missing, quoted, unknown_name, wrong
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Floats
 from rimrl.runs.config import dotted
@@ -101,12 +101,12 @@ class Group:
             row = []
             for split in splits:
                 if split not in run.splits:
-                    raise UsageError(
-                        f"{run.path} was not evaluated on {split!r}; run: rimrl evaluate {quoted(run.path)}"
+                    raise wrong(
+                        run.path, f"was not evaluated on {split!r}", f"run: rimrl evaluate {quoted(run.path)}", "state"
                     )
                 figure = run.splits[split].get(metric.name)
                 if figure is None:
-                    raise UsageError(f"{run.path} has no {metric.name} on {split!r}")
+                    raise missing(f"{metric.name} on {split!r}", run.path)
                 row.append(float(figure))
             rows.append(row)
         return np.array(rows)
@@ -153,7 +153,7 @@ def common_metric(runs: Sequence[RunResults]) -> Metric:
     for metric in METRICS.values():
         if all(result.get(metric.name) is not None for result in results):
             return metric
-    raise UsageError(f"the runs report no figure in common; known: {', '.join(METRICS)}")
+    raise missing("figure that the runs have in common", advice=f"known: {', '.join(METRICS)}")
 
 
 def common_splits(runs: Sequence[RunResults]) -> tuple[list[str], list[str]]:

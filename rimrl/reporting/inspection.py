@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, missing
 from rimrl.runs.kinds import Kind, kind_of_facts
 from rimrl.runs.recording import LARGEST_ARRAYS, RECORDING_FILES, read_recording
 
@@ -103,11 +103,11 @@ def read_inspection(folder: Path, largest: int = LARGEST_ARRAYS) -> Inspection:
     """
     for name in RECORDING_FILES:
         if not (folder / name).is_file():
-            raise UsageError(f"{folder} holds no {name}; record it with: rimrl inspect RUN")
+            raise missing(name, folder, "record it with: rimrl inspect RUN")
     try:
         recording = read_recording(folder, largest)
     except UsageError as error:
-        raise UsageError(f"the inspection in {folder} is damaged ({error}); record it again") from None
+        raise error.within(after="; record it again") from None
     return Inspection(recording.facts, recording.arrays)
 
 

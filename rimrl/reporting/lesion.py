@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, damaged, trying
 from rimrl.files import replacing_file
 from rimrl.reading import read_json
 from rimrl.reporting.rollouts import chosen_frames, read_arrays
@@ -49,11 +49,8 @@ def save_lesions(runs: Sequence[Path], picture: Path) -> None:
         _draw_films(films, arrays)
         _draw_errors(bars.subplots(), facts)
         _draw_changes(matrix.subplots(), arrays["change"], highest)
-    try:
-        with replacing_file(picture) as partial:
-            figure.savefig(partial, dpi=130)
-    except ValueError as error:
-        raise UsageError(f"cannot save the picture {picture}: {error}") from None
+    with trying("save the picture", picture, ValueError), replacing_file(picture) as partial:
+        figure.savefig(partial, dpi=130)
 
 
 def _facts(run: Path) -> dict[str, Any]:
@@ -68,7 +65,7 @@ def _facts(run: Path) -> dict[str, Any]:
         for unit in (fields, *fields.objects("units")):
             unit.number("cross_entropy")
     except (UsageError, DamagedError) as error:
-        raise UsageError(f"{file} is missing or damaged ({error}); run rimrl sequence lesion again") from None
+        raise damaged(file, error, "run rimrl sequence lesion again") from None
     assert isinstance(facts, dict)
     return facts
 

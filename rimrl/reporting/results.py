@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError, quoted, shorten
+from rimrl.errors import UsageError, damaged, mismatch, missing, quoted, shorten, wrong
 from rimrl.reading import MissingError, UnreadableError, read_rows
 from rimrl.runs.added import with_added
 from rimrl.runs.environment import refuse_edited
@@ -104,13 +104,13 @@ def find_runs(paths: Sequence[Path], suite: str | None = None, variant: str = ""
     waiting: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
-            raise UsageError(f"no run folder {path}")
+            raise missing(f"run folder {path}")
         if _is_run(path):
             found.setdefault(path.resolve(), path)
             continue
         below = list(_runs_below(path))
         if not below:
-            raise UsageError(f"{path} is not a run folder, and there is none below it")
+            raise wrong(path, "is not a run folder, and there is none below it", kind="missing")
         for run in below:
             (found if evaluation_file(run, suite, variant) else waiting).setdefault(run.resolve(), run)
     return list(found.values()), [run for key, run in waiting.items() if key not in found]
@@ -148,7 +148,9 @@ def read_runs(paths: Sequence[Path], suite: str | None = None, variant: str = ""
     suites = {run.path: run.evaluation["suite"] for run in runs}
     if len(set(suites.values())) > 1:
         listed = ", ".join(f"{path}: {suite}" for path, suite in suites.items())
-        raise UsageError(f"runs of different suites do not compare, and --suite takes those of one ({listed})")
+        raise wrong(
+            "runs of different suites", f"do not compare, and --suite takes those of one ({listed})", kind="mismatch"
+        )
     return runs
 
 
@@ -169,21 +171,23 @@ def _runs_below(path: Path, above: frozenset[Path] = frozenset()) -> Iterator[Pa
 
 def _read(path: Path, suite: str | None, variant: str = "") -> RunResults:
     if not path.is_dir():
-        raise UsageError(f"no run folder {path}")
+        raise missing(f"run folder {path}")
     file = evaluation_file(path, suite, variant)
     command = f"rimrl evaluate {quoted(path)}" + (f" --suite {suite}" if suite else "")
     if file is None:
         where = f" on {suite}" if suite else ""
-        raise UsageError(f"{path} has not been evaluated{where}; run: {command}")
+        raise wrong(path, f"has not been evaluated{where}", f"run: {command}", "state")
     try:
         evaluation = read_evaluation(file)
     except UnreadableError as error:
-        raise UsageError(f"{file} is damaged ({error}); run again: {command}") from None
+        raise error.within(after=f"; run again: {command}") from None
     label = printable(evaluation["config"].rsplit("/", maxsplit=1)[-1])
     for split, result in evaluation["splits"].items():
         for figure in FIGURES & result.keys():
             if isinstance(result[figure], float) and not math.isfinite(result[figure]):
-                raise UsageError(f"{file}: {figure} on {split} is not finite, so that nothing compares with it")
+                raise wrong(
+                    f"{file}: {figure} on {split}", "is not finite and compares with nothing", kind="not_finite"
+                )
     written = _read_config(path)
     if written:
         refuse_edited(path, written)
@@ -204,9 +208,11 @@ def _check_same_core(evaluation: dict[str, Any], config: dict[str, Any], file: P
     played, described = evaluation.get("core_options", {}), config.get("core", {})
     for name in played.keys() & described.keys():
         if played[name] != described[name]:
-            raise UsageError(
-                f"{path} says core.{name} {shorten(described[name])}, but {file.name} is of an agent with "
-                f"{shorten(played[name])}; put that back into config.yaml, or evaluate again"
+            raise mismatch(
+                f"core.{name} in {path}",
+                f"{shorten(played[name])}, as in {file.name}",
+                shorten(described[name]),
+                "put that back",
             )
 
 
@@ -225,15 +231,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = read_yaml(file, follow=False)
     except UsageError as error:
-        raise UsageError(f"{file} is damaged ({error}); {advice}") from None
+        raise damaged(file, error, advice) from None
     if not isinstance(config, dict):
-        raise UsageError(f"{file} is damaged: it holds no groups of keys; {advice}")
+        raise damaged(file, "it holds no groups of keys", advice)
     for key, group in config.items():
         kind, known = _ABOVE.get(key, ("keys", dict))
         if not isinstance(key, str) or not isinstance(group, known):
-            raise UsageError(f"{file} is damaged: {shorten(key)} must hold {kind}, got {shorten(group)}; {advice}")
+            raise damaged(file, f"{shorten(key)} must hold {kind}, got {shorten(group)}", advice)
         if isinstance(group, dict) and not all(isinstance(name, str) for name in group):
-            raise UsageError(f"{file} is damaged: the names in {key!r} must be text; {advice}")
+            raise damaged(file, f"the names in {key!r} must be text", advice)
     return config
 
 
@@ -250,7 +256,7 @@ def _read_progress(file: Path, kind: Kind) -> dict[str, list[float | None]]:
     try:
         header, *rows = read_rows(file, follow=False) or [[]]
         if len(header) > _MOST_COLUMNS:
-            raise UsageError(f"{file} is not valid CSV (it has {len(header)} columns)")
+            raise damaged(file, f"it has {len(header)} columns")
         columns = {
             name: [float(row[i]) if len(row) > i and row[i] else None for row in rows]
             for i, name in enumerate(upgrade_header(header, kind))
@@ -258,6 +264,7 @@ def _read_progress(file: Path, kind: Kind) -> dict[str, list[float | None]]:
     except MissingError:
         return {}
     except ValueError as error:
-        why = str(error) if isinstance(error, UsageError) else f"{file} is damaged"
-        raise UsageError(f"{why}; restore it, or remove it to go without the learning curve") from None
+        raise (error if isinstance(error, UsageError) else damaged(file, error)).within(
+            after="; restore it, or remove it to go without the learning curve"
+        ) from None
     return columns if rows else {}

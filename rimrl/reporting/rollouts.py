@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, damaged
 from rimrl.runs.recording import read_npz
 
 PICTURE = "rollouts.png"
@@ -27,7 +27,7 @@ def read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         arrays = read_npz(file)
         return {name: arrays[name] for name in names}
     except (UsageError, KeyError) as error:
-        raise UsageError(f"{file} is missing or damaged ({error}); record it again") from None
+        raise damaged(file, error, "record it again") from None
 
 
 def chosen_frames(count: int, columns: int = _COLUMNS) -> list[int]:

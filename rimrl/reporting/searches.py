@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, damaged, mismatch, missing, shorten
 from rimrl.reading import read_json
 from rimrl.reporting.groups import Group
 from rimrl.runs.added import with_added
@@ -123,7 +123,7 @@ def searched(groups: Sequence[Group], folders: Sequence[Path] = ()) -> list[Sear
     found = [_of_group(group, [*asked, *_named_by(group)]) for group in groups]
     for search in asked:
         if all(each.search is not search for each in found):
-            raise UsageError(_unmatched(search, groups))
+            raise _unmatched(search, groups)
     return found if any(each.search for each in found) else []
 
 
@@ -148,12 +148,12 @@ def read_search(folder: Path) -> Search:
         UsageError: If it holds none, or its files are damaged.
     """
     if not (folder / _RESULT).is_file():
-        raise UsageError(f"{folder} holds no search: no {_RESULT}; give a folder of rimrl tune")
+        raise missing(_RESULT, folder, "give a folder of rimrl tune, which holds a search")
     result, asked = read_json(folder / _RESULT, follow=False), read_yaml(folder / _ASKED, follow=False)
     try:
         return _read(folder, Fields(result, "tuning"), Fields(asked, "tuning"))
     except DamagedError as error:
-        raise UsageError(f"the search in {folder} is damaged ({error}); run rimrl tune {folder} again") from None
+        raise damaged(f"the search in {folder}", error, f"run rimrl tune {folder} again") from None
 
 
 def _read(folder: Path, result: Fields, asked: Fields) -> Search:
@@ -222,14 +222,14 @@ def _of_sweep(folder: Path) -> Path | None:
     return Path(config).parent if isinstance(config, str) and config.endswith("best.yaml") else None
 
 
-def _unmatched(search: Search, groups: Sequence[Group]) -> str:
+def _unmatched(search: Search, groups: Sequence[Group]) -> UsageError:
     beginning = f"no run here has the configuration of a complete trial of {search.folder}"
     for group in groups:
         key = search.difference(group.runs[0].config)
         if key is None:
             keys = ", ".join(search.space)
-            return f"{beginning}: {group.label} has other values of {keys}"
+            return UsageError(f"{beginning}: {group.label} has other values of {keys}", key=keys, kind="mismatch")
     key, theirs = search.difference(groups[0].runs[0].config), _settings(groups[0].runs[0].config)
     assert key is not None
     has, had = shorten(theirs.get(key)), shorten(search.settings.get(key))
-    return f"{beginning}: {groups[0].label} has {key} {has}, the search {had}"
+    return mismatch(key, f"{had}, as in the search", f"{has} for {groups[0].label}").within(f"{beginning}: ")

@@ -25,7 +25,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import mismatch, unknown_name, wrong
 from rimrl.reporting.bootstrap import bounds, draw, newcombe, percentile, resampled, welch
 
 Floats = NDArray[np.float64]
@@ -333,7 +333,7 @@ def probability_of_improvement(
     """
     ours, theirs = _checked(scores), _checked(reference)
     if ours.shape[1] != theirs.shape[1]:
-        raise UsageError(f"scores of {ours.shape[1]} and of {theirs.shape[1]} tasks do not compare")
+        raise mismatch("scores", f"of {theirs.shape[1]} tasks, as the reference", ours.shape[1])
     if method not in ("newcombe", "percentile"):
         raise unknown_name("method", method, ("newcombe", "percentile"))
     value = float(improvement(ours, theirs))
@@ -379,7 +379,7 @@ def difference(
     """
     sides = [_checked(scores), _checked(reference)]
     if sides[0].shape[1] != sides[1].shape[1]:
-        raise UsageError(f"scores of {sides[0].shape[1]} and of {sides[1].shape[1]} tasks do not compare")
+        raise mismatch("scores", f"of {sides[0].shape[1]} tasks, as the others", sides[1].shape[1])
     ours, theirs = (float(aggregate(side)) for side in sides)
     if min(map(len, sides)) < 2:
         return Estimate(ours - theirs)
@@ -400,7 +400,7 @@ def is_certain(scores: ArrayLike) -> bool:
 def _checked(scores: ArrayLike) -> Floats:
     runs = np.asarray(scores, dtype=np.float64)
     if runs.ndim != 2 or 0 in runs.shape:
-        raise UsageError(f"scores must be [runs, tasks], with at least one of each; got {list(runs.shape)}")
+        raise mismatch("scores", "[runs, tasks], with at least one of each", list(runs.shape))
     if not np.isfinite(runs).all():
-        raise UsageError("scores must be finite")
+        raise wrong("scores", "must be finite", kind="not_finite")
     return runs

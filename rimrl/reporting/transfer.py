@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, damaged
 from rimrl.reading import read_json, read_rows
 from rimrl.reporting.bootstrap import draw, resampled
 from rimrl.reporting.statistics import RESAMPLES, Estimate, interval
@@ -137,7 +137,7 @@ def learning_curve(monitor: Path, total_timesteps: int, bins: int = BINS) -> tup
         if not np.isfinite(rows).all() or (rows[:, 1] < 1).any():
             raise ValueError
     except (ValueError, IndexError):
-        raise UsageError(f"{monitor} is missing or damaged; remove the run folder and train it again") from None
+        raise damaged(monitor, "or missing", "remove the run folder and train it again") from None
     if not len(rows):
         return ()
     returns, lengths = rows.T
@@ -286,7 +286,7 @@ def score_folder(folder: Path) -> dict[str, Any]:
         plan = read_json(file, follow=False)
         _check_plan(plan)
     except (UsageError, DamagedError) as error:
-        raise UsageError(f"{file} is missing or damaged ({error}); run rimrl transfer again to write it anew") from None
+        raise damaged(file, error, "run rimrl transfer again to write it anew") from None
     assert isinstance(plan, dict)
     return scored(folder, plan)
 

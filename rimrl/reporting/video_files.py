@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import GifImagePlugin, Image
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import cannot, invalid_value, not_installed
 
 Frame = NDArray[np.uint8]
 
@@ -29,14 +29,14 @@ def check_format(file: Path, fps: float) -> None:
         UsageError: For a suffix that is no format, a speed that viewers do not keep, or MP4 without its encoder.
     """
     if file.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"cannot write {file}: its suffix must be {' or '.join(SUFFIXES)}")
+        raise cannot("write", file, f"its suffix must be {' or '.join(SUFFIXES)}")
     if not 0 < fps <= MAX_FPS:
         raise invalid_value("fps", f"above 0 and at most {MAX_FPS}", fps)
     if file.suffix.lower() == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401, PLC0415 (an extra)
         except ImportError:
-            raise UsageError("MP4 needs imageio-ffmpeg: pip install 'rimrl[video]', or choose a .gif file") from None
+            raise not_installed("MP4", "imageio-ffmpeg", "rimrl[video]").within(after=", or choose .gif") from None
 
 
 def write_video(frames: Iterable[tuple[Frame, float]], file: Path, fps: float) -> None:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from rimrl.errors import one_line
 from rimrl.files import refuse_links, remove_leftovers, temporary_folder
 from rimrl.reading import MEGABYTE, parse_json, read_bytes
 from rimrl.runs.validated import DamagedError
@@ -119,7 +120,7 @@ def read(checkpoint: Path) -> Contents:
     except DamagedError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError, SafetensorError, OverflowError) as error:
-        raise DamagedError(_one_line(error)) from None
+        raise DamagedError(one_line(error)) from None
 
 
 def set_aside(checkpoint: Path) -> None:
@@ -129,10 +130,6 @@ def set_aside(checkpoint: Path) -> None:
         if aside.is_dir() and not aside.is_symlink():
             shutil.rmtree(aside, ignore_errors=True)
         checkpoint.replace(aside)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _checked(file: Path, manifest: Mapping[str, Any]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch as th
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import unknown_name, wrong
 
 
 def check_device(device: str) -> None:
@@ -18,4 +18,4 @@ def check_device(device: str) -> None:
     try:
         th.zeros(1, device=kind).cpu()
     except (RuntimeError, AssertionError):
-        raise UsageError(f"train.device {device!r} is not available on this machine; use 'auto' or 'cpu'") from None
+        raise wrong(f"train.device {device!r}", "is not available on this machine", "use 'auto' or 'cpu'") from None

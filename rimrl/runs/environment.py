@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, mismatch, shorten
 from rimrl.reading import MEGABYTE, read_json
 from rimrl.runs.config import dotted
 from rimrl.runs.kinds import AGENT, KINDS, Kind
@@ -75,9 +75,11 @@ def refuse_edited(run: Path, config: Mapping[str, Any]) -> None:
     trained, now = dict(dotted(_as_json(recorded))), dict(dotted(_as_json(config)))
     for key in dict.fromkeys([*trained, *now]):
         if trained.get(key) != now.get(key) and key not in _OF_THE_MACHINE:
-            raise UsageError(
-                f"{run / 'config.yaml'} says {key} {shorten(now.get(key))}, but the run was trained with "
-                f"{shorten(trained.get(key))}; put that back, or train anew"
+            raise mismatch(
+                f"{key} in {run / 'config.yaml'}",
+                f"{shorten(trained.get(key))}, as trained",
+                shorten(now.get(key)),
+                "put that back",
             )
 
 

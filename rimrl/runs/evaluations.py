@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, damaged
 from rimrl.reading import UnreadableError, read_json
 from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
 from rimrl.runs.validated import DamagedError, Fields
@@ -87,7 +87,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
         for name in names:
             _check_split(splits.nested(name), kind)
     except DamagedError as error:
-        raise UnreadableError(f"{file}: {error}") from None
+        raise UnreadableError.of(damaged(file, error)) from None
     return _without_nulls(found, ("core", "core_options", "changed_kwargs", "model", "deterministic", *_INTEGERS)) | {
         "splits": {name: _without_nulls(found["splits"][name], (kind.asked,)) for name in names}
     }

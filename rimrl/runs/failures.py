@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError, quoted
+from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError, as_raised, quoted
 from rimrl.files import write_text
 from rimrl.runs.checkpoint_files import found
 from rimrl.runs.kinds import Kind
@@ -25,13 +25,13 @@ class Failure:
 
     Attributes:
         what: In words.
-        usage: Whether it was a `UsageError`.
+        usage: The fields of a `UsageError`; None for any other.
         settings: Whether other settings may help.
         traceback: Where it came from.
     """
 
     what: str
-    usage: bool
+    usage: dict[str, Any] | None
     traceback: str
     settings: bool = True
 
@@ -39,8 +39,8 @@ class Failure:
 def described(error: Exception) -> Failure:
     """An error as what it did to a training."""
     if isinstance(error, UsageError):
-        return Failure(str(error), True, "", settings=not isinstance(error, EnvironmentFaultError))
-    return Failure(_what_happened(error), False, "".join(traceback.format_exception(error)))
+        return Failure(str(error), error.fields, "", settings=not isinstance(error, EnvironmentFaultError))
+    return Failure(_what_happened(error), None, "".join(traceback.format_exception(error)))
 
 
 def explained(
@@ -68,14 +68,14 @@ def explained(
     """
     failure = error if isinstance(error, Failure) else described(error)
     checkpoints, again = found(run), f"{kind.command(processes)} --resume {quoted(run)}{more}"
-    if failure.usage:
+    if failure.usage is not None:
         if not checkpoints:
-            return UsageError(f"{failure.what} (at step {reached}; no checkpoint was written before)")
+            return UsageError(f"{failure.what} (at step {reached}; no checkpoint was written before)", **failure.usage)
         step = int(checkpoints[0].name)
         how = f"step {step}: {again}"
         if failure.settings:
             how = f"step {step} with other settings: {again} --{kind.learning_rate} … --accept-changes"
-        return UsageError(f"{failure.what} (at step {reached}; to go on from {how})")
+        return UsageError(f"{failure.what} (at step {reached}; to go on from {how})", **failure.usage)
     file = run / TRACEBACK
     details = f" (details: {file})" if failure.traceback else ""
     try:
@@ -94,7 +94,7 @@ def explained(
 
 
 def _what_happened(error: Exception) -> str:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    reason = as_raised(error)
     full = next((cause for cause in _causes(error) if getattr(cause, "errno", None) in _FULL), None)
     if full is not None:
         return f"the disk is full ({full}); make room. It broke"

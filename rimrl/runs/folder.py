@@ -26,7 +26,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import yaml
 
-from rimrl.errors import UsageError
+from rimrl.errors import cannot, invalid_value, missing, trying, wrong
 from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
 from rimrl.runs.config import Configuration
 from rimrl.runs.environment import Status, run_facts, run_status
@@ -96,16 +96,14 @@ class RunFolder(ABC, Generic[C]):
         Raises:
             UsageError: If the folder holds something already or cannot be written.
         """
-        try:
+        with trying("write the run folder", path):  # such as a name that is too long
             _refuse_taken(path)
-        except OSError as error:  # such as a name that is too long
-            raise UsageError(f"cannot write the run folder {path}: {error.strerror}") from None
         missing = [parent for parent in (path, *path.parents) if not parent.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             _remove(path, missing)
-            raise UsageError(f"cannot write the run folder {path}: {error.strerror}") from None
+            raise cannot("write the run folder", path, error) from None
         run = cls(path, config)
         try:
             run.write("config.yaml", config.to_yaml())
@@ -146,9 +144,8 @@ class RunFolder(ABC, Generic[C]):
                 continue
             if kind not in (stat.S_IFREG, stat.S_IFDIR) or (place.name in _WRITTEN_FOLDERS and kind != stat.S_IFDIR):
                 what = "a link" if kind == stat.S_IFLNK else "no folder" if kind == stat.S_IFREG else "a pipe or device"
-                raise UsageError(
-                    f"{place} is {what}, and training would write to it; replace it by a copy, or train anew with "
-                    "another --run-dir"
+                raise wrong(
+                    place, f"is {what}, and training would write to it", "copy it, or give another --run-dir", "state"
                 )
 
     def _written_files(self) -> Iterator[Path]:
@@ -203,14 +200,9 @@ class RunFolder(ABC, Generic[C]):
             UsageError: If it has learned something, which would be lost.
         """
         if self.model_file.exists() or self.status in ("finished", "interrupted"):
-            raise UsageError(
-                f"{self.path} has no checkpoint to go on from; train anew from {self.path / 'config.yaml'} with "
-                "another --run-dir"
-            )
-        try:
+            raise missing("a checkpoint", self.path, f"train {self.path / 'config.yaml'} anew with another --run-dir")
+        with trying("write the run folder", self.path):
             before = temporary_folder(self.path, _BEFORE)
-        except OSError as error:
-            raise UsageError(f"cannot write the run folder {self.path}: {error.strerror}") from None
         for file in self._logs():
             file.replace(before / file.name)
         try:
@@ -274,9 +266,8 @@ def default_run_dir(config: Configuration) -> Path:
     """
     name, number = config.name, 1
     if not name.isprintable() or not {"", ".", ".."}.isdisjoint(name.split("/")) or len(name.encode()) > _LONGEST_NAME:
-        raise UsageError(
-            f"the name of a configuration must be words with / between them, {_LONGEST_NAME} bytes at most, to name "
-            f"its run; got {name[:60]!r}: change it, or give --run-dir"
+        raise invalid_value(
+            "the configuration's name", f"words with / between, {_LONGEST_NAME} bytes at most", name, "give --run-dir"
         )
     while (path := Path("runs") / f"{name}_{number}").exists():
         number += 1
@@ -319,9 +310,9 @@ def _refuse_taken(path: Path) -> None:
             return
         status = run_status(path)
         held = f"a run that is marked {status!r}" if status else "other files"
-        raise UsageError(f"{path} already holds {held}; choose another --run-dir, or remove it first")
+        raise wrong(path, f"already holds {held}", "choose another --run-dir, or remove it first", "state")
     if path.exists():
-        raise UsageError(f"{path} is a file; --run-dir needs a folder")
+        raise wrong(path, "is a file", "--run-dir needs a folder", "state")
 
 
 def _remove(path: Path, missing: list[Path]) -> None:

@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import (
     make_output_format,
 )
 
-from rimrl.errors import UsageError
+from rimrl.errors import trying
 from rimrl.reading import MissingError, read_rows
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.kinds import Kind, upgrade_header
@@ -51,10 +51,8 @@ def new_logger(run: Path) -> Logger:
     Raises:
         UsageError: If the logs cannot be written.
     """
-    try:
+    with trying("write the logs of", run):
         return configure(str(run), ["csv", "tensorboard"])
-    except OSError as error:
-        raise UsageError(f"cannot write the logs of {run}: {error.strerror or error}") from None
 
 
 def appending_logger(run: Path) -> Logger:
@@ -63,10 +61,8 @@ def appending_logger(run: Path) -> Logger:
     Raises:
         UsageError: As `new_logger`.
     """
-    try:
+    with trying("write the logs of", run):
         return Logger(str(run), [AppendedCSV(str(run / "progress.csv")), make_output_format("tensorboard", str(run))])
-    except OSError as error:
-        raise UsageError(f"cannot write the logs of {run}: {error.strerror or error}") from None
 
 
 def log_hparams(logger: Logger, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
@@ -124,15 +120,13 @@ def truncate_logs(run: Path, contents: Contents) -> None:
         UsageError: If a log cannot be written.
     """
     sizes = logged_sizes(Fields(contents.state, "state"))
-    try:
+    with trying("cut back the logs of", run):
         for file in run.glob("events.out.tfevents.*"):
             if file.name not in sizes:
                 file.unlink()
             elif file.stat().st_size > sizes[file.name]:
                 with file.open("r+b") as stream:
                     stream.truncate(sizes[file.name])
-    except OSError as error:
-        raise UsageError(f"cannot cut back the logs of {run}: {error.strerror or error}") from None
 
 
 def logged_sizes(fields: Fields) -> dict[str, int]:

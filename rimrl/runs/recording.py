@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimrl.errors import damaged, one_line
 from rimrl.reading import UnreadableError, read_bytes, read_json
 from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
 from rimrl.runs.validated import DamagedError, Fields
@@ -80,7 +81,7 @@ def read_recording(folder: Path, largest: int = LARGEST_ARRAYS) -> Recording:
         facts = upgrade_keys(facts)
         _check_recording(Fields(facts, "inspection"), arrays, kind_of_facts(facts))
     except DamagedError as error:
-        raise UnreadableError(f"{folder / 'inspection.json'}: {error}") from None
+        raise UnreadableError.of(damaged(folder / "inspection.json", error)) from None
     return Recording(facts, arrays)
 
 
@@ -103,7 +104,7 @@ def read_npz(file: Path, largest: int = LARGEST_ARRAYS) -> dict[str, NDArray[Any
         with np.load(io.BytesIO(content)) as loaded:
             return {name: loaded[name] for name in loaded.files}
     except Exception as error:  # a damaged archive fails in every way
-        raise UnreadableError(f"{file} is damaged ({' '.join(str(error).split())[:120]})") from None
+        raise UnreadableError.of(damaged(file, one_line(error, 120))) from None
 
 
 def _check_recording(facts: Fields, arrays: Mapping[str, NDArray[Any]], kind: Kind) -> None:

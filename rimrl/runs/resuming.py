@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value, missing, one_line, wrong
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.config import Configuration
@@ -61,7 +61,7 @@ def restore_last(
         except fatal:
             raise
         except Exception as error:  # what was made up to harm may fail in every way, and the one before it may be good
-            damaged.append((checkpoint, " ".join(str(error).split())[:300] or type(error).__name__))
+            damaged.append((checkpoint, one_line(error)))
             continue
         for other, why in damaged if writes else ():
             print(
@@ -85,13 +85,13 @@ def _checked(contents: Contents, identity: str | None, step: int) -> Fields:
 
 def _none_good(run: Path, reasons: str, changes: Sequence[str]) -> UsageError:
     if changes:
-        return UsageError(
-            f"no checkpoint of {run} fits what changed ({'; '.join(changes)}), or none is good ({reasons}); leave the "
-            "changes out, or train anew with another --run-dir"
+        return missing(
+            f"checkpoint of {run} that fits what changed ({'; '.join(changes)}) and is good ({reasons})",
+            advice="leave the changes out, or train anew with another --run-dir",
         )
-    return UsageError(
-        f"no good checkpoint in {run / checkpoint_files.FOLDER} ({reasons}); restore it from a copy, or train anew "
-        f"from {run / 'config.yaml'} with another --run-dir"
+    return missing(
+        f"good checkpoint in {run / checkpoint_files.FOLDER} ({reasons})",
+        advice=f"restore one, or train {run / 'config.yaml'} anew with another --run-dir",
     )
 
 
@@ -108,10 +108,7 @@ def check_not_past(run: RunFolder[Any], config: Configuration, reached: int) -> 
     """
     kind = run.kind
     if config.total < min(run.config.total, reached):
-        raise UsageError(
-            f"{run.path} has had {reached} {kind.step}s already; give {kind.flag} of at least {reached}, not "
-            f"{config.total}"
-        )
+        raise invalid_value(kind.flag, f"at least {reached}, which {run.path} has had already", config.total)
 
 
 def accepted_changes(run: RunFolder[Any], config: Configuration, accept: bool) -> list[str]:
@@ -131,9 +128,11 @@ def accepted_changes(run: RunFolder[Any], config: Configuration, accept: bool) -
     tied = _tied_to_total(kind, new) if kind.total in differing else None
     if (tied or not kind.free.issuperset(differing)) and not accept:
         why = f" ({tied})" if tied else ""
-        raise UsageError(
-            f"the configuration differs from that of {run.path}: {'; '.join(changes)}{why}; leave that out to go on as "
-            "before, or add --accept-changes to go on with it"
+        raise wrong(
+            "the configuration",
+            f"differs from that of {run.path}: {'; '.join(changes)}{why}",
+            "leave that out, or add --accept-changes to go on with it",
+            "mismatch",
         )
     before = run.config.total
     if run.status == "finished" and config.total <= before:
@@ -141,8 +140,8 @@ def accepted_changes(run: RunFolder[Any], config: Configuration, accept: bool) -
         if early is not None and changes:
             return changes
         if early is not None:
-            raise UsageError(f"{run.path} is finished, early: {early}; change that to go on")
-        raise UsageError(f"{run.path} is finished, at {before} {kind.step}s; give a larger {kind.flag} to go on")
+            raise wrong(run.path, f"is finished, early: {early}", "change that to go on", "state")
+        raise wrong(run.path, f"is finished, at {before} {kind.step}s", f"give a larger {kind.flag} to go on", "state")
     return changes
 
 

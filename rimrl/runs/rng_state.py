@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from torch import Tensor
 
+from rimrl.errors import one_line
 from rimrl.runs.validated import DamagedError, Fields
 
 
@@ -60,4 +61,4 @@ def restore_rng_state(state: Fields, tensors: Mapping[str, Tensor]) -> None:
     except DamagedError:
         raise
     except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise DamagedError(f"a random state does not fit ({' '.join(str(error).split())})") from None
+        raise DamagedError(f"a random state does not fit ({one_line(error)})") from None

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
+from rimrl.errors import invalid_value, unknown_name, wrong
 from rimrl.runs.settings import Ranges, check_ranges, parsed
 
 LONGEST_NAME = 400
@@ -102,7 +102,7 @@ class Schema:
             group, name = key.split(".", maxsplit=1)
             hint = hints.get(group, {}).get(name)
             if value is None and hint is not None and type(None) not in get_args(hint):
-                raise UsageError(f"{key} in {file} must not be null; leave it out for its default")
+                raise wrong(f"{key} in {file}", "must not be null", "leave it out for its default")
 
 
 @lru_cache(maxsize=32)
@@ -135,7 +135,7 @@ def check_groups(content: Mapping[str, Any], file: Path, groups: Sequence[str]) 
         elif group not in groups:
             raise unknown_name("group", str(group), groups, where=str(file))
         elif not isinstance(settings, dict):
-            raise UsageError(f"group {group!r} in {file} must hold keys, got {shorten(settings)}")
+            raise invalid_value(f"group {group!r} in {file}", "keys with values", settings)
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:

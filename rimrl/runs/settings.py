@@ -10,12 +10,13 @@ from typing import Any, TypeAlias
 
 from jsonargparse import ArgumentError, Namespace
 
-from rimrl.errors import UsageError, invalid_value, shorten
+from rimrl.errors import UsageError, invalid_value, needs, one_line, shorten, wrong
 
 SEQUENCE_TASKS = "sequence/"
 """How the names of configurations of ``rimrl sequence`` begin."""
 SPACES = "spaces/"
 """How the names of what ``rimrl tune`` searches begin."""
+_LOOK = "overrides look like --core.num_active 3"
 
 
 def shipped_files() -> dict[str, Path]:
@@ -33,14 +34,14 @@ def split_overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     remaining = iter(words)
     for word in remaining:
         if not word.startswith("--"):
-            raise UsageError(f"unexpected argument {shorten(word)}; overrides look like --core.num_active 3")
+            raise wrong("unexpected argument", shorten(word), _LOOK, "name")
         key, equals, value = word[2:].partition("=")
         if not equals:
             following = next(remaining, None)
             if following is None or following.startswith("--"):
                 if "." not in key:
-                    raise UsageError(f"unknown option --{shorten(key)[1:-1]}; overrides look like --core.num_active 3")
-                raise UsageError(f"--{key} needs a value")
+                    raise wrong("unknown option", f"--{shorten(key)[1:-1]}", _LOOK, "name")
+                raise needs(f"--{key}", "a value")
             value = following
         yield key, value
 
@@ -58,7 +59,7 @@ def parsed(parse: Callable[[], Namespace], where: Path | str) -> Namespace:
     try:
         result = parse()
     except ArgumentError as error:
-        raise UsageError(f"{_one_line(str(error))} (in {where})") from None
+        raise _refusal(str(error)).within(after=f" (in {where})") from None
     return result
 
 
@@ -74,15 +75,15 @@ _READABLE = {
 }
 
 
-def _one_line(message: str) -> str:
+def _refusal(message: str) -> UsageError:
     """Jsonargparse explains itself over several lines; keep the key, what was expected and what was given."""
     key = re.search(r'Parser key "([^"]+)"', message)
     expected = re.findall(r"Expected an? (<class '[\w.]+'>|typing\.Literal\[[^]]*\])", message)
     given = re.findall(r"(?:Got|Given) value: (.*)", message)
     if key is None or not expected or not given:
-        return " ".join(message[:2000].split())
+        return UsageError(one_line(message, 2000), found=one_line(message, 2000))
     kinds = [_READABLE.get(kind, kind.replace("typing.Literal", "one of ")) for kind in dict.fromkeys(expected)]
-    return f"{key[1]} must be {' or '.join(kinds)}, got {shorten(given[-1])}"
+    return invalid_value(key[1], " or ".join(kinds), given[-1])
 
 
 Ranges: TypeAlias = Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]]

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from stable_baselines3.common.logger import KVWriter
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, as_raised, damaged, mismatch, trying
 from rimrl.reading import MEGABYTE, MissingError, read_json
 from rimrl.runs.config import Configuration
 from rimrl.runs.environment import Status
@@ -145,7 +145,7 @@ class Tracked(KVWriter):
             self._tracker = None
             print(
                 f"rimrl: {self._name} failed and is told no more of {self._run}, which goes on and has all of its own "
-                f"logs: {_reason(error)}",
+                f"logs: {as_raised(error)}",
                 file=sys.stderr,
             )
 
@@ -229,20 +229,9 @@ def _opened(name: str, opening: Opening) -> Tracker:
     return tracker
 
 
-@contextmanager
-def _refusing(name: str) -> Iterator[None]:
+def _refusing(name: str) -> trying:
     """Turn whatever a tracker raises while it begins into one line."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:
-        advice = TRACKERS[name].advice
-        raise UsageError(f"{name} does not begin: {_reason(error)}; {advice}, or leave out --track") from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return trying("begin", name, Exception, f"{TRACKERS[name].advice}, or leave out --track")
 
 
 @contextmanager
@@ -259,9 +248,8 @@ def _project(tracking: Tracking, there: Mapping[str, str] | None, run: Path) -> 
     if there is None:
         return tracking.project or os.environ.get(TRACKERS[tracking.tracker].variable) or "rimrl"
     if tracking.project not in (None, there["project"]):
-        raise UsageError(
-            f"{run} is in the project {there['project']!r} of {tracking.tracker}, not in {tracking.project!r}; leave "
-            "out --track-project"
+        raise mismatch(
+            "--track-project", f"{there['project']!r}, where {run} is", repr(tracking.project), "leave it out"
         )
     return there["project"]
 
@@ -285,7 +273,7 @@ def _read(run: Path) -> dict[str, dict[str, str]]:
     except MissingError:
         return {}
     except DamagedError as error:
-        raise UsageError(f"{file} is damaged ({error}); remove it to begin another run there") from None
+        raise damaged(file, error, "remove it to begin another run there") from None
     return known
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rimrl.errors import UsageError
+from rimrl.errors import not_installed, unknown_name
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,9 @@ class Tracking:
             UsageError: Says how to install it.
         """
         if self.tracker not in TRACKERS:
-            raise UsageError(f"no tracker {self.tracker!r}; there are {', '.join(TRACKERS)}")
+            raise unknown_name("tracker", self.tracker, TRACKERS)
         if importlib.util.find_spec(self.tracker) is None:
-            raise UsageError(
-                f"--track {self.tracker} needs {self.tracker}, which is not installed: pip install "
-                f"'rimrl[{self.tracker}]'"
-            )
+            raise not_installed(f"--track {self.tracker}", self.tracker, f"rimrl[{self.tracker}]")
 
     @property
     def options(self) -> str:

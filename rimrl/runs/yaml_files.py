@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import shorten, wrong
 from rimrl.reading import MEGABYTE, MOST_DIGITS, read_text
 
 _DEEPEST = 32
@@ -36,7 +36,7 @@ def read_yaml(file: Path, follow: bool = True, most: int = MEGABYTE, most_values
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:  # such as a 13th month
         reason = " ".join(str(error).replace("<unicode string>", file.name).split())
-        raise UsageError(f"{file} is not valid YAML: {reason[:300]}") from None
+        raise wrong(file, f"is not valid YAML: {reason[:300]}", kind="damaged") from None
 
 
 class _Bounded(yaml.SafeLoader):

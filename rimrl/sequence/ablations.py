@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import unknown_name, wrong
 
 _RIMS = ("rim", "brims")
 # Without a choice of units all are active: a smaller number would ask for what is not there.
@@ -55,8 +55,10 @@ def find_ablation(name: str, core: str) -> Ablation:
     ablation = ABLATIONS[name]
     if core not in ablation.cores:
         own = [other for other, each in ABLATIONS.items() if core in each.cores]
-        raise UsageError(
-            f"core {core!r} has no ablation {name!r}, which is for {' and '.join(ablation.cores)}; "
-            f"it has: {', '.join(own) or 'none'}"
+        raise wrong(
+            f"core {core!r}",
+            f"has no ablation {name!r} (of {' and '.join(ablation.cores)})",
+            f"it has: {', '.join(own) or 'none'}",
+            "name",
         )
     return ablation

@@ -9,7 +9,7 @@ import numpy as np
 import torch as th
 from torch import Tensor, nn
 
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 from rimrl.sequence.base import (
     Batch,
     MetricName,
@@ -81,7 +81,7 @@ class Adding(Task):
 
     def _require_room(self, steps: int) -> None:
         if steps < self.num_marked:
-            raise UsageError(f"a sequence of {steps} steps has no room for num_marked {self.num_marked}")
+            raise wrong("num_marked", f"{self.num_marked} does not fit a sequence of {steps} steps")
 
     def other_split(self, name: str) -> TaskSplit | None:
         steps = number_in(name, "{}_steps")

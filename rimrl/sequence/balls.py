@@ -12,7 +12,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, needs, wrong
 from rimrl.sequence.balls_physics import film, scatter
 from rimrl.sequence.base import (
     Batch,
@@ -95,9 +95,8 @@ class BouncingBalls(Task):
         if feedback not in ("probabilities", "rounded"):
             raise invalid_value("feedback", "'probabilities' or 'rounded'", feedback)
         if not _LEAST_RADIUS <= min_radius <= max_radius <= _MOST_RADIUS:
-            raise UsageError(
-                f"radii must be from {_LEAST_RADIUS} to {_MOST_RADIUS} and in order, got min_radius {min_radius}, "
-                f"max_radius {max_radius}"
+            raise invalid_value(
+                "the radii", f"from {_LEAST_RADIUS} to {_MOST_RADIUS} and in order", (min_radius, max_radius)
             )
         if not 0.0 < speed <= min_radius:
             raise invalid_value("speed", f"above 0 and at most min_radius ({min_radius}) a frame", speed)
@@ -137,7 +136,7 @@ class BouncingBalls(Task):
         setting = Setting(int(match[1]), int(match[2] or match[1]), match[3] is not None)
         most = math.floor(_MOST_COVERED / (math.pi * self._radii[1] ** 2))
         if setting.most > most:
-            raise UsageError(f"{key} {name}: {setting.most} balls do not fit; of max_radius {self._radii[1]} {most} do")
+            raise wrong(f"{key} {name}", f"has {setting.most} balls", f"{most} of max_radius {self._radii[1]} fit")
         return setting
 
     def _chance(self, setting: Setting) -> float:
@@ -169,7 +168,7 @@ class BouncingBalls(Task):
 
     def make_encoder(self, embedding_size: int | None) -> tuple[nn.Module, int]:
         if embedding_size is None:
-            raise UsageError("task 'balls' needs model.embedding_size, the width of its encoder's output")
+            raise needs("task 'balls'", "model.embedding_size, the width of its encoder's output")
         return FrameEncoder(self.size, self.channels, embedding_size), embedding_size
 
     def make_decoder(self, hidden_size: int) -> nn.Module:

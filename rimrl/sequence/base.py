@@ -16,7 +16,7 @@ import torch as th
 from torch import Tensor, nn
 
 from rimrl.cores.base import State
-from rimrl.errors import UsageError, unknown_name
+from rimrl.errors import unknown_name
 from rimrl.sequence.model import SequenceModel
 from rimrl.splits import Split, find_split
 
@@ -130,7 +130,7 @@ class Task(ABC):
         other = self.other_split(name)
         if other is None or other.name != name:
             unknown = unknown_name("split", name, [split.name for split in self.splits])
-            raise UsageError(f"{unknown}; or any other {self.other_splits}" if self.other_splits else str(unknown))
+            raise unknown.within(after=f"; or any other {self.other_splits}" if self.other_splits else "")
         return other
 
     def other_split(self, name: str) -> TaskSplit | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, wrong
 
 
 def require_length(name: str, value: object, least: int, most: int) -> None:
@@ -35,6 +35,6 @@ def require_some(name: str, values: Sequence[object]) -> None:
         UsageError: If it is one of these.
     """
     if not values:
-        raise UsageError(f"{name} must name at least one")
+        raise invalid_value(name, "at least one", values)
     if len(set(values)) < len(values):
-        raise UsageError(f"{name} names one twice: {', '.join(map(str, values))}")
+        raise wrong(name, f"names one twice: {', '.join(map(str, values))}")

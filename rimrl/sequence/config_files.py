@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.cores.registry import CORES, core_class, core_options, with_legacy_options
-from rimrl.errors import UsageError, invalid_value, shorten, unknown_name
+from rimrl.errors import conflict, invalid_value, missing, needs, unknown_name
 from rimrl.imports import asked, import_modules, is_module_name, require_imported
 from rimrl.runs.config import by_key
 from rimrl.runs.origin import is_of_others
@@ -92,7 +92,7 @@ def load_sequence(
     import_modules(imports, file)
     changes = dict(split_overrides(overrides))
     if "task.name" in changes:
-        raise UsageError("the task is named first: rimrl sequence TASK; leave out --task.name")
+        raise conflict("--task.name", "rimrl sequence TASK, which names the task first", "leave it out")
     before = str(content.get("core", {}).get("name", "rim"))
     chosen = _core(core, changes.pop("core.name", None), before, file)
     task = str(content["task"].get("name"))
@@ -125,7 +125,7 @@ def load_sequence(
 def _core(flag: str | None, override: str | None, before: str, file: Path) -> str:
     """The core that is asked for, of a flag, an override and a file."""
     if flag is not None and override not in (None, flag):
-        raise UsageError(f"--core {flag} and --core.name {override} name two cores; leave out one of them")
+        raise conflict(f"--core {flag}", f"--core.name {override}, another core")
     chosen = next(name for name in (flag, override, before) if name is not None)
     if chosen not in CORES:
         where = "--core" if flag is not None else "--core.name" if override is not None else f"{file} (core.name)"
@@ -138,7 +138,7 @@ def _ablated(settings: Mapping[str, Any], changes: Mapping[str, str], ablation: 
     taken = find_ablation(ablation, core)
     for key in (*taken.options, *taken.without):
         if f"core.{key}" in changes:
-            raise UsageError(f"--ablation {ablation} decides core.{key}; leave out one of them")
+            raise conflict(f"--ablation {ablation}", f"core.{key}, which it decides")
     kept = {key: value for key, value in settings.items() if key.removeprefix("core.") not in taken.without}
     return kept | {f"core.{key}": value for key, value in taken.options.items()}
 
@@ -152,27 +152,27 @@ def _find(config: str, preset: str | None) -> tuple[str, Path]:
         config = f"{SEQUENCE_TASKS}{config}_{preset or PRESETS[0]}"
         return config, shipped[config]
     if preset is not None:
-        raise UsageError(f"--preset goes with a task ({', '.join(TASKS)}), not with {config!r}")
+        raise needs("--preset", f"a task ({', '.join(TASKS)})", repr(config))
     if config in shipped:
         return config, shipped[config]
     file = Path(config)
     if file.suffix in {".yaml", ".yml"}:
         if not file.is_file():
-            raise UsageError(f"no configuration file {file}; give a task ({', '.join(TASKS)}) or a YAML file")
+            raise missing(f"configuration file {file}", advice=f"give a task ({', '.join(TASKS)}) or a YAML file")
         return file.stem, file
     raise unknown_name("task", config, TASKS)
 
 
 def _checked(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
-        raise UsageError(f"{file} holds no sequence task; it needs the group 'task' with a name: {', '.join(TASKS)}")
+        raise missing("the group 'task' with a name", file, f"the tasks are {', '.join(TASKS)}")
     check_groups({key: value for key, value in content.items() if key != "imports"}, file, (*_GROUPS, "cores"))
     imports = content.get("imports", [])
     if not isinstance(imports, list) or not all(map(is_module_name, imports)):
         raise invalid_value(f"imports in {file}", "a list of modules such as [my_package]", imports)
     for core, settings in content.get("cores", {}).items():
         if not isinstance(settings, dict):
-            raise UsageError(f"group 'cores' in {file} must hold keys, got {shorten(content['cores'])}")
+            raise invalid_value(f"group 'cores' in {file}", "keys with values", content["cores"])
         if core not in CORES:
             raise unknown_name("core", str(core), CORES, where=f"{file} (cores)")
     return dict(content)

@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 from torch import Tensor, nn
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, needs
 from rimrl.sequence.base import (
     Batch,
     MetricName,
@@ -76,7 +76,7 @@ class Copying(Task):
             if not 0 < blanks_power < math.inf:
                 raise invalid_value("blanks_power", "above 0 and finite", blanks_power)
             if min_blanks is None:
-                raise UsageError("blanks_power needs min_blanks: without it all stretches are as long")
+                raise needs("blanks_power", "min_blanks: without it all stretches are as long")
         require_lengths("test_blanks", test_blanks, 0, _LONGEST)
         if lowest_digit not in (0, 1):
             raise invalid_value("lowest_digit", "0 or 1", lowest_digit)

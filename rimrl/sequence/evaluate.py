@@ -11,7 +11,7 @@ import torch as th
 from torch import Tensor
 from tqdm import tqdm
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, wrong
 from rimrl.runs.device import check_device
 from rimrl.runs.environment import run_reached
 from rimrl.runs.evaluations import splits_of_same, to_json
@@ -71,9 +71,11 @@ def evaluate(
     for current in tqdm(splits, desc=f"evaluate {run.path.name}", unit="split", disable=not progress_bar):
         results[current.name] = result = split_result(task, model, current, seed, count)
         if not math.isfinite(result[task.metric]):
-            raise UsageError(
-                f"{run.path}: its {task.metric} on {current.name} is not finite, as after training that diverged; "
-                "train anew with a smaller train.learning_rate"
+            raise wrong(
+                f"{run.path}: {task.metric} on {current.name}",
+                "is not finite, as after training that diverged",
+                "train anew with a smaller train.learning_rate",
+                "not_finite",
             )
     facts: dict[str, Any] = {
         "kind": SEQUENCE.name,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, wrong
 
 
 def check_channels(size: int, channels: Sequence[int]) -> None:
@@ -23,7 +23,7 @@ def check_channels(size: int, channels: Sequence[int]) -> None:
         raise invalid_value("channels", "positive numbers, one for each convolution", list(channels))
     factor = 2 ** len(channels)
     if size % factor:
-        raise UsageError(f"size {size} does not divide by {factor}, as {len(channels)} convolutions of stride 2 need")
+        raise wrong("size", f"{size} does not divide by {factor}, as {len(channels)} convolutions of stride 2 need")
 
 
 class FrameEncoder(nn.Module):

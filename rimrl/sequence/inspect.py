@@ -11,7 +11,7 @@ import torch as th
 from numpy.typing import NDArray
 
 from rimrl.cores.base import CoreTrace
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value
 from rimrl.runs.device import check_device
 from rimrl.runs.kinds import SEQUENCE
 from rimrl.runs.recording import Recording, means_over_steps
@@ -82,10 +82,7 @@ def record(
     task = make_run_task(config)
     length = len(task.evaluation_batch(split, seed, 0, 1).inputs)
     if sequences * length > _MOST_STEPS:
-        raise UsageError(
-            f"{sequences} sequences of {length} steps are more than the {_MOST_STEPS} steps that are recorded at most; "
-            f"give --episodes of at most {_MOST_STEPS // length}"
-        )
+        raise invalid_value("--episodes", f"at most {_MOST_STEPS // length}, {_MOST_STEPS} steps together", sequences)
     model = run.load_model(task)
     batch = task.evaluation_batch(split, seed, 0, sequences)
     on_device = batch.to(next(model.parameters()).device)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rimrl.cores.attention import UnitCommunication
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, needs, wrong
 from rimrl.runs.device import check_device
 from rimrl.sequence.balls import BouncingBalls, nats_a_frame
 from rimrl.sequence.evaluate import DEFAULT_SEED, evaluating
@@ -126,7 +126,7 @@ def lesion_units(
 def _check(run: SequenceRun, **numbers: int) -> None:
     check_device(run.config.train.device)
     if run.config.task.name != BouncingBalls.name:
-        raise UsageError(f"{run.path} is a run of {run.config.task.name!r}; lesion takes runs of 'balls'")
+        raise needs("lesion", "runs of 'balls'", f"{run.path}, a run of {run.config.task.name!r}")
     for name, value in numbers.items():
         if value < 1:
             raise invalid_value(name, "at least 1", value)
@@ -136,20 +136,20 @@ def _parts(model: SequenceModel, blocks: int) -> int:
     """How many parts of the state can be dropped, all of one width and side by side."""
     core, name = model.core, type(model.core).__name__
     if core.num_layers > 1:
-        raise UsageError(f"lesion masks units of cores with one layer; this one has num_layers {core.num_layers}")
+        raise needs("lesion", "a core with one layer", f"num_layers {core.num_layers}")
     of_units = core.num_units * getattr(core, "unit_size", core.hidden_size // core.num_units)
     if not of_units == core.hidden_size == core.output_size:
-        raise UsageError(f"lesion masks units, and the state of {name} holds more than what its units put out")
+        raise needs("lesion", "units to mask", f"{name}, whose state holds more than what its units put out")
     communication = getattr(core, "communication", None)
     if isinstance(communication, UnitCommunication) and len(communication.query_key_value) < core.num_units:
-        raise UsageError(f"lesion silences one unit, and those of {name} share the matrices that they communicate by")
+        raise needs("lesion", "a unit to silence", f"{name}, whose units share the matrices that they communicate by")
     if core.num_units > 1:
         return core.num_units
     if blocks < 2:
         raise invalid_value("blocks", "at least 2, so that there are others", blocks)
     if core.hidden_size % blocks:
-        raise UsageError(
-            f"hidden_size {core.hidden_size} does not divide into {blocks} blocks; give others by --blocks"
+        raise wrong(
+            "hidden_size", f"{core.hidden_size} does not divide into {blocks} blocks", "give others by --blocks"
         )
     return blocks
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rimrl.errors import UsageError
+from rimrl.errors import invalid_value
 from rimrl.sequence.base import Batch, MetricName, Scores, StepAnnotations, Task, TaskSplit, number_in
 from rimrl.sequence.checks import require_length, require_lengths
 from rimrl.sequence.mnist_files import Part, read_digits
@@ -86,7 +86,7 @@ class SequentialMNIST(Task):
     def check_batch_size(self, batch_size: int) -> None:
         available = len(self._digits("train", self.resolution)[1])
         if batch_size > available:
-            raise UsageError(f"train.batch_size {batch_size} is more than the {available} digits of the training set")
+            raise invalid_value("train.batch_size", f"at most {available}, the digits of the training set", batch_size)
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         self.check_batch_size(batch_size)

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import RunFailedError, UsageError, damaged, missing, one_line
 from rimrl.files import replacing_file
 
 ENVIRONMENT = "RIMRL_MNIST"
@@ -75,7 +75,7 @@ def data_folder(data: str | None = None) -> Path:
         folder = Path(named).expanduser()
         if not folder.is_dir():
             origin = "task.data" if data else ENVIRONMENT
-            raise UsageError(f"no folder {folder} ({origin}); it is to hold {_all_names()}")
+            raise missing(f"folder {folder} ({origin})", advice=f"it is to hold {_all_names()}")
         return folder
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "rimrl" / "mnist"
@@ -113,15 +113,15 @@ def _read(part: Part, folder: Path) -> Digits:
 def _checked_content(path: Path, sha256: str) -> bytes:
     expected = f"it should unpack to SHA-256 {sha256}"
     if not path.is_file():
-        raise UsageError(f"no file {path}; {expected}")
+        raise missing(f"file {path}", advice=expected)
     try:
         with gzip.open(path) as stream:
             content = stream.read(_MOST_BYTES)
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{path} is corrupt ({' '.join(str(error).split())}); {expected}") from None
+        raise damaged(path, error, expected) from None
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise UsageError(f"{path} is corrupt: {expected}, and unpacks to {found}")
+        raise damaged(path, f"it unpacks to {found}", expected)
     return content
 
 
@@ -136,7 +136,7 @@ def _download(file: _File, folder: Path) -> None:
                 partial.write_bytes(packed)
                 _checked_content(partial, file.sha256)
         except (urllib.error.URLError, OSError) as error:
-            reasons.append(f"{mirror}: {' '.join(str(error).split())}")
+            reasons.append(f"{mirror}: {one_line(error)}")
         except UsageError as error:  # another mirror may have it whole
             reasons.append(f"{mirror}: {error}")
         else:

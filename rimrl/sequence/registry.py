@@ -69,4 +69,4 @@ def make_task(name: str, **options: Any) -> Task:
     try:
         return cls(**options)
     except UsageError as error:
-        raise UsageError(f"task {name!r}: {error}") from None
+        raise error.within(f"task {name!r}: ") from None

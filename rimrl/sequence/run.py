@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from rimrl.cores.registry import make_core
-from rimrl.errors import UsageError, quoted
+from rimrl.errors import damaged, missing, one_line, quoted, wrong
 from rimrl.files import placing_file
 from rimrl.imports import options as import_options
 from rimrl.runs.environment import refuse_edited
@@ -55,13 +55,13 @@ class SequenceRun(RunFolder[SequenceConfig]):
             UsageError: If the folder is not there, is no run of a sequence task, or its configuration is damaged.
         """
         if not path.is_dir():
-            raise UsageError(f"no run folder {path}")
+            raise missing(f"run folder {path}")
         file = path / "config.yaml"
         content = read_yaml(file, follow=False) if file.is_file() else {}
         if not isinstance(content, dict):
-            raise UsageError(f"{file} is damaged; restore it from the command that trained the run")
+            raise damaged(file, "it holds no keys", "restore it from the command that trained the run")
         if kind_of(content) is not SEQUENCE:
-            raise UsageError(f"{path} is not a run of rimrl sequence")
+            raise wrong(path, "is not a run of rimrl sequence", kind="state")
         config = load_sequence(str(file), of_others=True)
         refuse_edited(path, content)
         return cls(path, config)
@@ -90,13 +90,12 @@ class SequenceRun(RunFolder[SequenceConfig]):
             if self.status in ("running", "failed"):
                 command = f"rimrl sequence --resume {quoted(self.path)}{import_options(self.config.modules)}"
                 why = f"was stopped before its end, or goes on; to go on with it: {command}"
-            raise UsageError(f"no {self.model_file}: the run {why}")
+            raise missing(str(self.model_file)).within(after=f": the run {why}")
         model = make_model(self.config, task)
         try:
             model.load_state_dict(load_file(self.model_file))
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"{self.model_file} is damaged or of another configuration ({reason})") from None
+            raise damaged(self.model_file, f"or of another configuration: {one_line(error, 200)}") from None
         return model.to(device_of(self.config)).eval()
 
 

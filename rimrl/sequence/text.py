@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rimrl.cores.base import State
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, mismatch, wrong
 from rimrl.sequence.base import Batch, MetricName, Scores, StepAnnotations, Task, TaskSplit
 from rimrl.sequence.checks import require_length
 from rimrl.sequence.count_model import CountModel
@@ -80,11 +80,11 @@ class Text(Task):
         if count_order is not None:
             require_length("count_order", count_order, 0, 8)
             if len(self.corpus.vocabulary) ** (count_order + 1) >= 2**63:
-                raise UsageError(f"count_order {count_order} is too much for {len(self.corpus.vocabulary)} symbols")
+                raise wrong("count_order", f"{count_order} is too much for {len(self.corpus.vocabulary)} symbols")
         for part in ("train", "test"):
             if len(self._part(part)) <= test_length:
-                raise UsageError(
-                    f"the {part} text has {len(self._part(part))} symbols, too few for test_length {test_length}"
+                raise wrong(
+                    f"the {part} text", f"of {len(self._part(part))} symbols is too short for test_length {test_length}"
                 )
         self.splits = (self._split("train"), self._split("test"))
 
@@ -110,9 +110,9 @@ class Text(Task):
     def check_batch_size(self, batch_size: int) -> None:
         needed = batch_size * self.length + 1
         if needed > len(self.corpus.train):
-            raise UsageError(
-                f"train.batch_size {batch_size} streams of length {self.length} need {needed} symbols; the training "
-                f"text has {len(self.corpus.train)}"
+            raise wrong(
+                "train.batch_size",
+                f"{batch_size} streams of {self.length} need {needed} symbols of {len(self.corpus.train)}",
             )
 
     def _place(self, update: int, batch_size: int) -> tuple[int, int]:
@@ -197,7 +197,7 @@ class TextEncoder(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         stored = state_dict.get(f"{prefix}text")
         if stored is not None and not th.equal(stored.cpu(), self.text.cpu()):
-            raise UsageError("the model was trained on another text than task.data now holds; restore that file")
+            raise mismatch("task.data", "the text that the model was trained on", "another text", "restore that file")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import cannot, damaged, invalid_value, needs, wrong
 
 ENVIRONMENT = "RIMRL_TEXT"
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
@@ -55,7 +55,7 @@ def read_corpus(
     """
     named = data or os.environ.get(ENVIRONMENT)
     if not named:
-        raise UsageError(f"task.data must name a text file; pass --data FILE or set {ENVIRONMENT}")
+        raise needs("task.data", "the name of a text file", advice=f"pass --data FILE or set {ENVIRONMENT}")
     text = _read_text(named, "task.data" if data else ENVIRONMENT)
     if test_data is None:
         cut = len(text) - round(test_share * len(text))
@@ -74,13 +74,13 @@ def _read_text(name: str, where: str) -> str:
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise UsageError(f"cannot read {path} ({where}): {error.strerror or error}") from None
+        raise cannot("read", f"{path} ({where})", error) from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} ({where}) is no text in UTF-8: byte {error.start} does not fit") from None
+        raise damaged(f"{path} ({where})", f"byte {error.start} is no UTF-8") from None
     if "\0" in text:
-        raise UsageError(f"{path} ({where}) is no text: it holds a byte 0")
+        raise wrong(f"{path} ({where})", "is no text: it holds a byte 0", kind="damaged")
     if not text.strip():
-        raise UsageError(f"{path} ({where}) is empty")
+        raise wrong(f"{path} ({where})", "is empty")
     return text
 
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
 from rimrl.cores.base import State
-from rimrl.errors import UsageError
+from rimrl.errors import wrong
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.kinds import SEQUENCE
@@ -142,7 +142,7 @@ class ModelLearner:
                 if progress is not None:
                     progress.update()
         if not self._is_finite():
-            raise UsageError("the weights are not finite; a smaller train.learning_rate may help")
+            raise wrong("the weights", "are not finite", "a smaller train.learning_rate may help", "not_finite")
         return self.reached >= settings.num_updates
 
     @contextmanager
@@ -168,7 +168,7 @@ class ModelLearner:
         figures = th.stack([loss.detach(), norm]).tolist()
         if not all(map(math.isfinite, figures)):
             what = "loss" if not math.isfinite(figures[0]) else "gradient"
-            raise UsageError(f"the {what} is not finite; a smaller train.learning_rate may help")
+            raise wrong(f"the {what}", "is not finite", "a smaller train.learning_rate may help", "not_finite")
         self._stepping = True
         self.optimizer.step()
         self._state = None if ended is None else (ended[0].detach(), ended[1].detach())

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import RunFailedError, UsageError, cannot, invalid_value, not_installed, one_line
 from rimrl.files import appending
 from rimrl.studies.record import Record
 from rimrl.studies.trial import Outcome, Trial
@@ -80,7 +80,7 @@ class RayWorkers(Workers[Any]):
             done: list[Any] = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=timeout)[0]
         except (self._ray.exceptions.RaySystemError, self._ray.exceptions.RpcError, ConnectionError) as error:
             raise RunFailedError(
-                f"lost Ray at {self._address} ({_one_line(error)}); once it is there, the same command goes on"
+                f"lost Ray at {self._address} ({one_line(error)}); once it is there, the same command goes on"
             ) from None
         return done
 
@@ -94,7 +94,7 @@ class RayWorkers(Workers[Any]):
             return Outcome("interrupted")
         except errors.RayError as error:
             dead = isinstance(error, errors.WorkerCrashedError | errors.NodeDiedError | errors.OutOfMemoryError)
-            message = f"the Ray worker died ({_one_line(error)})" if dead else _one_line(error)
+            message = f"the Ray worker died ({one_line(error)})" if dead else one_line(error)
         else:
             return outcome
         record.close_dead(message)
@@ -136,7 +136,7 @@ def _import_ray() -> Any:
         import ray  # noqa: PLC0415 (an extra)
         import ray.exceptions  # noqa: PLC0415
     except ImportError:
-        raise UsageError("--ray needs Ray, which is not installed; run: pip install 'rimrl[ray]'") from None
+        raise not_installed("--ray", "Ray", "rimrl[ray]") from None
     return ray
 
 
@@ -144,7 +144,7 @@ def _probe(address: str) -> None:
     """Refuse an address that no Ray answers at, in a process of its own, which can be given up."""
     host = re.fullmatch(r"(?:ray://)?(\[[^]]+\]|[^:/]+):(\d+)", address)
     if host is None and address != "auto":
-        raise UsageError(f"--ray {address!r} is no address; write auto, local, HOST:6379 or ray://HOST:10001")
+        raise invalid_value("--ray", "auto, local, HOST:6379 or ray://HOST:10001", address)
     if host is not None:
         try:
             socket.create_connection((host[1].strip("[]"), int(host[2])), timeout=_CONNECT_SECONDS).close()
@@ -166,9 +166,5 @@ def _probe(address: str) -> None:
 
 
 def _unreachable(address: str, why: str) -> UsageError:
-    start = "; start one with: ray start --head" if address == "auto" else ""
-    return UsageError(f"cannot reach Ray at {address!r} from {platform.node()}: {_one_line(why)}{start}")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
+    start = "start one with: ray start --head" if address == "auto" else ""
+    return cannot("reach Ray at", f"{address!r} from {platform.node()}", why, start)

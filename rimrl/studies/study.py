@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from tqdm import tqdm
 
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import RunFailedError, UsageError, invalid_value, trying, wrong
 from rimrl.files import check_writable, locked, refuse_links, remove_empty, write_text
 from rimrl.reading import MEGABYTE, read_text
 from rimrl.runs.stopping import Stop, graceful_stop
@@ -93,7 +93,7 @@ class Study(ABC, Generic[T]):
         names = {each.name for each in folder.iterdir()} if folder.is_dir() else {""} if folder.exists() else set()
         there = (folder / f"{cls.kind}.yaml").is_file()
         if not there and not names <= {LOGS}:  # logs alone come from a process beside this one, which has just begun
-            raise UsageError(f"{folder} holds something else than a {cls.kind}; choose another --run-dir")
+            raise wrong(folder, f"holds something else than a {cls.kind}", "choose another --run-dir", "state")
         check_writable(folder / f"{cls.kind}.yaml")
         return there
 
@@ -171,8 +171,8 @@ class Study(ABC, Generic[T]):
             UsageError: If there is no such trial, or a whole study is at work in the folder.
         """
         if not 0 <= number < len(self.trials):
-            raise UsageError(
-                f"--trial {number}: the {self.kind} has the {self.noun}s 0 to {len(self.trials) - 1}; --plan lists them"
+            raise invalid_value(
+                "--trial", f"a {self.noun} from 0 to {len(self.trials) - 1}", number, "--plan lists them"
             )
         busy = f"another process works on the whole {self.kind} {self.folder}; wait for it or stop it"
         with self.opened(busy, shared=True):
@@ -202,10 +202,8 @@ class Study(ABC, Generic[T]):
         content = self.description()
         refuse_links(logs, self.folder)
         missing = [folder for folder in (logs, *logs.parents) if not folder.exists()]
-        try:
+        with trying("write the folder", logs):
             logs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot write the folder {logs}: {error.strerror}") from None
         held = False
         try:
             with locked(logs / ".lock", busy, shared):

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
-from rimrl.errors import RunFailedError, UsageError
+from rimrl.errors import RunFailedError, UsageError, as_raised, wrong
 from rimrl.files import appending, locked, refuse_links
 from rimrl.runs.stopping import interruptible
 from rimrl.studies.record import LOGS, Record, State
@@ -46,9 +46,8 @@ def work_on(folder: Path, trial: Trial, progress_bar: bool = False, patience: fl
     record = Record(folder, trial.name)
     try:
         if not (folder / LOGS).is_dir():
-            raise UsageError(
-                f"{folder} is not the folder of a study on {platform.node()}; --run-dir must be on a disk that all "
-                "nodes share"
+            raise wrong(
+                folder, f"is no folder of a study on {platform.node()}", "put --run-dir on a disk of all nodes", "state"
             )
         appending(record.log, folder).close()
         refuse_links(folder / trial.name, folder)
@@ -81,7 +80,7 @@ def _outcome(folder: Path, trial: Trial, progress_bar: bool) -> Outcome:
         return Outcome("failed", str(error))
     except Exception as error:  # environments fail in every way, and the other trials are worth having
         traceback.print_exc()
-        return Outcome("failed", " ".join(f"{type(error).__name__}: {error}".split()))
+        return Outcome("failed", as_raised(error))
 
 
 def _stop_with_parent() -> None:

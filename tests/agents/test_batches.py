@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,8 @@ def test_a_state_of_other_environments_is_refused(
     _, state = played.predict(seen(environments))
     with pytest.raises(UsageError) as caught:
         played.predict(seen(observations), state)
-    assert re.search(rf"\b{environments}\b.*\b{observations}\b", str(caught.value))
+    assert (caught.value.kind, caught.value.found) == ("mismatch", str(environments))
+    assert str(observations) in str(caught.value.valid)
     assert "\n" not in str(caught.value)
 
 
@@ -99,7 +99,7 @@ def test_one_observation_goes_with_a_state_and_a_start_of_one(agent: str, tmp_pa
         assert found.shape == ()
         assert found == expected[0]
     _, of_two = played.predict(seen(2))
-    with pytest.raises(UsageError, match=r"2 environments.*observations.*1"):
+    with pytest.raises(UsageError, match=r"1 environments.*observations, got 2"):
         played.predict(seen(1)[0], of_two)
 
 
@@ -123,7 +123,7 @@ def test_traces_are_of_the_same_environments() -> None:
     agent = made()
     _, state = agent.predict(seen(4))
     assert agent.policy.trace(seen(4), state, np.ones(4, bool)).active.shape[:2] == (1, 4)
-    with pytest.raises(UsageError, match="state is of 4 environments"):
+    with pytest.raises(UsageError, match=r"^the state .* got 4;"):
         agent.policy.trace(seen(2), state)
     with pytest.raises(UsageError, match=r"flag.*4"):
         agent.policy.trace(seen(4), state, np.ones(2, bool))
@@ -141,7 +141,7 @@ def test_parts_of_a_dict_are_of_the_same_environments() -> None:
 def test_tensors_of_contribs_interface_are_checked() -> None:
     policy = made().policy
     obs, two, three = th.zeros(4, 3), policy.initial_states(2), policy.initial_states(3)
-    with pytest.raises(UsageError, match="state is of 2 environments"):
+    with pytest.raises(UsageError, match=r"^the state .* got 2;"):
         policy(obs, two, th.zeros(4))
     with pytest.raises(UsageError, match=r"4 observations.*sequences.*3"):
         policy.evaluate_actions(obs, th.zeros(4), three, th.zeros(4))
@@ -157,7 +157,7 @@ def test_tensors_of_contribs_interface_are_checked() -> None:
 def test_a_critic_of_its_own_is_checked_too() -> None:
     policy = made("separate").policy
     two, four = policy.initial_states(2), policy.initial_states(4)
-    with pytest.raises(UsageError, match="state is of 2 environments"):
+    with pytest.raises(UsageError, match=r"^the state .* got 2;"):
         policy(th.zeros(4, 3), RNNStates(four.pi, two.vf), th.zeros(4))
 
 

@@ -325,8 +325,8 @@ def test_numbers_that_are_not_finite_are_refused(what: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("observation_space", "action_space", "said"),
     [
-        (spaces.Box(-1, 1, (4,), np.float32), PENDULUM.action_space, r"observations.*\[4\].*\[3\]"),
-        (PENDULUM.observation_space, spaces.Box(-1, 1, (1,), np.float32), "actions.*from -1 to 1.*from -2 to 2"),
+        (spaces.Box(-1, 1, (4,), np.float32), PENDULUM.action_space, r"observations.*\[3\].*\[4\]"),
+        (PENDULUM.observation_space, spaces.Box(-1, 1, (1,), np.float32), "actions.*from -2 to 2.*from -1 to 1"),
         (PENDULUM.observation_space, spaces.Discrete(3), r"actions.*Discrete\(3\)"),
         (spaces.Dict({"a": PENDULUM.observation_space}), PENDULUM.action_space, "observations.*a: float32"),
     ],
@@ -342,9 +342,9 @@ def test_demonstrations_of_another_task_are_refused(
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"a": spaces.Box(-1, 1, (2,), np.float32)}, "lack the observations 'b'"),
-        ({**Choices.observation_space.spaces, "c": spaces.Discrete(2)}, "have the observations 'c'"),
-        ({"a": spaces.Box(-1, 1, (5,), np.float32), "b": spaces.Discrete(3)}, r"observations 'a'.*\[5\].*\[2\]"),
+        ({"a": spaces.Box(-1, 1, (2,), np.float32)}, "lacks the observations 'b'"),
+        ({**Choices.observation_space.spaces, "c": spaces.Discrete(2)}, "environment lacks the observations 'c'"),
+        ({"a": spaces.Box(-1, 1, (5,), np.float32), "b": spaces.Discrete(3)}, r"observations 'a'.*\[2\].*\[5\]"),
     ],
 )
 def test_the_key_that_does_not_fit_is_named(parts: Any, said: str, tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     build("pendulum/expert-v0")
     with pytest.raises(UsageError, match="did you mean 'pendulum/expert-v0'"):
         build("pendulum/expert-v1")
-    with pytest.raises(UsageError, match="holds no Minari data set"):
+    with pytest.raises(UsageError, match="lacks a Minari data set"):
         build(str(tmp_path))
     with pytest.raises(UsageError, match="needs demonstrations"):
         RecurrentBC("MlpPolicy", "Pendulum-v1")
@@ -391,7 +391,7 @@ def test_a_damaged_data_set_is_one_line(tmp_path: Path) -> None:
     # Minari would make the environment that the file names, whatever that runs.
     del metadata["observation_space"]
     (folder / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(UsageError, match="does not say the observation space"):
+    with pytest.raises(UsageError, match="lacks the observation space"):
         build(str(folder))
 
 

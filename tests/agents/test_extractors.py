@@ -190,11 +190,11 @@ def test_plain_contrib_reads_positions_too() -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"core": "lstm", "core_kwargs": {}}, ["'lstm'", "flat input", "49 positions", "'rim'"]),
-        ({"core_kwargs": {**SMALL_RIM, "num_inputs": 7}}, ["num_inputs 7", "49 position"]),
+        ({"core": "lstm", "core_kwargs": {}}, ["'lstm'", "without positions", "49 positions", "'rim'"]),
+        ({"core_kwargs": {**SMALL_RIM, "num_inputs": 7}}, ["num_inputs", "49, the positions", "got 7"]),
         (
             {"features_extractor_kwargs": {}, "core_kwargs": {**SMALL_RIM, "num_inputs": 7}},
-            ["num_inputs 7", "1 position"],
+            ["num_inputs", "1, the positions", "got 7"],
         ),
     ],
 )

@@ -178,7 +178,7 @@ class OwnExtractor(MiniGridExtractor):
 def test_ones_own_classes_need_trust(tmp_path: Path) -> None:
     agent = make_agent("minigrid", policy_kwargs={"features_extractor_class": OwnExtractor})
     agent.save(tmp_path / "agent.zip")
-    with pytest.raises(UsageError, match=r"OwnExtractor.*would run code.*trust=True"):
+    with pytest.raises(UsageError, match=r"OwnExtractor.*code would run.*trust=True"):
         rimrl.load(tmp_path / "agent.zip", device="cpu")
     loaded = rimrl.load(tmp_path / "agent.zip", device="cpu", trust=True)
     assert type(loaded.policy.features_extractor) is OwnExtractor

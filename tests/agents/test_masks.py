@@ -316,9 +316,9 @@ def test_a_mask_that_forbids_everything_names_the_environment_and_the_step() -> 
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        ([True] * 5, r"environment 0 has the shape \[5\]; Discrete\(6\) needs 6 flags"),
-        (True, r"environment 0 has the shape \[\]"),
-        (None, "environment 0 has the shape"),
+        ([True] * 5, r"environment 0 must be 6 flags for Discrete\(6\), got \[5\]"),
+        (True, r"environment 0 .*got \[\]"),
+        (None, r"environment 0 .*got \[\]"),
         ([0.1, 0.2, 0.3, 0.1, 0.2, 0.1], r"true.*false"),
         (["yes"] * 6, r"true.*false"),
     ],
@@ -338,12 +338,12 @@ def test_masks_of_other_observations_are_refused() -> None:
         as_masks(np.ones((2, 8)), space, 3)
     with pytest.raises(UsageError, match=r"8 flags.*2 observations.*\[\]"):
         as_masks(np.array(1), space, 2)
-    with pytest.raises(UsageError, match=r"environment 0 has the shape \[2, 4\]"):
+    with pytest.raises(UsageError, match=r"environment 0 .*got \[2, 4\]"):
         as_masks(np.ones((1, 2, 4)), space, 1)  # the other way round
     rows = [[1, 0], [0, 1], [1, 1], [1, 0]]
     np.testing.assert_array_equal(as_masks(rows, space, 1), [np.ravel(rows).astype(bool)])
     agent = make(vector())
-    with pytest.raises(UsageError, match=r"shape \[3, 6\]"):
+    with pytest.raises(UsageError, match=r"\[3, 6\] for Discrete\(6\)"):
         agent.policy(th.zeros(3, 7), agent.policy.initial_states(3), th.zeros(3), action_masks=np.ones((2, 6), bool))
 
 

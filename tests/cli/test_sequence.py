@@ -51,8 +51,8 @@ def refuse(*words: str) -> str:
         ("copying --task.blanks many", ["task.blanks", "integer", "'many'"]),
         ("copying --task.blanks -4", ["blanks", "number", "0", "-4"]),
         ("copying --task.test_blanks []", ["test_blanks"]),
-        ("copying --task.name adding", ["leave out --task.name"]),
-        ("copying --core.num_active 7", ["core 'rim': num_active 7 is larger than num_units 6"]),
+        ("copying --task.name adding", ["--task.name", "leave it out"]),
+        ("copying --core.num_active 7", ["core 'rim': num_active", "1 to num_units 6", "got 7"]),
         ("copying --data here", ["unknown key 'task.data'"]),
         ("copying --model.dropout 1", ["model.dropout", "0", "1", "1"]),
         ("copying --seed -1", ["train.seed must be between 0 and 4294967295"]),
@@ -61,9 +61,9 @@ def refuse(*words: str) -> str:
         ("copying --accept-changes", ["--resume"]),
         ("copying --runs a", ["--runs", "sequence lesion"]),
         ("--resume nowhere", ["run folder nowhere"]),
-        ("--resume . --run-dir new", ["leave out --run-dir"]),
+        ("--resume . --run-dir new", ["--run-dir", "--resume"]),
         ("--resume .", ["rimrl sequence"]),
-        ("adding --task.length 1", ["no room for num_marked 2"]),
+        ("adding --task.length 1", ["num_marked 2", "1 steps"]),
         ("mnist --data nowhere", ["no folder nowhere", "train-images-idx3-ubyte.gz"]),
         ("mnist --data .", ["no file", "t10k-images-idx3-ubyte.gz", "0fa7898d509279e4"]),
         ("mnist --task.resolution 40", ["resolution", "number", "4", "28", "40"]),
@@ -72,9 +72,15 @@ def refuse(*words: str) -> str:
         ("copying --task.test_blanks 5", ["task.test_blanks", "list", "'5'"]),
         ("copying --core lstm --core.name gru", ["--core", "--core.name"]),
         ("copying --core=", ["unknown core ''"]),
-        ("copying --ablation no_communication --core.communication gated", ["decides core.communication"]),
-        ("copying --ablation no_input_attention --core.num_active 3", ["decides core.num_active"]),
-        ("copying --ablation no_communication --ablation no_input_attention", ["takes", "mechanism"]),
+        (
+            "copying --ablation no_communication --core.communication gated",
+            ["--ablation no_communication", "core.communication"],
+        ),
+        (
+            "copying --ablation no_input_attention --core.num_active 3",
+            ["--ablation no_input_attention", "core.num_active"],
+        ),
+        ("copying --ablation no_communication --ablation no_input_attention", ["--ablation", "one mechanism"]),
         ("copying --train.learning_rate .inf", ["train.learning_rate", "positive", "finite"]),
         ("copying --train.num_threads 100000", ["train.num_threads must be from 1 to 1024"]),
         ("copying --train.batch_size 1000001", ["train.batch_size must be from 1 to 1000000"]),
@@ -167,15 +173,15 @@ def test_other_verbs_say_what_a_sequence_task_is_not() -> None:
     assert "holds no agent" in refuse("watch", "run")
     assert "rimrl sequence --resume run" in refuse("train", "--resume", "run")
     assert "holds no agent" in refuse("export", "run", "out")
-    assert "--suite is for agents" in refuse("evaluate", "run", "--suite", "distractors")
-    assert "--deterministic is for agents" in refuse("inspect", "run", "--deterministic")
-    assert "--record is for agents" in refuse("inspect", "run", "--record", "states")
+    assert "--suite does not go with" in refuse("evaluate", "run", "--suite", "distractors")
+    assert "--deterministic does not go with" in refuse("inspect", "run", "--deterministic")
+    assert "--record does not go with" in refuse("inspect", "run", "--record", "states")
     assert "'train9'; valid: 4_blanks, 9_blanks; or any other N_blanks" in refuse("inspect", "run", "--split", "train9")
     assert "unknown split '5_blank'; did you mean" in refuse("evaluate", "run", "--split", "5_blank")
     assert "from 0 to 100000, got 999999" in refuse("evaluate", "run", "--split", "999999_blanks")
     assert "episodes must be" in refuse("evaluate", "run", "--episodes", "0")
     assert re.search(r"seed .*\b0\b.*4294967295.* -1", refuse("inspect", "run", "--seed", "-1"))
-    assert "--episodes of at most 9" in refuse("inspect", "run", "--split", "99999_blanks", "--episodes", "10")
+    assert "--episodes must be at most 9" in refuse("inspect", "run", "--split", "99999_blanks", "--episodes", "10")
     assert "is finished, at 1 updates" in refuse("sequence", "--resume", "run")
     assert "'finished'" in refuse("sequence", "copying", "--run-dir", "run")
 

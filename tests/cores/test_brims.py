@@ -324,9 +324,8 @@ def test_numbers_of_units(option: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [[], [4], [4, 4, 4]], ids=repr)
 def test_a_list_for_other_layers(option: str, value: list[int]) -> None:
     message = refusal(**{option: value})
-    assert f"{option} {value}" in message
-    assert "num_layers is 2" in message
-    assert "a list of 2" in message
+    for part in (option, "num_layers 2", f"got {value}"):
+        assert part in message
 
 
 @pytest.mark.parametrize("value", ["up", True, 1], ids=repr)
@@ -345,7 +344,7 @@ def test_layers_whose_widths_do_not_fit(widths: dict[str, int]) -> None:
 
 def test_a_width_that_one_layer_cannot_split() -> None:
     message = refusal(num_units=[4, 6], hidden_size=100)
-    for part in ("layers", "hidden_size 100", "[4, 6]", "96 or 108"):
+    for part in ("hidden_size 100", "[4, 6]", "96 or 108"):
         assert part in message
     assert "use 12" in refusal(num_units=[4, 6], hidden_size=4)
     assert make_core("brims", 8, num_units=[4, 6], hidden_size=96).hidden_size == 96
@@ -360,12 +359,12 @@ def test_a_width_that_is_none(value: Any) -> None:
 
 def test_what_rim_refuses_names_the_layer() -> None:
     message = refusal(num_units=[6, 3], num_active=[4, 4], hidden_size=96)
-    for part in ("layer 1", "num_active 4", "num_units 3", "1 to 3"):
+    for part in ("layer 1", "num_active", "1 to num_units 3", "got 4"):
         assert part in message
     assert "layer 1" in refusal(num_units=[6, 3], communication_top_k=4, hidden_size=96)
 
 
 def test_equal_layers_are_refused_as_rim_refuses() -> None:
     assert "252 or 258" in refusal(hidden_size=256)
-    assert re.search(r"hidden_size 96.*unit_size 20", refusal(hidden_size=96, unit_size=20))
-    assert "num_active 7 is larger than num_units 6; use 1 to 6" in refusal(num_active=7)
+    assert re.search(r"hidden_size .*unit_size 20.* 96", refusal(hidden_size=96, unit_size=20))
+    assert re.search(r"num_active .*1 to num_units 6.* 7", refusal(num_active=7))

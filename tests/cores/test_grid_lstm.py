@@ -120,7 +120,7 @@ def test_all_units_are_active() -> None:
         ({"num_units": 0}, ["num_units", "0"]),
         ({"unit_size": -1}, ["unit_size", "-1"]),
         ({"hidden_size": 256}, ["hidden_size 256", "num_units 6", "252 or 258"]),
-        ({"hidden_size": 24, "num_units": 4, "unit_size": 5}, ["hidden_size 24", "num_units 4", "unit_size 5"]),
+        ({"hidden_size": 24, "num_units": 4, "unit_size": 5}, ["hidden_size", "num_units 4", "unit_size 5", "got 24"]),
         ({"num_active": 2}, ["num_active", "grid_lstm"]),
     ],
     ids=str,

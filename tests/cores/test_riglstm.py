@@ -503,11 +503,11 @@ def test_switches_are_true_or_false(option: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"num_units": 4, "num_active": 5}, ["num_active 5", "num_units 4", "1 to 4"]),
+        ({"num_units": 4, "num_active": 5}, ["num_active", "1 to num_units 4", "got 5"]),
         ({"num_units": 4, "num_active": 2, "cell_selection": False}, ["num_active 2", "cell_selection", "4"]),
-        ({"num_views": 3, "input_top_k": 4}, ["input_top_k 4", "num_views 3", "1 to 3"]),
-        ({"num_units": 4, "hidden_top_k": 4}, ["hidden_top_k 4", "other units 3", "1 to 3"]),
-        ({"num_units": 1}, ["hidden_selection", "num_units is 1", "switch it off"]),
+        ({"num_views": 3, "input_top_k": 4}, ["input_top_k", "1 to num_views 3", "got 4"]),
+        ({"num_units": 4, "hidden_top_k": 4}, ["hidden_top_k", "1 to the number of other units 3", "got 4"]),
+        ({"num_units": 1}, ["hidden_selection", "num_units 1", "switch it off"]),
         ({"cell_selection_weights": "none"}, ["cell_selection_weights", "'own'", "'shared'", "'none'"]),
         ({"hidden_size": 256}, ["hidden_size 256", "num_units 6", "252 or 258"]),
     ],

@@ -167,7 +167,7 @@ def test_evaluation_counts_whole_games(backend: Backend) -> None:
         ({"screen_size": 0}, r"screen_size.*integer from 1 to 160.*0"),
         ({"screen_size": 161}, r"screen_size.*integer from 1 to 160.*161"),
         ({"screen_size": 42.0}, r"screen_size.*integer from 1 to 160.*42.0"),
-        ({"repeat_action_probability": 2}, r"repeat_action_probability must be between 0 and 1; got 2"),
+        ({"repeat_action_probability": 2}, r"repeat_action_probability must be between 0 and 1, got 2"),
         ({"clip_rewards": "maybe"}, r"clip_rewards.*true.*false.*'maybe'"),
         ({"terminal_on_life_los": True}, r"'terminal_on_life_los'"),
         ({"noops": 3}, r"'noops'.*'noop_max'\?"),
@@ -190,9 +190,7 @@ def test_what_the_native_backend_cannot_do_is_refused() -> None:
     flavours: dict[str, Any] = {"mode": 1, "difficulty": 1}
     for name, value in flavours.items():
         kwargs = {name: value}
-        with pytest.raises(
-            UsageError, match=f"^backend 'native' plays .* takes no '{name}'; use 'dummy' or 'subproc'$"
-        ):
+        with pytest.raises(UsageError, match=f"^{name} .*backend 'native'.*use 'dummy' or 'subproc'$"):
             make_vec_env("ALE/Pong-v5", backend="native", **kwargs)
 
 
@@ -246,10 +244,10 @@ def test_a_single_frame_is_the_last_of_a_stack(backend: Backend) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"mode": 7}, r"Pong.*7.*modes: 0, 1"),
+        ({"mode": 7}, r"7.*Pong.*modes: 0, 1"),
         ({"difficulty": 4}, r"difficulty 4.*difficulties: 0, 1, 2, 3"),
         ({"mode": 1, "difficulty": "hard"}, r"difficulty 'hard'.*difficulties: 0, 1, 2, 3"),
-        ({"mode": True}, r"Pong.*True.*modes: 0, 1"),
+        ({"mode": True}, r"True.*Pong.*modes: 0, 1"),
     ],
 )
 def test_a_mode_that_the_game_lacks_is_refused(kwargs: dict[str, Any], message: str) -> None:

@@ -160,11 +160,11 @@ def test_a_new_seed_begins_what_is_blank_anew(backend: Backend) -> None:
         ({"flicker": 0.5, "flicker_burst": 0.5}, "flicker_burst"),
         ({"flicker": 0.9, "flicker_burst": 8}, "flicker_burst"),  # nine in ten, and one between two runs
         ({"flicker": 0.5, "flicker_burst": math.inf}, "flicker_burst"),
-        ({"flicker_burst": 8}, None),
+        ({"flicker_burst": 8}, "flicker_burst"),
     ],
 )
 @both
-def test_what_no_screen_does_is_refused(backend: Backend, kwargs: dict[str, Any], key: str | None) -> None:
+def test_what_no_screen_does_is_refused(backend: Backend, kwargs: dict[str, Any], key: str) -> None:
     with pytest.raises(UsageError, match="flicker") as refused:
         make_vec_env("ALE/Pong-v5", backend=backend, **kwargs)
     assert refused.value.key == key

@@ -291,7 +291,7 @@ def test_envpool_is_refused() -> None:
         ({"size": 5}, "size.*integer.*7.*5"),
         ({"size": 8}, "size.*odd.*8"),
         ({"agent_view_size": 1}, "agent_view_size.*integer.*3.*1"),
-        ({"agent_view_size": 4}, "agent_view_size must be odd; got 4"),
+        ({"agent_view_size": 4}, "agent_view_size must be odd, got 4"),
         ({"random_length": "often"}, "random_length.*true.*false.*'often'"),
         ({"all_actions": 7}, "all_actions.*true.*false.*7"),
         ({"max_steps": 0}, "max_steps.*integer.*1.*0"),
@@ -306,5 +306,5 @@ def test_bad_arguments_are_refused(kwargs: dict[str, Any], message: str) -> None
 def test_unknown_action_is_refused() -> None:
     env = HallwayEnv()
     env.reset(seed=0)
-    with pytest.raises(UsageError, match="unknown action 3; valid: 0 left, 1 right, 2 forward"):
+    with pytest.raises(UsageError, match="action 3 is unknown; valid: 0 left, 1 right, 2 forward"):
         env.step(3)

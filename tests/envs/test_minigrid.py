@@ -211,5 +211,5 @@ def test_pictures_too_small_to_have_an_upside_are_refused(kwargs: dict[str, Any]
 
 
 def test_other_environments_are_refused() -> None:
-    with pytest.raises(UsageError, match="does not show MiniGrid tiles"):
+    with pytest.raises(UsageError, match="shows MiniGrid tiles"):
         MiniGridObservation(gymnasium.make("CartPole-v1"))

@@ -235,9 +235,7 @@ def test_multiroom_is_refused_as_long_as_its_levels_cannot_be_solved() -> None:
 
     assert solvable(draw_minigrid(env_id, 50)) == 1
     assert 0.6 < solvable(draw_envpool(envpool, env_id, 400)) < 0.8
-    with pytest.raises(
-        UsageError, match=r"EnvPool's MiniGrid-MultiRoom-N2-S4-v0 does not stand in for MiniGrid's: .* walled"
-    ):
+    with pytest.raises(UsageError, match=r"EnvPool's MiniGrid-MultiRoom-N2-S4-v0 is not MiniGrid's: .* walled"):
         make_vec_env(env_id, backend="envpool")
 
 
@@ -277,14 +275,15 @@ def test_what_the_backend_cannot_do_is_refused(
 
 
 def test_a_seed_beyond_envpools_is_refused() -> None:
-    with pytest.raises(UsageError, match=f"seeds .*0 to {MAX_SEED}"):
+    with pytest.raises(UsageError, match=f"seed .*0 to {MAX_SEED - 1}"):
         make_vec_env("MiniGrid-Empty-5x5-v0", n_envs=2, seed=MAX_SEED, backend="envpool")
 
 
 def test_a_missing_envpool_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(UsageError, match=r"backend 'envpool' needs EnvPool: pip install 'rimrl\[fast\]'") as error:
+    with pytest.raises(UsageError, match=r"^backend 'envpool'") as error:
         make_vec_env("MiniGrid-Empty-5x5-v0", backend="envpool")
+    assert (error.value.kind, error.value.valid) == ("not_installed", "pip install 'rimrl[fast]'")
     assert "\n" not in str(error.value)
 
 

@@ -150,7 +150,7 @@ def test_bad_arguments_are_refused(make: Callable[[], Any], message: str) -> Non
 def test_unknown_action_is_refused() -> None:
     env = ForgetEnv()
     env.reset(seed=0)
-    with pytest.raises(UsageError, match="unknown action 3; valid: 0 to 2"):
+    with pytest.raises(UsageError, match="action 3 is unknown; valid: 0 to 2"):
         env.step(np.int64(3))
 
 

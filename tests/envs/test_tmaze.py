@@ -194,5 +194,5 @@ def test_bad_arguments_are_refused(kwargs: dict[str, Any], message: str) -> None
 def test_unknown_action_is_refused() -> None:
     env = TMazeEnv()
     env.reset(seed=0)
-    with pytest.raises(UsageError, match="unknown action 4; valid: 0 left"):
+    with pytest.raises(UsageError, match="action 4 is unknown; valid: 0 left"):
         env.step(np.int64(4))

@@ -178,7 +178,7 @@ def test_a_suite_is_stored_under_one_name() -> None:
         (["--env.id", "modes/pongg"], ["'pongg'", "'pong'"]),
         (["--env.id", "modes/Assault"], ["Assault", "mode"]),
         (["--env.kwargs.preset", "lagacy"], ["unknown preset 'lagacy'", "'legacy'"]),
-        (["--env.kwargs.mode", "1"], ["takes no 'mode'", "'subproc'"]),
+        (["--env.kwargs.mode", "1"], ["mode ", "backend 'native'", "'subproc'"]),
         (["--env.backend", "dummy", "--env.kwargs.mode", "9"], ["Pong", "mode 9", "0, 1"]),
     ],
 )

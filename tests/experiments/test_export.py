@@ -134,7 +134,7 @@ def test_a_run_without_an_agent_is_refused_and_leaves_nothing(trained: Path, tmp
 
 
 def test_what_an_export_has_not_is_said(folder: Path, tmp_path: Path) -> None:
-    assert "leave out --best" in refuse("evaluate", folder, "--best", *PLAY)
+    assert "--best does not go with" in refuse("evaluate", folder, "--best", *PLAY)
     assert "export already" in refuse("export", folder, tmp_path / "again")
     (folder / "model.safetensors").unlink()
     assert "model.safetensors" in refuse("evaluate", folder, *PLAY)

@@ -216,7 +216,7 @@ def test_an_export_imports_nothing_by_itself(
         ("import sys; sys.exit(0)", ("--import", "own_broken"), "SystemExit"),
         ("def (", ("--import", "own_broken"), "SyntaxError"),
         ("", ("--import", "own_missing"), "'own_missing'"),
-        ("", ("--import", "own broken"), "name.*module"),
+        ("", ("--import", "own broken"), "module.*name"),
         ("", ("--env.id", "own_broken:Own/Nothing-v0"), "Own/Nothing-v0"),
     ],
 )

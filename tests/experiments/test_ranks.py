@@ -61,9 +61,17 @@ def test_shares_add_up_to_the_whole() -> None:
 @pytest.mark.parametrize(
     ("size", "words", "said"),
     [
-        (3, (), "3 processes cannot share env.n_envs 64; use --env.n_envs 66"),
-        (2, ("--agent.batch_size", "64"), "whole sequences of 64 steps; use --agent.batch_size 128"),
-        (4, ("--agent.batch_size", "250"), "cannot share agent.batch_size 250; use --agent.batch_size 252"),
+        (3, (), "env.n_envs 64 cannot be shared by 3 processes; use --env.n_envs 66"),
+        (
+            2,
+            ("--agent.batch_size", "64"),
+            "64 is not whole sequences of 64 steps for each of 2 processes; use --agent.batch_size 128",
+        ),
+        (
+            4,
+            ("--agent.batch_size", "250"),
+            "agent.batch_size 250 cannot be shared by 4 processes; use --agent.batch_size 252",
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_refused(size: int, words: tuple[str, ...], said: str) -> None:

@@ -221,8 +221,8 @@ def test_differences_need_to_be_accepted(whole: Path, tmp_path: Path) -> None:
     [
         (("--resume", "nowhere"), "run folder nowhere"),
         (("--resume", "."), "run folder"),
-        (("distractors/rim", "--accept-changes"), "--accept-changes goes with --resume"),
-        (("--resume", "{run}", "--run-dir", "other"), "leave out --run-dir"),
+        (("distractors/rim", "--accept-changes"), "--accept-changes needs --resume"),
+        (("--resume", "{run}", "--run-dir", "other"), "--run-dir does not go with --resume"),
         (("distractors/lstm", "--resume", "{run}"), "core.name rim -> lstm"),
         (("--resume", "{run}", "--core.num_actve", "3"), "'core.num_active'?"),
     ],
@@ -269,7 +269,7 @@ def test_less_than_a_run_has_had_is_refused(whole: Path, tmp_path: Path) -> None
     before = files(run)
     answer = call("train", "--resume", run, "--total-timesteps", "64", "--accept-changes", "--quiet")
     assert answer.code == 2
-    told = f"{run} has had {STEPS} steps already; give --total-timesteps of at least {STEPS}, not 64"
+    told = f"--total-timesteps must be at least {STEPS}, which {run} has had already, got 64"
     assert answer.err == f"rimrl: {told}\n"
     assert files(run) == before
 

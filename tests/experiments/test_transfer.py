@@ -83,7 +83,7 @@ def of_games(folder: Path, *games: str, **changes: Any) -> Path:
 
 @pytest.mark.parametrize("target", ["Boxing", "Qbert"])  # 18 actions; six, as many as Pong has, and others
 def test_an_action_head_is_not_taken_for_other_actions(target: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=rf"'finetune'.*'Pong'.*'{target}'.*env\.kwargs\.full_action_space: true"):
+    with pytest.raises(UsageError, match=rf"'{target}'.*'Pong'.*'finetune'.*env\.kwargs\.full_action_space: true"):
         Transfer(load_transfer(str(of_games(tmp_path, "Pong", target))), tmp_path / "out")
 
 
@@ -134,7 +134,7 @@ def test_the_plan_puts_sources_first_and_says_where_each_target_starts(tmp_path:
         # BabyAI tasks show an instruction beside the tiles.
         (
             {"targets": ["goto-local"]},
-            ["'rooms'", "'goto-local'", "mission", "the target's are"],
+            ["'rooms'", "'goto-local'", "mission"],
         ),
     ],
 )
@@ -372,9 +372,9 @@ def test_a_target_whose_source_fails_is_not_trained_and_the_others_are(tmp_path:
     ("words", "said"),
     [
         (("--jobs", "0"), "--jobs.*1, got 0"),
-        (("--gpus", "1"), "--gpus goes with --ray; see rimrl transfer --help"),
-        (("--trial", "0", "--jobs", "2"), "leave out --ray and --jobs"),
-        (("--trial", "14"), "transfer.*runs 0.*13"),
+        (("--gpus", "1"), "--gpus needs --ray; see rimrl transfer --help"),
+        (("--trial", "0", "--jobs", "2"), "--trial.*--ray and --jobs"),
+        (("--trial", "14"), "--trial.*run from 0 to 13, got 14"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:

@@ -400,7 +400,7 @@ def test_more_trials_are_added_and_none_is_repeated(whole: Path, tmp_path: Path)
 def test_a_search_whose_file_is_gone_does_not_begin_anew(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "tune")
     (tmp_path / "tune" / JOURNAL).unlink()
-    with pytest.raises(UsageError, match=r"optuna\.log is missing"):
+    with pytest.raises(UsageError, match=r"no .*optuna\.log"):
         tune_in(tmp_path / "tune", 4)
 
 
@@ -423,7 +423,7 @@ def test_a_second_command_on_the_folder_is_refused(whole: Path) -> None:
         (("--trials", "0"), "--trials must be from 1 to 10000, got 0"),
         (("--episodes", "0"), "--episodes must be from 1 to 100000, got 0"),
         (("--sampler-seed", "-1"), "--sampler-seed must be from 0"),
-        (("--train.seed", "1"), "search takes.*--seeds"),
+        (("--train.seed", "1"), "search.*--seeds"),
         (("--seeds", "4..0"), r"'4\.\.0'.*seed.*range"),
         (("--jobs", "0"), "--jobs.*1, got 0"),
         (("--core.num_activ", "3"), r"'core\.num_active'\?"),

@@ -184,9 +184,9 @@ def test_what_is_asked_for_is_read_back(tmp_path: Path) -> None:
     assert ask(str(tmp_path), trials=9) == TuneConfig(**{**vars(asked), "trials": 9})
     assert ask(str(tmp_path), trials=2) == asked
     assert (asked.experiment.train.seed, asked.experiment.env.n_envs) == (3, 8)
-    with pytest.raises(UsageError, match="--space cannot change it; more --trials can be added"):
+    with pytest.raises(UsageError, match=r"^--space .*more --trials can be added"):
         ask(str(tmp_path), ["core.num_active=2,3"])
-    with pytest.raises(UsageError, match=r"--env.n_envs cannot change it"):
+    with pytest.raises(UsageError, match=r"^--env.n_envs "):
         ask(str(tmp_path), (), [("env.n_envs", "16")])
 
 

@@ -214,7 +214,7 @@ def test_presets_do_not_compare(tmp_path: Path) -> None:
 def test_runs_without_a_split_in_common(tmp_path: Path) -> None:
     paths = write(tmp_path, "a", RATES)
     other = write_run(tmp_path / "b", {"else": split()}, "b")
-    with pytest.raises(UsageError, match=r"evaluated.*common"):
+    with pytest.raises(UsageError, match=r"evaluated.*share"):
         compared(*paths, other)
 
 

@@ -36,8 +36,9 @@ def test_a_curve_is_held_where_no_episode_ends(tmp_path: Path) -> None:
 def test_a_monitor_without_episodes_or_damaged(tmp_path: Path) -> None:
     assert learning_curve(write_monitor(tmp_path, []), 40) == ()
     (tmp_path / "monitor.csv").write_text("#{}\nr,l,t\nx,1,2\n")
-    with pytest.raises(UsageError, match="missing or damaged"):
+    with pytest.raises(UsageError, match="damaged") as caught:
         learning_curve(tmp_path / "monitor.csv", 40)
+    assert (caught.value.kind, caught.value.key) == ("damaged", str(tmp_path / "monitor.csv"))
 
 
 def area(method: str, source: str | None, seed: int, value: float, target: str = "b") -> Area:

@@ -197,7 +197,7 @@ def test_less_than_a_run_has_had_is_refused(tmp_path: Path, stop: Stop) -> None:
     before = files(run)
     answer = call("sequence", "--resume", run, "--num-updates", "7", "--quiet")
     assert answer.code == 2
-    assert answer.err == f"rimrl: {run} has had 8 updates already; give --num-updates of at least 8, not 7\n"
+    assert answer.err == f"rimrl: --num-updates must be at least 8, which {run} has had already, got 7\n"
     assert files(run) == before
 
 
@@ -208,7 +208,7 @@ def test_changes_that_no_checkpoint_fits_are_named(tmp_path: Path, stop: Stop) -
     before = files(run)
     answer = call("sequence", "--resume", run, "--core.hidden_size", "24", "--accept-changes", "--quiet")
     assert answer.code == 2
-    assert f"no checkpoint of {run} fits what changed (core.hidden_size 12 -> 24)" in answer.err
+    assert f"no checkpoint of {run} that fits what changed (core.hidden_size 12 -> 24)" in answer.err
     assert files(run) == before
 
 

@@ -16,7 +16,7 @@ from torch.distributions import Bernoulli, Categorical
 
 from rimrl.agents.graph.drawing import draw
 from rimrl.agents.graph.step import PolicyStep
-from rimrl.errors import UsageError
+from rimrl.errors import cannot, wrong
 
 Answers: TypeAlias = dict[str, NDArray[Any]]
 Observation: TypeAlias = "NDArray[Any] | dict[str, NDArray[Any]]"
@@ -83,9 +83,11 @@ class PolicyComparison:
             max(one.largest_difference, several.largest_difference),
         )
         if found.excused > _MOST_EXCUSED * found.answers:
-            raise UsageError(
-                f"the graph cannot be held against the policy: rounding its weights changes {found.excused} of "
-                f"{found.answers} answers; has learning diverged?"
+            raise cannot(
+                "check",
+                "the graph",
+                f"rounded weights change {found.excused} of {found.answers} answers",
+                "has it diverged?",
             )
         return found
 
@@ -101,7 +103,9 @@ class PolicyComparison:
             same = difference <= TOLERANCE
             if not same.all():
                 if (~same & (difference > self._rounding(expected, (observation, state, starts)))).any():
-                    raise UsageError(f"the graph is not the policy: {_worst(found, expected)} at step {number}")
+                    raise wrong(
+                        "the graph", f"is not the policy: {_worst(found, expected)} at step {number}", kind="mismatch"
+                    )
                 excused += int((~same).sum())
             largest = max(largest, float(difference[same].max(initial=0.0)))
             state = tuple(

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
 from rimrl.agents.graph.check import Observation, PolicyComparison
-from rimrl.agents.graph.step import PolicyStep, one_line, quiet, traced
+from rimrl.agents.graph.step import PolicyStep, quiet, traced
 from rimrl.agents.policies import RecurrentCorePolicy
-from rimrl.errors import UsageError
+from rimrl.errors import cannot, not_installed, one_line, trying
 
 OPSET = 18
 _OBSERVATION = "observation"
@@ -58,10 +58,8 @@ def write_onnx(policy: RecurrentCorePolicy, file: Path) -> dict[str, Any]:
     else:
         by = f"onnxruntime {runtime.__version__}"
         agreement = PolicyComparison(step).check(_OnnxGraph(runtime, content))
-    try:
+    with trying("write", file):
         file.write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from None
     return {
         "file": file.name,
         "opset": OPSET,
@@ -100,7 +98,7 @@ def _converted(step: PolicyStep, program: th.export.ExportedProgram) -> Any:
         _tidy(model)
         _imported("onnx.checker").check_model(model, full_check=True)
     except Exception as error:  # an operation without an ONNX form, in every way
-        raise UsageError(f"the policy has no ONNX form: {one_line(error)}") from None
+        raise cannot("give an ONNX form to", "the policy", one_line(error)) from None
     return model
 
 
@@ -193,4 +191,4 @@ def _imported(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        raise UsageError("ONNX needs an extra: pip install 'rimrl[onnx]'") from None
+        raise not_installed("the graph", "ONNX", "rimrl[onnx]") from None

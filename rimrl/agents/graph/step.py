@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from rimrl.agents.graph.drawing import draw
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.positions import elements
-from rimrl.errors import UsageError
+from rimrl.errors import cannot, one_line, unknown_name
 
 States: TypeAlias = tuple[Tensor, ...]
 _KINDS = (
@@ -59,9 +59,8 @@ class PolicyStep(nn.Module):
     def __init__(self, policy: RecurrentCorePolicy) -> None:
         super().__init__()
         if not isinstance(policy.action_dist, _KINDS):
-            raise UsageError(
-                f"actions from a {type(policy.action_dist).__name__} cannot be exported as a graph; "
-                f"valid: {', '.join(kind.__name__ for kind in _KINDS)}"
+            raise unknown_name(
+                "distribution in a graph", type(policy.action_dist).__name__, [kind.__name__ for kind in _KINDS]
             )
         self.policy = deepcopy(policy).to("cpu")
         self.policy.set_training_mode(False)
@@ -167,9 +166,11 @@ def traced(step: PolicyStep) -> th.export.ExportedProgram:
         with quiet(), th.no_grad():
             return th.export.export(step, inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever a core or extractor of the user's raises under tracing, too
-        raise UsageError(
-            f"the policy cannot be traced, so that there is no graph of it: {one_line(error)}; a step may neither "
-            "choose by the values of a tensor nor leave torch's operations"
+        raise cannot(
+            "trace",
+            "the policy",
+            one_line(error),
+            "a step may neither choose by the values of a tensor nor leave torch's operations",
         ) from None
 
 
@@ -184,12 +185,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what went wrong, or its kind where it has no words."""
-    words = str(error).strip().splitlines()
-    return " ".join(words[0].split())[:300] if words else type(error).__name__
 
 
 def clip_actions(mean: Tensor, space: spaces.Box) -> Tensor:

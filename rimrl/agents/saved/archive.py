@@ -37,7 +37,7 @@ from rimrl.agents.saved.settings import SCHEDULES, SETTINGS, check_rollout, chec
 from rimrl.agents.saved.spaces import space_from_json
 from rimrl.agents.schedules import UnreadSchedule
 from rimrl.cores.registry import CORES, core_class
-from rimrl.errors import UsageError, shorten
+from rimrl.errors import UsageError, damaged, missing, one_line, shorten, wrong
 from rimrl.reading import parse_json
 
 LARGEST = 2**32
@@ -98,7 +98,7 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_sizes(archive, len(content))
-            damaged = archive.testzip()
+            bad = archive.testzip()
             data = parse_json(archive.read("data"), f"{where}: data")
             if not isinstance(data, dict) or "policy_class" not in data:
                 raise ValueError("it holds no policy")
@@ -107,21 +107,20 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
         raise _damaged(where, error) from None
     except (TypeError, ValueError, EOFError, OSError, zlib.error) as error:
         raise _damaged(where, error) from None
-    if damaged is not None:
-        raise UsageError(f"{where} is damaged at {damaged!r}; restore it or train again")
+    if bad is not None:
+        raise damaged(where, f"at {bad!r}", "restore it or train again")
     for part in parts:
         _check_tensors(part, where)
     try:
         weights, optimizer = (th.load(io.BytesIO(part), map_location="cpu", weights_only=True) for part in parts)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UsageError(f"{where} holds weights that are damaged or no plain tensors ({reason})") from None
+        raise damaged(f"the weights in {where}", one_line(error, 160)) from None
     plain = isinstance(weights, dict) and all(isinstance(each, Tensor) for each in weights.values())
     if not plain or not isinstance(optimizer, dict):
-        raise UsageError(f"{where} holds no weights of a policy")
+        raise missing("the weights of a policy", where)
     for name, tensor in weights.items():
         if not isinstance(name, str) or tensor.layout != th.strided or tensor.numel() > _stored(tensor):
-            raise UsageError(f"{where} holds weights {shorten(name)} that are no plain tensors")
+            raise wrong(where, f"holds weights {shorten(name)} that are no plain tensors", kind="damaged")
     return data, dict(weights), optimizer
 
 
@@ -157,15 +156,14 @@ def _check_tensors(part: bytes, where: str) -> None:
                         raise ValueError(f"{shorten(entry.filename)} has {entry.file_size} bytes")
                     check_stream(archive.read(entry))
     except NotPlainError as error:
-        raise UsageError(f"{where} holds weights that are no plain tensors ({error})") from None
+        raise wrong(where, f"holds weights that are no plain tensors ({error})", kind="untrusted") from None
     except Exception as error:  # a damaged archive fails in every way
-        reason = " ".join(str(error).split())[:160]
-        raise UsageError(f"{where} holds weights that are damaged or no plain tensors ({reason})") from None
+        raise damaged(f"the weights in {where}", one_line(error, 160)) from None
 
 
 def _damaged(where: str, error: Exception) -> UsageError:
-    reason = " ".join(str(error).split())[:160]
-    return UsageError(f"{where} is damaged or not a saved agent ({reason}); restore it or train again")
+    reason = one_line(error, 160)
+    return damaged(where, f"or not a saved agent: {reason}", "restore it or train again")
 
 
 def _class_names() -> dict[str, str]:
@@ -222,7 +220,7 @@ def _rate_in(optimizer: dict[str, Any]) -> float:
 def _check_optimizer(agent: RecurrentOnPolicyAlgorithm, found: dict[str, Any], where: str) -> None:
     """Refuse an optimiser state of other parameters, which torch would only notice in the next update."""
     parameters = [p for group in agent.policy.optimizer.param_groups for p in group["params"]]
-    problem = UsageError(f"{where} holds the state of an optimiser of another policy")
+    problem = wrong(where, "holds the state of an optimiser of another policy", kind="damaged")
     state, groups = found.get("state"), found.get("param_groups")
     if not isinstance(state, dict) or not isinstance(groups, list) or len(groups) != 1:
         raise problem

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.registry import algorithm_class
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, mismatch, missing, needs, one_line, wrong
 
 _FACTORIES = (th.empty, th.zeros, th.ones, th.randn, th.rand, th.full, th.eye, th.arange, th.linspace)
 # What initialisation needs beside the weights themselves.
@@ -75,8 +75,7 @@ def build(
             warnings.simplefilter("ignore")  # what is strange about a draft is said below, in one line
             draft = spec.policy_class(spec.observation_space, spec.action_space, lambda _: 0.0, **policy_kwargs)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UsageError(f"{where} does not describe a policy that can be built ({reason})") from None
+        raise wrong(where, f"describes no policy that can be built ({one_line(error)})", kind="damaged") from None
     _check_weights(own_tensors(draft) if shared_once else draft.state_dict(), weights, where)
     del draft
 
@@ -87,7 +86,7 @@ def build(
         try:
             check_for_correct_spaces(vector, spec.observation_space, spec.action_space)
         except ValueError as error:
-            raise UsageError(f"the environment does not fit {where}: {' '.join(str(error).split())}") from None
+            raise wrong("the environment", f"does not fit {where}: {one_line(error)}", kind="mismatch") from None
         settings["n_envs"] = vector.num_envs
     try:
         # As SB3's own load: an empty shell first, then what was saved, then the networks.
@@ -100,8 +99,7 @@ def build(
     except UsageError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UsageError(f"{where} does not fit together ({reason})") from None
+        raise wrong(where, f"does not fit together ({one_line(error)})", kind="damaged") from None
     if agent.policy.use_sde:
         agent.policy.reset_noise()  # as SB3's own load
     return agent
@@ -123,18 +121,17 @@ def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
     """Refuse weights that are not those of the policy: names the first difference."""
     for name, tensor in expected.items():
         if name not in found:
-            raise UsageError(f"{where} lacks the weights {name!r} of the policy that it describes")
+            raise missing(f"the weights {name!r} of the policy that it describes", where)
         if tensor.shape != found[name].shape:
-            raise UsageError(
-                f"{where}: the weights {name!r} have shape {list(found[name].shape)}, but the policy that it describes "
-                f"needs {list(tensor.shape)}"
+            raise mismatch(
+                f"{where}: the weights {name!r}", f"{list(tensor.shape)} for its policy", list(found[name].shape)
             )
         if tensor.dtype != found[name].dtype:
-            raise UsageError(f"{where}: the weights {name!r} are {found[name].dtype}, not {tensor.dtype}")
+            raise mismatch(f"{where}: the weights {name!r}", tensor.dtype, found[name].dtype)
     require_finite(found, where)
     for name in found:
         if name not in expected:
-            raise UsageError(f"{where} holds weights {str(name)[:80]!r} that the policy it describes does not have")
+            raise wrong(where, f"holds weights {str(name)[:80]!r} that its policy does not have", kind="mismatch")
 
 
 def require_finite(weights: Mapping[str, Tensor], where: str) -> None:
@@ -145,8 +142,8 @@ def require_finite(weights: Mapping[str, Tensor], where: str) -> None:
     """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise UsageError(
-                f"{where}: the weights {name!r} are NaN or infinite; the training that saved them diverged"
+            raise wrong(
+                f"{where}: the weights {name!r}", "are NaN or infinite, as after diverged training", kind="not_finite"
             )
 
 
@@ -167,5 +164,5 @@ class _Budget(TorchFunctionMode):
             planned = func(*args, **(shape_alone | {"device": "meta"}))
             self._left -= planned.numel() + 1
             if self._left < 0:
-                raise UsageError(f"it needs far more weights than the {self._weights} in the file")
+                raise needs("it", f"far more weights than the {self._weights} in the file")
         return func(*args, **kwargs)

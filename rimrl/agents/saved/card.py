@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.agents.saved.names import CARD
-from rimrl.errors import UsageError
+from rimrl.errors import mismatch, missing, shorten, wrong
 from rimrl.reading import MissingError, parse_json, read_text
 
 FORMAT, FORMAT_VERSION = "rimrl-agent", 1
@@ -24,11 +24,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         content = parse_json(read_text(file, LARGEST), str(file), strict=True)
     except MissingError:
-        raise UsageError(f"no {file}; rimrl export writes it") from None
+        raise missing(str(file), advice="rimrl export writes it") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UsageError(f"{file} is not a card of rimrl export: it does not say format {FORMAT!r}")
+        raise wrong(file, f"is not a card of rimrl export: it does not say format {FORMAT!r}", kind="damaged")
     if content.get("format_version") != FORMAT_VERSION:
-        raise UsageError(
-            f"{file} has format_version {str(content.get('format_version'))[:20]!r}; this rimrl reads {FORMAT_VERSION}"
+        raise mismatch(
+            f"format_version of {file}", f"{FORMAT_VERSION} for this rimrl", shorten(content.get("format_version"), 20)
         )
     return content

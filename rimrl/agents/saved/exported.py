@@ -25,7 +25,7 @@ from rimrl.agents.saved.fields import choice, fields_of, integer, switch
 from rimrl.agents.saved.names import CARD, WEIGHTS
 from rimrl.agents.saved.options import POLICIES, largest_size, options_from_json, options_to_json
 from rimrl.agents.saved.spaces import space_from_json, space_to_json
-from rimrl.errors import UsageError
+from rimrl.errors import cannot, damaged, missing, one_line, trying, wrong
 
 _FIELDS = (
     "algorithm",
@@ -61,12 +61,10 @@ def write_exported(
     try:
         text = json.dumps(card, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the agent cannot be exported: JSON has no word for what it holds ({error})") from None
-    try:
+        raise cannot("export", "the agent", f"JSON has no word for what it holds ({error})") from None
+    with trying("write", folder):
         (folder / WEIGHTS).write_bytes(weights)
         (folder / CARD).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}") from None
 
 
 def agent_to_json(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
@@ -79,7 +77,7 @@ def agent_to_json(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
     policy_class = type(agent.policy)
     policy = next((name for name, cls in POLICIES.items() if cls is policy_class), None)
     if policy is None:
-        raise UsageError(f"{policy_class.__name__} cannot be exported: it is none of {', '.join(POLICIES)}")
+        raise wrong(policy_class.__name__, f"cannot be exported: it is none of {', '.join(POLICIES)}")
     return {
         "algorithm": saved_as(type(agent)),
         "policy": policy,
@@ -156,7 +154,7 @@ def load_exported(
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
-        raise UsageError(f"no {file}; rimrl export writes it")
+        raise missing(str(file), advice="rimrl export writes it")
     weights = {}
     try:
         with safe_open(file, framework="pt") as content:
@@ -164,9 +162,9 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
                 tensor = content.get_tensor(name)
                 weights[name] = tensor.float() if tensor.dtype == th.float16 else tensor
     except (SafetensorError, OSError, ValueError) as error:
-        raise UsageError(f"{file} is damaged or no safetensors file ({' '.join(str(error).split())[:120]})") from None
+        raise damaged(file, f"or no safetensors file: {one_line(error, 120)}") from None
     if not weights:
-        raise UsageError(f"{file} holds no weights")
+        raise missing("weights", file)
     for name, tensor in weights.items():
         _require_finite(name, tensor, str(file))
     return weights
@@ -174,4 +172,6 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 
 def _require_finite(name: str, tensor: Tensor, where: str) -> None:
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise UsageError(f"{where} has weights {name[:80]!r} that are NaN or infinite: has learning diverged?")
+        raise wrong(
+            where, f"has weights {name[:80]!r} that are NaN or infinite", "has learning diverged?", "not_finite"
+        )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rimrl.errors import UsageError, invalid_value, unknown_name
+from rimrl.errors import invalid_value, missing, unknown_name
 
 
 def fields_of(content: Any, names: Sequence[str], where: str, optional: Sequence[str] = ()) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def fields_of(content: Any, names: Sequence[str], where: str, optional: Sequence
         raise invalid_value(where, "a mapping", content)
     for name in names:
         if name not in content:
-            raise UsageError(f"{where} lacks {name!r}")
+            raise missing(repr(name), where)
     for name in content:
         if name not in names and name not in optional:
             raise unknown_name("field", str(name)[:60], [*names, *optional], where)

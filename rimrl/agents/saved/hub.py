@@ -9,7 +9,7 @@ from typing import Any
 
 from rimrl.agents.saved.exported import load_exported
 from rimrl.agents.saved.names import CARD, GRAPH, WEIGHTS
-from rimrl.errors import UsageError
+from rimrl.errors import cannot, not_installed, one_line, wrong
 from rimrl.files import replacing
 from rimrl.reading import check_regular
 
@@ -49,7 +49,7 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
             commit_message="Upload an agent with rimrl",
         )
     except Exception as error:  # the network fails in every way
-        raise UsageError(f"cannot push to {name} on the Hugging Face Hub: {_one_line(error)}") from None
+        raise cannot("push to", f"{name} on the Hugging Face Hub", one_line(error, 200)) from None
     return f"{PREFIX}{name}"
 
 
@@ -75,7 +75,7 @@ def pull(repository: str, folder: Path | None = None) -> Path:
             Path(hub.hf_hub_download(name, file, repo_type="model", revision=revision)) for file in (CARD, WEIGHTS)
         ]
     except Exception as error:  # the network fails in every way
-        raise UsageError(f"cannot pull {name} from the Hugging Face Hub: {_one_line(error)}") from None
+        raise cannot("pull", f"{name} from the Hugging Face Hub", one_line(error, 200)) from None
     if folder is None:
         return files[0].parent
     with replacing(folder, [CARD, WEIGHTS]) as partial:
@@ -88,21 +88,17 @@ def pull(repository: str, folder: Path | None = None) -> Path:
 def _parsed(repository: str) -> tuple[str | None, str]:
     name, _, revision = repository.removeprefix(PREFIX).partition("@")
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{repository!r} is no repository of the Hugging Face Hub; valid: user/name or user/name@tag")
+        raise wrong(repr(repository), "is no repository of the Hugging Face Hub", "valid: user/name or user/name@tag")
     return revision or None, name
 
 
 def _refuse_taken(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CARD).is_file())):
-        raise UsageError(f"{folder} holds other files than an export; choose another folder")
+        raise wrong(folder, "holds other files than an export", "choose another folder", "state")
 
 
 def _hub() -> Any:
     try:
         return import_module("huggingface_hub")
     except ImportError:
-        raise UsageError("the Hugging Face Hub needs an extra: pip install 'rimrl[hub]'") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise not_installed("the Hugging Face Hub", "huggingface_hub", "rimrl[hub]") from None

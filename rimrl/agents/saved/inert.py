@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 
 from rimrl.agents.saved.spaces import bound_to_json
 from rimrl.agents.schedules import CosineSchedule, UnreadSchedule, WarmupSchedule
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, one_line
 
 
 class Inert:
@@ -70,6 +70,8 @@ class NotPlainError(UsageError):
         what: Its name, or what is wrong.
     """
 
+    default_kind = "untrusted"
+
 
 _MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET"})
 _MOST_OPERATIONS = 500_000
@@ -106,7 +108,7 @@ def check_stream(content: bytes) -> None:
     except NotPlainError:
         raise
     except Exception as error:  # a damaged stream fails in every way
-        raise NotPlainError(f"a damaged entry ({' '.join(str(error).split())[:80]})") from None
+        raise NotPlainError(f"a damaged entry ({one_line(error, 80)})") from None
 
 
 def read_inert(content: bytes) -> Any:
@@ -119,7 +121,7 @@ def read_inert(content: bytes) -> Any:
     try:
         return _Reader(content).load()
     except Exception as error:  # a damaged stream fails in every way
-        raise NotPlainError(f"a damaged entry ({' '.join(str(error).split())[:80]})") from None
+        raise NotPlainError(f"a damaged entry ({one_line(error, 80)})") from None
 
 
 def to_plain(value: Any, class_names: dict[str, str], depth: int = 0, left: list[int] | None = None) -> Any:

@@ -18,7 +18,7 @@ from rimrl.agents.policies import CnnRecurrentCorePolicy, MultiInputRecurrentCor
 from rimrl.agents.policy_networks import CoreSharing, Trunk
 from rimrl.agents.saved.fields import choice, integer, integers, number, switch
 from rimrl.cores.registry import CORES, adopt_core, core_class, core_options
-from rimrl.errors import UsageError, invalid_value, unknown_name
+from rimrl.errors import invalid_value, unknown_name, wrong
 
 POLICIES: dict[str, type[RecurrentCorePolicy]] = {
     cls.__name__: cls for cls in (RecurrentCorePolicy, CnnRecurrentCorePolicy, MultiInputRecurrentCorePolicy)
@@ -125,9 +125,10 @@ def _to_json(value: Any, key: str) -> Any:
         _, known = _LISTS.get(key, ("class", {}))
         name = next((name for name, cls in known.items() if cls is value), None)
         if name is None:
-            raise UsageError(
-                f"{key} {value.__name__} cannot be exported: only {', '.join(known) or 'no class'} can be rebuilt "
-                f"without running code; share the code and the .zip instead"
+            raise wrong(
+                key,
+                f"{value.__name__} cannot be exported: without code only {', '.join(known) or 'no class'} can",
+                "share the code and the .zip",
             )
         return name
     if isinstance(value, Mapping):
@@ -136,14 +137,14 @@ def _to_json(value: Any, key: str) -> Any:
         return [_to_json(each, key) for each in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise UsageError(f"{key} holds a {type(value).__name__}, which cannot be saved as plain data; use plain values")
+    raise wrong(key, f"holds a {type(value).__name__}, which cannot be saved as plain data", "use plain values")
 
 
 def _core_name(core: type) -> str:
     for name in CORES:
         if core_class(name) is core:
             return name
-    raise UsageError(f"core {core.__name__} cannot be exported: it is none of {', '.join(CORES)}; share its code")
+    raise wrong(f"core {core.__name__}", f"cannot be exported: it is none of {', '.join(CORES)}", "share its code")
 
 
 def options_from_json(content: Any, where: str, largest: int) -> dict[str, Any]:
@@ -188,9 +189,9 @@ def _extractor_options(options: Any, extractor: type | None, where: str, largest
         if inner is not None:
             inner = EXTRACTORS[choice(inner, f"{where}.extractor_class", "extractor", list(EXTRACTORS))]
         if inner is EfferenceExtractor:
-            raise UsageError(f"{where}.extractor_class is an EfferenceExtractor within another")
+            raise wrong(f"{where}.extractor_class", "is an EfferenceExtractor within another")
         if inner_options is not None and not isinstance(inner_options, dict):
-            raise UsageError(f"{where}.extractor_kwargs must be a mapping or null")
+            raise invalid_value(f"{where}.extractor_kwargs", "a mapping or null", inner_options)
         kwargs = None
         if inner_options is not None:
             kwargs = _extractor_options(inner_options, inner, f"{where}.extractor_kwargs", largest)
@@ -220,7 +221,7 @@ def _plain(value: Any, where: str, largest: int, depth: int = 0) -> Any:
         return integer(value, where, -largest, largest)
     if isinstance(value, float):
         return number(value, where)
-    raise UsageError(f"{where} must be a number, a name, true, false, null or a short list of them")
+    raise invalid_value(where, "a number, a name, true, false, null or a short list of them", value)
 
 
 def _mapping(value: Any, where: str, largest: int) -> dict[str, Any]:
@@ -244,7 +245,7 @@ def _net_arch(value: Any, where: str, largest: int) -> Any:
 def _widths(value: Any, where: str, largest: int) -> list[int]:
     widths = integers(value, where, 1, largest)
     if len(widths) > _LONGEST:
-        raise UsageError(f"{where} has {len(widths)} layers; at most {_LONGEST} can be loaded")
+        raise wrong(where, f"has {len(widths)} layers", f"at most {_LONGEST} can be loaded")
     return widths
 
 

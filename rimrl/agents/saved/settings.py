@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
 from rimrl.agents.saved.fields import integer, number, switch
 from rimrl.agents.schedules import CosineSchedule, WarmupSchedule
-from rimrl.errors import UsageError, invalid_value
+from rimrl.errors import invalid_value, wrong
 
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
 
@@ -86,9 +86,9 @@ def _schedule(value: Mapping[str, Any], place: str) -> Callable[[float], float]:
         raise invalid_value(place, "a number or a schedule", value)
     warmup, then = number(value.get("warmup"), place), value.get("then")
     if not 0 < warmup < 1:
-        raise UsageError(f"{place} has a warm-up of {warmup}, which must be between 0 and 1")
+        raise invalid_value(f"the warm-up of {place}", "between 0 and 1", warmup)
     if isinstance(then, dict) and then.get("schedule") == "warmup":
-        raise UsageError(f"{place} is a warm-up within another")
+        raise wrong(place, "is a warm-up within another")
     return WarmupSchedule(
         warmup, _schedule(then, place) if isinstance(then, dict) else ConstantSchedule(number(then, place))
     )
@@ -124,4 +124,4 @@ def check_rollout(space: spaces.Space[Any], n_steps: int, n_envs: int, where: st
     width = sum(math.prod(part.shape or (1,)) * (part.dtype.itemsize if part.dtype else 8) for part in parts)
     steps = n_steps * max(1, n_envs)
     if steps * (width + 64) > _LARGEST_ROLLOUT:
-        raise UsageError(f"{where} asks for rollouts of {steps} steps, more than {_LARGEST_ROLLOUT // 2**30} GiB")
+        raise wrong(where, f"asks for rollouts of {steps} steps, more than {_LARGEST_ROLLOUT // 2**30} GiB")

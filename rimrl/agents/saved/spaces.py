@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rimrl.agents.saved.fields import fields_of, integer, integers
-from rimrl.errors import UsageError, invalid_value, unknown_name
+from rimrl.errors import UsageError, invalid_value, mismatch, one_line, unknown_name, wrong
 from rimrl.spaces import DTYPES, LARGEST, MOST_AXES, MOST_PARTS
 
 _INTEGERS = tuple(name for name in DTYPES if "int" in name)
@@ -45,7 +45,7 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
         return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), **start, **_dtype_to_json(space)}
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "n": int(space.n) if isinstance(space.n, int) else list(space.shape)}
-    raise UsageError(f"a space like {space} cannot be exported; valid: {', '.join(_FIELDS)}")
+    raise wrong(f"a space like {space}", "cannot be exported", f"valid: {', '.join(_FIELDS)}")
 
 
 def of_gymnasium(space: spaces.Space[Any]) -> spaces.Space[Any]:
@@ -89,11 +89,11 @@ def space_from_json(content: Any, where: str) -> spaces.Space[Any]:
     if kind == "Dict":
         parts = found["spaces"]
         if not isinstance(parts, dict) or not parts:
-            raise UsageError(f"{where}.spaces must be a mapping of names to spaces")
+            raise invalid_value(f"{where}.spaces", "a mapping of names to spaces", parts)
         if any(isinstance(part, dict) and part.get("type") == "Dict" for part in parts.values()):
-            raise UsageError(f"{where} is a Dict in a Dict, which Stable-Baselines3 cannot read")
+            raise wrong(where, "is a Dict in a Dict, which Stable-Baselines3 cannot read")
         if len(parts) > MOST_PARTS or sum(map(_elements, parts.values())) > LARGEST:
-            raise UsageError(f"{where} has more than {MOST_PARTS} parts, or more than {LARGEST} elements together")
+            raise wrong(where, f"has more than {MOST_PARTS} parts, or more than {LARGEST} elements together")
         # Pairs keep their order, which is that of the features; a mapping would be sorted.
         return spaces.Dict([(key, space_from_json(part, f"{where}.spaces.{key}")) for key, part in parts.items()])
     if kind == "Box":
@@ -104,13 +104,13 @@ def space_from_json(content: Any, where: str) -> spaces.Space[Any]:
         except (ValueError, OverflowError) as error:
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(f"{where} is no {kind} ({' '.join(str(error).split())[:80]})") from None
+            raise wrong(where, f"is no {kind} ({one_line(error, 80)})") from None
     n = found["n"]
     if not isinstance(n, list):
         return spaces.MultiBinary(integer(n, f"{where}.n", 1, LARGEST))
     shape = _shape(n, f"{where}.n")
     if not shape or not all(shape):
-        raise UsageError(f"{where}.n must hold positive numbers, got {n}")
+        raise invalid_value(f"{where}.n", "positive numbers", n)
     return spaces.MultiBinary(shape)
 
 
@@ -130,7 +130,7 @@ def _choices(kind: str, found: dict[str, Any], where: str) -> spaces.Space[Any]:
     if "start" in found:
         starts = integers(found["start"], f"{where}.start", lowest, highest)
         if len(starts) != len(nvec):
-            raise UsageError(f"{where}.start must hold {len(nvec)} numbers, one for each choice, got {len(starts)}")
+            raise mismatch(f"{where}.start", f"{len(nvec)} numbers, one for each choice", len(starts))
     return spaces.MultiDiscrete(nvec, start=starts, **dtype)
 
 
@@ -142,7 +142,7 @@ def _box(found: dict[str, Any], where: str) -> spaces.Box:
     dtype = np.dtype(name)
     low, high = (_bound(found[side], shape, dtype, f"{where}.{side}") for side in ("low", "high"))
     if (low > high).any():
-        raise UsageError(f"{where}.low lies above {where}.high")
+        raise wrong(f"{where}.low", f"lies above {where}.high")
     return spaces.Box(low, high, shape, dtype.type)
 
 
@@ -150,7 +150,7 @@ _KINDS: dict[str, tuple[type, ...]] = {"b": (bool,), "i": (int,), "u": (int,), "
 
 
 def _bound(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> np.ndarray[Any, Any]:
-    problem = UsageError(f"{where} must be a number of {dtype}, or such numbers in the shape {list(shape)}")
+    problem = invalid_value(where, f"a number of {dtype}, or such numbers in the shape {list(shape)}", value)
     kinds = _KINDS[dtype.kind]
 
     def number(each: Any) -> Any:
@@ -172,14 +172,14 @@ def _bound(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str)
 def _shape(value: Any, where: str) -> tuple[int, ...]:
     shape = tuple(integers(value, where, 0, LARGEST))
     if math.prod(shape) > LARGEST or len(shape) > MOST_AXES:
-        raise UsageError(f"{where} {list(shape)[:20]} is larger than {LARGEST} elements or {MOST_AXES} axes")
+        raise wrong(where, f"{list(shape)[:20]} is larger than {LARGEST} elements or {MOST_AXES} axes")
     return shape
 
 
 def _sizes(value: Any, where: str) -> list[int]:
     sizes = integers(value, where, 1, LARGEST)
     if not sizes or sum(sizes) > LARGEST:
-        raise UsageError(f"{where} must hold sizes that add up to at most {LARGEST}")
+        raise invalid_value(where, f"sizes that add up to at most {LARGEST}", sizes)
     return sizes
 
 
