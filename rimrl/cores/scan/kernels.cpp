@@ -4,12 +4,45 @@
 
 // Only the GNU C library chooses between clones when it loads a library.
 #if defined(__x86_64__) && defined(__GLIBC__)
-#define KERNEL extern "C" __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define KERNEL extern "C" CLONES
 #elif defined(_WIN32)
+#define CLONES
 #define KERNEL extern "C" __declspec(dllexport)
 #else
+#define CLONES
 #define KERNEL extern "C"
 #endif
+
+// Tiles of 8 rows and two vectors need 32 registers of 64 bytes, those of 6 rows and one vector 16 of 32 bytes.
+#if defined(__x86_64__) && defined(__GNUC__)
+static const bool many_registers = __builtin_cpu_supports("avx512f");
+#else
+static const bool many_registers = false;
+#endif
+
+// c [count, n] = a [count, k] b, or added to c, for packed b [k, n]; rows are those in a list, or all if it is null.
+#define ROW_PRODUCT(R)                                                                                                \
+    CLONES void row_product(idx count, const idx* rows, idx n, idx k, const R* a, idx lda, const R* panels, bool add, \
+                            R* c, idx ldc) {                                                                          \
+        if (many_registers)                                                                                           \
+            product_strips<R, 8, 2>(count, rows, n, k, a, lda, panels, add, c, ldc);                                  \
+        else                                                                                                          \
+            product_strips<R, 6, 1>(count, rows, n, k, a, lda, panels, add, c, ldc);                                  \
+    }
+ROW_PRODUCT(float)
+ROW_PRODUCT(double)
+
+// c [k, n] += the transpose of a [count, k] times b [count, n]; rows as above.
+#define ADD_GRADIENT(R)                                                                                              \
+    CLONES void add_gradient(idx count, const idx* rows, idx k, idx n, const R* a, idx lda, const R* b, idx ldb, R* c) { \
+        if (many_registers)                                                                                          \
+            gradient_strips<R, 8, 2>(count, rows, k, n, a, lda, b, ldb, c);                                          \
+        else                                                                                                         \
+            gradient_strips<R, 6, 1>(count, rows, k, n, a, lda, b, ldb, c);                                          \
+    }
+ADD_GRADIENT(float)
+ADD_GRADIENT(double)
 
 // c [m, n] = beta c + a [m, k] b [k, n]; with `transposed`, b is [n, k].
 template <typename R>
@@ -41,56 +74,141 @@ template <typename R> INLINE void reset_backward(idx N, idx B, idx D, const uint
             }
 }
 
+// The rows of those units that are active, of `count` rows each with a mask; unit n's are the first `counts[n]` after n `count`.
+template <typename R>
+INLINE void list_active(idx N, idx count, const R* mask, idx* rows, idx* counts) {
+    for (idx n = 0; n < N; ++n) {
+        counts[n] = 0;
+        for (idx b = 0; b < count; ++b)
+            if (mask[n * count + b] != R(0)) rows[n * count + counts[n]++] = b;
+    }
+}
+
 template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
-    const idx state = (T + 1) * step, kept = s->keep ? T * step : step;
+    const idx state = (T + 1) * step, kept = s->keep ? T * step : step, Q = s->key_size, U = s->value_size;
+    const idx key_steps = s->keep ? T : s->chunk;
+    const Panels<R> query(N, Q, D, s->query, D * Q, 1, Q), weight_input(N, U, 4 * D, s->weight_input, U * 4 * D, 4 * D, 1),
+        weight_hidden(N, D, 4 * D, s->weight_hidden, 4 * D * D, 4 * D, 1),
+        weight_qkv(N, D, W, s->weight_qkv, D * W, W, 1), project(1, V, 2 * D, s->project, 0, 1, V);
+    const std::unique_ptr<idx[]> active(new idx[N * B]);
     for (idx t = 0; t < T; ++t) {
-        const idx slot = s->keep ? t : 0, rows = slot * N * B;
+        const idx slot = s->keep ? t : 0, rows = slot * N * B, in_chunk = t % s->chunk;
         R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + rows * 4 * D, *mask = s->mask + rows;
-        R *h_new = s->h_new + slot * step, *qkv = s->qkv + rows * W, *read = s->read + rows * V;
-        R* output = s->output + rows * 2 * D;
+        R *h_new = s->h_new + slot * step, *output = s->output + rows * 2 * D;
+        R *unit_keys = s->unit_keys + (s->keep ? t : in_chunk) * step, *reads = s->reads + in_chunk * 4 * step;
+        if (in_chunk == 0) {
+            const idx count = (T - t < s->chunk ? T - t : s->chunk) * B;
+            for (idx n = 0; n < N; ++n) {
+                row_product(count, nullptr, D, Q, s->keys + t * B * Q, Q, query[n], false,
+                            unit_keys + n * key_steps * step, D);
+                row_product(count, nullptr, 4 * D, U, s->values + t * B * U, U, weight_input[n], false,
+                            reads + n * s->chunk * 4 * step, 4 * D);
+            }
+        }
         if (s->starts) {
             reset(N, B, D, s->starts + t * B, s->h_start, h, state);
             reset(N, B, D, s->starts + t * B, s->c_start, c, state);
         }
-        compete(N, B, D, 4 * D, s->K, (const R*)h, state, s->keys + t * step, T * step, s->reads + t * 4 * step,
-                4 * T * step, s->bias, gates, s->share + rows, mask);
+        compete(N, B, D, 4 * D, s->K, (const R*)h, state, (const R*)unit_keys, key_steps * step, (const R*)reads,
+                4 * s->chunk * step, s->bias, gates, s->share + rows, mask);
         for (idx n = 0; n < N; ++n)
-            product(s->gemm, B, 4 * D, D, h + n * state, s->weight_hidden + n * 4 * D * D, false, R(1),
-                    gates + n * B * 4 * D);
+            row_product(B, nullptr, 4 * D, D, h + n * state, D, weight_hidden[n], true, gates + n * B * 4 * D, 4 * D);
         lstm(N, B, D, gates, (const R*)c, state, (const R*)mask, s->tanh_c + rows * D, h_new, kept, c + step, state);
         for (idx n = 0; n < N; ++n)
-            product(s->gemm, B, W, D, h_new + n * kept, s->weight_qkv + n * D * W, false, R(0), qkv + n * B * W);
-        attend(N, B, s->H, s->dk, s->dv, N, idx(0), (const R*)qkv, s->attention + slot * B * s->H * N * N, read);
-        for (idx row = 0; row < N * B; ++row) std::memcpy(output + row * 2 * D, s->project_bias, 2 * D * sizeof(R));
-        product(s->gemm, N * B, 2 * D, V, read, s->project, true, R(1), output);
+            row_product(B, nullptr, W, D, h_new + n * kept, D, weight_qkv[n], false, s->qkv + n * B * W, W);
+        attend(N, B, s->H, s->dk, s->dv, N, idx(0), (const R*)s->qkv, s->attention + slot * B * s->H * N * N, s->read);
+        idx count;
+        list_active(1, N * B, (const R*)mask, active.get(), &count);
+        for (idx i = 0; i < count; ++i) std::memcpy(output + active[i] * 2 * D, s->project_bias, 2 * D * sizeof(R));
+        row_product(count, active.get(), 2 * D, V, s->read, V, project[0], true, output, 2 * D);
         update(N, B, D, output, (const R*)h_new, kept, (const R*)h, state, (const R*)mask, h + step, state,
                s->y + t * N * step);
     }
 }
 
+// Gradients of what the gates and the queries are made of, of the steps of one chunk from `t` on.
+template <typename R>
+INLINE void rim_chunk_backward(const RIMSequence<R>* s, idx t, const Panels<R>& query, idx* active) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv);
+    const idx Q = s->key_size, U = s->value_size, steps = T - t < s->chunk ? T - t : s->chunk;
+    R *d_keys = s->d_keys + t * B * Q, *h_scaled = s->h_scaled;
+    for (idx n = 0; n < N; ++n) {
+        const R* h = s->h + (n * (T + 1) + t) * step;
+        R *d_gates = s->d_gates + n * s->chunk * 4 * step, *d_bias = s->d_bias + n * 4 * D;
+        add_gradient(steps * B, nullptr, D, W, s->h_new + (n * T + t) * step, D, s->d_qkv + n * s->chunk * B * W, W,
+                     s->d_weight_qkv + n * D * W);
+        idx count = 0;
+        for (idx i = 0; i < steps; ++i)
+            for (idx b = 0; b < B; ++b)
+                if (s->mask[((t + i) * N + n) * B + b] != R(0)) active[count++] = i * B + b;
+        add_gradient(count, active, D, 4 * D, h, D, d_gates, 4 * D, s->d_weight_hidden + n * D * 4 * D);
+        for (idx i = 0; i < count; ++i) {
+            const idx row = active[i], at = (row / B * N + n) * B + row % B;
+            const R share = s->share[t * N * B + at], d_score = s->d_scores[at];
+            R* __restrict d = d_gates + row * 4 * D;
+            const R* __restrict h_row = h + row * D;
+            R* __restrict scaled = h_scaled + row * D;
+            SIMD for (idx j = 0; j < 4 * D; ++j) {
+                d_bias[j] += d[j];
+                d[j] *= share;
+            }
+            SIMD for (idx j = 0; j < D; ++j) scaled[j] = d_score * h_row[j];
+        }
+        add_gradient(count, active, U, 4 * D, s->values + t * B * U, U, d_gates, 4 * D,
+                     s->d_weight_input + n * U * 4 * D);
+        add_gradient(count, active, D, Q, h_scaled, D, s->keys + t * B * Q, Q, s->d_query + n * D * Q);
+        row_product(count, active, Q, D, h_scaled, D, query[n], true, d_keys, Q);
+    }
+}
+
 template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
-    const idx state = (T + 1) * step;
+    const idx state = (T + 1) * step, Q = s->key_size, U = s->value_size;
+    const Panels<R> query(N, D, Q, s->query, D * Q, Q, 1), weight_input(N, 4 * D, U, s->weight_input, U * 4 * D, 1, 4 * D),
+        weight_hidden(N, 4 * D, D, s->weight_hidden, 4 * D * D, 1, 4 * D),
+        weight_qkv(N, D, W, s->weight_qkv, D * W, W, 1), weight_qkv_back(N, W, D, s->weight_qkv, D * W, 1, W),
+        project(1, 2 * D, V, s->project, 0, V, 1);
+    const std::unique_ptr<idx[]> lists(new idx[(N + 1) * B + N * B + s->chunk * B]);
+    idx *active = lists.get(), *active_all = active + N * B, *active_chunk = active_all + N * B, counts[MAX_UNITS];
     for (idx t = T - 1; t >= 0; --t) {
-        const idx rows = t * N * B;
-        const R *mask = s->mask + rows, *share = s->share + rows;
-        R *d_output = s->d_output + rows * 2 * D, *d_qkv = s->d_qkv + t * B * W, *d_gates = s->d_gates + 4 * t * step;
+        const idx rows = t * N * B, in_chunk = t % s->chunk;
+        const R *mask = s->mask + rows, *share = s->share + rows, *h_new = s->h_new + t * step;
+        R *d_qkv = s->d_qkv + in_chunk * B * W, *d_gates = s->d_gates + 4 * in_chunk * step, *d_output = s->d_output;
+        idx count;
+        list_active(N, B, mask, active, counts);
+        list_active(idx(1), N * B, mask, active_all, &count);
         update_backward(N, B, D, s->dy + t * N * step, s->dh, mask, (const R*)s->output + rows * 2 * D, s->dh_new,
                         d_output);
-        product(s->gemm, N * B, V, 2 * D, d_output, s->project, false, R(0), s->d_read);
-        attend_backward(N, B, s->H, s->dk, s->dv, (const R*)s->qkv + rows * W,
-                        (const R*)s->attention + t * B * s->H * N * N, (const R*)s->d_read, d_qkv, T * B * W);
+        std::memset(s->d_read, 0, N * B * V * sizeof(R));
+        row_product(count, active_all, V, 2 * D, d_output, 2 * D, project[0], false, s->d_read, V);
         for (idx n = 0; n < N; ++n)
-            product(s->gemm, B, D, W, d_qkv + n * T * B * W, s->weight_qkv + n * D * W, true, R(0),
-                    s->d_h_read + n * step);
+            row_product(B, nullptr, W, D, h_new + n * T * step, D, weight_qkv[n], false, s->qkv + n * B * W, W);
+        const R* attention = s->attention + t * B * s->H * N * N;
+        read_others(N, B, s->H, s->dk, s->dv, (const R*)s->qkv, attention, s->read);
+        add_gradient(count, active_all, 2 * D, V, d_output, 2 * D, s->read, V, s->d_project);
+        for (idx i = 0; i < count; ++i) {
+            const R* __restrict d = d_output + active_all[i] * 2 * D;
+            SIMD for (idx j = 0; j < 2 * D; ++j) s->d_project_bias[j] += d[j];
+        }
+        attend_backward(N, B, s->H, s->dk, s->dv, (const R*)s->qkv, attention, (const R*)s->d_read, d_qkv,
+                        s->chunk * B * W, mask);
+        for (idx n = 0; n < N; ++n)
+            row_product(counts[n], active + n * B, D, W, d_qkv + n * s->chunk * B * W, W, weight_qkv_back[n], false,
+                        s->d_h_read + n * step, D);
         lstm_backward(N, B, D, (const R*)s->dh_new, (const R*)s->d_h_read, mask, (const R*)s->gates + rows * 4 * D,
-                      (const R*)s->tanh_c + rows * D, (const R*)s->c + t * step, state, s->dc, d_gates, 4 * T * step);
-        for (idx n = 0; n < N; ++n)
-            product(s->gemm, B, D, 4 * D, d_gates + n * 4 * T * step, s->weight_hidden + n * 4 * D * D, true, R(0),
-                    s->dh_gates + n * step);
-        compete_backward(N, B, D, 4 * D, (const R*)d_gates, 4 * T * step, s->reads + 4 * t * step, 4 * T * step,
-                         s->keys + t * step, T * step, share, mask, (const R*)s->dh_gates, s->d_scores + rows, s->dh);
+                      (const R*)s->tanh_c + rows * D, (const R*)s->c + t * step, state, s->dc, d_gates,
+                      4 * s->chunk * step);
+        for (idx n = 0; n < N; ++n) {
+            const R* d = d_gates + n * 4 * s->chunk * step;
+            row_product(counts[n], active + n * B, D, 4 * D, d, 4 * D, weight_hidden[n], false, s->dh_gates, D);
+            row_product(counts[n], active + n * B, U, 4 * D, d, 4 * D, weight_input[n], false, s->d_input, U);
+            compete_backward(B, D, U, (const R*)s->d_input, s->values + t * B * U,
+                             (const R*)s->unit_keys + (n * T + t) * step, share + n * B, mask + n * B,
+                             (const R*)s->dh_gates, s->d_values + t * B * U, s->d_scores + (in_chunk * N + n) * B,
+                             s->dh + n * step);
+        }
+        if (in_chunk == 0) rim_chunk_backward(s, t, query, active_chunk);
         if (s->starts) {
             reset_backward(N, B, D, s->starts + t * B, s->dh_start, s->dh);
             reset_backward(N, B, D, s->starts + t * B, s->dc_start, s->dc);

@@ -1,7 +1,7 @@
 """RIM and LSTM as loops in compiled code: the options of the paper's RIM, and any LSTM, on the CPU.
 
-The loops over time are in ``kernels.cpp``; here are their memory, and everything that can wait until after the loop.
-For RIM that is done for the active rows alone: an inactive unit's gates have no gradient.
+The loops over time are in ``kernels.cpp``; here is their memory, and for an LSTM the gradients of its weights. Those of a
+RIM belong to the loop: what they are made of is then still in the cache, and takes no memory for the whole sequence.
 """
 
 from __future__ import annotations
@@ -48,24 +48,30 @@ class NativeRIMTensors(Tensors):
     """What a `NativeRIM` is made from.
 
     Attributes:
-        keys: ``Wq k / sqrt(dk)``, ``[N, T, B, D]``.
-        values: What the input element is worth, before it meets the gates, ``[T, B, U]``.
+        keys: Of the input element, over ``sqrt(dk)``, ``[T, B, dk]``.
+        values: ``[T, B, U]``.
+        query: ``[N, D, dk]``.
         weight_input: ``[N, U, 4 D]``.
         weight_hidden: ``[N, D, 4 D]``.
         bias: ``[N, 4 D]``.
-        query_key_value: ``[N, D, H (2 dk + dv)]``.
-        project: ``[2 D, H dv]``: Wf over Wg.
+        query_key_value: ``[N, D, H' (2 dk' + dv')]``.
+        project: ``[2 D, H' dv']``: Wf over Wg.
         project_bias: ``[2 D]``.
     """
 
     keys: Tensor
     values: Tensor
+    query: Tensor
     weight_input: Tensor
     weight_hidden: Tensor
     bias: Tensor
     query_key_value: Tensor
     project: Tensor
     project_bias: Tensor
+
+
+_ROWS_AT_ONCE = 64
+"""Of the products that can wait for several steps: enough for them to be fast, few enough to stay in the cache."""
 
 
 class NativeRIM:
@@ -85,45 +91,37 @@ class NativeRIM:
         self, kernels: Kernels, num_active: int, heads: int, T: int, B: int, saving: bool, tensors: NativeRIMTensors
     ) -> None:
         self.kernels = kernels
-        keys, project = tensors.keys, tensors.project
-        N, D = keys.shape[0], keys.shape[3]
+        N, D, key_size = tensors.query.shape
+        key_and_value = communication_sizes(heads, tensors.query_key_value, tensors.project)
         self.sizes = (N, T, B, D)
-        self.buffers = buffers = Buffers(N, T, B, saving, keys)
-        self.values, self.weight_input = tensors.values.contiguous(), tensors.weight_input
-        self.weight_hidden = tensors.weight_hidden
-        rows = self.values.flatten(0, 1)
-        reads = buffers.empty(N, T * B, 4 * D)
-        torch.bmm(rows.expand(N, *rows.shape), self.weight_input, out=reads)
-
-        H, slots = heads, buffers.slots
-        key_size, value_size = communication_sizes(heads, tensors.query_key_value, project)
+        self.chunk = min(T, max(1, _ROWS_AT_ONCE // B))
+        self.tensors = NativeRIMTensors(*(tensor.contiguous() for tensor in vars(tensors).values()))
+        self.widths = tensors.query_key_value.shape[2], tensors.project.shape[1]
+        steps = T if saving else self.chunk
+        self.buffers = buffers = Buffers(N, T, B, saving, tensors.keys)
+        slots, W, V = buffers.slots, *self.widths
         self.share, self.mask = buffers.empty(slots, N, B), buffers.empty(slots, N, B)
-        self.h_new = buffers.units_first(D)
-        self.attention = buffers.empty(slots, B, H, N, N)
-        self.read = buffers.empty(slots, N * B, project.shape[1])
-        self.qkv_size = tensors.query_key_value.shape[2]
+        self.attention = buffers.empty(slots, B, heads, N, N)
         self.call = _Call(
             _RIMSequence,
-            **{"T": T, "B": B, "N": N, "D": D, "H": H, "dk": key_size, "dv": value_size},
-            **{"K": num_active, "keep": int(saving), "gemm": kernels.gemm},
+            **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": key_and_value[0], "dv": key_and_value[1]},
+            **{"key_size": key_size, "value_size": tensors.values.shape[2]},
+            **{"K": num_active, "keep": int(saving), "chunk": self.chunk},
         )
+        own = vars(self.tensors)
+        self.call.hold(**{_NAMES.get(name, name): tensor for name, tensor in own.items()})
         self.call.hold(
-            keys=keys.contiguous(),
-            reads=reads,
-            bias=tensors.bias.contiguous(),
-            weight_hidden=self.weight_hidden.contiguous(),
-            weight_qkv=tensors.query_key_value.contiguous(),
-            project=project.contiguous(),
-            project_bias=tensors.project_bias.contiguous(),
+            unit_keys=buffers.empty(N, steps, B, D),
+            reads=buffers.empty(N, self.chunk, B, 4 * D),
             gates=buffers.empty(slots, N, B, 4 * D),
             share=self.share,
             mask=self.mask,
             tanh_c=buffers.empty(slots, N, B, D),
-            h_new=self.h_new,
-            qkv=buffers.empty(slots, N, B, self.qkv_size),
+            h_new=buffers.units_first(D),
             attention=self.attention,
-            read=self.read,
             output=buffers.empty(slots, N * B, 2 * D),
+            qkv=buffers.empty(N, B, W),
+            read=buffers.empty(N * B, V),
         )
 
     def run(
@@ -133,50 +131,35 @@ class NativeRIM:
         self.call.run(self.kernels.rim_forward)
 
     def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
-        N, T, B, D = self.sizes
-        empty = self.buffers.empty
-        self.d_gates, self.d_qkv = self.buffers.units_first(4 * D), self.buffers.units_first(self.qkv_size)
-        self.d_scores, self.d_output = empty(T, N, B), empty(T, N * B, 2 * D)
-        scratch = {name: empty(N, B, D) for name in ("dh_new", "d_h_read", "dh_gates")}
-        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, **scratch)
-        self.call.hold(d_gates=self.d_gates, d_scores=self.d_scores, d_qkv=self.d_qkv, d_output=self.d_output)
-        self.call.hold(d_read=empty(*self.read.shape[1:]))
+        (N, _, B, D), (W, V), chunk, empty = self.sizes, self.widths, self.chunk, self.buffers.empty
+        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy)
+        self.found = NativeRIMTensors(*(torch.zeros_like(tensor) for tensor in vars(self.tensors).values()))
+        gradients = vars(self.found)
+        self.call.hold(**{f"d_{_NAMES.get(name, name)}": gradient for name, gradient in gradients.items()})
+        self.call.hold(
+            d_gates=empty(N, chunk, B, 4 * D),
+            d_qkv=empty(N, chunk, B, W),
+            d_scores=empty(chunk, N, B),
+            d_output=empty(N * B, 2 * D),
+            d_read=empty(N * B, V),
+            h_scaled=empty(chunk, B, D),
+            dh_new=empty(N, B, D),
+            d_h_read=empty(N, B, D),
+            dh_gates=empty(B, D),
+            d_input=empty(B, self.tensors.values.shape[2]),
+        )
         self.call.run(self.kernels.rim_backward)
 
     def gradients(self, h: Tensor) -> NativeRIMTensors:
-        N = self.sizes[0]
-        mask, share = (per_step.transpose(0, 1).flatten(1) for per_step in (self.mask, self.share))  # [N, T B]
-        rows, d_gates, h_rows = self.values.flatten(0, 1), self.d_gates.flatten(1, 2), h.flatten(1, 2)
-        d_rows = torch.zeros_like(rows)
-        d_weight_input, d_weight_hidden = torch.empty_like(self.weight_input), torch.empty_like(self.weight_hidden)
-        d_bias = torch.empty_like(self.call.tensors["bias"])
-        # Memory for the active rows of one unit after the other: fresh memory costs more than what is done with it.
-        d_active_all, rows_active, h_active = (self.buffers.empty(*x.shape) for x in (d_gates[0], rows, h_rows[0]))
-        for n in range(N):
-            active = mask[n].nonzero().squeeze(1)
-            d_active = torch.index_select(d_gates[n], 0, active, out=d_active_all[: len(active)])
-            torch.sum(d_active, 0, out=d_bias[n])
-            unit_h = torch.index_select(h_rows[n], 0, active, out=h_active[: len(active)])
-            torch.mm(unit_h.t(), d_active, out=d_weight_hidden[n])
-            d_active.mul_(share[n].index_select(0, active).unsqueeze(1))
-            unit_rows = torch.index_select(rows, 0, active, out=rows_active[: len(active)])
-            torch.mm(unit_rows.t(), d_active, out=d_weight_input[n])
-            d_rows.index_add_(0, active, torch.mm(d_active, self.weight_input[n].t(), out=unit_rows))
-        d_output = self.d_output.flatten(0, 1)
-        return NativeRIMTensors(
-            keys=h * self.d_scores.transpose(0, 1).unsqueeze(-1),
-            values=d_rows.view_as(self.values),
-            weight_input=d_weight_input,
-            weight_hidden=d_weight_hidden,
-            bias=d_bias,
-            query_key_value=weight_gradient(self.h_new, self.d_qkv),
-            project=d_output.t() @ self.read.flatten(0, 1),
-            project_bias=d_output.sum(0),
-        )
+        return self.found
 
     def trace(self) -> CoreTrace:
         active, share = self.mask.transpose(1, 2).bool(), self.share.transpose(1, 2)
         return CoreTrace(active, torch.stack([1.0 - share, share], dim=-1), self.attention.mean(2))
+
+
+_NAMES = {"query_key_value": "weight_qkv"}
+"""What the kernels call a tensor differently."""
 
 
 @dataclass

@@ -106,14 +106,14 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
         return partial(RIMCell, plan_of(core, communication, False, native)), tensors
 
     keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
+    if native is not None and _known(core, read, communication):
+        assert communication is not None
+        of_gates = (dynamics.weight_input, dynamics.weight_hidden, bias)
+        return partial(NativeRIM, native, core.num_active, communication.heads), NativeRIMTensors(
+            keys[:, :, 0], values[:, :, 0], read.query, *of_gates, *communication_tensors
+        )
     query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
     unit_keys = _by_head(keys, query)
-    if native is not None and native.gemm is not None and _known(core, read, communication):
-        assert communication is not None
-        known = (unit_keys[..., 0, :], values[:, :, 0], dynamics.weight_input, dynamics.weight_hidden, bias)
-        return partial(NativeRIM, native, core.num_active, communication.heads), NativeRIMTensors(
-            *known, *communication_tensors
-        )
     weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
     gates = _by_head(values, weight)
     tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *communication_tensors)
