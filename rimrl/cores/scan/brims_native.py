@@ -6,7 +6,6 @@ The loop over time and layers is in ``kernels.cpp``; here are its memory, and ev
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,8 +22,6 @@ from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.stepwise import StepTrace
 
 _BRIMSLayer = BRIMS_LAYER.as_ctypes()
-_ALIGNED = 16
-"""Numbers that a buffer's start is a multiple of."""
 
 
 @dataclass
@@ -89,32 +86,6 @@ class NativeBRIMsTensors(LayersTensors[NativeLayerTensors]):
     kind = NativeLayerTensors
 
 
-class _Memory:
-    """Buffers side by side in one piece: an address costs no tensor.
-
-    Args:
-        owner: Whose life the memory is bound to.
-        like: Gives dtype and device.
-        shapes: By name.
-    """
-
-    def __init__(self, owner: object, like: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.shapes, self.starts, total = shapes, dict[str, int](), 0
-        for name, shape in shapes.items():
-            self.starts[name] = total
-            total += -(-math.prod(shape) // _ALIGNED) * _ALIGNED
-        self.flat = memory.empty(owner, like, total)
-
-    def addresses(self) -> dict[str, int]:
-        """Where each buffer is."""
-        first, size = self.flat.data_ptr(), self.flat.element_size()
-        return {name: first + start * size for name, start in self.starts.items()}
-
-    def __getitem__(self, name: str) -> Tensor:
-        shape, start = self.shapes[name], self.starts[name]
-        return self.flat[start : start + math.prod(shape)].view(shape)
-
-
 class _Layer:
     """A layer's sizes, memory and gradients."""
 
@@ -129,7 +100,7 @@ class _Layer:
         self.inputs, self.sizes = inputs, (T, B, N, D, Q, U, F)
         M = self.elements = inputs + (own.below_key is not None) + (own.above_key is not None)
         self.V, S = plan.heads * dv, T if saving else 1
-        self.memory = _Memory(
+        self.memory = memory.Block(
             self,
             own.query,
             {
@@ -155,7 +126,7 @@ class _Layer:
         """Addresses of gradients, given those of the last state, ``[B, W]``."""
         T, B, N, D, Q, U, F = self.sizes
         M = self.elements
-        self.gradient_memory = _Memory(
+        self.gradient_memory = memory.Block(
             self,
             dh,
             {

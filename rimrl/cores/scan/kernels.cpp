@@ -88,10 +88,17 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
     const idx state = (T + 1) * step, kept = s->keep ? T * step : step, Q = s->key_size, U = s->value_size;
     const idx key_steps = s->keep ? T : s->chunk;
-    const Panels<R> query(N, Q, D, s->query, D * Q, 1, Q), weight_input(N, U, 4 * D, s->weight_input, U * 4 * D, 4 * D, 1),
+    const Panels<R> key(1, s->I, Q, s->key, 0, Q, 1, R(1) / std::sqrt(R(Q))), value(1, s->I, U, s->value, 0, U, 1),
+        query(N, Q, D, s->query, D * Q, 1, Q), weight_input(N, U, 4 * D, s->weight_input, U * 4 * D, 4 * D, 1),
         weight_hidden(N, D, 4 * D, s->weight_hidden, 4 * D * D, 4 * D, 1),
-        weight_qkv(N, D, W, s->weight_qkv, D * W, W, 1), project(1, V, 2 * D, s->project, 0, 1, V);
+        weight_qkv(N, D, W, s->query_key_value, D * W, W, 1), project(1, V, 2 * D, s->project, 0, 1, V);
     const std::unique_ptr<idx[]> active(new idx[N * B]);
+    if (s->h_first)
+        for (idx n = 0; n < N; ++n)
+            for (idx b = 0; b < B; ++b) {
+                std::memcpy(s->h + n * state + b * D, s->h_first + (b * N + n) * D, D * sizeof(R));
+                std::memcpy(s->c + n * state + b * D, s->c_first + (b * N + n) * D, D * sizeof(R));
+            }
     for (idx t = 0; t < T; ++t) {
         const idx slot = s->keep ? t : 0, rows = slot * N * B, in_chunk = t % s->chunk;
         R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + rows * 4 * D, *mask = s->mask + rows;
@@ -99,10 +106,13 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
         R *unit_keys = s->unit_keys + (s->keep ? t : in_chunk) * step, *reads = s->reads + in_chunk * 4 * step;
         if (in_chunk == 0) {
             const idx count = (T - t < s->chunk ? T - t : s->chunk) * B;
+            const R* x = s->x + t * B * s->I;
+            R *keys = s->keys + (s->keep ? t * B * Q : 0), *values = s->values + (s->keep ? t * B * U : 0);
+            row_product(count, nullptr, Q, s->I, x, s->I, key[0], false, keys, Q);
+            row_product(count, nullptr, U, s->I, x, s->I, value[0], false, values, U);
             for (idx n = 0; n < N; ++n) {
-                row_product(count, nullptr, D, Q, s->keys + t * B * Q, Q, query[n], false,
-                            unit_keys + n * key_steps * step, D);
-                row_product(count, nullptr, 4 * D, U, s->values + t * B * U, U, weight_input[n], false,
+                row_product(count, nullptr, D, Q, keys, Q, query[n], false, unit_keys + n * key_steps * step, D);
+                row_product(count, nullptr, 4 * D, U, values, U, weight_input[n], false,
                             reads + n * s->chunk * 4 * step, 4 * D);
             }
         }
@@ -125,19 +135,27 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
         update(N, B, D, output, (const R*)h_new, kept, (const R*)h, state, (const R*)mask, h + step, state,
                s->y + t * N * step);
     }
+    if (s->h_last)
+        for (idx n = 0; n < N; ++n)
+            for (idx b = 0; b < B; ++b) {
+                std::memcpy(s->h_last + (b * N + n) * D, s->h + n * state + T * step + b * D, D * sizeof(R));
+                std::memcpy(s->c_last + (b * N + n) * D, s->c + n * state + T * step + b * D, D * sizeof(R));
+            }
 }
 
 // Gradients of what the gates and the queries are made of, of the steps of one chunk from `t` on.
 template <typename R>
-INLINE void rim_chunk_backward(const RIMSequence<R>* s, idx t, const Panels<R>& query, idx* active) {
+INLINE void rim_chunk_backward(const RIMSequence<R>* s, idx t, const Panels<R>& query, const Panels<R>& key,
+                               const Panels<R>& value, idx* active) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv);
     const idx Q = s->key_size, U = s->value_size, steps = T - t < s->chunk ? T - t : s->chunk;
-    R *d_keys = s->d_keys + t * B * Q, *h_scaled = s->h_scaled;
+    R* h_scaled = s->h_scaled;
+    std::memset(s->d_keys, 0, steps * B * Q * sizeof(R));
     for (idx n = 0; n < N; ++n) {
         const R* h = s->h + (n * (T + 1) + t) * step;
         R *d_gates = s->d_gates + n * s->chunk * 4 * step, *d_bias = s->d_bias + n * 4 * D;
         add_gradient(steps * B, nullptr, D, W, s->h_new + (n * T + t) * step, D, s->d_qkv + n * s->chunk * B * W, W,
-                     s->d_weight_qkv + n * D * W);
+                     s->d_query_key_value + n * D * W);
         idx count = 0;
         for (idx i = 0; i < steps; ++i)
             for (idx b = 0; b < B; ++b)
@@ -158,16 +176,26 @@ INLINE void rim_chunk_backward(const RIMSequence<R>* s, idx t, const Panels<R>& 
         add_gradient(count, active, U, 4 * D, s->values + t * B * U, U, d_gates, 4 * D,
                      s->d_weight_input + n * U * 4 * D);
         add_gradient(count, active, D, Q, h_scaled, D, s->keys + t * B * Q, Q, s->d_query + n * D * Q);
-        row_product(count, active, Q, D, h_scaled, D, query[n], true, d_keys, Q);
+        row_product(count, active, Q, D, h_scaled, D, query[n], true, s->d_keys, Q);
     }
+    const R scale = R(1) / std::sqrt(R(Q));
+    SIMD for (idx j = 0; j < steps * B * Q; ++j) s->d_keys[j] *= scale;
+    const idx I = s->I, rows = steps * B;
+    const R* x = s->x + t * B * I;
+    add_gradient(rows, nullptr, I, Q, x, I, s->d_keys, Q, s->d_key);
+    add_gradient(rows, nullptr, I, U, x, I, s->d_values, U, s->d_value);
+    if (!s->dx) return;
+    row_product(rows, nullptr, I, Q, s->d_keys, Q, key[0], false, s->dx + t * B * I, I);
+    row_product(rows, nullptr, I, U, s->d_values, U, value[0], true, s->dx + t * B * I, I);
 }
 
 template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
     const idx state = (T + 1) * step, Q = s->key_size, U = s->value_size;
-    const Panels<R> query(N, D, Q, s->query, D * Q, Q, 1), weight_input(N, 4 * D, U, s->weight_input, U * 4 * D, 1, 4 * D),
+    const Panels<R> key(1, Q, s->I, s->key, 0, 1, Q), value(1, U, s->I, s->value, 0, 1, U),
+        query(N, D, Q, s->query, D * Q, Q, 1), weight_input(N, 4 * D, U, s->weight_input, U * 4 * D, 1, 4 * D),
         weight_hidden(N, 4 * D, D, s->weight_hidden, 4 * D * D, 1, 4 * D),
-        weight_qkv(N, D, W, s->weight_qkv, D * W, W, 1), weight_qkv_back(N, W, D, s->weight_qkv, D * W, 1, W),
+        weight_qkv(N, D, W, s->query_key_value, D * W, W, 1), weight_qkv_back(N, W, D, s->query_key_value, D * W, 1, W),
         project(1, 2 * D, V, s->project, 0, V, 1);
     const std::unique_ptr<idx[]> lists(new idx[(N + 1) * B + N * B + s->chunk * B]);
     idx *active = lists.get(), *active_all = active + N * B, *active_chunk = active_all + N * B, counts[MAX_UNITS];
@@ -175,6 +203,7 @@ template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
         const idx rows = t * N * B, in_chunk = t % s->chunk;
         const R *mask = s->mask + rows, *share = s->share + rows, *h_new = s->h_new + t * step;
         R *d_qkv = s->d_qkv + in_chunk * B * W, *d_gates = s->d_gates + 4 * in_chunk * step, *d_output = s->d_output;
+        if (in_chunk == s->chunk - 1 || t == T - 1) std::memset(s->d_values, 0, s->chunk * B * U * sizeof(R));
         idx count;
         list_active(N, B, mask, active, counts);
         list_active(idx(1), N * B, mask, active_all, &count);
@@ -203,12 +232,12 @@ template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
             const R* d = d_gates + n * 4 * s->chunk * step;
             row_product(counts[n], active + n * B, D, 4 * D, d, 4 * D, weight_hidden[n], false, s->dh_gates, D);
             row_product(counts[n], active + n * B, U, 4 * D, d, 4 * D, weight_input[n], false, s->d_input, U);
-            compete_backward(B, D, U, (const R*)s->d_input, s->values + t * B * U,
+            compete_backward(B, D, U, (const R*)s->d_input, (const R*)s->values + t * B * U,
                              (const R*)s->unit_keys + (n * T + t) * step, share + n * B, mask + n * B,
-                             (const R*)s->dh_gates, s->d_values + t * B * U, s->d_scores + (in_chunk * N + n) * B,
+                             (const R*)s->dh_gates, s->d_values + in_chunk * B * U, s->d_scores + (in_chunk * N + n) * B,
                              s->dh + n * step);
         }
-        if (in_chunk == 0) rim_chunk_backward(s, t, query, active_chunk);
+        if (in_chunk == 0) rim_chunk_backward(s, t, query, key, value, active_chunk);
         if (s->starts) {
             reset_backward(N, B, D, s->starts + t * B, s->dh_start, s->dh);
             reset_backward(N, B, D, s->starts + t * B, s->dc_start, s->dc);

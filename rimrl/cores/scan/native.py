@@ -7,13 +7,14 @@ RIM belong to the loop: what they are made of is then still in the cache, and ta
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rimrl.cores.base import CoreTrace
-from rimrl.cores.scan.communication import communication_sizes
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.scan import memory
 from rimrl.cores.scan.layout import LSTM_SEQUENCE, RIM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import Tensors
@@ -48,19 +49,23 @@ class NativeRIMTensors(Tensors):
     """What a `NativeRIM` is made from.
 
     Attributes:
-        keys: Of the input element, over ``sqrt(dk)``, ``[T, B, dk]``.
-        values: ``[T, B, U]``.
+        x: The input, ``[T, B, I]``.
+        key: ``[I, dk]``.
+        value: ``[I, U]``.
         query: ``[N, D, dk]``.
         weight_input: ``[N, U, 4 D]``.
         weight_hidden: ``[N, D, 4 D]``.
         bias: ``[N, 4 D]``.
         query_key_value: ``[N, D, H' (2 dk' + dv')]``.
-        project: ``[2 D, H' dv']``: Wf over Wg.
-        project_bias: ``[2 D]``.
+        project: Wf, ``[D, H' dv']``.
+        project_bias: ``[D]``.
+        gate: Wg, as ``project``.
+        gate_bias: ``[D]``.
     """
 
-    keys: Tensor
-    values: Tensor
+    x: Tensor
+    key: Tensor
+    value: Tensor
     query: Tensor
     weight_input: Tensor
     weight_hidden: Tensor
@@ -68,6 +73,8 @@ class NativeRIMTensors(Tensors):
     query_key_value: Tensor
     project: Tensor
     project_bias: Tensor
+    gate: Tensor
+    gate_bias: Tensor
 
 
 _ROWS_AT_ONCE = 64
@@ -90,76 +97,103 @@ class NativeRIM:
     def __init__(
         self, kernels: Kernels, num_active: int, heads: int, T: int, B: int, saving: bool, tensors: NativeRIMTensors
     ) -> None:
-        self.kernels = kernels
-        N, D, key_size = tensors.query.shape
-        key_and_value = communication_sizes(heads, tensors.query_key_value, tensors.project)
-        self.sizes = (N, T, B, D)
-        self.chunk = min(T, max(1, _ROWS_AT_ONCE // B))
-        self.tensors = NativeRIMTensors(*(tensor.contiguous() for tensor in vars(tensors).values()))
-        self.widths = tensors.query_key_value.shape[2], tensors.project.shape[1]
-        steps = T if saving else self.chunk
-        self.buffers = buffers = Buffers(N, T, B, saving, tensors.keys)
-        slots, W, V = buffers.slots, *self.widths
-        self.share, self.mask = buffers.empty(slots, N, B), buffers.empty(slots, N, B)
-        self.attention = buffers.empty(slots, B, heads, N, N)
-        self.call = _Call(
-            _RIMSequence,
-            **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": key_and_value[0], "dv": key_and_value[1]},
-            **{"key_size": key_size, "value_size": tensors.values.shape[2]},
-            **{"K": num_active, "keep": int(saving), "chunk": self.chunk},
+        self.kernels, self.saving, self.wants_dx = kernels, saving, tensors.x.requires_grad
+        N, D, Q = tensors.query.shape
+        I, U = tensors.value.shape
+        W, V = tensors.query_key_value.shape[2], tensors.project.shape[1]
+        dv = V // heads
+        chunk = min(T, max(1, _ROWS_AT_ONCE // B))
+        self.sizes = (N, T, B, D, Q, I, U, W, V, chunk)
+        self.held = {name: tensor.contiguous() for name, tensor in vars(tensors).items()}
+        for name, with_gate in (("project", "gate"), ("project_bias", "gate_bias")):
+            self.held[name] = torch.cat([self.held[name], self.held.pop(with_gate)])
+        slots, steps = (T, T) if saving else (1, chunk)
+        self.memory = memory.Block(
+            self,
+            tensors.query,
+            {
+                **{"keys": (steps, B, Q), "values": (steps, B, U), "unit_keys": (N, steps, B, D)},
+                **{"gates": (slots, N, B, 4 * D), "share": (slots, N, B), "mask": (slots, N, B)},
+                **{"tanh_c": (slots, N, B, D), "h_new": (N, slots, B, D), "attention": (slots, B, heads, N, N)},
+                **{"output": (slots, N * B, 2 * D), "reads": (N, chunk, B, 4 * D), "qkv": (N, B, W)},
+                "read": (N * B, V),
+            },
         )
-        own = vars(self.tensors)
-        self.call.hold(**{_NAMES.get(name, name): tensor for name, tensor in own.items()})
-        self.call.hold(
-            unit_keys=buffers.empty(N, steps, B, D),
-            reads=buffers.empty(N, self.chunk, B, 4 * D),
-            gates=buffers.empty(slots, N, B, 4 * D),
-            share=self.share,
-            mask=self.mask,
-            tanh_c=buffers.empty(slots, N, B, D),
-            h_new=buffers.units_first(D),
-            attention=self.attention,
-            output=buffers.empty(slots, N * B, 2 * D),
-            qkv=buffers.empty(N, B, W),
-            read=buffers.empty(N * B, V),
-        )
+        self.numbers = {
+            **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": (W // heads - dv) // 2, "dv": dv, "I": I},
+            **{"key_size": Q, "value_size": U, "K": num_active, "keep": int(saving), "chunk": chunk},
+            **{name: tensor.data_ptr() for name, tensor in self.held.items()},
+            **self.memory.addresses(),
+        }
 
     def run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
     ) -> None:
-        self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
-        self.call.run(self.kernels.rim_forward)
+        self._hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
+        self._call(self.kernels.rim_forward)
+
+    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        """Run all steps, without a gradient to follow.
+
+        Args:
+            first: State before the first step, ``(h, c)``, each ``[B, W]``.
+            last: Gets the state after the last step.
+            y: Gets the output, ``[T, B, W]``.
+            at_start: State at the start of an episode, each ``[W]``; may be None if no episode starts.
+            starts: ``[T, B]`` bool, or None: no episode starts.
+        """
+        N, T, B, D = self.sizes[:4]
+        h, c = memory.empty(self, y, 2, N, T + 1, B, D)
+        self._hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
+        h_start, c_start = (None, None) if at_start is None else at_start
+        self.run(h, c, y, h_start, c_start, starts)
 
     def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
-        (N, _, B, D), (W, V), chunk, empty = self.sizes, self.widths, self.chunk, self.buffers.empty
-        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy)
-        self.found = NativeRIMTensors(*(torch.zeros_like(tensor) for tensor in vars(self.tensors).values()))
-        gradients = vars(self.found)
-        self.call.hold(**{f"d_{_NAMES.get(name, name)}": gradient for name, gradient in gradients.items()})
-        self.call.hold(
-            d_gates=empty(N, chunk, B, 4 * D),
-            d_qkv=empty(N, chunk, B, W),
-            d_scores=empty(chunk, N, B),
-            d_output=empty(N * B, 2 * D),
-            d_read=empty(N * B, V),
-            h_scaled=empty(chunk, B, D),
-            dh_new=empty(N, B, D),
-            d_h_read=empty(N, B, D),
-            dh_gates=empty(B, D),
-            d_input=empty(B, self.tensors.values.shape[2]),
+        N, _, B, D, Q, _, U, W, V, chunk = self.sizes
+        self._hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy)
+        self.found = {name: torch.zeros_like(tensor) for name, tensor in self.held.items() if name != "x"}
+        self._hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
+        self.dx = torch.empty_like(self.held["x"]) if self.wants_dx else None
+        self._hold(dx=self.dx)
+        scratch = memory.Block(
+            self,
+            dh,
+            {
+                **{"d_keys": (chunk, B, Q), "d_values": (chunk, B, U), "d_scores": (chunk, N, B)},
+                **{"d_gates": (N, chunk, B, 4 * D), "d_qkv": (N, chunk, B, W)},
+                **{"d_output": (N * B, 2 * D), "d_read": (N * B, V), "h_scaled": (chunk, B, D)},
+                **{"dh_new": (N, B, D), "d_h_read": (N, B, D), "dh_gates": (B, D), "d_input": (B, U)},
+            },
         )
-        self.call.run(self.kernels.rim_backward)
+        self.numbers |= scratch.addresses()
+        self._call(self.kernels.rim_backward)
+
+    def _hold(self, **tensors: Tensor | None) -> None:
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                assert tensor.is_contiguous(), name
+                self.numbers[name] = tensor.data_ptr()
+
+    def _call(self, function: Callable[[int], None]) -> None:
+        structure = _RIMSequence(**self.numbers)
+        function(ctypes.addressof(structure))
 
     def gradients(self, h: Tensor) -> NativeRIMTensors:
-        return self.found
+        found, D = self.found, self.sizes[3]
+        project, bias = found.pop("project"), found.pop("project_bias")
+        return NativeRIMTensors(
+            self.dx,  # type: ignore[arg-type]
+            **found,
+            project=project[:D],
+            project_bias=bias[:D],
+            gate=project[D:],
+            gate_bias=bias[D:],
+        )
 
     def trace(self) -> CoreTrace:
-        active, share = self.mask.transpose(1, 2).bool(), self.share.transpose(1, 2)
-        return CoreTrace(active, torch.stack([1.0 - share, share], dim=-1), self.attention.mean(2))
-
-
-_NAMES = {"query_key_value": "weight_qkv"}
-"""What the kernels call a tensor differently."""
+        active, share = self.memory["mask"].transpose(1, 2).bool(), self.memory["share"].transpose(1, 2)
+        attention = torch.stack([1.0 - share, share], dim=-1)
+        return CoreTrace(active, attention, self.memory["attention"].mean(2))
 
 
 @dataclass
