@@ -10,10 +10,8 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define SIMD
-#define SIMD_SUM
 #else
 #define SIMD _Pragma("omp simd")
-#define SIMD_SUM _Pragma("omp simd reduction(+ : sum)")
 #endif
 
 // A polynomial that the compiler can vectorise; |relative error| < 2e-7, as the C library's within float's precision.
@@ -44,10 +42,15 @@ template <typename R> INLINE R hyperbolic(R x) {
     return x < R(0) ? -magnitude : magnitude;
 }
 
-template <typename R> INLINE R dot(const R* __restrict a, const R* __restrict b, idx n) {
-    R sum = 0;
-    SIMD_SUM for (idx j = 0; j < n; ++j) sum += a[j] * b[j];
-    return sum;
+template <typename R> INLINE R dot(const R* a, const R* b, idx n) {
+    const idx L = Lanes<R>::size;
+    Vector<R> sum = {};
+    idx k = 0;
+    for (; k + L <= n; k += L) sum += load(a + k) * load(b + k);
+    if (k < n) sum += load(a + k, n - k) * load(b + k, n - k);
+    R sums[4];
+    four_sums(sum, Vector<R>{}, Vector<R>{}, Vector<R>{}, sums);
+    return sums[0];
 }
 
 // out = sum over m of weight_m row_m, for rows of n entries.
@@ -374,18 +377,19 @@ INLINE void read_elements(idx N, idx B, idx H, idx dk, idx dv, idx M, const R* q
                           const R* values, idx values_stride, R* weights, R* priority, R* read, idx read_stride) {
     const idx E = 1 + M;
     const R scale = R(1) / std::sqrt(R(dk));
-    for (idx row = 0; row < N * B; ++row)
+    for (idx row = 0; row < N * B; ++row) {
+        for (idx m = 0; m < M; ++m) {
+            R scores[MAX_UNITS];
+            row_dots(H, dk, queries + row * H * dk, dk, keys + m * keys_stride + row % B * H * dk, dk, scale, scores);
+            for (idx i = 0; i < H; ++i) weights[(row * H + i) * E + 1 + m] = scores[i];
+        }
         for (idx i = 0; i < H; ++i) {
             R* __restrict p = weights + (row * H + i) * E;
             R largest = p[0] = 0;
-            for (idx m = 0; m < M; ++m) {
-                const R* key = keys + m * keys_stride + ((row % B) * H + i) * dk;
-                const R s = scale * dot(queries + (row * H + i) * dk, key, dk);
-                largest = s > largest ? s : largest;
-                p[1 + m] = s;
-            }
+            for (idx m = 0; m < M; ++m) largest = p[1 + m] > largest ? p[1 + m] : largest;
             for (idx m = 0; m < E; ++m) p[m] -= largest;
         }
+    }
     SIMD for (idx j = 0; j < N * B * H * E; ++j) weights[j] = exponential(weights[j]);
     for (idx n = 0; n < N; ++n)
         for (idx b = 0; b < B; ++b) {

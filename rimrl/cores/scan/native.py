@@ -1,7 +1,7 @@
 """RIM and LSTM as loops in compiled code: the options of the paper's RIM, and any LSTM, on the CPU.
 
-The loops over time are in ``kernels.cpp``; here is their memory, and for an LSTM the gradients of its weights. Those of a
-RIM belong to the loop: what they are made of is then still in the cache, and takes no memory for the whole sequence.
+The loops over time are in ``kernels.cpp``; here is their memory, and for an LSTM the gradient of its weights. A RIM's
+loop takes those of its weights itself: what they are made of is still in the cache there.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class NativeRIMTensors(Tensors):
     gate_bias: Tensor
 
 
-_ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 64
 """Of the products that can wait for several steps: enough for them to be fast, few enough to stay in the cache."""
 
 
@@ -99,11 +99,11 @@ class NativeRIM:
     ) -> None:
         self.kernels, self.saving, self.wants_dx = kernels, saving, tensors.x.requires_grad
         N, D, Q = tensors.query.shape
-        I, U = tensors.value.shape
+        inputs, U = tensors.value.shape
         W, V = tensors.query_key_value.shape[2], tensors.project.shape[1]
         dv = V // heads
-        chunk = min(T, max(1, _ROWS_AT_ONCE // B))
-        self.sizes = (N, T, B, D, Q, I, U, W, V, chunk)
+        chunk = min(T, max(1, ROWS_AT_ONCE // B))
+        self.sizes = (N, T, B, D, Q, U, W, V, chunk)
         self.held = {name: tensor.contiguous() for name, tensor in vars(tensors).items()}
         for name, with_gate in (("project", "gate"), ("project_bias", "gate_bias")):
             self.held[name] = torch.cat([self.held[name], self.held.pop(with_gate)])
@@ -120,7 +120,7 @@ class NativeRIM:
             },
         )
         self.numbers = {
-            **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": (W // heads - dv) // 2, "dv": dv, "I": I},
+            **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": (W // heads - dv) // 2, "dv": dv, "I": inputs},
             **{"key_size": Q, "value_size": U, "K": num_active, "keep": int(saving), "chunk": chunk},
             **{name: tensor.data_ptr() for name, tensor in self.held.items()},
             **self.memory.addresses(),
@@ -129,6 +129,7 @@ class NativeRIM:
     def run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
     ) -> None:
+        self.starts = starts  # which the backward pass reads again, as it does h and c
         self._hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
         self._call(self.kernels.rim_forward)
 
@@ -149,7 +150,7 @@ class NativeRIM:
         self.run(h, c, y, h_start, c_start, starts)
 
     def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
-        N, _, B, D, Q, _, U, W, V, chunk = self.sizes
+        N, _, B, D, Q, U, W, V, chunk = self.sizes
         self._hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy)
         self.found = {name: torch.zeros_like(tensor) for name, tensor in self.held.items() if name != "x"}
         self._hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})

@@ -10,8 +10,10 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define INLINE static __forceinline
+#define NOT_INLINE static __declspec(noinline)
 #else
 #define INLINE static inline __attribute__((always_inline))
+#define NOT_INLINE static __attribute__((noinline))
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions alone
 #endif
 
@@ -53,14 +55,14 @@ template <typename R> INLINE Vector<R> load(const R* p, idx width = Lanes<R>::si
     if (width == Lanes<R>::size)
         std::memcpy(&v, p, sizeof v);
     else
-        for (idx j = 0; j < width; ++j) v[j] = p[j];
+        std::memcpy(&v, p, width * sizeof(R));
     return v;
 }
 template <typename R> INLINE void store(R* p, Vector<R> v, idx width = Lanes<R>::size) {
     if (width == Lanes<R>::size)
         std::memcpy(p, &v, sizeof v);
     else
-        for (idx j = 0; j < width; ++j) p[j] = v[j];
+        std::memcpy(p, &v, width * sizeof(R));
 }
 
 // The sums of four vectors.
@@ -262,22 +264,28 @@ INLINE void gradient_strips(idx count, const idx* rows, idx k, idx n, const R* a
     if (j < n) gradient_strip<R, ROWS, 1>(count, rows, k, n - j, a, lda, b + j, ldb, c + j, n);
 }
 
-// The packed form of one matrix b [k, n] for each of N units, whose entries are `unit`, `row` and `column` apart.
+template <typename R> NOT_INLINE void pack(idx k, idx n, const R* b, bool transposed, R factor, R* panels) {
+    const idx L = Lanes<R>::size;
+    for (idx j = 0; j < n; j += L) {
+        R* to = panels + j * k;
+        const idx width = n - j < L ? n - j : L;
+        if (width < L) std::memset(to, 0, k * L * sizeof(R));
+        if (transposed)
+            for (idx l = 0; l < width; ++l)
+                for (idx i = 0; i < k; ++i) to[i * L + l] = factor * b[(j + l) * k + i];
+        else
+            for (idx i = 0; i < k; ++i)
+                for (idx l = 0; l < width; ++l) to[i * L + l] = factor * b[i * n + j + l];
+    }
+}
+
+// The packed form of a matrix [k, n] for each of N units, times a factor; with `transposed`, b holds it as [n, k].
 template <typename R> class Panels {
   public:
-    Panels(idx N, idx k, idx n, const R* b, idx unit, idx row, idx column, R scale = R(1))
+    Panels(idx N, idx k, idx n, const R* b, bool transposed, R factor = R(1))
         : size((n + L - 1) / L * L * k), memory(new R[N * size + L]), first(memory.get()) {
         while (reinterpret_cast<uintptr_t>(first) % (L * sizeof(R))) ++first;
-        for (idx u = 0; u < N; ++u)
-            for (idx j = 0; j < n; j += L)
-                for (idx i = 0; i < k; ++i) {
-                    const R* from = b + u * unit + i * row + j * column;
-                    R* to = first + u * size + j * k + i * L;
-                    if (column == 1 && j + L <= n)
-                        for (idx l = 0; l < L; ++l) to[l] = scale * from[l];
-                    else
-                        for (idx l = 0; l < L; ++l) to[l] = j + l < n ? scale * from[l * column] : R(0);
-                }
+        for (idx u = 0; u < N; ++u) pack(k, n, b + u * k * n, transposed, factor, first + u * size);
     }
     const R* operator[](idx unit) const { return first + unit * size; }
 

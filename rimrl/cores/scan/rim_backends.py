@@ -69,7 +69,7 @@ class NativeOrTorchRIM(TorchRIM):
     ) -> tuple[Tensor, State, CoreTrace | None]:
         if not runs_natively(core):
             return super().run(core, x, state, episode_starts, return_trace)
-        make_cell, tensors = native_cell(core, x.to(state[0].dtype))
+        make_cell, tensors = native_cell(core, (x if x.dim() == 3 else x.squeeze(2)).to(state[0].dtype))
         if torch.is_grad_enabled():
             initial = partial(core.initial_state, 1)
             return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
@@ -77,7 +77,7 @@ class NativeOrTorchRIM(TorchRIM):
         if episode_starts is not None and bool(episode_starts.any()):
             starts, at_start = episode_starts.contiguous(), core.initial_state(1)
         (T, B), (h, c) = x.shape[:2], state
-        cell, last = make_cell(T, B, return_trace, tensors), (torch.empty_like(h), torch.empty_like(c))
+        cell, last = make_cell(T, B, return_trace, tensors), tuple(h.new_empty(h.shape) for _ in range(2))
         y = h.new_empty(T, B, core.hidden_size)
         cell.fill((h.contiguous(), c.contiguous()), last, y, at_start, starts)
         return y, last, cell.trace() if return_trace else None

@@ -63,7 +63,7 @@ template <typename R> struct BRIMsLayer {
     idx heads, key_size, value_size;  // the same of the input attention
     idx M, below, above;  // elements of the input; layers down and up to those that are elements, or 0
     idx K, keep, y_stride;  // active units; as above; from row to row of y and dy
-    Gemm<R> gemm;  // the product of matrices of torch's BLAS
+    idx chunk;  // steps whose weights' gradients are taken together
     const uint8_t *starts;  // [T, B], or null: no episode starts
     const R *h_start, *c_start;  // [N, D]
     const R *h_first, *c_first;  // [B, W]
@@ -83,8 +83,13 @@ template <typename R> struct BRIMsLayer {
     const R *dy;  // [T, B, W], or null; this and all below are for the backward pass
     R *dh, *dc, *d_rows;  // [N, B, D], the same, [B, W]: of the last state, then of the first
     R *dh_start, *dc_start;  // [N, D], added to
-    R *d_gates, *d_queries;  // [N, T, B, 4 D], [N, T, B, heads key_size]
+    R *d_gates, *d_queries;  // scratch: [N, chunk, B, 4 D], [N, chunk, B, heads key_size]
     R *d_keys, *d_values;  // [M', T, B, heads key_size], [M', T, B, U]
-    R *d_qkv, *d_output;  // [N, T, B, H (2 dk + dv)], [T, N B, 2 D]
-    R *dh_new, *d_h_read, *d_received, *d_read;  // scratch: twice [N, B, D], [N B, H dv], [N, B, U]
+    R *d_qkv;  // scratch: [N, chunk, B, H (2 dk + dv)]
+    R *d_query, *d_weight_input, *d_bias;  // [N, D, heads key_size], [N, U, 4 D], [N, 4 D]: of the weights, added to
+    R *d_weight_hidden, *d_weight_qkv;  // [N, D, 4 D], [N, D, H (2 dk + dv)], as all that follows
+    R *d_project, *d_project_bias;  // [2 D, H dv], [2 D]
+    R *d_below_key, *d_below_value, *d_above_key, *d_above_value;  // [W, heads key_size], [W, U]
+    R *d_output, *dh_new, *d_h_read;  // scratch: [N B, 2 D], twice [N, B, D]
+    R *d_received, *d_read;  // scratch: [N B, H dv], [N, B, U]
 };
