@@ -77,7 +77,7 @@ class NativeOrTorchRIM(TorchRIM):
         if episode_starts is not None and bool(episode_starts.any()):
             starts, at_start = episode_starts.contiguous(), core.initial_state(1)
         (T, B), (h, c) = x.shape[:2], state
-        cell, last = make_cell(T, B, return_trace, tensors), tuple(h.new_empty(h.shape) for _ in range(2))
+        cell, last = make_cell(T, B, return_trace, tensors), (h.new_empty(h.shape), h.new_empty(h.shape))
         y = h.new_empty(T, B, core.hidden_size)
         cell.fill((h.contiguous(), c.contiguous()), last, y, at_start, starts)
         return y, last, cell.trace() if return_trace else None
