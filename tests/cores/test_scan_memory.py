@@ -164,7 +164,7 @@ def test_memory_comes_back_and_is_used_again(path: str) -> None:
 
 @paths.every_fast_path
 def test_the_pool_stays_below_its_limit(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = 5 << 20
+    limit = 20 << 20
     monkeypatch.setattr(memory, "LARGEST_TOTAL", limit)
     most = 0
     with paths.on(path):

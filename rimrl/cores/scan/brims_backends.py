@@ -70,11 +70,8 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
     name: BackendName = "native"
 
     def unsupported_reason(self, core: BRIMs, like: Tensor) -> str | None:
-        native = kernels(like)
-        if native is None:
+        if kernels(like) is None:
             return unavailable_reason(like)
-        if native.gemm is None:
-            return "torch's BLAS is hidden"
         return super().unsupported_reason(core, like) or _unknown(core)
 
     def run(
@@ -105,8 +102,9 @@ def _unknown(core: BRIMs) -> str | None:
             return f"no kernel knows communication={communication and communication.kind!r}"
         if communication.top_k is not None or layer.communication_reads != "candidate":
             return "no kernel knows communication_top_k and communication_reads='previous'"
-        if max(layer.num_units, layer.num_inputs + 2) > MAX_UNITS:
-            return f"kernels take at most {MAX_UNITS} units or elements"
+        heads = read.heads if isinstance(read, InputAttention) else 1
+        if max(layer.num_units, layer.num_inputs + 2, heads) > MAX_UNITS:
+            return f"kernels take at most {MAX_UNITS} units, elements or heads"
     return None
 
 

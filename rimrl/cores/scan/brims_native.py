@@ -1,12 +1,11 @@
 """BRIMs as a loop in compiled code, for the options that `rimrl.cores.scan.native` knows of a RIM.
 
-The loop over time and layers is in ``kernels.cpp``; here are its memory, and everything that can wait until after it.
+The loop over time and layers is in ``kernels.cpp``, and so are the gradients; here is their memory.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,12 +18,10 @@ from rimrl.cores.scan.communication import communication_sizes
 from rimrl.cores.scan.layout import BRIMS_LAYER
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import LayersTensors
-from rimrl.cores.scan.products import weight_gradient
+from rimrl.cores.scan.native import ROWS_AT_ONCE
 from rimrl.cores.stepwise import StepTrace
 
 _BRIMSLayer = BRIMS_LAYER.as_ctypes()
-_ALIGNED = 16
-"""Numbers that a buffer's start is a multiple of."""
 
 
 @dataclass
@@ -89,32 +86,6 @@ class NativeBRIMsTensors(LayersTensors[NativeLayerTensors]):
     kind = NativeLayerTensors
 
 
-class _Memory:
-    """Buffers side by side in one piece: an address costs no tensor.
-
-    Args:
-        owner: Whose life the memory is bound to.
-        like: Gives dtype and device.
-        shapes: By name.
-    """
-
-    def __init__(self, owner: object, like: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.shapes, self.starts, total = shapes, dict[str, int](), 0
-        for name, shape in shapes.items():
-            self.starts[name] = total
-            total += -(-math.prod(shape) // _ALIGNED) * _ALIGNED
-        self.flat = memory.empty(owner, like, total)
-
-    def addresses(self) -> dict[str, int]:
-        """Where each buffer is."""
-        first, size = self.flat.data_ptr(), self.flat.element_size()
-        return {name: first + start * size for name, start in self.starts.items()}
-
-    def __getitem__(self, name: str) -> Tensor:
-        shape, start = self.shapes[name], self.starts[name]
-        return self.flat[start : start + math.prod(shape)].view(shape)
-
-
 class _Layer:
     """A layer's sizes, memory and gradients."""
 
@@ -128,8 +99,8 @@ class _Layer:
         inputs = 0 if own.input_keys is None else own.input_keys.shape[0]
         self.inputs, self.sizes = inputs, (T, B, N, D, Q, U, F)
         M = self.elements = inputs + (own.below_key is not None) + (own.above_key is not None)
-        self.V, S = plan.heads * dv, T if saving else 1
-        self.memory = _Memory(
+        self.V, S, self.chunk = plan.heads * dv, T if saving else 1, min(T, max(1, ROWS_AT_ONCE // B))
+        self.memory = memory.Block(
             self,
             own.query,
             {
@@ -146,7 +117,7 @@ class _Layer:
             **{"T": T, "B": B, "N": N, "D": D, "H": plan.heads, "dk": dk, "dv": dv, "heads": plan.input_heads},
             **{"key_size": Q // plan.input_heads, "value_size": U // plan.input_heads, "M": inputs},
             **{"below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
-            **{"K": plan.num_active[index], "keep": int(saving), "gemm": plan.kernels.gemm},
+            **{"K": plan.num_active[index], "keep": int(saving), "chunk": self.chunk},
             **{name: tensor.data_ptr() for name, tensor in self.held.items()},
             **self.memory.addresses(),
         }
@@ -154,21 +125,24 @@ class _Layer:
     def start_backward(self, dh: Tensor, dc: Tensor) -> dict[str, int]:
         """Addresses of gradients, given those of the last state, ``[B, W]``."""
         T, B, N, D, Q, U, F = self.sizes
-        M = self.elements
-        self.gradient_memory = _Memory(
+        M, chunk = self.elements, self.chunk
+        self.gradient_memory = memory.Block(
             self,
             dh,
             {
-                **{"dh": (N, B, D), "dc": (N, B, D), "d_rows": (B, N * D), "d_gates": (N, T, B, 4 * D)},
-                **{"d_queries": (N, T, B, Q), "d_keys": (M, T, B, Q), "d_values": (M, T, B, U)},
-                **{"d_qkv": (N, T, B, F), "d_output": (T, N * B, 2 * D), "dh_new": (N, B, D), "d_h_read": (N, B, D)},
+                **{"dh": (N, B, D), "dc": (N, B, D), "d_rows": (B, N * D), "d_gates": (N, chunk, B, 4 * D)},
+                **{"d_queries": (N, chunk, B, Q), "d_keys": (M, T, B, Q), "d_values": (M, T, B, U)},
+                **{"d_qkv": (N, chunk, B, F), "d_output": (N * B, 2 * D), "dh_new": (N, B, D), "d_h_read": (N, B, D)},
                 **{"d_received": (N * B, self.V), "d_read": (N, B, U)},
             },
         )
         self.gradient_memory["dh"].copy_(dh.view(B, N, D).transpose(0, 1))
         self.gradient_memory["dc"].copy_(dc.view(B, N, D).transpose(0, 1))
         self.gradient_memory["d_rows"].zero_()
-        return self.gradient_memory.addresses()
+        of_weights = (name for name in self.held if name not in ("input_keys", "input_values"))
+        self.found = {name: torch.zeros_like(self.held[name]) for name in of_weights}
+        of_found = {f"d_{name}": gradient.data_ptr() for name, gradient in self.found.items()}
+        return self.gradient_memory.addresses() | of_found
 
     def end_backward(self, dh: Tensor, dc: Tensor) -> None:
         """Fill in the gradients of the first state, ``[B, W]``."""
@@ -177,28 +151,12 @@ class _Layer:
         torch.add(found["dh"].transpose(0, 1), found["d_rows"].view(B, N, D), out=dh.view(B, N, D))
         dc.view(B, N, D).copy_(found["dc"].transpose(0, 1))
 
-    def gradients(self, below: Tensor | None, above: Tensor | None) -> NativeLayerTensors:
-        """Those of its tensors, given the further elements of all steps, ``[T B, W]``."""
-        T, kept, found = self.sizes[0], self.memory, self.gradient_memory
-        h, d_gates, d_output = kept["h"][:, :T], found["d_gates"], found["d_output"].flatten(0, 1)
-        d_keys, d_values = found["d_keys"], found["d_values"]
-        result = NativeLayerTensors(
-            query=weight_gradient(h, found["d_queries"]),
-            weight_input=weight_gradient(kept["read"], d_gates),
-            bias=d_gates.sum((1, 2)),
-            weight_hidden=weight_gradient(h, d_gates),
-            weight_qkv=weight_gradient(kept["h_new"], found["d_qkv"]),
-            project=d_output.t() @ kept["received"].flatten(0, 1),
-            project_bias=d_output.sum(0),
-        )
+    def gradients(self) -> NativeLayerTensors:
+        """Those of its tensors."""
+        result = NativeLayerTensors(**self.found)
         if self.inputs:
-            result.input_keys, result.input_values = d_keys[: self.inputs].clone(), d_values[: self.inputs].clone()
-        if below is not None:
-            result.below_key, result.below_value = (
-                below.t() @ d[self.inputs].flatten(0, 1) for d in (d_keys, d_values)
-            )
-        if above is not None:
-            result.above_key, result.above_value = (above.t() @ d[-1].flatten(0, 1) for d in (d_keys, d_values))
+            d_keys, d_values = (self.gradient_memory[name][: self.inputs] for name in ("d_keys", "d_values"))
+            result.input_keys, result.input_values = d_keys.clone(), d_values.clone()
         return result
 
     def trace(self) -> StepTrace:
@@ -271,15 +229,7 @@ class NativeBRIMs:
         function(L, ctypes.addressof(structures))
 
     def gradients(self, h: Tensor) -> NativeBRIMsTensors:
-        T = self.shape[0]
-        found = []
-        for index, layer in enumerate(self.layers):
-            below = self.layers[index - 1].memory["outputs"].flatten(0, 1) if index else None
-            above = None
-            if index in self.plan.above:
-                above = self.layers[self.plan.above[index]].memory["rows"][:T].flatten(0, 1)
-            found.append(layer.gradients(below, above))
-        return NativeBRIMsTensors.of_layers(found)
+        return NativeBRIMsTensors.of_layers([layer.gradients() for layer in self.layers])
 
     def trace(self) -> CoreTrace:
         joined = self.plan.join_traces([layer.trace() for layer in self.layers])

@@ -6,16 +6,12 @@
 #include <cstring>
 #include <limits>
 
-#include "sequences.h"
+#include "products.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
-#define INLINE static __forceinline
 #define SIMD
-#define SIMD_SUM
 #else
-#define INLINE static inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
-#define SIMD_SUM _Pragma("omp simd reduction(+ : sum)")
 #endif
 
 // A polynomial that the compiler can vectorise; |relative error| < 2e-7, as the C library's within float's precision.
@@ -46,10 +42,15 @@ template <typename R> INLINE R hyperbolic(R x) {
     return x < R(0) ? -magnitude : magnitude;
 }
 
-template <typename R> INLINE R dot(const R* __restrict a, const R* __restrict b, idx n) {
-    R sum = 0;
-    SIMD_SUM for (idx j = 0; j < n; ++j) sum += a[j] * b[j];
-    return sum;
+template <typename R> INLINE R dot(const R* a, const R* b, idx n) {
+    const idx L = Lanes<R>::size;
+    Vector<R> sum = {};
+    idx k = 0;
+    for (; k + L <= n; k += L) sum += load(a + k) * load(b + k);
+    if (k < n) sum += load(a + k, n - k) * load(b + k, n - k);
+    R sums[4];
+    four_sums(sum, Vector<R>{}, Vector<R>{}, Vector<R>{}, sums);
+    return sums[0];
 }
 
 // out = sum over m of weight_m row_m, for rows of n entries.
@@ -90,8 +91,19 @@ template <typename R> INLINE void softmax_of_largest(R* p, idx n, idx kept, idx 
 
 // The units with the K largest of `priority [N, B]`.
 template <typename R> INLINE void choose(idx N, idx B, idx K, const R* priority, R* mask) {
-    for (idx b = 0; b < B; ++b)
-        for (idx n = 0; n < N; ++n) mask[n * B + b] = rank(priority + b, B, N, n) < K ? R(1) : R(0);
+    for (idx n = 0; n < N; ++n) {
+        const R* __restrict own = priority + n * B;
+        R* __restrict before = mask + n * B;  // as in `rank`, for all rows at once
+        SIMD for (idx b = 0; b < B; ++b) before[b] = 0;
+        for (idx m = 0; m < N; ++m) {
+            const R* __restrict other = priority + m * B;
+            if (m < n)
+                SIMD for (idx b = 0; b < B; ++b) before[b] += other[b] >= own[b] ? R(1) : R(0);
+            else
+                SIMD for (idx b = 0; b < B; ++b) before[b] += other[b] > own[b] ? R(1) : R(0);
+        }
+        SIMD for (idx b = 0; b < B; ++b) before[b] = before[b] < R(K) ? R(1) : R(0);
+    }
 }
 
 // What the input adds to the gates of every unit, and which units win it.
@@ -99,9 +111,11 @@ template <typename R>
 INLINE void compete(idx N, idx B, idx D, idx G, idx K, const R* h, idx h_stride, const R* keys, idx keys_stride,
                     const R* values, idx values_stride, const R* bias, R* gates, R* share, R* mask) {
     for (idx n = 0; n < N; ++n)
+        row_dots(B, D, h + n * h_stride, D, keys + n * keys_stride, D, R(1), share + n * B);
+    SIMD for (idx j = 0; j < N * B; ++j) share[j] = sigmoid(share[j]);
+    for (idx n = 0; n < N; ++n)
         for (idx b = 0; b < B; ++b) {
-            const R s = sigmoid(dot(h + n * h_stride + b * D, keys + n * keys_stride + b * D, D));
-            share[n * B + b] = s;
+            const R s = share[n * B + b];
             const R* __restrict v = values + n * values_stride + b * G;
             const R* __restrict w = bias + n * G;
             R* __restrict g = gates + (n * B + b) * G;
@@ -134,41 +148,47 @@ INLINE void lstm(idx N, idx B, idx D, R* gates, const R* c, idx c_stride, const 
         }
 }
 
+// What units read of each other, given how they attend.
+template <typename R>
+INLINE void read_others(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, const R* attention, R* read) {
+    const idx W = H * (2 * dk + dv);
+    for (idx b = 0; b < B; ++b)
+        for (idx i = 0; i < H; ++i)
+            mix_rows(N, N, dv, attention + (b * H + i) * N * N, N, idx(1), qkv + b * W + 2 * H * dk + i * dv, B * W,
+                     read + b * H * dv + i * dv, B * H * dv);
+}
+
 template <typename R>
 INLINE void attend(idx N, idx B, idx H, idx dk, idx dv, idx kept, idx others_only, const R* qkv, R* attention,
                    R* read) {
     const idx W = H * (2 * dk + dv), unit = B * W;
     const R scale = R(1) / std::sqrt(R(dk));
+    const bool plain = kept >= N && !others_only;
     for (idx b = 0; b < B; ++b)
         for (idx i = 0; i < H; ++i) {
             R* __restrict p = attention + (b * H + i) * N * N;
             const R* q = qkv + b * W + i * dk;
-            const R* v = qkv + b * W + 2 * H * dk + i * dv;
-            const bool plain = kept >= N && !others_only;
             for (idx n = 0; n < N; ++n) {
-                R largest = 0;
-                for (idx m = 0; m < N; ++m) {
-                    const R s = scale * dot(q + n * unit, q + m * unit + H * dk, dk);
-                    largest = m == 0 || s > largest ? s : largest;
-                    p[n * N + m] = s;
-                }
-                if (plain) {
-                    for (idx m = 0; m < N; ++m) p[n * N + m] -= largest;
-                } else {
+                row_dots(N, dk, q + n * unit, idx(0), q + H * dk, unit, scale, p + n * N);
+                if (!plain) {
                     softmax_of_largest(p + n * N, N, kept, others_only ? n : -1);
+                    continue;
                 }
+                R largest = p[n * N];
+                for (idx m = 1; m < N; ++m) largest = p[n * N + m] > largest ? p[n * N + m] : largest;
+                for (idx m = 0; m < N; ++m) p[n * N + m] -= largest;
             }
-            if (plain) {
-                SIMD for (idx j = 0; j < N * N; ++j) p[j] = exponential(p[j]);
-                for (idx n = 0; n < N; ++n) {
-                    R total = 0;
-                    for (idx m = 0; m < N; ++m) total += p[n * N + m];
-                    for (idx m = 0; m < N; ++m) p[n * N + m] /= total;
-                }
-            }
-            for (idx n = 0; n < N; ++n)
-                weighted_sum(N, dv, p + n * N, 1, v, unit, read + (n * B + b) * H * dv + i * dv);
         }
+    if (plain) {
+        SIMD for (idx j = 0; j < B * H * N * N; ++j) attention[j] = exponential(attention[j]);
+        for (idx row = 0; row < B * H * N; ++row) {
+            R* __restrict p = attention + row * N;
+            R total = 0;
+            for (idx m = 0; m < N; ++m) total += p[m];
+            for (idx m = 0; m < N; ++m) p[m] /= total;
+        }
+    }
+    read_others(N, B, H, dk, dv, qkv, (const R*)attention, read);
 }
 
 // RigLSTM's input feature selection: scores of V views, softmax over the `kept` largest, and what is read of them,
@@ -214,7 +234,7 @@ INLINE void select_views_backward(idx N, idx B, idx V, idx dk, idx F, const R* q
     }
 }
 
-// Gated communication and the choice between new and old state; `output` becomes its own activation.
+// Gated communication and the choice between new and old state; `output` of active units becomes its own activation.
 template <typename R>
 INLINE void update(idx N, idx B, idx D, R* output, const R* h_new, idx h_new_stride, const R* h, idx h_stride,
                    const R* mask, R* h_out, idx h_out_stride, R* y) {
@@ -226,11 +246,15 @@ INLINE void update(idx N, idx B, idx D, R* output, const R* h_new, idx h_new_str
             const R* __restrict h0 = h + n * h_stride + b * D;
             R* __restrict h1 = h_out + n * h_out_stride + b * D;
             R* __restrict out = y + (b * N + n) * D;
-            const bool active = mask[row] != R(0);
+            if (mask[row] == R(0)) {
+                std::memcpy(h1, h0, D * sizeof(R));
+                std::memcpy(out, h0, D * sizeof(R));
+                continue;
+            }
             SIMD for (idx j = 0; j < D; ++j) {
                 r[j] = hyperbolic(r[j]);
                 r[D + j] = sigmoid(r[D + j]);
-                out[j] = h1[j] = active ? hn[j] + r[j] * r[D + j] : h0[j];
+                out[j] = h1[j] = hn[j] + r[j] * r[D + j];
             }
         }
 }
@@ -247,11 +271,15 @@ INLINE void update_backward(idx N, idx B, idx D, const R* dy, R* dh, const R* ma
             R* __restrict d = dh + row * D;
             R* __restrict dn = dh_new + row * D;
             R* __restrict dr = d_output + row * 2 * D;
-            const R active = mask[row];
+            if (mask[row] == R(0)) {
+                SIMD for (idx j = 0; j < D; ++j) d[j] += out[j];
+                std::memset(dn, 0, D * sizeof(R));
+                std::memset(dr, 0, 2 * D * sizeof(R));
+                continue;
+            }
             SIMD for (idx j = 0; j < D; ++j) {
-                const R all = d[j] + out[j];
-                dn[j] = active * all;
-                d[j] = (R(1) - active) * all;
+                dn[j] = d[j] + out[j];
+                d[j] = 0;
                 dr[j] = dn[j] * r[D + j] * (R(1) - r[j] * r[j]);
                 dr[D + j] = dn[j] * r[j] * r[D + j] * (R(1) - r[D + j]);
             }
@@ -273,24 +301,19 @@ INLINE void attend_backward(idx N, idx B, idx H, idx dk, idx dv, const R* qkv, c
             const R* d_o = d_read + b * H * dv + i * dv;
             const idx o_unit = B * H * dv;
             for (idx n = 0; n < N; ++n) {
+                R* __restrict d = d_scores + n * N;
                 if (mask && mask[n * B + b] == R(0)) {
-                    for (idx m = 0; m < N; ++m) d_scores[n * N + m] = 0;
+                    for (idx m = 0; m < N; ++m) d[m] = 0;
                     continue;
                 }
+                row_dots(N, dv, d_o + n * o_unit, idx(0), v, unit, R(1), d);
                 R mean = 0;
-                for (idx m = 0; m < N; ++m) {
-                    const R d = dot(d_o + n * o_unit, v + m * unit, dv);
-                    d_scores[n * N + m] = d;
-                    mean += p[n * N + m] * d;
-                }
-                for (idx m = 0; m < N; ++m)
-                    d_scores[n * N + m] = scale * p[n * N + m] * (d_scores[n * N + m] - mean);
+                for (idx m = 0; m < N; ++m) mean += p[n * N + m] * d[m];
+                for (idx m = 0; m < N; ++m) d[m] = scale * p[n * N + m] * (d[m] - mean);
             }
-            for (idx n = 0; n < N; ++n) {
-                weighted_sum(N, dk, d_scores + n * N, 1, k, unit, dq + n * d_qkv_stride);
-                weighted_sum(N, dk, d_scores + n, N, q, unit, d_k + n * d_qkv_stride);
-                weighted_sum(N, dv, p + n, N, d_o, o_unit, d_v + n * d_qkv_stride);
-            }
+            mix_rows(N, N, dk, (const R*)d_scores, N, idx(1), k, unit, dq, d_qkv_stride);
+            mix_rows(N, N, dk, (const R*)d_scores, idx(1), N, q, unit, d_k, d_qkv_stride);
+            mix_rows(N, N, dv, p, idx(1), N, d_o, o_unit, d_v, d_qkv_stride);
         }
 }
 
@@ -325,26 +348,26 @@ INLINE void lstm_backward(idx N, idx B, idx D, const R* dh_new, const R* d_read,
         }
 }
 
-// Adds to `dh`, which holds what goes around the step, what comes through the gates and through the competition.
+// Adds to `dh`, which holds what goes around the step, what comes through a unit's gates and through the competition;
+// `d_read` is the gradient of what the unit reads, its share of the values.
 template <typename R>
-INLINE void compete_backward(idx N, idx B, idx D, idx G, const R* d_gates, idx d_gates_stride, const R* values,
-                             idx values_stride, const R* keys, idx keys_stride, const R* share, const R* mask,
-                             const R* dh_gates, R* d_scores, R* dh) {
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            const idx row = n * B + b;
-            if (mask[row] == R(0)) {
-                d_scores[row] = 0;
-                continue;
-            }
-            const R s = share[row];
-            const R ds = s * (R(1) - s) * dot(d_gates + n * d_gates_stride + b * G, values + n * values_stride + b * G, G);
-            const R* __restrict k = keys + n * keys_stride + b * D;
-            const R* __restrict dg = dh_gates + row * D;
-            R* __restrict d = dh + row * D;
-            d_scores[row] = ds;
-            SIMD for (idx j = 0; j < D; ++j) d[j] += dg[j] + ds * k[j];
+INLINE void compete_backward(idx B, idx D, idx U, const R* d_read, const R* values, const R* keys, const R* share,
+                             const R* mask, const R* dh_gates, R* d_values, R* d_scores, R* dh) {
+    row_dots(B, U, d_read, U, values, U, R(1), d_scores);
+    for (idx b = 0; b < B; ++b) {
+        if (mask[b] == R(0)) {
+            d_scores[b] = 0;
+            continue;
         }
+        const R s = share[b], ds = d_scores[b] *= s * (R(1) - s);
+        const R* __restrict k = keys + b * D;
+        const R* __restrict dg = dh_gates + b * D;
+        const R* __restrict du = d_read + b * U;
+        R* __restrict d = dh + b * D;
+        R* __restrict dv = d_values + b * U;
+        SIMD for (idx j = 0; j < D; ++j) d[j] += dg[j] + ds * k[j];
+        SIMD for (idx j = 0; j < U; ++j) dv[j] += s * du[j];
+    }
 }
 
 // BRIMs' input attention, of every unit to null and M elements: keys are [M, B, H dk], values [M, B, H dv], with
@@ -354,18 +377,19 @@ INLINE void read_elements(idx N, idx B, idx H, idx dk, idx dv, idx M, const R* q
                           const R* values, idx values_stride, R* weights, R* priority, R* read, idx read_stride) {
     const idx E = 1 + M;
     const R scale = R(1) / std::sqrt(R(dk));
-    for (idx row = 0; row < N * B; ++row)
+    for (idx row = 0; row < N * B; ++row) {
+        for (idx m = 0; m < M; ++m) {
+            R scores[MAX_UNITS];
+            row_dots(H, dk, queries + row * H * dk, dk, keys + m * keys_stride + row % B * H * dk, dk, scale, scores);
+            for (idx i = 0; i < H; ++i) weights[(row * H + i) * E + 1 + m] = scores[i];
+        }
         for (idx i = 0; i < H; ++i) {
             R* __restrict p = weights + (row * H + i) * E;
             R largest = p[0] = 0;
-            for (idx m = 0; m < M; ++m) {
-                const R* key = keys + m * keys_stride + ((row % B) * H + i) * dk;
-                const R s = scale * dot(queries + (row * H + i) * dk, key, dk);
-                largest = s > largest ? s : largest;
-                p[1 + m] = s;
-            }
+            for (idx m = 0; m < M; ++m) largest = p[1 + m] > largest ? p[1 + m] : largest;
             for (idx m = 0; m < E; ++m) p[m] -= largest;
         }
+    }
     SIMD for (idx j = 0; j < N * B * H * E; ++j) weights[j] = exponential(weights[j]);
     for (idx n = 0; n < N; ++n)
         for (idx b = 0; b < B; ++b) {

@@ -20,6 +20,9 @@ SMALLEST = 1 << 20
 LARGEST_TOTAL = 2 << 30
 """Bytes kept at most."""
 
+_ALIGNED = 16
+"""Numbers that a buffer of a `Block` starts at a multiple of."""
+
 _free: OrderedDict[int, Tensor] = OrderedDict()
 """By identity, oldest first."""
 
@@ -71,6 +74,32 @@ def _give_back(flat: Tensor) -> None:
             break
         total -= oldest.nbytes
         _free.pop(id(oldest), None)
+
+
+class Block:
+    """Buffers side by side in one piece: an address costs no tensor.
+
+    Args:
+        owner: Whose life the memory is bound to.
+        like: Gives dtype and device.
+        shapes: By name.
+    """
+
+    def __init__(self, owner: object, like: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.shapes, self.starts, total = shapes, dict[str, int](), 0
+        for name, shape in shapes.items():
+            self.starts[name] = total
+            total += -(-math.prod(shape) // _ALIGNED) * _ALIGNED
+        self.flat = empty(owner, like, total)
+
+    def addresses(self) -> dict[str, int]:
+        """Where each buffer is."""
+        first, size = self.flat.data_ptr(), self.flat.element_size()
+        return {name: first + start * size for name, start in self.starts.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape, start = self.shapes[name], self.starts[name]
+        return self.flat[start : start + math.prod(shape)].view(shape)
 
 
 class Buffers:

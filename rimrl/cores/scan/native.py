@@ -1,19 +1,20 @@
 """RIM and LSTM as loops in compiled code: the options of the paper's RIM, and any LSTM, on the CPU.
 
-The loops over time are in ``kernels.cpp``; here are their memory, and everything that can wait until after the loop.
-For RIM that is done for the active rows alone: an inactive unit's gates have no gradient.
+The loops over time are in ``kernels.cpp``; here is their memory, and for an LSTM the gradient of its weights. A RIM's
+loop takes those of its weights itself: what they are made of is still in the cache there.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rimrl.cores.base import CoreTrace
-from rimrl.cores.scan.communication import communication_sizes
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.scan import memory
 from rimrl.cores.scan.layout import LSTM_SEQUENCE, RIM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import Tensors
@@ -48,24 +49,36 @@ class NativeRIMTensors(Tensors):
     """What a `NativeRIM` is made from.
 
     Attributes:
-        keys: ``Wq k / sqrt(dk)``, ``[N, T, B, D]``.
-        values: What the input element is worth, before it meets the gates, ``[T, B, U]``.
+        x: The input, ``[T, B, I]``.
+        key: ``[I, dk]``.
+        value: ``[I, U]``.
+        query: ``[N, D, dk]``.
         weight_input: ``[N, U, 4 D]``.
         weight_hidden: ``[N, D, 4 D]``.
         bias: ``[N, 4 D]``.
-        query_key_value: ``[N, D, H (2 dk + dv)]``.
-        project: ``[2 D, H dv]``: Wf over Wg.
-        project_bias: ``[2 D]``.
+        query_key_value: ``[N, D, H' (2 dk' + dv')]``.
+        project: Wf, ``[D, H' dv']``.
+        project_bias: ``[D]``.
+        gate: Wg, as ``project``.
+        gate_bias: ``[D]``.
     """
 
-    keys: Tensor
-    values: Tensor
+    x: Tensor
+    key: Tensor
+    value: Tensor
+    query: Tensor
     weight_input: Tensor
     weight_hidden: Tensor
     bias: Tensor
     query_key_value: Tensor
     project: Tensor
     project_bias: Tensor
+    gate: Tensor
+    gate_bias: Tensor
+
+
+ROWS_AT_ONCE = 64
+"""Of the products that can wait for several steps: enough for them to be fast, few enough to stay in the cache."""
 
 
 class NativeRIM:
@@ -84,99 +97,104 @@ class NativeRIM:
     def __init__(
         self, kernels: Kernels, num_active: int, heads: int, T: int, B: int, saving: bool, tensors: NativeRIMTensors
     ) -> None:
-        self.kernels = kernels
-        keys, project = tensors.keys, tensors.project
-        N, D = keys.shape[0], keys.shape[3]
-        self.sizes = (N, T, B, D)
-        self.buffers = buffers = Buffers(N, T, B, saving, keys)
-        self.values, self.weight_input = tensors.values.contiguous(), tensors.weight_input
-        self.weight_hidden = tensors.weight_hidden
-        rows = self.values.flatten(0, 1)
-        reads = buffers.empty(N, T * B, 4 * D)
-        torch.bmm(rows.expand(N, *rows.shape), self.weight_input, out=reads)
-
-        H, slots = heads, buffers.slots
-        key_size, value_size = communication_sizes(heads, tensors.query_key_value, project)
-        self.share, self.mask = buffers.empty(slots, N, B), buffers.empty(slots, N, B)
-        self.h_new = buffers.units_first(D)
-        self.attention = buffers.empty(slots, B, H, N, N)
-        self.read = buffers.empty(slots, N * B, project.shape[1])
-        self.qkv_size = tensors.query_key_value.shape[2]
-        self.call = _Call(
-            _RIMSequence,
-            **{"T": T, "B": B, "N": N, "D": D, "H": H, "dk": key_size, "dv": value_size},
-            **{"K": num_active, "keep": int(saving), "gemm": kernels.gemm},
+        self.kernels, self.saving, self.wants_dx = kernels, saving, tensors.x.requires_grad
+        N, D, Q = tensors.query.shape
+        inputs, U = tensors.value.shape
+        W, V = tensors.query_key_value.shape[2], tensors.project.shape[1]
+        dv = V // heads
+        chunk = min(T, max(1, ROWS_AT_ONCE // B))
+        self.sizes = (N, T, B, D, Q, U, W, V, chunk)
+        self.held = {name: tensor.contiguous() for name, tensor in vars(tensors).items()}
+        for name, with_gate in (("project", "gate"), ("project_bias", "gate_bias")):
+            self.held[name] = torch.cat([self.held[name], self.held.pop(with_gate)])
+        slots, steps = (T, T) if saving else (1, chunk)
+        self.memory = memory.Block(
+            self,
+            tensors.query,
+            {
+                **{"keys": (steps, B, Q), "values": (steps, B, U), "unit_keys": (N, steps, B, D)},
+                **{"gates": (slots, N, B, 4 * D), "share": (slots, N, B), "mask": (slots, N, B)},
+                **{"tanh_c": (slots, N, B, D), "h_new": (N, slots, B, D), "attention": (slots, B, heads, N, N)},
+                **{"output": (slots, N * B, 2 * D), "reads": (N, chunk, B, 4 * D), "qkv": (N, B, W)},
+                "read": (N * B, V),
+            },
         )
-        self.call.hold(
-            keys=keys.contiguous(),
-            reads=reads,
-            bias=tensors.bias.contiguous(),
-            weight_hidden=self.weight_hidden.contiguous(),
-            weight_qkv=tensors.query_key_value.contiguous(),
-            project=project.contiguous(),
-            project_bias=tensors.project_bias.contiguous(),
-            gates=buffers.empty(slots, N, B, 4 * D),
-            share=self.share,
-            mask=self.mask,
-            tanh_c=buffers.empty(slots, N, B, D),
-            h_new=self.h_new,
-            qkv=buffers.empty(slots, N, B, self.qkv_size),
-            attention=self.attention,
-            read=self.read,
-            output=buffers.empty(slots, N * B, 2 * D),
-        )
+        self.numbers = {
+            **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": (W // heads - dv) // 2, "dv": dv, "I": inputs},
+            **{"key_size": Q, "value_size": U, "K": num_active, "keep": int(saving), "chunk": chunk},
+            **{name: tensor.data_ptr() for name, tensor in self.held.items()},
+            **self.memory.addresses(),
+        }
 
     def run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
     ) -> None:
-        self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
-        self.call.run(self.kernels.rim_forward)
+        self.starts = starts  # which the backward pass reads again, as it does h and c
+        self._hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
+        self._call(self.kernels.rim_forward)
+
+    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        """Run all steps, without a gradient to follow.
+
+        Args:
+            first: State before the first step, ``(h, c)``, each ``[B, W]``.
+            last: Gets the state after the last step.
+            y: Gets the output, ``[T, B, W]``.
+            at_start: State at the start of an episode, each ``[W]``; may be None if no episode starts.
+            starts: ``[T, B]`` bool, or None: no episode starts.
+        """
+        N, T, B, D = self.sizes[:4]
+        h, c = memory.empty(self, y, 2, N, T + 1, B, D)
+        self._hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
+        h_start, c_start = (None, None) if at_start is None else at_start
+        self.run(h, c, y, h_start, c_start, starts)
 
     def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
-        N, T, B, D = self.sizes
-        empty = self.buffers.empty
-        self.d_gates, self.d_qkv = self.buffers.units_first(4 * D), self.buffers.units_first(self.qkv_size)
-        self.d_scores, self.d_output = empty(T, N, B), empty(T, N * B, 2 * D)
-        scratch = {name: empty(N, B, D) for name in ("dh_new", "d_h_read", "dh_gates")}
-        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, **scratch)
-        self.call.hold(d_gates=self.d_gates, d_scores=self.d_scores, d_qkv=self.d_qkv, d_output=self.d_output)
-        self.call.hold(d_read=empty(*self.read.shape[1:]))
-        self.call.run(self.kernels.rim_backward)
+        N, _, B, D, Q, U, W, V, chunk = self.sizes
+        self._hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy)
+        self.found = {name: torch.zeros_like(tensor) for name, tensor in self.held.items() if name != "x"}
+        self._hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
+        self.dx = torch.empty_like(self.held["x"]) if self.wants_dx else None
+        self._hold(dx=self.dx)
+        scratch = memory.Block(
+            self,
+            dh,
+            {
+                **{"d_keys": (chunk, B, Q), "d_values": (chunk, B, U), "d_scores": (chunk, N, B)},
+                **{"d_gates": (N, chunk, B, 4 * D), "d_qkv": (N, chunk, B, W)},
+                **{"d_output": (N * B, 2 * D), "d_read": (N * B, V), "h_scaled": (chunk, B, D)},
+                **{"dh_new": (N, B, D), "d_h_read": (N, B, D), "dh_gates": (B, D), "d_input": (B, U)},
+            },
+        )
+        self.numbers |= scratch.addresses()
+        self._call(self.kernels.rim_backward)
+
+    def _hold(self, **tensors: Tensor | None) -> None:
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                assert tensor.is_contiguous(), name
+                self.numbers[name] = tensor.data_ptr()
+
+    def _call(self, function: Callable[[int], None]) -> None:
+        structure = _RIMSequence(**self.numbers)
+        function(ctypes.addressof(structure))
 
     def gradients(self, h: Tensor) -> NativeRIMTensors:
-        N = self.sizes[0]
-        mask, share = (per_step.transpose(0, 1).flatten(1) for per_step in (self.mask, self.share))  # [N, T B]
-        rows, d_gates, h_rows = self.values.flatten(0, 1), self.d_gates.flatten(1, 2), h.flatten(1, 2)
-        d_rows = torch.zeros_like(rows)
-        d_weight_input, d_weight_hidden = torch.empty_like(self.weight_input), torch.empty_like(self.weight_hidden)
-        d_bias = torch.empty_like(self.call.tensors["bias"])
-        # Memory for the active rows of one unit after the other: fresh memory costs more than what is done with it.
-        d_active_all, rows_active, h_active = (self.buffers.empty(*x.shape) for x in (d_gates[0], rows, h_rows[0]))
-        for n in range(N):
-            active = mask[n].nonzero().squeeze(1)
-            d_active = torch.index_select(d_gates[n], 0, active, out=d_active_all[: len(active)])
-            torch.sum(d_active, 0, out=d_bias[n])
-            unit_h = torch.index_select(h_rows[n], 0, active, out=h_active[: len(active)])
-            torch.mm(unit_h.t(), d_active, out=d_weight_hidden[n])
-            d_active.mul_(share[n].index_select(0, active).unsqueeze(1))
-            unit_rows = torch.index_select(rows, 0, active, out=rows_active[: len(active)])
-            torch.mm(unit_rows.t(), d_active, out=d_weight_input[n])
-            d_rows.index_add_(0, active, torch.mm(d_active, self.weight_input[n].t(), out=unit_rows))
-        d_output = self.d_output.flatten(0, 1)
+        found, D = self.found, self.sizes[3]
+        project, bias = found.pop("project"), found.pop("project_bias")
         return NativeRIMTensors(
-            keys=h * self.d_scores.transpose(0, 1).unsqueeze(-1),
-            values=d_rows.view_as(self.values),
-            weight_input=d_weight_input,
-            weight_hidden=d_weight_hidden,
-            bias=d_bias,
-            query_key_value=weight_gradient(self.h_new, self.d_qkv),
-            project=d_output.t() @ self.read.flatten(0, 1),
-            project_bias=d_output.sum(0),
+            self.dx,  # type: ignore[arg-type]
+            **found,
+            project=project[:D],
+            project_bias=bias[:D],
+            gate=project[D:],
+            gate_bias=bias[D:],
         )
 
     def trace(self) -> CoreTrace:
-        active, share = self.mask.transpose(1, 2).bool(), self.share.transpose(1, 2)
-        return CoreTrace(active, torch.stack([1.0 - share, share], dim=-1), self.attention.mean(2))
+        active, share = self.memory["mask"].transpose(1, 2).bool(), self.memory["share"].transpose(1, 2)
+        attention = torch.stack([1.0 - share, share], dim=-1)
+        return CoreTrace(active, attention, self.memory["attention"].mean(2))
 
 
 @dataclass

@@ -64,8 +64,42 @@ class NativeOrTorchRIM(TorchRIM):
             return 'no kernel knows dynamics="gru"'
         return super().unsupported_reason(core, like)
 
+    def run(
+        self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if not runs_natively(core):
+            return super().run(core, x, state, episode_starts, return_trace)
+        make_cell, tensors = native_cell(core, (x if x.dim() == 3 else x.squeeze(2)).to(state[0].dtype))
+        if torch.is_grad_enabled():
+            initial = partial(core.initial_state, 1)
+            return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
+        starts, at_start = None, None
+        if episode_starts is not None and bool(episode_starts.any()):
+            starts, at_start = episode_starts.contiguous(), core.initial_state(1)
+        (T, B), (h, c) = x.shape[:2], state
+        cell, last = make_cell(T, B, return_trace, tensors), (h.new_empty(h.shape), h.new_empty(h.shape))
+        y = h.new_empty(T, B, core.hidden_size)
+        cell.fill((h.contiguous(), c.contiguous()), last, y, at_start, starts)
+        return y, last, cell.trace() if return_trace else None
+
     def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
         return rim_cell(core, kernels(encoded[0]), *encoded)
+
+
+def native_cell(core: RIM, x: Tensor) -> tuple[partial[NativeRIM], NativeRIMTensors]:
+    """The compiled cell of a core whose options kernels know, and what it is made from."""
+    read, dynamics, communication, native = core.input_read, core.dynamics, core.communication, kernels(x)
+    assert native is not None
+    assert isinstance(read, InputAttention)
+    assert isinstance(dynamics, UnitLSTMCell)
+    assert communication is not None
+    assert communication.gate is not None
+    project, gate = communication.project, communication.gate
+    tensors = NativeRIMTensors(
+        *(x, read.key[0], read.value[0], read.query, dynamics.weight_input, dynamics.weight_hidden, dynamics.bias),
+        *(communication.query_key_value, project.weight, project.bias, gate.weight, gate.bias),
+    )
+    return partial(NativeRIM, native, core.num_active, communication.heads), tensors
 
 
 def runs_natively(core: RIM) -> bool:
@@ -108,12 +142,6 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
     keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
     query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
     unit_keys = _by_head(keys, query)
-    if native is not None and native.gemm is not None and _known(core, read, communication):
-        assert communication is not None
-        known = (unit_keys[..., 0, :], values[:, :, 0], dynamics.weight_input, dynamics.weight_hidden, bias)
-        return partial(NativeRIM, native, core.num_active, communication.heads), NativeRIMTensors(
-            *known, *communication_tensors
-        )
     weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
     gates = _by_head(values, weight)
     tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *communication_tensors)

@@ -10,25 +10,37 @@ using Gemm = void (*)(const char*, const char*, const int*, const int*, const in
                       const int*, const R*, const int*, const R*, R*, const int*);
 
 template <typename R> struct RIMSequence {
-    idx T, B, N, D;  // time steps, rows, units, width of a unit
+    idx T, B, N, D;  // time steps, rows, units, width of a unit; W is N D
     idx H, dk, dv;  // communication: heads, width of a key and of a value
+    idx I, key_size, value_size;  // input attention of one head: width of the input, of a key and of a value
     idx K, keep;  // active units; 0: all steps share one slot of what only the backward pass reads
-    Gemm<R> gemm;  // the product of matrices of torch's BLAS
+    idx chunk;  // steps that enter a product together, where a step does not need it right away
     const uint8_t *starts;  // [T, B], or null: no episode starts
     const R *h_start, *c_start;  // [N, D]
-    const R *keys, *reads;  // [N, T, B, D], [N, T, B, 4 D]: the input, met by the units' queries and gates
-    const R *bias, *weight_hidden, *weight_qkv;  // [N, 4 D], [N, D, 4 D], [N, D, H (2 dk + dv)]
+    const R *h_first, *c_first;  // [B, W], or null: they are in h and c already
+    R *h_last, *c_last;  // [B, W], or null
+    const R *x, *key, *value;  // [T, B, I], [I, key_size], [I, value_size]
+    const R *query, *weight_input, *bias;  // [N, D, key_size], [N, value_size, 4 D], [N, 4 D]
+    const R *weight_hidden, *query_key_value;  // [N, D, 4 D], [N, D, H (2 dk + dv)]
     const R *project, *project_bias;  // [2 D, H dv], [2 D]
     R *h, *c, *y;  // [N, T + 1, B, D], the same, [T, B, N, D]
+    R *keys, *values;  // [T, B, key_size], [T, B, value_size]; here T is `chunk` without `keep`
+    R *unit_keys;  // the keys, met by the units' queries: [N, T, B, D], as above
     R *gates, *share, *mask, *tanh_c;  // [T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]
-    R *h_new, *qkv;  // [N, T, B, D], [T, N, B, H (2 dk + dv)]
-    R *attention, *read, *output;  // [T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]
+    R *h_new, *attention, *output;  // [N, T, B, D], [T, B, H, N, N], [T, N B, 2 D]
+    R *reads, *qkv, *read;  // scratch: [N, chunk, B, 4 D], [N, B, H (2 dk + dv)], [N B, H dv]
     const R *dy;  // [T, B, N, D]; this and all below are for the backward pass
     R *dh, *dc;  // [N, B, D]: of the last state, then of the first
     R *dh_start, *dc_start;  // [N, D], added to
-    R *d_gates, *d_scores;  // [N, T, B, 4 D], [T, N, B]
-    R *d_qkv, *d_output;  // [N, T, B, H (2 dk + dv)], [T, N B, 2 D]
-    R *dh_new, *d_h_read, *dh_gates, *d_read;  // scratch: three times [N, B, D], then [N B, H dv]
+    R *dx;  // [T, B, I], or null
+    R *d_key, *d_value;  // [I, key_size], [I, value_size]; these and the next three rows are added to
+    R *d_query, *d_weight_input, *d_bias;  // [N, D, key_size], [N, value_size, 4 D], [N, 4 D]
+    R *d_weight_hidden, *d_query_key_value;  // [N, D, 4 D], [N, D, H (2 dk + dv)]
+    R *d_project, *d_project_bias;  // [2 D, H dv], [2 D]
+    R *d_keys, *d_values, *d_scores;  // scratch: [chunk, B, key_size], [chunk, B, value_size], [chunk, N, B]
+    R *d_gates, *d_qkv;  // scratch: [N, chunk, B, 4 D], [N, chunk, B, H (2 dk + dv)]
+    R *d_output, *d_read, *h_scaled;  // scratch: [N B, 2 D], [N B, H dv], [chunk, B, D]
+    R *dh_new, *d_h_read, *dh_gates, *d_input;  // scratch: twice [N, B, D], [B, D], [B, value_size]
 };
 
 template <typename R> struct LSTMSequence {
@@ -51,7 +63,7 @@ template <typename R> struct BRIMsLayer {
     idx heads, key_size, value_size;  // the same of the input attention
     idx M, below, above;  // elements of the input; layers down and up to those that are elements, or 0
     idx K, keep, y_stride;  // active units; as above; from row to row of y and dy
-    Gemm<R> gemm;  // the product of matrices of torch's BLAS
+    idx chunk;  // steps whose weights' gradients are taken together
     const uint8_t *starts;  // [T, B], or null: no episode starts
     const R *h_start, *c_start;  // [N, D]
     const R *h_first, *c_first;  // [B, W]
@@ -71,8 +83,13 @@ template <typename R> struct BRIMsLayer {
     const R *dy;  // [T, B, W], or null; this and all below are for the backward pass
     R *dh, *dc, *d_rows;  // [N, B, D], the same, [B, W]: of the last state, then of the first
     R *dh_start, *dc_start;  // [N, D], added to
-    R *d_gates, *d_queries;  // [N, T, B, 4 D], [N, T, B, heads key_size]
+    R *d_gates, *d_queries;  // scratch: [N, chunk, B, 4 D], [N, chunk, B, heads key_size]
     R *d_keys, *d_values;  // [M', T, B, heads key_size], [M', T, B, U]
-    R *d_qkv, *d_output;  // [N, T, B, H (2 dk + dv)], [T, N B, 2 D]
-    R *dh_new, *d_h_read, *d_received, *d_read;  // scratch: twice [N, B, D], [N B, H dv], [N, B, U]
+    R *d_qkv;  // scratch: [N, chunk, B, H (2 dk + dv)]
+    R *d_query, *d_weight_input, *d_bias;  // [N, D, heads key_size], [N, U, 4 D], [N, 4 D]: of the weights, added to
+    R *d_weight_hidden, *d_weight_qkv;  // [N, D, 4 D], [N, D, H (2 dk + dv)], as all that follows
+    R *d_project, *d_project_bias;  // [2 D, H dv], [2 D]
+    R *d_below_key, *d_below_value, *d_above_key, *d_above_value;  // [W, heads key_size], [W, U]
+    R *d_output, *dh_new, *d_h_read;  // scratch: [N B, 2 D], twice [N, B, D]
+    R *d_received, *d_read;  // scratch: [N B, H dv], [N, B, U]
 };

@@ -1,0 +1,297 @@
+// Products of small matrices, row-major. Rows that take no part, such as those of inactive units, cost nothing.
+//
+// The matrix on the right is packed beforehand: its columns side by side in panels as wide as a vector, [n / L, k, L],
+// filled up with zeros. A tile of the result is summed in registers, row by row of a panel.
+#pragma once
+#include <cstring>
+#include <memory>
+
+#include "sequences.h"
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define INLINE static __forceinline
+#define NOT_INLINE static __declspec(noinline)
+#else
+#define INLINE static inline __attribute__((always_inline))
+#define NOT_INLINE static __attribute__((noinline))
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions alone
+#endif
+
+// A vector of 64 bytes, which the compiler splits where registers are narrower.
+template <typename R> struct Lanes {
+    static const idx size = 64 / sizeof(R);
+#if defined(_MSC_VER) && !defined(__clang__)
+    struct Vector {
+        R x[size];
+        R& operator[](idx j) { return x[j]; }
+        R operator[](idx j) const { return x[j]; }
+        Vector operator*(const Vector& other) const {
+            Vector product;
+            for (idx j = 0; j < size; ++j) product.x[j] = x[j] * other.x[j];
+            return product;
+        }
+        Vector& operator+=(const Vector& other) {
+            for (idx j = 0; j < size; ++j) x[j] += other.x[j];
+            return *this;
+        }
+    };
+#else
+    typedef R Vector __attribute__((vector_size(64)));
+#endif
+};
+template <typename R> using Vector = typename Lanes<R>::Vector;
+
+#if defined(_MSC_VER) && !defined(__clang__)
+template <typename V, typename R> INLINE void add_scaled(V& sum, R w, const V& v) {
+    for (idx j = 0; j < idx(sizeof(V) / sizeof(R)); ++j) sum.x[j] += w * v.x[j];
+}
+#else
+template <typename V, typename R> INLINE void add_scaled(V& sum, R w, const V& v) { sum += w * v; }
+#endif
+
+// The first `width` entries of a vector; the others are zero.
+template <typename R> INLINE Vector<R> load(const R* p, idx width = Lanes<R>::size) {
+    Vector<R> v = {};
+    if (width == Lanes<R>::size)
+        std::memcpy(&v, p, sizeof v);
+    else
+        std::memcpy(&v, p, width * sizeof(R));
+    return v;
+}
+template <typename R> INLINE void store(R* p, Vector<R> v, idx width = Lanes<R>::size) {
+    if (width == Lanes<R>::size)
+        std::memcpy(p, &v, sizeof v);
+    else
+        std::memcpy(p, &v, width * sizeof(R));
+}
+
+// The sums of four vectors.
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+INLINE void four_sums(Vector<float> a, Vector<float> b, Vector<float> c, Vector<float> d, float* out) {
+#define HALVES(I) I, I + 1, I + 2, I + 3, I + 4, I + 5, I + 6, I + 7, I + 16, I + 17, I + 18, I + 19, I + 20, I + 21, I + 22, I + 23
+    const auto ab = __builtin_shufflevector(a, b, HALVES(0)) + __builtin_shufflevector(a, b, HALVES(8));
+    const auto cd = __builtin_shufflevector(c, d, HALVES(0)) + __builtin_shufflevector(c, d, HALVES(8));
+#undef HALVES
+#define QUARTERS(I) I, I + 1, I + 2, I + 3, I + 8, I + 9, I + 10, I + 11, I + 16, I + 17, I + 18, I + 19, I + 24, I + 25, I + 26, I + 27
+    const auto abcd = __builtin_shufflevector(ab, cd, QUARTERS(0)) + __builtin_shufflevector(ab, cd, QUARTERS(4));
+#undef QUARTERS
+    const auto two = __builtin_shufflevector(abcd, abcd, 0, 1, 4, 5, 8, 9, 12, 13) +
+                     __builtin_shufflevector(abcd, abcd, 2, 3, 6, 7, 10, 11, 14, 15);
+    const auto one = __builtin_shufflevector(two, two, 0, 2, 4, 6) + __builtin_shufflevector(two, two, 1, 3, 5, 7);
+    std::memcpy(out, &one, sizeof one);
+}
+INLINE void four_sums(Vector<double> a, Vector<double> b, Vector<double> c, Vector<double> d, double* out) {
+    const auto ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+                    __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    const auto cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11) +
+                    __builtin_shufflevector(c, d, 4, 5, 6, 7, 12, 13, 14, 15);
+    const auto two = __builtin_shufflevector(ab, cd, 0, 1, 4, 5, 8, 9, 12, 13) +
+                     __builtin_shufflevector(ab, cd, 2, 3, 6, 7, 10, 11, 14, 15);
+    const auto one = __builtin_shufflevector(two, two, 0, 2, 4, 6) + __builtin_shufflevector(two, two, 1, 3, 5, 7);
+    std::memcpy(out, &one, sizeof one);
+}
+#else
+template <typename V, typename R> INLINE void four_sums(V a, V b, V c, V d, R* out) {
+    for (int r = 0; r < 4; ++r) out[r] = 0;
+    for (idx j = 0; j < Lanes<R>::size; ++j) {
+        out[0] += a[j];
+        out[1] += b[j];
+        out[2] += c[j];
+        out[3] += d[j];
+    }
+}
+#endif
+
+// out_r = scale times the product of two rows of n entries, for four pairs of rows.
+template <typename R> INLINE void four_dots(idx n, const R* const* a, const R* const* b, R scale, R* out) {
+    const idx L = Lanes<R>::size;
+    Vector<R> s0 = {}, s1 = {}, s2 = {}, s3 = {};
+    idx k = 0;
+    for (; k + L <= n; k += L) {
+        s0 += load(a[0] + k) * load(b[0] + k);
+        s1 += load(a[1] + k) * load(b[1] + k);
+        s2 += load(a[2] + k) * load(b[2] + k);
+        s3 += load(a[3] + k) * load(b[3] + k);
+    }
+    if (k < n) {
+        s0 += load(a[0] + k, n - k) * load(b[0] + k, n - k);
+        s1 += load(a[1] + k, n - k) * load(b[1] + k, n - k);
+        s2 += load(a[2] + k, n - k) * load(b[2] + k, n - k);
+        s3 += load(a[3] + k, n - k) * load(b[3] + k, n - k);
+    }
+    four_sums(s0, s1, s2, s3, out);
+    for (int r = 0; r < 4; ++r) out[r] *= scale;
+}
+
+// out_j = scale times the product of rows a_j and b_j of n entries, for `count` pairs; `lda` may be 0.
+template <typename R>
+INLINE void row_dots(idx count, idx n, const R* a, idx lda, const R* b, idx ldb, R scale, R* out) {
+    for (idx j = 0; j < count; j += 4) {
+        const idx last = count - 1, j1 = j + 1 < last ? j + 1 : last, j2 = j + 2 < last ? j + 2 : last,
+                  j3 = j + 3 < last ? j + 3 : last;
+        const R* const left[4] = {a + j * lda, a + j1 * lda, a + j2 * lda, a + j3 * lda};
+        const R* const right[4] = {b + j * ldb, b + j1 * ldb, b + j2 * ldb, b + j3 * ldb};
+        R four[4];
+        four_dots(n, left, right, scale, four);
+        if (j + 4 <= count)
+            std::memcpy(out + j, four, sizeof four);
+        else
+            for (idx r = 0; j + r < count; ++r) out[j + r] = four[r];
+    }
+}
+
+// out_i [width] = sum over m < J of w_im x_m, for ROWS rows i and up to VECTORS vectors of each.
+template <typename R, int ROWS, int VECTORS>
+INLINE void mix_tile(idx J, idx width, const R* w, idx w_row, idx w_step, const R* x, idx ldx, R* out, idx ldo) {
+    const idx L = Lanes<R>::size, last = VECTORS - 1;
+    Vector<R> sum[ROWS][VECTORS];
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = Vector<R>{};
+    for (idx m = 0; m < J; ++m) {
+        Vector<R> y[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) y[v] = load(x + m * ldx + v * L, v == last ? width : L);
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < VECTORS; ++v) add_scaled(sum[r][v], w[r * w_row + m * w_step], y[v]);
+    }
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v) store(out + r * ldo + v * L, sum[r][v], v == last ? width : L);
+}
+
+// out [I, n] = w [I, J] x [J, n]; entries of w are `w_row` and `w_step` apart.
+template <typename R>
+INLINE void mix_rows(idx I, idx J, idx n, const R* w, idx w_row, idx w_step, const R* x, idx ldx, R* out, idx ldo) {
+    const idx L = Lanes<R>::size;
+    idx i = 0;
+    for (; i + 3 <= I; i += 3) {
+        idx j = 0;
+        for (; j + 2 * L <= n; j += 2 * L)
+            mix_tile<R, 3, 2>(J, L, w + i * w_row, w_row, w_step, x + j, ldx, out + i * ldo + j, ldo);
+        for (; j < n; j += L)
+            mix_tile<R, 3, 1>(J, n - j < L ? n - j : L, w + i * w_row, w_row, w_step, x + j, ldx, out + i * ldo + j, ldo);
+    }
+    for (; i < I; ++i)
+        for (idx j = 0; j < n; j += L)
+            mix_tile<R, 1, 1>(J, n - j < L ? n - j : L, w + i * w_row, w_row, w_step, x + j, ldx, out + i * ldo + j, ldo);
+}
+
+// Rows `first` and following of all, or of those in a list.
+INLINE idx row_at(const idx* rows, idx i) { return rows ? rows[i] : i; }
+
+template <typename R, int ROWS, int VECTORS>
+INLINE void product_tile(idx first, const idx* rows, idx k, idx width, const R* a, idx lda, const R* panels, bool add, R* c,
+                         idx ldc) {
+    const idx L = Lanes<R>::size, last = VECTORS - 1;
+    Vector<R> sum[ROWS][VECTORS];
+    const R* row[ROWS];
+    for (int r = 0; r < ROWS; ++r) {
+        const idx at = row_at(rows, first + r);
+        row[r] = a + at * lda;
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = Vector<R>{};
+        if (add)
+            for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(c + at * ldc + v * L, v == last ? width : L);
+    }
+    for (idx i = 0; i < k; ++i) {
+        Vector<R> x[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) x[v] = load(panels + (v * k + i) * L);
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < VECTORS; ++v) add_scaled(sum[r][v], row[r][i], x[v]);
+    }
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v)
+            store(c + row_at(rows, first + r) * ldc + v * L, sum[r][v], v == last ? width : L);
+}
+
+// One or two panels for all rows, in tiles of about equal height.
+template <typename R, int ROWS, int VECTORS>
+INLINE void product_strip(idx count, const idx* rows, idx k, idx width, const R* a, idx lda, const R* panels, bool add,
+                          R* c, idx ldc) {
+    const idx tiles = (count + ROWS - 1) / ROWS;
+    for (idx t = 0, first = 0; t < tiles; ++t) {
+        const idx height = (count - first + tiles - t - 1) / (tiles - t);
+#define HEIGHT(Q)                                                                                             \
+    case Q:                                                                                                   \
+        product_tile<R, (Q < ROWS ? Q : ROWS), VECTORS>(first, rows, k, width, a, lda, panels, add, c, ldc); \
+        break;
+        switch (height) { HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) }
+        first += height;
+    }
+}
+
+template <typename R, int ROWS, int VECTORS>
+INLINE void product_strips(idx count, const idx* rows, idx n, idx k, const R* a, idx lda, const R* panels, bool add, R* c,
+                           idx ldc) {
+    const idx L = Lanes<R>::size;
+    idx j = 0;
+    for (; VECTORS > 1 && j + L < n; j += 2 * L)
+        product_strip<R, ROWS, 2>(count, rows, k, n - j - L < L ? n - j - L : L, a, lda, panels + j * k, add, c + j, ldc);
+    for (; j < n; j += L)
+        product_strip<R, ROWS, 1>(count, rows, k, n - j < L ? n - j : L, a, lda, panels + j * k, add, c + j, ldc);
+}
+
+template <typename R, int ROWS, int VECTORS>
+INLINE void gradient_tile(idx count, const idx* rows, idx width, const R* a, idx lda, const R* b, idx ldb, R* c, idx ldc) {
+    const idx L = Lanes<R>::size, last = VECTORS - 1;
+    Vector<R> sum[ROWS][VECTORS];
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(c + r * ldc + v * L, v == last ? width : L);
+    for (idx i = 0; i < count; ++i) {
+        const idx at = row_at(rows, i);
+        Vector<R> x[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) x[v] = load(b + at * ldb + v * L, v == last ? width : L);
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < VECTORS; ++v) add_scaled(sum[r][v], a[at * lda + r], x[v]);
+    }
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v) store(c + r * ldc + v * L, sum[r][v], v == last ? width : L);
+}
+
+template <typename R, int ROWS, int VECTORS>
+INLINE void gradient_strip(idx count, const idx* rows, idx k, idx width, const R* a, idx lda, const R* b, idx ldb, R* c,
+                           idx ldc) {
+    idx i = 0;
+    for (; i + ROWS <= k; i += ROWS)
+        gradient_tile<R, ROWS, VECTORS>(count, rows, width, a + i, lda, b, ldb, c + i * ldc, ldc);
+    for (; i < k; ++i) gradient_tile<R, 1, VECTORS>(count, rows, width, a + i, lda, b, ldb, c + i * ldc, ldc);
+}
+
+template <typename R, int ROWS, int VECTORS>
+INLINE void gradient_strips(idx count, const idx* rows, idx k, idx n, const R* a, idx lda, const R* b, idx ldb, R* c) {
+    const idx L = Lanes<R>::size;
+    idx j = 0;
+    for (; VECTORS > 1 && j + 2 * L <= n; j += 2 * L)
+        gradient_strip<R, ROWS, 2>(count, rows, k, L, a, lda, b + j, ldb, c + j, n);
+    for (; j + L <= n; j += L) gradient_strip<R, ROWS, 1>(count, rows, k, L, a, lda, b + j, ldb, c + j, n);
+    if (j < n) gradient_strip<R, ROWS, 1>(count, rows, k, n - j, a, lda, b + j, ldb, c + j, n);
+}
+
+template <typename R> NOT_INLINE void pack(idx k, idx n, const R* b, bool transposed, R factor, R* panels) {
+    const idx L = Lanes<R>::size;
+    for (idx j = 0; j < n; j += L) {
+        R* to = panels + j * k;
+        const idx width = n - j < L ? n - j : L;
+        if (width < L) std::memset(to, 0, k * L * sizeof(R));
+        if (transposed)
+            for (idx l = 0; l < width; ++l)
+                for (idx i = 0; i < k; ++i) to[i * L + l] = factor * b[(j + l) * k + i];
+        else
+            for (idx i = 0; i < k; ++i)
+                for (idx l = 0; l < width; ++l) to[i * L + l] = factor * b[i * n + j + l];
+    }
+}
+
+// The packed form of a matrix [k, n] for each of N units, times a factor; with `transposed`, b holds it as [n, k].
+template <typename R> class Panels {
+  public:
+    Panels(idx N, idx k, idx n, const R* b, bool transposed, R factor = R(1))
+        : size((n + L - 1) / L * L * k), memory(new R[N * size + L]), first(memory.get()) {
+        while (reinterpret_cast<uintptr_t>(first) % (L * sizeof(R))) ++first;
+        for (idx u = 0; u < N; ++u) pack(k, n, b + u * k * n, transposed, factor, first + u * size);
+    }
+    const R* operator[](idx unit) const { return first + unit * size; }
+
+  private:
+    static const idx L = Lanes<R>::size;
+    idx size;
+    std::unique_ptr<R[]> memory;
+    R* first;
+};
