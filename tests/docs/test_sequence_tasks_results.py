@@ -61,6 +61,11 @@ def printed(value: float) -> str:
             ("50_blanks", "200_blanks", "800_blanks"),
         ),
         (
+            "copying_more",
+            "| run | what differs | seed | updates | 50 blanks | 200 blanks | tested on 800 blanks |",
+            ("50_blanks", "200_blanks", "800_blanks"),
+        ),
+        (
             "adding_more",
             "| run | what differs | seed | updates | 50 steps | 200 steps |",
             ("50_steps", "200_steps"),
