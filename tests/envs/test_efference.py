@@ -220,8 +220,8 @@ class _Odd(ShortEpisodes):
 @pytest.mark.parametrize(
     ("space", "action", "named"),
     [
-        (spaces.Dict({"previous_action": spaces.Discrete(2)}), None, ["'previous_action' itself", "efference_copies"]),
-        (spaces.Dict({"previous_reward": spaces.Discrete(2)}), None, ["'previous_reward' itself", "efference_copies"]),
+        (spaces.Dict({"previous_action": spaces.Discrete(2)}), None, ["'previous_action'", "efference_copies"]),
+        (spaces.Dict({"previous_reward": spaces.Discrete(2)}), None, ["'previous_reward'", "efference_copies"]),
         (spaces.Tuple([spaces.Discrete(2)]), None, ["observation", "Tuple"]),
         (spaces.Discrete(2), spaces.Dict({"a": spaces.Discrete(2)}), ["action", "Dict"]),
     ],

@@ -46,7 +46,11 @@ def test_a_preset_fits_every_core(task: str, preset: str, core: str) -> None:
     model = make_model(config, make_run_task(config))
     # The state of these is a memory of many steps or slots; they are as wide as they put out.
     wide = model.core.output_size if core in ("gtrxl", "ntm", "dnc") else model.core.hidden_size * model.core.num_layers
-    assert wide == pytest.approx(width_of_lstm(task, preset), rel=0.07)
+    assert wide == pytest.approx(NARROWER.get((task, preset, core), width_of_lstm(task, preset)), rel=0.07)
+
+
+NARROWER = {("copying", "cpu", "gtrxl"): 128}
+"""Presets of cores that cost too much at the width of the others."""
 
 
 @cache
