@@ -150,7 +150,9 @@ class Transfer(Study[TransferTrial]):
             run = Run.open(path)
             run.agent_file()
             if run.config.core != config.core:
-                raise mismatch(f"the core of the source run {path}", f"{core!r}, {_core(config)}", _core(run.config))
+                raise mismatch(
+                    f"the core of the source run {path}", f"that of {core!r}: {_core(config)}", _core(run.config)
+                )
             return TransferTrial(
                 name=str(path), config=run.config, core=core, source=source.name, seed=seed, given=path
             )

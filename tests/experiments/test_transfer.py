@@ -259,7 +259,7 @@ def test_source_runs_that_exist_are_taken_and_have_to_fit(tmp_path: Path) -> Non
     made = rimrl.load(tmp_path / "made").policy.state_dict()
     assert th.equal(frozen["lstm_actor.rnn.weight_hh_l0"], made["lstm_actor.rnn.weight_hh_l0"])
     wider = write(tmp_path, sources=[source], overrides=TINY["overrides"] | {"core.hidden_size": 9})
-    with pytest.raises(UsageError, match=r"core lstm"):
+    with pytest.raises(UsageError, match="core of the source run"):
         Transfer(load_transfer(str(wider)), tmp_path / "other")
 
 
