@@ -15,7 +15,16 @@ from rimrl.reporting.statistics import difference
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/results/generalisation.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-SUITES = ("recall", "recall_controls", "recall_brims", "recall_shorter", "tmaze", "multiroom", "distractors")
+SUITES = (
+    "recall",
+    "recall_controls",
+    "recall_controls_riglstm",
+    "recall_brims",
+    "recall_shorter",
+    "tmaze",
+    "multiroom",
+    "distractors",
+)
 FEWEST_RUNS = 3
 Table = dict[str, list[str]]
 
@@ -81,9 +90,19 @@ def test_leads_over_the_controls_are_those_of_the_files() -> None:
             assert cell == printed({"value": lead.value, "low": lead.low, "high": lead.high}, "+"), (core, control)
 
 
-def test_the_control_at_equal_time_trained_for_longer() -> None:
-    runs = results("recall_controls")["groups"]["lstm"]["runs"]
-    assert {run["num_timesteps"] for run in runs} == {2_940_928}
+def test_leads_of_riglstm_at_its_own_time_are_those_of_the_files() -> None:
+    riglstms, lstms = results("recall")["groups"]["riglstm"], results("recall_controls_riglstm")["groups"]["lstm"]
+    leads = []
+    for split in ("d160", "d320"):
+        lead = difference(*([[run["scores"][split]] for run in group["runs"]] for group in (riglstms, lstms)))
+        leads.append(printed({"value": lead.value, "low": lead.low, "high": lead.high}, "+"))
+    assert f"lead these LSTMs by {leads[0]} at 8 times and by {leads[1]} at 16 times" in TEXT
+
+
+@pytest.mark.parametrize(("name", "steps"), [("recall_controls", 2_940_928), ("recall_controls_riglstm", 4_280_320)])
+def test_the_control_at_equal_time_trained_for_longer(name: str, steps: int) -> None:
+    runs = results(name)["groups"]["lstm"]["runs"]
+    assert {run["num_timesteps"] for run in runs} == {steps}
 
 
 @pytest.mark.parametrize("name", SUITES)
