@@ -94,7 +94,8 @@ def test_leads_of_riglstm_at_its_own_time_are_those_of_the_files() -> None:
     riglstms, lstms = results("recall")["groups"]["riglstm"], results("recall_controls_riglstm")["groups"]["lstm"]
     leads = []
     for split in ("d160", "d320"):
-        lead = difference(*([[run["scores"][split]] for run in group["runs"]] for group in (riglstms, lstms)))
+        one, other = ([[run["scores"][split]] for run in group["runs"]] for group in (riglstms, lstms))
+        lead = difference(one, other)
         leads.append(printed({"value": lead.value, "low": lead.low, "high": lead.high}, "+"))
     assert f"lead these LSTMs by {leads[0]} at 8 times and by {leads[1]} at 16 times" in TEXT
 
