@@ -16,7 +16,7 @@
 #define KERNEL extern "C"
 #endif
 
-// Tiles of 8 rows and two vectors need 32 registers of 64 bytes, those of 6 rows and one vector 16 of 32 bytes.
+// Tiles of 8 rows and two vectors need 32 registers, as there are with AVX-512; those of 6 rows and one vector need 16.
 #if defined(__x86_64__) && defined(__GNUC__)
 static const bool many_registers = __builtin_cpu_supports("avx512f");
 #else

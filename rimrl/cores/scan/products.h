@@ -17,9 +17,9 @@
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions alone
 #endif
 
-// A vector of 64 bytes, which the compiler splits where registers are narrower.
+// A vector of 32 bytes: gcc passes wider ones through memory where registers have 32.
 template <typename R> struct Lanes {
-    static const idx size = 64 / sizeof(R);
+    static const idx size = 32 / sizeof(R);
 #if defined(_MSC_VER) && !defined(__clang__)
     struct Vector {
         R x[size];
@@ -36,7 +36,7 @@ template <typename R> struct Lanes {
         }
     };
 #else
-    typedef R Vector __attribute__((vector_size(64)));
+    typedef R Vector __attribute__((vector_size(32)));
 #endif
 };
 template <typename R> using Vector = typename Lanes<R>::Vector;
@@ -68,19 +68,6 @@ template <typename R> INLINE void store(R* p, Vector<R> v, idx width = Lanes<R>:
 // The sums of four vectors.
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
 INLINE void four_sums(Vector<float> a, Vector<float> b, Vector<float> c, Vector<float> d, float* out) {
-#define HALVES(I) I, I + 1, I + 2, I + 3, I + 4, I + 5, I + 6, I + 7, I + 16, I + 17, I + 18, I + 19, I + 20, I + 21, I + 22, I + 23
-    const auto ab = __builtin_shufflevector(a, b, HALVES(0)) + __builtin_shufflevector(a, b, HALVES(8));
-    const auto cd = __builtin_shufflevector(c, d, HALVES(0)) + __builtin_shufflevector(c, d, HALVES(8));
-#undef HALVES
-#define QUARTERS(I) I, I + 1, I + 2, I + 3, I + 8, I + 9, I + 10, I + 11, I + 16, I + 17, I + 18, I + 19, I + 24, I + 25, I + 26, I + 27
-    const auto abcd = __builtin_shufflevector(ab, cd, QUARTERS(0)) + __builtin_shufflevector(ab, cd, QUARTERS(4));
-#undef QUARTERS
-    const auto two = __builtin_shufflevector(abcd, abcd, 0, 1, 4, 5, 8, 9, 12, 13) +
-                     __builtin_shufflevector(abcd, abcd, 2, 3, 6, 7, 10, 11, 14, 15);
-    const auto one = __builtin_shufflevector(two, two, 0, 2, 4, 6) + __builtin_shufflevector(two, two, 1, 3, 5, 7);
-    std::memcpy(out, &one, sizeof one);
-}
-INLINE void four_sums(Vector<double> a, Vector<double> b, Vector<double> c, Vector<double> d, double* out) {
     const auto ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
                     __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
     const auto cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11) +
@@ -88,6 +75,12 @@ INLINE void four_sums(Vector<double> a, Vector<double> b, Vector<double> c, Vect
     const auto two = __builtin_shufflevector(ab, cd, 0, 1, 4, 5, 8, 9, 12, 13) +
                      __builtin_shufflevector(ab, cd, 2, 3, 6, 7, 10, 11, 14, 15);
     const auto one = __builtin_shufflevector(two, two, 0, 2, 4, 6) + __builtin_shufflevector(two, two, 1, 3, 5, 7);
+    std::memcpy(out, &one, sizeof one);
+}
+INLINE void four_sums(Vector<double> a, Vector<double> b, Vector<double> c, Vector<double> d, double* out) {
+    const auto ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    const auto cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
+    const auto one = __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
     std::memcpy(out, &one, sizeof one);
 }
 #else
