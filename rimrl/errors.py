@@ -10,9 +10,9 @@ all but `unknown_name` add ``advice`` to it, what to do, after a semicolon.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
-from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 Kind: TypeAlias = Literal[
@@ -143,7 +143,8 @@ def _cut(message: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
 
 
-class trying:  # noqa: N801 (read as a statement)
+@contextmanager
+def trying(do: str, path: object, errors: type[Exception] = OSError, advice: str = "") -> Iterator[None]:
     """A block in which an error of the system or of others becomes `cannot`.
 
     Args:
@@ -152,17 +153,12 @@ class trying:  # noqa: N801 (read as a statement)
         errors: Which; default those of the system. A `UsageError` passes as it is.
         advice: As for `cannot`.
     """
-
-    def __init__(self, do: str, path: object, errors: type[Exception] = OSError, advice: str = "") -> None:
-        self._do, self._path, self._errors, self._advice = do, path, errors, advice
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        if isinstance(error, self._errors) and not isinstance(error, UsageError):
-            reason = as_raised(error) if self._errors is Exception else error
-            raise cannot(self._do, self._path, reason, self._advice) from error
+    try:
+        yield
+    except UsageError:
+        raise
+    except errors as error:
+        raise cannot(do, path, as_raised(error) if errors is Exception else error, advice) from error
 
 
 def invalid_value(key: str, valid: str, found: object, advice: str = "") -> UsageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def splits_to_play(played: str | Suite, wanted: str | None) -> tuple[EnvSplit, .
     return suite.splits if wanted is None else (suite.split(wanted),)
 
 
-def refusing_what_breaks(name: str, kwargs: Mapping[str, Any], verb: str = "make") -> trying:
+def refusing_what_breaks(name: str, kwargs: Mapping[str, Any], verb: str = "make") -> AbstractContextManager[None]:
     """Make environments in this block; they fail in every way when an argument or a dependency does not suit them.
 
     Args:

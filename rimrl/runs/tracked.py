@@ -12,7 +12,7 @@ import random
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -229,7 +229,7 @@ def _opened(name: str, opening: Opening) -> Tracker:
     return tracker
 
 
-def _refusing(name: str) -> trying:
+def _refusing(name: str) -> AbstractContextManager[None]:
     """Turn whatever a tracker raises while it begins into one line."""
     return trying("begin", name, Exception, f"{TRACKERS[name].advice}, or leave out --track")
 

@@ -24,7 +24,6 @@ Part = tuple[str, str, str]
 """Type in C, names, and what they are."""
 
 _START: tuple[Part, ...] = (
-    (_PRODUCT, "gemm", "the product of matrices of torch's BLAS"),
     (_FLAGS, "starts", "[T, B], or null: no episode starts"),
     (_READ, "h_start c_start", "[N, D]"),
 )
@@ -76,8 +75,7 @@ RIM_SEQUENCE = Structure(
         (_NUMBER, "I key_size value_size", "input attention of one head: width of the input, of a key and of a value"),
         (_NUMBER, "K keep", "active units; 0: all steps share one slot of what only the backward pass reads"),
         (_NUMBER, "chunk", "steps that enter a product together, where a step does not need it right away"),
-        (_FLAGS, "starts", "[T, B], or null: no episode starts"),
-        (_READ, "h_start c_start", "[N, D]"),
+        *_START,
         (_READ, "h_first c_first", "[B, W], or null: they are in h and c already"),
         (_WRITTEN, "h_last c_last", "[B, W], or null"),
         (_READ, "x key value", "[T, B, I], [I, key_size], [I, value_size]"),
@@ -106,6 +104,7 @@ LSTM_SEQUENCE = Structure(
     "LSTMSequence",
     (
         (_NUMBER, "T B N D keep", "as above"),
+        (_PRODUCT, "gemm", "the product of matrices of torch's BLAS"),
         *_START,
         (_READ, "input_gates weight_hidden ones", "[N, T, B, 4 D], [N, D, 4 D], [N, B]"),
         (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),
@@ -123,8 +122,7 @@ BRIMS_LAYER = Structure(
         (_NUMBER, "M below above", "elements of the input; layers down and up to those that are elements, or 0"),
         (_NUMBER, "K keep y_stride", "active units; as above; from row to row of y and dy"),
         (_NUMBER, "chunk", "steps whose weights' gradients are taken together"),
-        (_FLAGS, "starts", "[T, B], or null: no episode starts"),
-        (_READ, "h_start c_start", "[N, D]"),
+        *_START,
         (_READ, "h_first c_first", "[B, W]"),
         (_WRITTEN, "h_last c_last", "[B, W]"),
         (_READ, "input_keys input_values", "[M, T, B, heads key_size], [M, T, B, U]; U is heads value_size"),

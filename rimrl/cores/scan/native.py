@@ -26,10 +26,10 @@ _LSTMSequence = LSTM_SEQUENCE.as_ctypes()
 
 
 class _Call:
-    """A structure that keeps the tensors alive whose addresses it holds."""
+    """What a structure holds: numbers, and addresses of tensors, which it keeps alive."""
 
     def __init__(self, structure: type[ctypes.Structure], **numbers: int | None) -> None:
-        self.structure = structure(**numbers)
+        self.structure, self.numbers = structure, numbers
         self.tensors: dict[str, Tensor] = {}
 
     def hold(self, **tensors: Tensor | None) -> None:
@@ -38,10 +38,11 @@ class _Call:
             if tensor is not None:
                 assert tensor.is_contiguous(), name
                 self.tensors[name] = tensor
-                setattr(self.structure, name, tensor.data_ptr())
+                self.numbers[name] = tensor.data_ptr()
 
-    def run(self, function: ctypes._NamedFuncPointer) -> None:
-        function(ctypes.addressof(self.structure))
+    def run(self, function: Callable[[int], None]) -> None:
+        structure = self.structure(**self.numbers)
+        function(ctypes.addressof(structure))
 
 
 @dataclass
@@ -104,9 +105,9 @@ class NativeRIM:
         dv = V // heads
         chunk = min(T, max(1, ROWS_AT_ONCE // B))
         self.sizes = (N, T, B, D, Q, U, W, V, chunk)
-        self.held = {name: tensor.contiguous() for name, tensor in vars(tensors).items()}
+        self.weights = {name: tensor.contiguous() for name, tensor in vars(tensors).items() if name != "x"}
         for name, with_gate in (("project", "gate"), ("project_bias", "gate_bias")):
-            self.held[name] = torch.cat([self.held[name], self.held.pop(with_gate)])
+            self.weights[name] = torch.cat([self.weights[name], self.weights.pop(with_gate)])
         slots, steps = (T, T) if saving else (1, chunk)
         self.memory = memory.Block(
             self,
@@ -119,19 +120,19 @@ class NativeRIM:
                 "read": (N * B, V),
             },
         )
-        self.numbers = {
+        self.call = _Call(
+            _RIMSequence,
             **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": (W // heads - dv) // 2, "dv": dv, "I": inputs},
             **{"key_size": Q, "value_size": U, "K": num_active, "keep": int(saving), "chunk": chunk},
-            **{name: tensor.data_ptr() for name, tensor in self.held.items()},
             **self.memory.addresses(),
-        }
+        )
+        self.call.hold(**self.weights, x=tensors.x.contiguous())
 
     def run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
     ) -> None:
-        self.starts = starts  # which the backward pass reads again, as it does h and c
-        self._hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
-        self._call(self.kernels.rim_forward)
+        self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
+        self.call.run(self.kernels.rim_forward)
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
         """Run all steps, without a gradient to follow.
@@ -145,17 +146,16 @@ class NativeRIM:
         """
         N, T, B, D = self.sizes[:4]
         h, c = memory.empty(self, y, 2, N, T + 1, B, D)
-        self._hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
+        self.call.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
         h_start, c_start = (None, None) if at_start is None else at_start
         self.run(h, c, y, h_start, c_start, starts)
 
     def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
         N, _, B, D, Q, U, W, V, chunk = self.sizes
-        self._hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy)
-        self.found = {name: torch.zeros_like(tensor) for name, tensor in self.held.items() if name != "x"}
-        self._hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
-        self.dx = torch.empty_like(self.held["x"]) if self.wants_dx else None
-        self._hold(dx=self.dx)
+        self.found = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
+        self.dx = torch.empty_like(self.call.tensors["x"]) if self.wants_dx else None
+        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, dx=self.dx)
+        self.call.hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
         scratch = memory.Block(
             self,
             dh,
@@ -166,18 +166,8 @@ class NativeRIM:
                 **{"dh_new": (N, B, D), "d_h_read": (N, B, D), "dh_gates": (B, D), "d_input": (B, U)},
             },
         )
-        self.numbers |= scratch.addresses()
-        self._call(self.kernels.rim_backward)
-
-    def _hold(self, **tensors: Tensor | None) -> None:
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                assert tensor.is_contiguous(), name
-                self.numbers[name] = tensor.data_ptr()
-
-    def _call(self, function: Callable[[int], None]) -> None:
-        structure = _RIMSequence(**self.numbers)
-        function(ctypes.addressof(structure))
+        self.call.numbers |= scratch.addresses()
+        self.call.run(self.kernels.rim_backward)
 
     def gradients(self, h: Tensor) -> NativeRIMTensors:
         found, D = self.found, self.sizes[3]
