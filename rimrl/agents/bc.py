@@ -195,7 +195,9 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
         held_out = max(1, round(total * self.validation_share)) if self.validation_share else 0
         if held_out == total:
             raise wrong(
-                "validation_share", f"{self.validation_share} leaves none of {total} episodes to learn", "set it to 0"
+                "validation_share",
+                f"{self.validation_share} leaves none of {total} episodes to learn from",
+                "record more, or set it to 0",
             )
         order = np.random.default_rng(_SPLIT_SEED).permutation(total)
         self._held_out, self._learned = np.sort(order[:held_out]), np.sort(order[held_out:])

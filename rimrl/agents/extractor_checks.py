@@ -46,7 +46,12 @@ def check_extractor(
         _check_image(space, normalized, extractor.__name__, smallest)
     if issubclass(extractor, CombinedExtractor):
         if not isinstance(space, spaces.Dict):
-            raise needs("MultiInputPolicy", "Dict observations", describe_space(space), "use CnnPolicy or MlpPolicy")
+            raise needs(
+                "MultiInputPolicy",
+                "Dict observations",
+                describe_space(space),
+                "use CnnPolicy for images, else MlpPolicy",
+            )
         for key, part in space.spaces.items():
             _check_name(key)
             if is_image_space(part, normalized_image=normalized):

@@ -59,7 +59,10 @@ def check_offered(env: VecEnv, which: str = "the training environment") -> None:
     flags_of(env.action_space)
     if not is_masking_supported(env):
         raise needs(
-            "use_masking", "an environment with action_masks()", which, "add it, or use sb3_contrib's ActionMasker"
+            "use_masking",
+            "an environment with action_masks()",
+            which,
+            "add it, wrap it in ActionMasker of sb3_contrib, or switch use_masking off",
         )
 
 

@@ -19,6 +19,7 @@ from rimrl.runs.settings import SPACES, shipped_files
 from rimrl.runs.yaml_files import read_yaml
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_EXAMPLE = "as agent.learning_rate=1e-4..1e-2,log"
 _LARGEST = 2**53
 # What a search must leave alone, by the beginning of a key: results would not be of one task and one budget.
 _KEPT: Mapping[str, str] = {
@@ -89,7 +90,7 @@ def split_space(words: Sequence[str]) -> dict[str, str]:
         key, equals, text = word.partition("=")
         key = key.strip().removeprefix("--")
         if not equals or not key or not text.strip():
-            raise invalid_value("--space", "KEY=VALUE,VALUE,… or KEY=LOW..HIGH or KEY=LOW..HIGH,log", word)
+            raise invalid_value("--space", "KEY=VALUE,VALUE,… or KEY=LOW..HIGH or KEY=LOW..HIGH,log", word, _EXAMPLE)
         if key in found:
             raise wrong("--space", f"gives {shorten(key)} twice", "put all its values into one")
         found[key] = text.strip()
@@ -131,7 +132,7 @@ def parse_space(words: Mapping[str, str], base: ExperimentConfig) -> dict[str, D
         if key not in known:
             raise unknown_name("key", key, known, where="--space")
     if not words:
-        raise needs("--space", "at least one key, as agent.learning_rate=1e-4..1e-2,log")
+        raise needs("--space", "at least one key", advice=_EXAMPLE)
     return {key: _dimension(key, text, isinstance(known[key], float)) for key, text in words.items()}
 
 

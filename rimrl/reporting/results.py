@@ -212,7 +212,7 @@ def _check_same_core(evaluation: dict[str, Any], config: dict[str, Any], file: P
                 f"core.{name} in {path}",
                 f"{shorten(played[name])}, as in {file.name}",
                 shorten(described[name]),
-                "put that back",
+                "put that back into config.yaml, or evaluate again",
             )
 
 
