@@ -11,7 +11,7 @@ import pytest
 from rimrl.cores.scan.layout import BRIMS_LAYER, HEADER, LSTM_SEQUENCE, RIM_SEQUENCE, Structure, header
 from rimrl.cores.scan.library import SIGNATURES
 
-KERNELS = HEADER.with_name("kernels.cpp").read_text(encoding="utf-8")
+KERNELS = HEADER.with_name("loops.h").read_text(encoding="utf-8")
 every_structure = pytest.mark.parametrize("structure", [RIM_SEQUENCE, LSTM_SEQUENCE, BRIMS_LAYER], ids=lambda s: s.name)
 
 

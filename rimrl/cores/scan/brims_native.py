@@ -1,6 +1,6 @@
 """BRIMs as a loop in compiled code, for the options that `rimrl.cores.scan.native` knows of a RIM.
 
-The loop over time and layers is in ``kernels.cpp``, and so are the gradients; here is their memory.
+The loop over time and layers is in ``loops.h``, and so are the gradients; here is their memory.
 """
 
 from __future__ import annotations

@@ -1,18 +1,6 @@
 // Fused element-wise parts of a step, forward and backward. Tensors of one step are [N, B, width]: the rows of a unit
 // are contiguous, and a stride is the distance between units, for views into [N, T, B, width].
-#pragma once
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-
 #include "products.h"
-
-#if defined(_MSC_VER) && !defined(__clang__)
-#define SIMD
-#else
-#define SIMD _Pragma("omp simd")
-#endif
 
 // A polynomial that the compiler can vectorise; |relative error| < 2e-7, as the C library's within float's precision.
 INLINE float exponential(float x) {
@@ -43,13 +31,14 @@ template <typename R> INLINE R hyperbolic(R x) {
 }
 
 template <typename R> INLINE R dot(const R* a, const R* b, idx n) {
-    const idx L = Lanes<R>::size;
-    Vector<R> sum = {};
+    using V = typename Narrow<R>::Vector;
+    const idx L = Narrow<R>::size;
+    V sum = {};
     idx k = 0;
-    for (; k + L <= n; k += L) sum += load(a + k) * load(b + k);
-    if (k < n) sum += load(a + k, n - k) * load(b + k, n - k);
+    for (; k + L <= n; k += L) sum += load<V>(a + k) * load<V>(b + k);
+    if (k < n) sum += load<V>(a + k, n - k) * load<V>(b + k, n - k);
     R sums[4];
-    four_sums(sum, Vector<R>{}, Vector<R>{}, Vector<R>{}, sums);
+    four_sums(sum, V{}, V{}, V{}, sums);
     return sums[0];
 }
 

@@ -1,4 +1,4 @@
-"""What Python and ``kernels.cpp`` hand to each other for a whole sequence, described once.
+"""What Python and ``loops.h`` hand to each other for a whole sequence, described once.
 
 `Structure.as_ctypes` is Python's side. ``sequences.h`` is the kernels' side, written from the same description:
 

@@ -34,22 +34,29 @@ SIGNATURES = {
     "brims_forward": "ip",
     "brims_backward": "ip",
 }
-"""Arguments of each function of ``kernels.cpp``: i an integer, p an address."""
+"""Arguments of each function of ``loops.h``: i an integer, p an address."""
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class Kernels:
-    """The kernels for one dtype; each takes sizes, addresses and strides as ``kernels.cpp`` lists them.
+    """The kernels for one dtype; each takes sizes, addresses and strides as ``loops.h`` lists them.
+
+    Args:
+        library: The compiled kernels.
+        dtype: ``float32`` or ``float64``.
+        instructions: What they were compiled for: ``avx512``, ``avx2`` or ``baseline``; processors other than x86 have
+            the last alone. Default: the best that this processor has.
 
     Attributes:
         gemm: Address of the product of matrices in the BLAS that torch brings; None where torch hides it.
     """
 
-    def __init__(self, library: ctypes.CDLL, dtype: str) -> None:
+    def __init__(self, library: ctypes.CDLL, dtype: str, instructions: str | None = None) -> None:
         self.gemm = _gemm({"float32": "sgemm_", "float64": "dgemm_"}[dtype])
         types: dict[str, type[ctypes.c_int64] | type[ctypes.c_void_p]] = {"i": ctypes.c_int64, "p": ctypes.c_void_p}
+        instructions = instructions or library.rimrl_instructions().decode()
         for name, signature in SIGNATURES.items():
-            function = library[f"rimrl_{name}_{dtype}"]
+            function = library[f"rimrl_{name}_{dtype}_{instructions}"]
             function.argtypes = [types[letter] for letter in signature]
             function.restype = None
             setattr(self, name, function)
@@ -67,10 +74,12 @@ def _library() -> ctypes.CDLL | str:
             "and then rimrl again"
         )
     try:
-        return ctypes.CDLL(str(FILE))
-    except OSError as error:  # compiled for another machine
+        library = ctypes.CDLL(str(FILE))
+        library.rimrl_instructions.restype = ctypes.c_char_p
+    except (OSError, AttributeError) as error:  # compiled for another machine, or from earlier sources
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"the compiled kernels do not load here ({reason}); install rimrl again"
+    return library
 
 
 def _gemm(name: str) -> int | None:

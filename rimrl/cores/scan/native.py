@@ -1,6 +1,6 @@
 """RIM and LSTM as loops in compiled code: the options of the paper's RIM, and any LSTM, on the CPU.
 
-The loops over time are in ``kernels.cpp``; here is their memory, and for an LSTM the gradient of its weights. A RIM's
+The loops over time are in ``loops.h``; here is their memory, and for an LSTM the gradient of its weights. A RIM's
 loop takes those of its weights itself: what they are made of is still in the cache there.
 """
 

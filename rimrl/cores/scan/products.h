@@ -2,24 +2,8 @@
 //
 // The matrix on the right is packed beforehand: its columns side by side in panels as wide as a vector, [n / L, k, L],
 // filled up with zeros. A tile of the result is summed in registers, row by row of a panel.
-#pragma once
-#include <cstring>
-#include <memory>
-
-#include "sequences.h"
-
-#if defined(_MSC_VER) && !defined(__clang__)
-#define INLINE static __forceinline
-#define NOT_INLINE static __declspec(noinline)
-#else
-#define INLINE static inline __attribute__((always_inline))
-#define NOT_INLINE static __attribute__((noinline))
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions alone
-#endif
-
-// A vector of 32 bytes: gcc passes wider ones through memory where registers have 32.
-template <typename R> struct Lanes {
-    static const idx size = 32 / sizeof(R);
+template <typename R, int BYTES> struct Lanes {
+    static const idx size = BYTES / sizeof(R);
 #if defined(_MSC_VER) && !defined(__clang__)
     struct Vector {
         R x[size];
@@ -36,10 +20,12 @@ template <typename R> struct Lanes {
         }
     };
 #else
-    typedef R Vector __attribute__((vector_size(32)));
+    typedef R Vector __attribute__((vector_size(BYTES)));
 #endif
 };
-template <typename R> using Vector = typename Lanes<R>::Vector;
+// Of a product of matrices, and of the product of two rows.
+template <typename R> using Wide = Lanes<R, WIDE_BYTES>;
+template <typename R> using Narrow = Lanes<R, NARROW_BYTES>;
 
 #if defined(_MSC_VER) && !defined(__clang__)
 template <typename V, typename R> INLINE void add_scaled(V& sum, R w, const V& v) {
@@ -50,67 +36,68 @@ template <typename V, typename R> INLINE void add_scaled(V& sum, R w, const V& v
 #endif
 
 // The first `width` entries of a vector; the others are zero.
-template <typename R> INLINE Vector<R> load(const R* p, idx width = Lanes<R>::size) {
-    Vector<R> v = {};
-    if (width == Lanes<R>::size)
+template <typename V, typename R> INLINE V load(const R* p, idx width = sizeof(V) / sizeof(R)) {
+    V v = {};
+    if (width == sizeof(V) / sizeof(R))
         std::memcpy(&v, p, sizeof v);
     else
         std::memcpy(&v, p, width * sizeof(R));
     return v;
 }
-template <typename R> INLINE void store(R* p, Vector<R> v, idx width = Lanes<R>::size) {
-    if (width == Lanes<R>::size)
+template <typename V, typename R> INLINE void store(R* p, V v, idx width = sizeof(V) / sizeof(R)) {
+    if (width == sizeof(V) / sizeof(R))
         std::memcpy(p, &v, sizeof v);
     else
         std::memcpy(p, &v, width * sizeof(R));
 }
 
 // The sums of four vectors.
-#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
-INLINE void four_sums(Vector<float> a, Vector<float> b, Vector<float> c, Vector<float> d, float* out) {
-    const auto ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
-                    __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
-    const auto cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11) +
-                    __builtin_shufflevector(c, d, 4, 5, 6, 7, 12, 13, 14, 15);
-    const auto two = __builtin_shufflevector(ab, cd, 0, 1, 4, 5, 8, 9, 12, 13) +
-                     __builtin_shufflevector(ab, cd, 2, 3, 6, 7, 10, 11, 14, 15);
-    const auto one = __builtin_shufflevector(two, two, 0, 2, 4, 6) + __builtin_shufflevector(two, two, 1, 3, 5, 7);
-    std::memcpy(out, &one, sizeof one);
-}
-INLINE void four_sums(Vector<double> a, Vector<double> b, Vector<double> c, Vector<double> d, double* out) {
-    const auto ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
-    const auto cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
-    const auto one = __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
-    std::memcpy(out, &one, sizeof one);
-}
-#else
 template <typename V, typename R> INLINE void four_sums(V a, V b, V c, V d, R* out) {
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+    if constexpr (sizeof(V) == 8 * sizeof(R)) {
+        const auto ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+                        __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+        const auto cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11) +
+                        __builtin_shufflevector(c, d, 4, 5, 6, 7, 12, 13, 14, 15);
+        const auto two = __builtin_shufflevector(ab, cd, 0, 1, 4, 5, 8, 9, 12, 13) +
+                         __builtin_shufflevector(ab, cd, 2, 3, 6, 7, 10, 11, 14, 15);
+        const auto one = __builtin_shufflevector(two, two, 0, 2, 4, 6) + __builtin_shufflevector(two, two, 1, 3, 5, 7);
+        std::memcpy(out, &one, sizeof one);
+        return;
+    } else if constexpr (sizeof(V) == 4 * sizeof(R)) {
+        const auto ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+        const auto cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
+        const auto one = __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
+        std::memcpy(out, &one, sizeof one);
+        return;
+    }
+#endif
     for (int r = 0; r < 4; ++r) out[r] = 0;
-    for (idx j = 0; j < Lanes<R>::size; ++j) {
+    for (idx j = 0; j < idx(sizeof(V) / sizeof(R)); ++j) {
         out[0] += a[j];
         out[1] += b[j];
         out[2] += c[j];
         out[3] += d[j];
     }
 }
-#endif
 
 // out_r = scale times the product of two rows of n entries, for four pairs of rows.
 template <typename R> INLINE void four_dots(idx n, const R* const* a, const R* const* b, R scale, R* out) {
-    const idx L = Lanes<R>::size;
-    Vector<R> s0 = {}, s1 = {}, s2 = {}, s3 = {};
+    using V = typename Narrow<R>::Vector;
+    const idx L = Narrow<R>::size;
+    V s0 = {}, s1 = {}, s2 = {}, s3 = {};
     idx k = 0;
     for (; k + L <= n; k += L) {
-        s0 += load(a[0] + k) * load(b[0] + k);
-        s1 += load(a[1] + k) * load(b[1] + k);
-        s2 += load(a[2] + k) * load(b[2] + k);
-        s3 += load(a[3] + k) * load(b[3] + k);
+        s0 += load<V>(a[0] + k) * load<V>(b[0] + k);
+        s1 += load<V>(a[1] + k) * load<V>(b[1] + k);
+        s2 += load<V>(a[2] + k) * load<V>(b[2] + k);
+        s3 += load<V>(a[3] + k) * load<V>(b[3] + k);
     }
     if (k < n) {
-        s0 += load(a[0] + k, n - k) * load(b[0] + k, n - k);
-        s1 += load(a[1] + k, n - k) * load(b[1] + k, n - k);
-        s2 += load(a[2] + k, n - k) * load(b[2] + k, n - k);
-        s3 += load(a[3] + k, n - k) * load(b[3] + k, n - k);
+        s0 += load<V>(a[0] + k, n - k) * load<V>(b[0] + k, n - k);
+        s1 += load<V>(a[1] + k, n - k) * load<V>(b[1] + k, n - k);
+        s2 += load<V>(a[2] + k, n - k) * load<V>(b[2] + k, n - k);
+        s3 += load<V>(a[3] + k, n - k) * load<V>(b[3] + k, n - k);
     }
     four_sums(s0, s1, s2, s3, out);
     for (int r = 0; r < 4; ++r) out[r] *= scale;
@@ -136,13 +123,14 @@ INLINE void row_dots(idx count, idx n, const R* a, idx lda, const R* b, idx ldb,
 // out_i [width] = sum over m < J of w_im x_m, for ROWS rows i and up to VECTORS vectors of each.
 template <typename R, int ROWS, int VECTORS>
 INLINE void mix_tile(idx J, idx width, const R* w, idx w_row, idx w_step, const R* x, idx ldx, R* out, idx ldo) {
-    const idx L = Lanes<R>::size, last = VECTORS - 1;
-    Vector<R> sum[ROWS][VECTORS];
+    using V = typename Narrow<R>::Vector;
+    const idx L = Narrow<R>::size, last = VECTORS - 1;
+    V sum[ROWS][VECTORS];
     for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] = Vector<R>{};
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = V{};
     for (idx m = 0; m < J; ++m) {
-        Vector<R> y[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) y[v] = load(x + m * ldx + v * L, v == last ? width : L);
+        V y[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) y[v] = load<V>(x + m * ldx + v * L, v == last ? width : L);
         for (int r = 0; r < ROWS; ++r)
             for (int v = 0; v < VECTORS; ++v) add_scaled(sum[r][v], w[r * w_row + m * w_step], y[v]);
     }
@@ -153,7 +141,8 @@ INLINE void mix_tile(idx J, idx width, const R* w, idx w_row, idx w_step, const 
 // out [I, n] = w [I, J] x [J, n]; entries of w are `w_row` and `w_step` apart.
 template <typename R>
 INLINE void mix_rows(idx I, idx J, idx n, const R* w, idx w_row, idx w_step, const R* x, idx ldx, R* out, idx ldo) {
-    const idx L = Lanes<R>::size;
+    using V = typename Narrow<R>::Vector;
+    const idx L = Narrow<R>::size;
     idx i = 0;
     for (; i + 3 <= I; i += 3) {
         idx j = 0;
@@ -173,19 +162,20 @@ INLINE idx row_at(const idx* rows, idx i) { return rows ? rows[i] : i; }
 template <typename R, int ROWS, int VECTORS>
 INLINE void product_tile(idx first, const idx* rows, idx k, idx width, const R* a, idx lda, const R* panels, bool add, R* c,
                          idx ldc) {
-    const idx L = Lanes<R>::size, last = VECTORS - 1;
-    Vector<R> sum[ROWS][VECTORS];
+    using V = typename Wide<R>::Vector;
+    const idx L = Wide<R>::size, last = VECTORS - 1;
+    V sum[ROWS][VECTORS];
     const R* row[ROWS];
     for (int r = 0; r < ROWS; ++r) {
         const idx at = row_at(rows, first + r);
         row[r] = a + at * lda;
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] = Vector<R>{};
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = V{};
         if (add)
-            for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(c + at * ldc + v * L, v == last ? width : L);
+            for (int v = 0; v < VECTORS; ++v) sum[r][v] = load<V>(c + at * ldc + v * L, v == last ? width : L);
     }
     for (idx i = 0; i < k; ++i) {
-        Vector<R> x[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) x[v] = load(panels + (v * k + i) * L);
+        V x[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) x[v] = load<V>(panels + (v * k + i) * L);
         for (int r = 0; r < ROWS; ++r)
             for (int v = 0; v < VECTORS; ++v) add_scaled(sum[r][v], row[r][i], x[v]);
     }
@@ -213,7 +203,7 @@ INLINE void product_strip(idx count, const idx* rows, idx k, idx width, const R*
 template <typename R, int ROWS, int VECTORS>
 INLINE void product_strips(idx count, const idx* rows, idx n, idx k, const R* a, idx lda, const R* panels, bool add, R* c,
                            idx ldc) {
-    const idx L = Lanes<R>::size;
+    const idx L = Wide<R>::size;
     idx j = 0;
     for (; VECTORS > 1 && j + L < n; j += 2 * L)
         product_strip<R, ROWS, 2>(count, rows, k, n - j - L < L ? n - j - L : L, a, lda, panels + j * k, add, c + j, ldc);
@@ -223,14 +213,15 @@ INLINE void product_strips(idx count, const idx* rows, idx n, idx k, const R* a,
 
 template <typename R, int ROWS, int VECTORS>
 INLINE void gradient_tile(idx count, const idx* rows, idx width, const R* a, idx lda, const R* b, idx ldb, R* c, idx ldc) {
-    const idx L = Lanes<R>::size, last = VECTORS - 1;
-    Vector<R> sum[ROWS][VECTORS];
+    using V = typename Wide<R>::Vector;
+    const idx L = Wide<R>::size, last = VECTORS - 1;
+    V sum[ROWS][VECTORS];
     for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] = load(c + r * ldc + v * L, v == last ? width : L);
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = load<V>(c + r * ldc + v * L, v == last ? width : L);
     for (idx i = 0; i < count; ++i) {
         const idx at = row_at(rows, i);
-        Vector<R> x[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) x[v] = load(b + at * ldb + v * L, v == last ? width : L);
+        V x[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) x[v] = load<V>(b + at * ldb + v * L, v == last ? width : L);
         for (int r = 0; r < ROWS; ++r)
             for (int v = 0; v < VECTORS; ++v) add_scaled(sum[r][v], a[at * lda + r], x[v]);
     }
@@ -249,7 +240,7 @@ INLINE void gradient_strip(idx count, const idx* rows, idx k, idx width, const R
 
 template <typename R, int ROWS, int VECTORS>
 INLINE void gradient_strips(idx count, const idx* rows, idx k, idx n, const R* a, idx lda, const R* b, idx ldb, R* c) {
-    const idx L = Lanes<R>::size;
+    const idx L = Wide<R>::size;
     idx j = 0;
     for (; VECTORS > 1 && j + 2 * L <= n; j += 2 * L)
         gradient_strip<R, ROWS, 2>(count, rows, k, L, a, lda, b + j, ldb, c + j, n);
@@ -258,7 +249,7 @@ INLINE void gradient_strips(idx count, const idx* rows, idx k, idx n, const R* a
 }
 
 template <typename R> NOT_INLINE void pack(idx k, idx n, const R* b, bool transposed, R factor, R* panels) {
-    const idx L = Lanes<R>::size;
+    const idx L = Wide<R>::size;
     for (idx j = 0; j < n; j += L) {
         R* to = panels + j * k;
         const idx width = n - j < L ? n - j : L;
@@ -283,7 +274,7 @@ template <typename R> class Panels {
     const R* operator[](idx unit) const { return first + unit * size; }
 
   private:
-    static const idx L = Lanes<R>::size;
+    static const idx L = Wide<R>::size;
     idx size;
     std::unique_ptr<R[]> memory;
     R* first;
