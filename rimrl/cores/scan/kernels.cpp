@@ -70,8 +70,10 @@
 KERNEL const char* rimrl_instructions() {
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("x86-64-v4")) return "avx512";
-    if (__builtin_cpu_supports("x86-64-v3")) return "avx2";
+#define HAS __builtin_cpu_supports
+    const bool avx2 = HAS("avx2") && HAS("fma") && HAS("bmi") && HAS("bmi2");
+    if (avx2 && HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") && HAS("avx512vl")) return "avx512";
+    if (avx2) return "avx2";
 #endif
     return "baseline";
 }
