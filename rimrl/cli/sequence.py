@@ -11,10 +11,8 @@ from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import Verbs, config_among, old_name
 from rimrl.cli.sequence_tasks import lesion
 from rimrl.cli.tracking import add_tracking, tracking_of
-from rimrl.errors import conflict, mismatch, needs, quoted, wrong
-from rimrl.imports import options as import_options
+from rimrl.errors import conflict, mismatch, needs, wrong
 from rimrl.runs.tracking import Tracking
-from rimrl.runs.tracking import options as track_options
 from rimrl.sequence.registry import TASKS
 
 LESION = "lesion"
@@ -132,12 +130,8 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
 
 def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
     if not finished:
-        print(
-            f"rimrl: interrupted; the model so far is in {run.model_file}; "
-            f"to go on: rimrl sequence --resume {quoted(run.path)}{import_options(run.config.modules)}"
-            f"{track_options(run.tracking)}",
-            file=sys.stderr,
-        )
+        so_far = f"the model so far is in {run.model_file}"
+        print(f"rimrl: interrupted; {so_far}; to go on: {run.resume_command}", file=sys.stderr)
         return INTERRUPTED
     from rimrl.runs.tracked import tracked_again
     from rimrl.sequence.evaluate import evaluate

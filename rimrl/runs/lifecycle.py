@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 from stable_baselines3.common.logger import Logger
 
 from rimrl.errors import UsageError
-from rimrl.imports import options as import_options
 from rimrl.runs.checkpoint_files import Contents, found
 from rimrl.runs.device import check_device
 from rimrl.runs.environment import Status
@@ -26,7 +25,6 @@ from rimrl.runs.resuming import accepted_changes, check_not_past
 from rimrl.runs.stopping import Stop, graceful_stop
 from rimrl.runs.tracked import Tracked, track, tracked_by
 from rimrl.runs.tracking import Tracking
-from rimrl.runs.tracking import options as track_options
 
 
 class Learner(Protocol):
@@ -260,31 +258,17 @@ def _locked(run: RunFolder[Any], processes: Processes) -> Iterator[None]:
 
 
 def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes, tracked: Tracked) -> bool:
-    """Learn up to the configured total. Whatever stops it, what can be left is left.
-
-    Returns:
-        Whether it came to its end.
-
-    Raises:
-        UsageError: If it met NaN.
-        RunFailedError: If something broke.
-    """
+    """Learn up to the configured total, and tell whether it came to its end."""
     status: Status = "failed"
     try:
-        status, error = _learned(run, learner, processes)
+        status = _learned(run, learner, processes)
     finally:
         tracked.end(status)  # at last, because it may wait for a server
-    if error is not None:
-        raise error from error.__cause__
     return status == "finished"
 
 
-def _learned(run: RunFolder[Any], learner: Learner, processes: Processes) -> tuple[Status, Exception | None]:
-    """Learn, and leave what can be left.
-
-    Returns:
-        How it ended, and what to raise.
-    """
+def _learned(run: RunFolder[Any], learner: Learner, processes: Processes) -> Status:
+    """Learn; whatever stops it, what can be left is left. What broke is raised as `explained` says it."""
     status: Status = "failed"
     failure: Exception | None = None
     try:
@@ -313,11 +297,8 @@ def _learned(run: RunFolder[Any], learner: Learner, processes: Processes) -> tup
     if common is None and failure is not None:
         common = described(failure)
     if common is not None:
-        more = import_options(run.config.modules) + track_options(run.tracking)
-        told = explained(common, run.path, learner.reached, run.kind, processes.size, processes.writes, more)
-        told.__cause__ = failure
-        return "failed", told
-    return status, None
+        raise explained(common, run, learner.reached, processes.writes) from failure
+    return status
 
 
 def _leave(run: RunFolder[Any], learner: Learner, status: Status) -> Exception | None:
