@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl.cli.parser import Verbs, config_among, flags
-from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
+from rimrl.cli.studies import add_worker_options, check_worker_options, run_study
 from rimrl.cli.tables import console
 from rimrl.cli.tracking import tracking_of
-from rimrl.errors import RunFailedError, needs, quoted
+from rimrl.errors import needs, quoted
 from rimrl.imports import options as import_options
 
 if TYPE_CHECKING:
@@ -74,18 +74,7 @@ def _tune(options: argparse.Namespace) -> int:
     )
     folder = options.run_dir or folder_of(given) or default_folder(asked.config)
     tune = Tune(asked, folder, check=options.trial is None, tracking=tracking_of(options))
-    if options.plan:
-        print_plan(tune)
-        return 0
-    try:
-        code = run_study(tune, options)
-    except RunFailedError:
-        if options.trial is None:
-            _show(tune)
-        raise
-    if options.trial is None:
-        _show(tune)
-    return code
+    return run_study(tune, options, lambda _: _show(tune))
 
 
 def _show(tune: Tune) -> None:
