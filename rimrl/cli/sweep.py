@@ -49,8 +49,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from rimrl.experiments.sweep import Sweep, default_folder, episodes_before
-    from rimrl.experiments.sweep_config import ask, folder_of
+    from rimrl.experiments.sweep import Sweep, episodes_before
+    from rimrl.experiments.sweep_config import ask, default_folder, folder_of
     from rimrl.runs.settings import split_overrides
 
     check_worker_options(options, episodes=1)

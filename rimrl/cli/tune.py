@@ -53,8 +53,9 @@ def add(verbs: Verbs) -> None:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from rimrl.experiments.tune import Tune, default_folder
-    from rimrl.experiments.tune_config import ask, folder_of
+    from rimrl.experiments.sweep_config import default_folder, folder_of
+    from rimrl.experiments.tune import Tune
+    from rimrl.experiments.tune_config import FILE, ask
     from rimrl.runs.settings import split_overrides
 
     check_worker_options(options)
@@ -72,7 +73,7 @@ def _tune(options: argparse.Namespace) -> int:
         sampler_seed=options.sampler_seed,
         pruning=False if options.no_pruning else None,
     )
-    folder = options.run_dir or folder_of(given) or default_folder(asked.config)
+    folder = options.run_dir or folder_of(given, FILE) or default_folder(asked.config, "tune")
     tune = Tune(asked, folder, check=options.trial is None, tracking=tracking_of(options))
     return run_study(tune, options, lambda _: _show(tune))
 

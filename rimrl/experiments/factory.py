@@ -134,6 +134,19 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgori
     return agent
 
 
+def check_fits(config: ExperimentConfig) -> None:
+    """Make the environment and the agent of a configuration, and throw them away.
+
+    Raises:
+        UsageError: If its values do not fit together.
+    """
+    env = make_train_env(config)
+    try:
+        make_agent(config, env)
+    finally:
+        env.close()
+
+
 def _own_arguments(settings: AgentConfig) -> dict[str, Any]:
     """The algorithm's own options, schedules put in the place of the numbers that they change."""
     arguments = settings.arguments()

@@ -122,8 +122,3 @@ def episodes_before(folder: Path) -> int | None:
     episodes = found.get("episodes") if isinstance(found, dict) else None
     well = isinstance(episodes, int) and not isinstance(episodes, bool) and 0 < episodes <= MOST_EPISODES
     return episodes if well else None
-
-
-def default_folder(config: str) -> Path:
-    """``runs/sweeps/NAME``: always the same, so that the same command goes on with what it began."""
-    return Path("runs") / "sweeps" / (Path(config).stem if Path(config).suffix else config)

@@ -24,8 +24,8 @@ LARGEST = 64 * MEGABYTE
 """Bytes that ``sweep.yaml``, which holds every experiment, may have; and values."""
 MOST_VALUES = 2_000_000
 _SEEDS_AT_MOST = 10_000
-_LONGEST_TEXT = 4096
-_LARGEST_SEED = 2**32 - 1
+LONGEST_TEXT = 4096
+LARGEST_SEED = 2**32 - 1
 _EXTEND_HINT = "seeds and values can be added to it, for the rest choose another --run-dir"
 
 
@@ -82,10 +82,15 @@ def ask(
     return SweepConfig(config, listed or [base.train.seed], axes, common)
 
 
-def folder_of(config: str) -> Path | None:
-    """The folder of the sweep that CONFIG names; None if it names an experiment."""
-    folder = Path(config).parent if Path(config).name == FILE else Path(config)
-    return folder if (folder / FILE).is_file() else None
+def folder_of(config: str, file: str = FILE) -> Path | None:
+    """The folder of the sweep, or another study with such a file, that CONFIG names; None if it names an experiment."""
+    folder = Path(config).parent if Path(config).name == file else Path(config)
+    return folder if (folder / file).is_file() else None
+
+
+def default_folder(config: str, studies: str = "sweeps") -> Path:
+    """``runs/STUDIES/NAME``: always the same, so that the same command goes on with what it began."""
+    return Path("runs") / studies / (Path(config).stem if Path(config).suffix else config)
 
 
 def read(folder: Path) -> SweepConfig:
@@ -97,15 +102,15 @@ def read(folder: Path) -> SweepConfig:
     content = read_yaml(folder / FILE, False, LARGEST, MOST_VALUES)
     try:
         fields = Fields(content, "sweep")
-        seeds = fields.integers("seeds", None, 0, _LARGEST_SEED)
+        seeds = fields.integers("seeds", None, 0, LARGEST_SEED)
         if not 1 <= len(set(seeds)) == len(seeds) <= _SEEDS_AT_MOST:
             raise DamagedError(f"sweep.seeds is not from 1 to {_SEEDS_AT_MOST} different seeds")
         over, overrides = fields.nested("over"), fields.nested("overrides")
         found = SweepConfig(
-            fields.text("config", _LONGEST_TEXT),
+            fields.text("config", LONGEST_TEXT),
             seeds,
             {key: over.texts(key) for key in over.names()},
-            {key: overrides.text(key, _LONGEST_TEXT) for key in overrides.names()},
+            {key: overrides.text(key, LONGEST_TEXT) for key in overrides.names()},
         )
         if not all(1 <= len(set(values)) == len(values) for values in found.over.values()):
             raise DamagedError("sweep.over holds a key without values, or one of them twice")
@@ -194,7 +199,7 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,20})(?:\s*\.\.\s*(\d{1,20}))?\s*", part, re.ASCII)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if not first <= last <= _LARGEST_SEED:
+        if not first <= last <= LARGEST_SEED:
             raise invalid_value(f"--seeds {shorten(text)}", "seeds and ranges, such as 0..4, or 0,1,5, or 3", part)
         if last - first + len(seeds) >= _SEEDS_AT_MOST:
             raise wrong(f"--seeds {shorten(text)}", f"are more than {_SEEDS_AT_MOST} seeds")

@@ -15,10 +15,11 @@ from rimrl.errors import NotFiniteError, UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import changed
 from rimrl.experiments.evaluate import evaluate
+from rimrl.experiments.factory import check_fits
 from rimrl.experiments.run import Run
 from rimrl.experiments.search import Search, Strategy
 from rimrl.experiments.trials import ExperimentTrial, carry_on
-from rimrl.experiments.tune_space import check_fits, settings
+from rimrl.experiments.tune_space import settings
 from rimrl.files import write_text
 from rimrl.imports import import_modules
 from rimrl.reading import MEGABYTE, read_json
