@@ -92,7 +92,6 @@ class Player:
     """An agent in front of one environment.
 
     Attributes:
-        run: Whose agent plays.
         split: What is played.
         episodes: How many.
         model_file: The agent's file.
@@ -103,7 +102,6 @@ class Player:
         seed: Seed of levels and actions.
     """
 
-    run: Run
     split: EnvSplit
     episodes: int
     model_file: Path
@@ -202,16 +200,10 @@ def make_player(
         _check_draws_itself(config.played, played)
         kwargs["render_mode"] = "rgb_array"
     set_random_seed(seed)
-    env = make_vec_env(
-        config.played,
-        split=played.name,
-        n_envs=1,
-        seed=seed,
-        **kwargs,
-    )
+    env = make_vec_env(config.played, split=played.name, n_envs=1, seed=seed, **kwargs)
     try:
         check_plays(agent, env, model_file, config.env.id)
-        yield Player(run, played, episodes, model_file, agent, env, _action_names(env), deterministic, seed)
+        yield Player(played, episodes, model_file, agent, env, _action_names(env), deterministic, seed)
     finally:
         env.close()
 
