@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from torch import Tensor
@@ -21,7 +21,7 @@ from rimrl.runs.logs import event_sizes, progress_until
 from rimrl.runs.resuming import restore_last
 from rimrl.runs.validated import DamagedError, Fields
 
-_T = TypeVar("_T")
+_Part: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
 _SHARED = ("policy.", "optimizer.")
 _OTHERS = "other_ranks"
 _LONGEST_LINE = 2**16
@@ -88,7 +88,7 @@ class Checkpoints(BaseCallback):
         ranks = self._ranks
 
         def restore_all(contents: Contents, fields: Fields) -> str | None:
-            inexact = self._restore(contents) if processes(fields) == ranks.size else None
+            inexact = self._restore(contents) if len(_states(fields)) == ranks.size else None
             self._elapsed = max(0.0, fields.number("elapsed"))
             _episode_count(fields)
             return inexact
@@ -97,13 +97,16 @@ class Checkpoints(BaseCallback):
             self._run,
             restore_all,
             None if accept_changes else self._identity,
-            checkpoints=from_first_rank(ranks, lambda: checkpoint_files.found(self._run)),
+            checkpoints=ranks.broadcast_object(checkpoint_files.found(self._run) if ranks.first else []),
             read=self._read,
             writes=ranks.first,
             fatal=(RankLostError,),
             changes=changes,
         )
-        _refuse_other_number(processes(Fields(contents.state, "state")), ranks.size, self._run, self._modules)
+        had = len(_states(Fields(contents.state, "state")))
+        if had != ranks.size:  # environments would have no place, or none to go on from
+            again = f"{AGENT.command(had)} --resume {quoted(self._run)}{options(self._modules)}"
+            raise mismatch(f"the number of processes of {self._run}", had, ranks.size, again)
         self._written = 0 if accept_changes else self._agent.num_timesteps
         return contents, inexact
 
@@ -119,7 +122,7 @@ class Checkpoints(BaseCallback):
 
     def write_pending(self) -> None:
         """Write where the rollout that was cut short began, unless an update has been at the weights since."""
-        if all(self._ranks.all_gather_object(self._snapshot is not None and not self.updating)):
+        if all(self._ranks.all_gather_object(self.cut_short)):
             self._write(self._snapshot)
 
     def _on_training_start(self) -> None:
@@ -151,7 +154,7 @@ class Checkpoints(BaseCallback):
     def _write(self, snapshot: Snapshot | None) -> None:
         if snapshot is not None and self.last is not None and snapshot.num_timesteps == self._written:
             return
-        contents: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        contents: _Part | None = None
         failure: Exception | None = None
         try:
             if snapshot is not None:
@@ -200,34 +203,12 @@ class Checkpoints(BaseCallback):
         return next(filter(None, ranks.all_gather_object(inexact)), None)
 
 
-def from_first_rank(ranks: Ranks, find: Callable[[], _T]) -> _T:
-    """What the first rank finds."""
-    return ranks.broadcast_object(find() if ranks.first else None)  # type: ignore[return-value]
+def _states(fields: Fields) -> list[Fields]:
+    """The state of every rank that a checkpoint has."""
+    return [fields, *(fields.objects(_OTHERS) if _OTHERS in fields else ())]
 
 
-def processes(fields: Fields) -> int:
-    """How many processes a checkpoint's training had."""
-    return 1 + len(fields.objects(_OTHERS)) if _OTHERS in fields else 1
-
-
-def _refuse_other_number(had: int, now: int, run: Path, modules: Sequence[str]) -> None:
-    """Refuse to go on with a training of more or fewer processes, whose environments would have no place.
-
-    Raises:
-        UsageError: Gives the command that goes on.
-    """
-    if had != now:
-        raise mismatch(
-            f"the number of processes of {run}",
-            had,
-            now,
-            f"{AGENT.command(had)} --resume {quoted(run)}{options(modules)}",
-        )
-
-
-def _gathered(
-    contents: tuple[dict[str, Tensor], dict[str, Any]] | None, ranks: Ranks
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def _gathered(contents: _Part | None, ranks: Ranks) -> _Part | None:
     """Contents of all ranks as those of one checkpoint, on the first; None where one has none.
 
     The others' weights are the first one's. The rest of their tensors has the rank before its name, and their states
@@ -252,7 +233,7 @@ def _gathered(
     return tensors, state | ({_OTHERS: others} if others else {})
 
 
-def _part(contents: Contents, rank: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _part(contents: Contents, rank: int) -> _Part:
     """What one rank goes on from."""
     if rank == 0:
         return contents.tensors, contents.state
@@ -277,8 +258,7 @@ def truncate_monitor(run: Path, contents: Contents) -> None:
 
 
 def _episode_count(fields: Fields) -> int:
-    ranks = [fields, *(fields.objects(_OTHERS) if _OTHERS in fields else ())]
-    return sum(rank.nested("training").integer("episode_count") for rank in ranks)
+    return sum(rank.nested("training").integer("episode_count") for rank in _states(fields))
 
 
 def _cut_lines(file: Path, count: int) -> None:

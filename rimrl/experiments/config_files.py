@@ -184,27 +184,16 @@ def _build(
 
 
 class _Found(NamedTuple):
-    """The suite of a configuration.
-
-    Attributes:
-        suite: The suite.
-        modules: Those that it names.
-        file: Its own file; None where the configuration holds it.
-        asked: Whether the command line names it.
-    """
+    """The suite of a configuration, with its own file unless the configuration holds it."""
 
     suite: Suite
     modules: tuple[str, ...]
     file: Path | None
-    asked: bool
+    of_command: bool
 
 
 def _find_suite(content: Any, settings: dict[str, Any], changes: dict[str, str], file: Path) -> _Found | None:
-    """The suite that a configuration holds, or whose file it names; ``env.id`` becomes its name.
-
-    Raises:
-        UsageError: If it is none, or ``env.id`` names another one than the configuration holds.
-    """
+    """The suite that a configuration holds, or whose file it names; ``env.id`` becomes its name."""
     held: Described | None = None
     if content is not None:
         held = suite_from(content, file)
@@ -218,7 +207,7 @@ def _find_suite(content: Any, settings: dict[str, Any], changes: dict[str, str],
         suite, modules = read_suite(own)
         source["env.id"] = suite.name
         return _Found(suite, modules, own, of_command)
-    return None if held is None or name != held.suite.name else _Found(*held, None, asked=False)
+    return None if held is None or name != held.suite.name else _Found(*held, None, of_command=False)
 
 
 def _import(
@@ -238,7 +227,7 @@ def _import(
     if suite is not None:
         if suite.file is not None and is_of_others(suite.file):
             require_imported(of_suite, suite.file)
-        (of_command if suite.asked else named).extend(of_suite)
+        (of_command if suite.of_command else named).extend(of_suite)
     of_others = overrides.of_others
     if is_of_others(file) if of_others is None else of_others:
         require_imported([*named, *(of_command if of_others else ())], file)

@@ -19,12 +19,12 @@ from rimrl.experiments.callbacks import (
     Stopping,
     callbacks_of,
     evaluation_callback,
-    own_callbacks,
     why_ended,
 )
 from rimrl.experiments.checkpoints import Checkpoints, truncate_monitor
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.factory import make_agent, make_train_env
+from rimrl.experiments.named_classes import made
 from rimrl.experiments.ranks import RankProcesses, SharedMonitor, check_same, shard_config
 from rimrl.experiments.run import Run
 from rimrl.files import placing_file
@@ -116,8 +116,8 @@ class AgentLearner:
             if self._onlooker is not None:
                 self._callbacks.append(self._onlooker)
             if not goes_on:
-                with ranks.sync_errors():
-                    self._check()
+                with ranks.sync_errors():  # let fail here what does not fit
+                    self.agent.policy.predict(self.agent.observation_space.sample(), deterministic=True)
         except BaseException:
             self.close()
             raise
@@ -134,17 +134,13 @@ class AgentLearner:
         if evaluation is not None:
             self._vectors.append(evaluation.eval_env)
         self._evaluation = evaluation
-        chosen = own_callbacks(config)
+        chosen = made(config.train.callback, BaseCallback, "train.callback")
         self.checkpoints = Checkpoints(
             run.path, config, self.agent, evaluation, config.train.resume_freq, ranks, chosen
         )
         others = callbacks_of(config, run, evaluation, progress_bar) if ranks.first else []
         # The user's come last: a checkpoint is taken before they do anything at the start of a rollout.
         self._callbacks = [*others, self.checkpoints, *chosen]
-
-    def _check(self) -> None:
-        """Let fail here what does not fit."""
-        self.agent.policy.predict(self.agent.observation_space.sample(), deterministic=True)
 
     @property
     def reached(self) -> int:
