@@ -59,12 +59,10 @@ def read_comparison(
 
 
 def _suite_name(name: str) -> str:
-    from rimrl.envs.suites import get_suite, is_suite
+    from rimrl.experiments.played import suite_name
     from rimrl.experiments.suite_files import is_suite_file, read_suite
 
-    if is_suite_file(name):
-        return read_suite(Path(name)).suite.name
-    return get_suite(name).name if is_suite(name) else name
+    return suite_name(read_suite(Path(name)).suite if is_suite_file(name) else name)
 
 
 def print_comparison(comparison: Comparison) -> None:

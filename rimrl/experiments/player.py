@@ -200,7 +200,13 @@ def make_player(
         _check_draws_itself(config.played, played)
         kwargs["render_mode"] = "rgb_array"
     set_random_seed(seed)
-    env = make_vec_env(config.played, split=played.name, n_envs=1, seed=seed, **kwargs)
+    env = make_vec_env(
+        config.played,
+        split=played.name,
+        n_envs=1,
+        seed=seed,
+        **kwargs,
+    )
     try:
         check_plays(agent, env, model_file, config.env.id)
         yield Player(played, episodes, model_file, agent, env, _action_names(env), deterministic, seed)

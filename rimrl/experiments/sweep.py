@@ -9,7 +9,7 @@ logs/KEY=VALUE/…/seed_N.*  what each trial said, and its attempts
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Sweep(Study[SweepTrial]):
         experiments: dict[str, Any] = {}
         for trial in self.trials:
             experiments.setdefault(trial.experiment, yaml.safe_load(trial.config.to_yaml()))
-        return yaml.safe_dump(self.config.to_dict() | {"experiments": experiments}, sort_keys=False)
+        return yaml.safe_dump(asdict(self.config) | {"experiments": experiments}, sort_keys=False)
 
     def summary(self) -> dict[str, Any]:
         """Every trial with its state."""

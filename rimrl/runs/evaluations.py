@@ -106,25 +106,24 @@ def _check_split(split: Fields, kind: Kind) -> None:
     split.integer(kind.trials, 1, 2**53)
     if FIGURES.isdisjoint(split.names()):
         raise DamagedError(f"{split.where} holds none of {', '.join(sorted(FIGURES))}")
-    present = set(split.names())
     for name in _NUMBERS:
-        if name in present and (name not in _MAY_BE_NULL or split.raw(name) is not None):
+        if split.has(name) and (name not in _MAY_BE_NULL or split.raw(name) is not None):
             split.number(name, finite=False)
     if kind.asked in split:
         split.nested(kind.asked)
 
 
-def wilson_interval(rate: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a success rate (Wilson, 1927).
+def wilson_interval(rate: float, trials: int) -> tuple[float, float]:
+    """Wilson's score interval of a success rate, with 95 % (Wilson, 1927).
 
     Args:
         rate: Successes over trials.
         trials: Number of trials.
-        z: Normal quantile; default for 95 %.
 
     Returns:
         Lower and upper bound, which always hold ``rate`` between them.
     """
+    z = 1.959964  # normal quantile
     scale = 1.0 + z * z / trials
     centre = (rate + z * z / (2 * trials)) / scale
     half = z / scale * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))

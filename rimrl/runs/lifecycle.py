@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -80,6 +80,7 @@ class Learner(Protocol):
         """Let go of logs and of everything else; also where something is broken."""
 
 
+T = TypeVar("T")
 C = TypeVar("C", bound=Any)
 R = TypeVar("R", bound=RunFolder[Any])
 Make = Callable[[R, C, bool], Learner]
@@ -114,15 +115,12 @@ def start_run(
     """
     check_device(config.train.device)
     path = processes.broadcast_object(default_run_dir(config) if run_dir is None else run_dir)
-    run = runs(path, config)
-    with ExitStack() as preparing:
-        with processes.sync_errors():
-            if processes.writes:
-                run = preparing.enter_context(runs.create(path, config))
+    with _on_writer(processes, lambda: runs.create(path, config)) as created:
+        run = created or runs(path, config)
         run.processes, run.tracking = processes.size, tracking
         learner = make(run, config, False)
         tracked = _log_anew(learner, run, processes)
-    with _locked(run, processes):
+    with _on_writer(processes, run.locked):
         return run, _carry_out(run, learner, processes, tracked)
 
 
@@ -155,7 +153,7 @@ def resume_run(
     run.processes, run.tracking = processes.size, tracking
     changes = accepted_changes(run, config, accept_changes)
     check_device(config.train.device)
-    with _locked(run, processes):
+    with _on_writer(processes, run.locked):
         if not processes.broadcast_object(found(run.path)):
             return _start_again(run, config, make, processes)
         learner = make(run, config, True)
@@ -248,13 +246,14 @@ def _with(logger: Logger, tracked: Tracked) -> Logger:
 
 
 @contextmanager
-def _locked(run: RunFolder[Any], processes: Processes) -> Iterator[None]:
-    """`RunFolder.locked`; of several processes the one that writes holds the lock."""
+def _on_writer(processes: Processes, make: Callable[[], AbstractContextManager[T]]) -> Iterator[T | None]:
+    """Enter a context in the process that writes; where that fails it fails in all."""
     with ExitStack() as stack:
+        entered = None
         with processes.sync_errors():
             if processes.writes:
-                stack.enter_context(run.locked())
-        yield
+                entered = stack.enter_context(make())
+        yield entered
 
 
 def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes, tracked: Tracked) -> bool:

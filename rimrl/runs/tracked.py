@@ -255,11 +255,7 @@ def _project(tracking: Tracking, there: Mapping[str, str] | None, run: Path) -> 
 
 
 def _read(run: Path) -> dict[str, dict[str, str]]:
-    """Content of ``tracking.json``: for each tracker that knows the run its ``project`` and ``id``.
-
-    Raises:
-        UsageError: If it is damaged.
-    """
+    """Content of ``tracking.json``: for each tracker that knows the run its ``project`` and ``id``."""
     file = run / TRACKING
     try:
         found = Fields(read_json(file, MEGABYTE, follow=False), "tracking")
