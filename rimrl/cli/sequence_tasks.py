@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rimrl.cli.parser import refuse_ablation
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
 from rimrl.cli.tracking import tracking_of
 from rimrl.errors import UsageError, conflict, needs, shorten, trying, wrong
@@ -22,7 +21,6 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     from rimrl.sequence.run import SequenceRun, make_run_task
 
     tracking = tracking_of(options)
-    refuse_ablation(options)
     for word in options.overrides:
         raise wrong("unexpected argument", shorten(word), "see rimrl evaluate --help", "name")
     _refuse(options, "evaluate", "suite", "deterministic", "best", "trust", "no_random")
@@ -65,7 +63,6 @@ def inspect_run(options: argparse.Namespace) -> None:
     from rimrl.sequence.run import SequenceRun
 
     tracking = tracking_of(options)
-    refuse_ablation(options)
     _refuse(options, "inspect", "deterministic", "best", "trust", "record")
     run = SequenceRun.open(options.run)
     split = find_split(run, None if options.split == "train" else options.split)
@@ -122,6 +119,8 @@ def lesion(options: argparse.Namespace) -> int:
 
 
 def _refuse(options: argparse.Namespace, verb: str, *flags: str) -> None:
+    if options.num_active is not None:
+        raise wrong("--core.num_active", "is for agents; rimrl sequence trains with other numbers", kind="conflict")
     for flag in flags:
         if getattr(options, flag):
             name = flag.replace("_", "-")

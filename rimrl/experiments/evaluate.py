@@ -7,7 +7,7 @@ own. Every episode is kept, with what is needed to play it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -421,7 +421,7 @@ def play(
             outcome.numbers.append(int(local["episode_counts"][i]))
             outcome.levels.append(env.ended[i])
 
-    try:
+    with closing(env):
         player = _RandomPlayer(env, seed, use_masking) if agent is None else player_of(agent, env)
         returns, lengths = evaluate_policy(
             player,
@@ -432,8 +432,6 @@ def play(
             return_episode_rewards=True,
             warn=False,
         )
-    finally:
-        env.close()
     assert isinstance(returns, list)
     assert isinstance(lengths, list)
     outcome.returns, outcome.lengths = returns, lengths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,11 +134,8 @@ def check_fits(config: ExperimentConfig) -> None:
     Raises:
         UsageError: If its values do not fit together.
     """
-    env = make_train_env(config)
-    try:
+    with closing(make_train_env(config)) as env:
         make_agent(config, env)
-    finally:
-        env.close()
 
 
 def _own_arguments(settings: AgentConfig) -> dict[str, Any]:
@@ -182,15 +180,11 @@ def _policy_for(space: spaces.Space[Any], settings: AgentConfig, tile_pixels: in
     """The policy form and extractor that fit an observation space, or that the user chose."""
     if isinstance(space, spaces.Dict) and has_copies(space):
         _, inner = _policy_for(without_copies(space), settings, tile_pixels)
-        options = {
+        kwargs: dict[str, Any] = {
             "extractor_class": inner.get("features_extractor_class"),
             "extractor_kwargs": inner.get("features_extractor_kwargs"),
         }
-        extractor: dict[str, Any] = {
-            "features_extractor_class": EfferenceExtractor,
-            "features_extractor_kwargs": options,
-        }
-        return "MultiInputPolicy", extractor
+        return "MultiInputPolicy", {"features_extractor_class": EfferenceExtractor, "features_extractor_kwargs": kwargs}
     if settings.features_extractor_class is not None:
         cls = policy_class("agent.features_extractor_class", settings.features_extractor_class)
         kwargs = dict(settings.features_extractor_kwargs)

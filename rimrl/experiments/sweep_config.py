@@ -63,7 +63,8 @@ def ask(
     axes = {key: [_placed(key, value) for value in values] for key, values in _axes(over).items()}
     common = {key: _placed(key, value) for key, value in _unique(overrides).items()}
     listed = None if seeds is None else parse_seeds(seeds)
-    import_modules([*_modules(axes, common), *_modules_of_classes(axes, common)], "the command line")
+    modules, classes = _modules(axes, common)
+    import_modules([*modules, *classes], "the command line")
     folder = folder_of(config)
     if folder is not None:
         found = read(folder)
@@ -113,8 +114,9 @@ def read(folder: Path) -> SweepConfig:
     except DamagedError as error:
         raise damaged(folder / FILE, error, "restore it, or choose another --run-dir") from None
     experiments = content.get("experiments") if isinstance(content, dict) else None
-    require_imported(_of_experiments(experiments) + _modules(found.over, found.overrides), folder / FILE)
-    require_named(_modules_of_classes(found.over, found.overrides), folder / FILE)
+    modules, classes = _modules(found.over, found.overrides)
+    require_imported(_of_experiments(experiments) + modules, folder / FILE)
+    require_named(classes, folder / FILE)
     return found
 
 
@@ -125,29 +127,25 @@ def _of_experiments(experiments: Any) -> list[str]:
     return [name for names in lists if isinstance(names, list) for name in names if isinstance(name, str)]
 
 
-def _modules(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> list[str]:
-    """The modules in values such as ``env=module:Env-v0``, and in the files of suites."""
+def _modules(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The modules in values such as ``env=module:Env-v0`` and in files of suites, and those of classes in values."""
     values = [(SHORTHANDS.get(key, key), value) for key, values in over.items() for value in values]
     values += overrides.items()
     modules: list[str] = []
+    classes: list[str] = []
     for key, value in values:
         if key == SHORTHANDS["env"] and is_suite_file(value):
             modules += read_suite(Path(value)).modules
         elif key in SHORTHANDS.values():
             modules += module_in(value)
-    return modules
+        classes += modules_of(class_names_in_words({key: value}))
+    return modules, classes
 
 
 def _placed(key: str, value: str) -> str:
     """A value that means the same from any folder: with the whole path of a suite's file."""
     of_suite = SHORTHANDS.get(key, key) == SHORTHANDS["env"] and is_suite_file(value)
     return str(Path(value).resolve()) if of_suite else value
-
-
-def _modules_of_classes(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> list[str]:
-    """The modules of classes in values such as ``train.callback=my_package.Callback``."""
-    changes = [{key: value} for key, values in over.items() for value in values] + [dict(overrides)]
-    return modules_of(name for change in changes for name in class_names_in_words(change))
 
 
 def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:

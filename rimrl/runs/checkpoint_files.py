@@ -88,9 +88,8 @@ def write(run: Path, num_timesteps: int, contents: Contents) -> Path:
             final.replace(temporary_folder(folder) / final.name)
         partial.replace(final)
         _sync_folder(folder)
-    except OSError:
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
     remove_leftovers(folder)
     for old in found(run)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -110,8 +110,6 @@ class Tracked(KVWriter):
             kind: Of the run.
             title: What stands before the names; default ``evaluation``.
         """
-        if self._tracker is None:
-            return
         scalars = {
             f"{title}/{split}/{name}": float(value)
             for split, scores in facts["splits"].items()
