@@ -18,20 +18,8 @@ from rimrl.sequence.registry import TASKS
 LESION = "lesion"
 _OLD_LESION = "dropping"  # old name, one version ago
 _LESION_OPTIONS = ("runs", "output", "blocks")
-_TRAINING_OPTIONS = (
-    "core",
-    "preset",
-    "ablation",
-    "seed",
-    "num_updates",
-    "data",
-    "run_dir",
-    "resume",
-    "accept_changes",
-    "print_config",
-    "track",
-    "track_project",
-)
+# What is not told by options that a lesion refuses.
+_NOT_OF_TRAINING = {*_LESION_OPTIONS, "quiet", "imports", "overrides", "name", "verb", "takes_overrides"}
 
 if TYPE_CHECKING:
     from rimrl.sequence.run import SequenceRun
@@ -80,9 +68,8 @@ def _sequence(options: argparse.Namespace) -> int:
 
     given, overrides = config_among(options.overrides)
     if given in (LESION, _OLD_LESION):
-        others = [
-            f"--{flag.replace('_', '-')}" for flag in _TRAINING_OPTIONS if getattr(options, flag) not in (None, False)
-        ]
+        told = [name for name, value in vars(options).items() if value not in (None, False)]
+        others = [f"--{name.replace('_', '-')}" for name in told if name not in _NOT_OF_TRAINING]
         if unexpected := [*overrides, *others]:
             raise wrong("unexpected argument", repr(unexpected[0]), f"{LESION} takes --runs RUN ...", "name")
         return lesion(options)

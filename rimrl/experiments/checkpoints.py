@@ -56,11 +56,9 @@ class Checkpoints(BaseCallback):
         super().__init__()
         self._callbacks = callbacks
         self._ranks = ranks
-        self._at_once = config.env.n_envs
         self.updating = False
         self._run = run
-        self._identity = config.identity()
-        self._modules = config.modules
+        self._config = config
         self._agent = agent
         self._evaluation = evaluation
         self._freq = freq
@@ -96,7 +94,7 @@ class Checkpoints(BaseCallback):
         self.last, contents, inexact = restore_last(
             self._run,
             restore_all,
-            None if accept_changes else self._identity,
+            None if accept_changes else self._config.identity(),
             checkpoints=ranks.broadcast_object(checkpoint_files.found(self._run) if ranks.first else []),
             read=self._read,
             writes=ranks.first,
@@ -105,7 +103,7 @@ class Checkpoints(BaseCallback):
         )
         had = len(_states(Fields(contents.state, "state")))
         if had != ranks.size:  # environments would have no place, or none to go on from
-            again = f"{AGENT.command(had)} --resume {quoted(self._run)}{options(self._modules)}"
+            again = f"{AGENT.command(had)} --resume {quoted(self._run)}{options(self._config.modules)}"
             raise mismatch(f"the number of processes of {self._run}", had, ranks.size, again)
         self._written = 0 if accept_changes else self._agent.num_timesteps
         return contents, inexact
@@ -129,7 +127,7 @@ class Checkpoints(BaseCallback):
         # SB3 counts time and iterations of this call of `learn` alone.
         self._agent.start_time -= int(self._elapsed * 1e9)
         self._agent._num_timesteps_at_start = 0
-        self._agent.iterations_before = self._agent.num_timesteps // (self._agent.n_steps * self._at_once)
+        self._agent.iterations_before = self._agent.num_timesteps // (self._agent.n_steps * self._config.env.n_envs)
 
     def _on_rollout_start(self) -> None:
         self.updating = False
@@ -172,7 +170,7 @@ class Checkpoints(BaseCallback):
             self._note(snapshot)
         if self._ranks.first:
             tensors, state = contents
-            state |= {"identity": self._identity, "events": self._events}
+            state |= {"identity": self._config.identity(), "events": self._events}
             progress = progress_until(self._run, snapshot.num_timesteps, AGENT)
             checkpoint_files.write(self._run, snapshot.num_timesteps, Contents(tensors, state, progress))
         self._note(snapshot)

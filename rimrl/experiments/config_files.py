@@ -84,7 +84,8 @@ def load_config(
             type. Also for a module that cannot be imported, or that a file of others names.
     """
     name, file, game = _find(config)
-    return _build(_read(file), name, file, game, _Overrides(overrides, of_others, to_train))
+    content = _from_card(file) if file.name == CARD else read_yaml(file)
+    return _build(_checked(content, file), name, file, game, _Overrides(overrides, of_others, to_train))
 
 
 def config_from(content: Any, where: Path) -> ExperimentConfig:
@@ -292,10 +293,6 @@ def _atari_cores(family: str, shipped: Mapping[str, Path]) -> dict[str, Path]:
     """Files of the shipped Atari configurations of one family, by the last part of their names."""
     start = f"{family}/{_ATARI_GAME.rom}/"
     return {name.removeprefix(start): file for name, file in shipped.items() if name.startswith(start)}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return _checked(_from_card(file) if file.name == CARD else read_yaml(file), file)
 
 
 def _from_card(file: Path) -> Any:

@@ -109,17 +109,17 @@ class Search:
             raise _damaged(self._folder, f"trial {self._number} has ended and does not say how")
         return found
 
-    def is_hopeless(self, step: int, value: float | None) -> bool:
+    def is_hopeless(self, step: int, value: float) -> bool:
         """Note a point of the trial's learning curve, and say whether the trial is to be pruned.
 
         Args:
             step: Which point; one that is known is not noted again.
-            value: What it is; None only asks.
+            value: What it is.
         """
         last = max(self._study.trials[self._number].intermediate_values, default=-1)
-        if value is not None and step > last:
+        if step > last:
             self._trial.report(value, step)
-        return self._strategy.pruning and max(step, last) >= 0 and step >= last and self._trial.should_prune()
+        return self._strategy.pruning and step >= last and self._trial.should_prune()
 
     def finish(self, result: Mapping[str, Any], value: float | None) -> None:
         """Note how the trial ended.

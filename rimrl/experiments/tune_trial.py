@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -209,7 +208,7 @@ class Curve(BaseCallback):
 
     def __init__(self, search: Search, points: int, place: int, total_timesteps: int) -> None:
         super().__init__()
-        self._is_hopeless: Callable[[int, float | None], bool] = search.is_hopeless
+        self._search = search
         self._points = points
         self._first = place * points
         self._total = total_timesteps
@@ -225,7 +224,7 @@ class Curve(BaseCallback):
         if not outcomes:
             return
         for point in range(self._last + 1, reached + 1):
-            hopeless = self._is_hopeless(self._first + point, float(safe_mean(outcomes)))
+            hopeless = self._search.is_hopeless(self._first + point, float(safe_mean(outcomes)))
             self.pruned = hopeless and point < self._points  # at its end nothing is saved by that
         self._last = max(self._last, reached)
 

@@ -187,7 +187,9 @@ def _go_back(
                 run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, run.kind))
                 truncate_logs(run.path, contents)
                 learner.truncate_logs(contents)
-                learner.log_to(_with(appending_logger(run.path), tracked))
+                logger = appending_logger(run.path)
+                logger.output_formats.append(tracked)
+                learner.log_to(logger)
             except BaseException:
                 tracked.end("interrupted")
                 raise
@@ -219,7 +221,8 @@ def _log_anew(learner: Learner, run: RunFolder[Any], processes: Processes) -> Tr
                 tracked = _tracked(run)
                 logger = new_logger(run.path)
                 log_hparams(logger, run.config.flat(), learner.metrics)
-            learner.log_to(_with(logger, tracked))
+            logger.output_formats.append(tracked)
+            learner.log_to(logger)
     except BaseException:
         learner.close()
         tracked.end("failed")
@@ -237,12 +240,6 @@ def _tracked(run: RunFolder[Any]) -> Tracked:
             file=sys.stderr,
         )
     return track(run.tracking, run)
-
-
-def _with(logger: Logger, tracked: Tracked) -> Logger:
-    if tracked:
-        logger.output_formats.append(tracked)
-    return logger
 
 
 @contextmanager

@@ -87,9 +87,6 @@ class Tracked(KVWriter):
         self._name = name
         self._tracker = tracker
 
-    def __bool__(self) -> bool:
-        return self._tracker is not None
-
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Log the numbers that Stable-Baselines3's logger gives to TensorBoard."""
         scalars = {
