@@ -126,7 +126,7 @@ def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
 
     with tracked_again(run.tracking, run) as tracked:
         evaluation = evaluate(run, progress_bar=not quiet)
-        tracked.evaluation(evaluation, run.kind)
+        tracked.evaluation(evaluation)
     print(f"trained {run.config.name}: {run.path}")
     metric = task_class(run.config.task.name).metric
     figures = ", ".join(f"{name} {result[metric]:.4g}" for name, result in evaluation["splits"].items())

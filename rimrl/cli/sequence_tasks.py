@@ -42,7 +42,7 @@ def evaluate_runs(options: argparse.Namespace) -> None:
                 seed=DEFAULT_SEED if options.seed is None else options.seed,
                 progress_bar=not options.quiet,
             )
-            tracked.evaluation(evaluation, run.kind)
+            tracked.evaluation(evaluation)
     print_comparison(read_comparison(options.runs))
 
 
@@ -55,7 +55,6 @@ def inspect_run(options: argparse.Namespace) -> None:
     from rimrl.files import replacing
     from rimrl.reporting.inspection import PICTURES, save_pictures
     from rimrl.reporting.rollouts import PICTURE, save_rollouts
-    from rimrl.runs.environment import run_reached
     from rimrl.runs.recording import RECORDING_FILES
     from rimrl.runs.tracked import tracked_again
     from rimrl.sequence.evaluate import DEFAULT_SEED
@@ -78,8 +77,7 @@ def inspect_run(options: argparse.Namespace) -> None:
         pictures = save_pictures(partial)
         if inspected.rollouts is not None:
             pictures.append(save_rollouts(partial / ROLLOUTS, partial / PICTURE))
-        files = [partial / each for each in pictures]
-        tracked.pictures(files, run_reached(run.path, run.kind) or 0, f"inspection/{split.name}")
+        tracked.pictures([partial / each for each in pictures], f"inspection/{split.name}")
     print_inspection(run.path, inspected.recording.facts, "inputs and outcomes")
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
 

@@ -131,17 +131,13 @@ class Checkpoints(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self.updating = False
-        failure: Exception | None = None
         self._snapshot = None
+        self._events = event_sizes(self._run)
         try:
             self._snapshot = take(self._agent, self._evaluation, self._callbacks)
-        except Exception as error:  # of an environment; other ranks may be about to gather a checkpoint
-            failure = error
-        self._events = event_sizes(self._run)
-        if self._freq and self._agent.num_timesteps - self._written >= self._freq:
-            self._write(self._snapshot)
-        if failure is not None:
-            raise failure
+        finally:  # also where an environment fails: other ranks may be about to gather a checkpoint
+            if self._freq and self._agent.num_timesteps - self._written >= self._freq:
+                self._write(self._snapshot)
 
     def _on_rollout_end(self) -> None:
         self.updating = True
@@ -153,17 +149,13 @@ class Checkpoints(BaseCallback):
         if snapshot is not None and self.last is not None and snapshot.num_timesteps == self._written:
             return
         contents: _Part | None = None
-        failure: Exception | None = None
         try:
             if snapshot is not None:
                 contents = as_contents(snapshot, self._agent, self._evaluation)
         except ValueError:  # weights that are not finite are no place to go on from; the rollout will say so
             pass
-        except Exception as error:
-            failure = error
-        contents = _gathered(contents, self._ranks)
-        if failure is not None:
-            raise failure
+        finally:  # also where this rank fails: the others gather
+            contents = _gathered(contents, self._ranks)
         if contents is None or snapshot is None:
             return
         if self._ranks.size > 1:  # whether or not the first one can write it: they meet or they do not

@@ -185,7 +185,7 @@ class TuneTrial(ExperimentTrial):
                 random_policy=False,
                 progress_bar=progress_bar,
             )
-            tracked.evaluation(found, run.kind)
+            tracked.evaluation(found)
         figures = found["splits"]["train"]
         return replace(_reached(path, seed), success_rate=figures["success_rate"], return_mean=figures["return_mean"])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rimrl.errors import UsageError, damaged
 from rimrl.reading import UnreadableError, read_json
-from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
+from rimrl.runs.kinds import KINDS, Kind, upgraded_facts
 from rimrl.runs.validated import DamagedError, Fields
 
 FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse", "bits_per_symbol"})
@@ -62,13 +62,10 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     """
     found = read_json(file, follow=False)
     try:
+        found, kind = upgraded_facts(found, "evaluation")
         evaluation = Fields(found, "evaluation")
         for name in ("suite", "config"):
             evaluation.text(name, _LONGEST_NAME)
-        if evaluation.has("kind") and evaluation.text("kind") not in KINDS:
-            raise DamagedError(f"evaluation.kind is none of {', '.join(KINDS)}")
-        found = upgrade_keys(found)
-        kind, evaluation = kind_of_facts(found), Fields(found, "evaluation")
         for name in ("core", "model"):
             if name in evaluation:
                 evaluation.text(name, _LONGEST_NAME)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from stable_baselines3.common.logger import Logger
 
-from rimrl.errors import UsageError
+from rimrl.errors import UsageError, invalid_value
 from rimrl.runs.checkpoint_files import Contents, found
 from rimrl.runs.device import check_device
 from rimrl.runs.environment import Status
@@ -21,7 +21,7 @@ from rimrl.runs.failures import described, explained
 from rimrl.runs.folder import RunFolder, default_run_dir
 from rimrl.runs.logs import appending_logger, log_hparams, new_logger, progress_of, truncate_logs
 from rimrl.runs.processes import Processes
-from rimrl.runs.resuming import accepted_changes, check_not_past
+from rimrl.runs.resuming import accepted_changes
 from rimrl.runs.stopping import Stop, graceful_stop
 from rimrl.runs.tracked import Tracked, track, tracked_by
 from rimrl.runs.tracking import Tracking
@@ -175,16 +175,18 @@ def _go_back(
     run: RunFolder[Any], config: Any, learner: Learner, accept: bool, changes: list[str], processes: Processes
 ) -> tuple[str | None, Tracked]:
     """Bring a learner to the last good checkpoint, and the run's files to what they were then."""
-    tracked = Tracked(run.path)
+    tracked = Tracked(run)
     shaping = [change for change in changes if accept and change.partition(".")[0] in run.kind.shaping]
     contents, inexact = learner.restore(accept, shaping)
-    check_not_past(run, config, learner.reached)
+    reached = learner.reached  # past the total that the run was begun with where that ends within a rollout
+    if config.total < min(run.config.total, reached):
+        raise invalid_value(run.kind.flag, f"at least {reached}, which {run.path} has had already", config.total)
     run.config = config
     with processes.sync_errors():
         if processes.writes:
             tracked = _tracked(run)
             try:
-                run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, run.kind))
+                run.note_resumption(reached, inexact is None, changes, progress_of(contents, run.kind))
                 truncate_logs(run.path, contents)
                 learner.truncate_logs(contents)
                 logger = appending_logger(run.path)
@@ -214,7 +216,7 @@ def _start_again(run: R, config: C, make: Make[R, C], processes: Processes) -> b
 
 
 def _log_anew(learner: Learner, run: RunFolder[Any], processes: Processes) -> Tracked:
-    tracked, logger = Tracked(run.path), Logger(None, [])
+    tracked, logger = Tracked(run), Logger(None, [])
     try:
         with processes.sync_errors():
             if processes.writes:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rimrl.errors import damaged, one_line
 from rimrl.reading import UnreadableError, read_bytes, read_json
-from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
+from rimrl.runs.kinds import Kind, upgraded_facts
 from rimrl.runs.validated import DamagedError, Fields
 from rimrl.usage import collapse, mutual_information, worst_share
 
@@ -74,12 +74,8 @@ def read_recording(folder: Path, largest: int = LARGEST_ARRAYS) -> Recording:
     facts = read_json(folder / "inspection.json", follow=False)
     arrays = read_npz(folder / "recording.npz", largest)
     try:
-        fields = Fields(facts, "inspection")
-        fields.text("suite", _LONGEST_TEXT)
-        if fields.has("kind") and fields.text("kind") not in KINDS:
-            raise DamagedError(f"inspection.kind is none of {', '.join(KINDS)}")
-        facts = upgrade_keys(facts)
-        _check_recording(Fields(facts, "inspection"), arrays, kind_of_facts(facts))
+        facts, kind = upgraded_facts(facts, "inspection")
+        _check_recording(Fields(facts, "inspection"), arrays, kind)
     except DamagedError as error:
         raise UnreadableError.of(damaged(folder / "inspection.json", error)) from None
     return Recording(facts, arrays)
