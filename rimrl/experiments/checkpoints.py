@@ -38,9 +38,6 @@ class Checkpoints(BaseCallback):
         freq: Steps between checkpoints; 0 for none on its own account.
         ranks: The processes that train the agent together, each of which calls every method; the first one writes.
         callbacks: The user's own, whose numbers are to be kept, too.
-
-    Attributes:
-        updating: Whether an update is going on; an environment is not to blame then.
     """
 
     def __init__(
@@ -56,17 +53,16 @@ class Checkpoints(BaseCallback):
         super().__init__()
         self._callbacks = callbacks
         self._ranks = ranks
-        self.updating = False
+        self._updating = False
         self._run = run
         self._config = config
         self._agent = agent
         self._evaluation = evaluation
         self._freq = freq
         self._snapshot: Snapshot | None = None
-        self._written = 0
+        self._written: int | None = None
         self._elapsed = 0.0
         self._events: dict[str, int] = {}
-        self.last: Path | None = None
 
     def resume(self, accept_changes: bool = False, changes: Sequence[str] = ()) -> tuple[Contents, str | None]:
         """Put the agent, its environments and its evaluation back to the last good checkpoint.
@@ -91,7 +87,7 @@ class Checkpoints(BaseCallback):
             _episode_count(fields)
             return inexact
 
-        self.last, contents, inexact = restore_last(
+        _, contents, inexact = restore_last(
             self._run,
             restore_all,
             None if accept_changes else self._config.identity(),
@@ -105,13 +101,13 @@ class Checkpoints(BaseCallback):
         if had != ranks.size:  # environments would have no place, or none to go on from
             again = f"{AGENT.command(had)} --resume {quoted(self._run)}{options(self._config.modules)}"
             raise mismatch(f"the number of processes of {self._run}", had, ranks.size, again)
-        self._written = 0 if accept_changes else self._agent.num_timesteps
+        self._written = None if accept_changes else self._agent.num_timesteps
         return contents, inexact
 
     @property
     def cut_short(self) -> bool:
         """Whether the last rollout did not come to its end."""
-        return self._snapshot is not None and not self.updating
+        return self._snapshot is not None and not self._updating
 
     def write(self) -> None:
         """Write where the training is; between iterations only."""
@@ -130,23 +126,23 @@ class Checkpoints(BaseCallback):
         self._agent.iterations_before = self._agent.num_timesteps // (self._agent.n_steps * self._config.env.n_envs)
 
     def _on_rollout_start(self) -> None:
-        self.updating = False
+        self._updating = False
         self._snapshot = None
         self._events = event_sizes(self._run)
         try:
             self._snapshot = take(self._agent, self._evaluation, self._callbacks)
         finally:  # also where an environment fails: other ranks may be about to gather a checkpoint
-            if self._freq and self._agent.num_timesteps - self._written >= self._freq:
+            if self._freq and self._agent.num_timesteps - (self._written or 0) >= self._freq:
                 self._write(self._snapshot)
 
     def _on_rollout_end(self) -> None:
-        self.updating = True
+        self._updating = True
 
     def _on_step(self) -> bool:
         return True
 
     def _write(self, snapshot: Snapshot | None) -> None:
-        if snapshot is not None and self.last is not None and snapshot.num_timesteps == self._written:
+        if snapshot is not None and snapshot.num_timesteps == self._written:
             return
         contents: _Part | None = None
         try:
@@ -159,17 +155,13 @@ class Checkpoints(BaseCallback):
         if contents is None or snapshot is None:
             return
         if self._ranks.size > 1:  # whether or not the first one can write it: they meet or they do not
-            self._note(snapshot)
+            self._written = snapshot.num_timesteps
         if self._ranks.first:
             tensors, state = contents
             state |= {"identity": self._config.identity(), "events": self._events}
             progress = progress_until(self._run, snapshot.num_timesteps, AGENT)
             checkpoint_files.write(self._run, snapshot.num_timesteps, Contents(tensors, state, progress))
-        self._note(snapshot)
-
-    def _note(self, snapshot: Snapshot) -> None:
         self._written = snapshot.num_timesteps
-        self.last = checkpoint_files.place(self._run, snapshot.num_timesteps)
 
     def _read(self, checkpoint: Path) -> Contents:
         """Read a checkpoint on the first rank, for all."""

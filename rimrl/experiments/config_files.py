@@ -143,24 +143,24 @@ def _build(
     changes = changes_as_own(dict(split_overrides(overrides.words)))
     suite = _find_suite(described, settings, changes, file)
     imports = _import([*imports, *asked()], suite, settings, changes, file, overrides)
+    settings = {"core.name": "rim", "agent.algorithm": "ppo"} | settings
 
-    def chosen(key: str, default: str, valid: Mapping[str, object]) -> str:
-        value = str(changes.get(key, settings.get(key, default)))
+    def chosen(key: str, kind: str, valid: Mapping[str, object]) -> str:
+        value = str(changes.get(key, settings[key]))
         if value not in valid:
-            kind = "core" if key == "core.name" else "algorithm"
             raise unknown_name(kind, value, valid, where=f"--{key}" if key in changes else f"{file} ({key})")
         return value
 
     where = "the command line" if "core.name" in changes else str(file)
-    adopt_core(str(changes.get("core.name", settings.get("core.name", "rim"))), where)
-    core = chosen("core.name", "rim", CORES)
-    algorithm = chosen("agent.algorithm", "ppo", ALGORITHMS)
+    adopt_core(str(changes.get("core.name", settings["core.name"])), where)
+    core = chosen("core.name", "core", CORES)
+    algorithm = chosen("agent.algorithm", "algorithm", ALGORITHMS)
     schema = _schema(core, algorithm)
-    if core != settings.get("core.name", "rim"):
+    if core != settings["core.name"]:
         # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
         kept = {"core.hidden_size"} & set(schema.keys)
         settings = {k: v for k, v in settings.items() if not k.startswith("core.") or k in kept}
-    if algorithm != settings.get("agent.algorithm", "ppo"):
+    if algorithm != settings["agent.algorithm"]:
         settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in schema.keys}
     schema.refuse_unknown(settings, changes, file)
     of_core = {k.removeprefix("core."): v for k, v in settings.items() if k.startswith("core.") and k != "core.name"}

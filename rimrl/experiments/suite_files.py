@@ -96,9 +96,8 @@ def _check_plain(value: object, what: str, levels: int) -> None:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise invalid_value(what, "with texts as their keys", dict(value))
-        for each in value.values():
-            _check_plain(each, what, levels - 1)
-    elif isinstance(value, list):
+        value = list(value.values())
+    if isinstance(value, list):
         for each in value:
             _check_plain(each, what, levels - 1)
     elif not isinstance(value, bool | int | float | str | None):

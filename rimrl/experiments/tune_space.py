@@ -67,16 +67,11 @@ class Range:
     @property
     def ends(self) -> tuple[str, ...]:
         """Values that are checked beforehand: the ends, as the command line has them."""
-        return tuple(in_words(int(end) if self.whole else end) for end in (self.low, self.high))
+        return tuple(repr(int(end) if self.whole else end) for end in (self.low, self.high))
 
 
 Dimension: TypeAlias = Choice | Range
 Space: TypeAlias = Mapping[str, Dimension]
-
-
-def in_words(value: object) -> str:
-    """A value that was drawn, as the command line has it."""
-    return value if isinstance(value, str) else repr(value)
 
 
 def split_space(words: Sequence[str]) -> dict[str, str]:
@@ -176,7 +171,7 @@ def own_values(space: Space, base: ExperimentConfig) -> dict[str, Any]:
 
 def settings(values: Mapping[str, Any]) -> list[str]:
     """Values that were drawn as overrides."""
-    return [f"--{key}={in_words(value)}" for key, value in values.items()]
+    return [f"--{key}={value if isinstance(value, str) else repr(value)}" for key, value in values.items()]
 
 
 def _check(config: ExperimentConfig, envs: dict[str, VecEnv]) -> None:
