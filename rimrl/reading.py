@@ -55,7 +55,7 @@ def read_bytes(file: Path, most: int, follow: bool = True) -> bytes:
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
             _check_regular(file, status, most)
-            content = stream.read(status.st_size)
+            return stream.read(status.st_size)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError.of(missing(str(file))) from None
     except OSError as error:
@@ -66,7 +66,6 @@ def read_bytes(file: Path, most: int, follow: bool = True) -> bytes:
         raise
     except ValueError:  # a null byte in its name
         raise _unreadable(shorten(str(file)), "no file has such a name") from None
-    return content
 
 
 def check_regular(file: Path, follow: bool = True) -> None:
@@ -134,10 +133,10 @@ def parse_json(text: str | bytes, where: str, strict: bool = False) -> Any:
     try:
         value = json.loads(text, parse_int=_parse_integer, parse_constant=_refuse_constant if strict else None)
         _check_depth(value)
+        return value
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error, 120)
         raise _invalid(where, "JSON", reason) from None
-    return value
 
 
 def read_rows(file: Path, most: int = 256 * MEGABYTE, follow: bool = True) -> list[list[str]]:

@@ -239,8 +239,10 @@ class _Test:
     def _is_held_out(self, split: EnvSplit, env_id: str, made_with: Mapping[str, Any]) -> bool:
         if suite_name(self.played) == suite_name(self.run.config.env.id) and not self.changed:
             return split.held_out
-        # A split that another suite trains on is new to this agent, unless it is the very same.
-        return not _was_trained_on(self.run, env_id, made_with)
+        # A split that another suite trains on is new to this agent, unless it is the very same once it is made.
+        trained_id, trained_kwargs = resolve(self.run.config.played, **self.run.config.env.kwargs)
+        brought = default_arguments(env_id)
+        return env_id != trained_id or _plain({**brought, **made_with}) != _plain({**brought, **trained_kwargs})
 
 
 def check_suite(run: Run, suite: str | None, split: str | None, env_kwargs: Mapping[str, Any]) -> tuple[EnvSplit, ...]:
@@ -487,13 +489,6 @@ def _spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[str, Any
         env = make_vec_env(played, split=split, **env_arguments(replace(config, kwargs=kwargs)))
     env.close()
     return {"observations": env.observation_space, "actions": env.action_space}
-
-
-def _was_trained_on(run: Run, env_id: str, env_kwargs: Mapping[str, Any]) -> bool:
-    """Whether an environment, once made, is what the run was trained on: with the arguments that need not be given."""
-    trained_id, trained_kwargs = resolve(run.config.played, **run.config.env.kwargs)
-    brought = default_arguments(env_id)
-    return env_id == trained_id and _plain({**brought, **env_kwargs}) == _plain({**brought, **trained_kwargs})
 
 
 def _plain(value: Any) -> Any:
