@@ -43,7 +43,8 @@ def _cores() -> Table:
     missing: dict[str, list[str]] = {}
     for name, entry in CORES.items():
         # One of the user's own may have no option for its width.
-        core = make_core(name, _INPUT_SIZE, **{key: _HIDDEN_SIZE for key in core_options(name) if key == "hidden_size"})
+        width = {"hidden_size": _HIDDEN_SIZE} if "hidden_size" in core_options(name) else {}
+        core = make_core(name, _INPUT_SIZE, **width)
         number = sum(parameter.numel() for parameter in core.parameters() if parameter.requires_grad)
         reconstruction = "yes" if entry.reconstruction else "no"
         can_run = [backend for backend, unsupported_reason in core.backends.items() if unsupported_reason is None]

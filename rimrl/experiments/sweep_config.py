@@ -80,7 +80,7 @@ def ask(
 
 
 def folder_of(config: str, file: str = FILE) -> Path | None:
-    """The folder of the sweep, or another study with such a file, that CONFIG names; None if it names an experiment."""
+    """The folder of the study with such a file that CONFIG names; None if it names an experiment."""
     folder = Path(config).parent if Path(config).name == file else Path(config)
     return folder if (folder / file).is_file() else None
 

@@ -111,7 +111,7 @@ def _check_split(split: Fields, kind: Kind) -> None:
 
 
 def wilson_interval(rate: float, trials: int) -> tuple[float, float]:
-    """Wilson's score interval of a success rate, with 95 % (Wilson, 1927).
+    """Wilson's 95 % score interval of a success rate (Wilson, 1927).
 
     Args:
         rate: Successes over trials.
