@@ -230,11 +230,10 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: str = "", ot
     whole, name = name, name[:_LONGEST_NAME]  # the nearest of a very long one takes minutes to find
     group = name[: name.rfind(".") + 1]
     inside = [each for each in names if group and each.startswith(group)]
-    names = inside or names
-    rests = {each[len(group) :] if inside else each: each for each in names}
-    near = [rests[rest] for rest in get_close_matches(name[len(group) :] if inside else name, rests, n=1, cutoff=0.5)]
+    names, group = (inside, group) if inside else (names, "")
+    near = get_close_matches(name.removeprefix(group), [each.removeprefix(group) for each in names], n=1, cutoff=0.5)
     if near:
-        hint = f"did you mean {near[0]!r}?"
+        hint = f"did you mean {group + near[0]!r}?"
     elif len(names) <= _LISTED_AT_MOST:
         hint = f"valid: {', '.join(names) or 'none'}"
     elif otherwise:

@@ -51,18 +51,14 @@ def placing_file(file: Path) -> Iterator[Path]:
     Raises:
         OSError: If it cannot be written; what was there stays.
     """
-    missing = _missing(file.parent)
-    partial: Path | None = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with _made(file.parent):
         partial = _new_file(file)
-        yield partial
-        partial.replace(file)
-    finally:
-        if partial is not None:
+        try:
+            yield partial
+            partial.replace(file)
+        finally:
             with suppress(OSError):
                 partial.unlink()
-        remove_empty(missing)
 
 
 def write_text(file: Path, content: str, inside: Path | None = None) -> None:
@@ -158,27 +154,20 @@ def replacing(folder: Path, names: Sequence[str], inside: Path | None = None) ->
     """
     if inside is not None:
         refuse_links(folder, inside)
-    missing: list[Path] = []
-    try:
+    with trying("write the folder", folder):
         for name in names:
             _check_place(folder / name)
-        missing = _missing(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = temporary_folder(folder)
-    except OSError as error:
-        remove_empty(missing)
-        raise cannot("write the folder", folder, error) from None
-    try:
-        with trying("write the folder", folder):
+        with (
+            _made(folder),
+            tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder, ignore_cleanup_errors=True) as temporary,
+        ):
+            partial = Path(temporary)
             yield partial
             for name in names:
                 if (partial / name).exists():
                     (partial / name).replace(folder / name)
                 else:
                     (folder / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        remove_empty(missing)
 
 
 def temporary_folder(folder: Path, prefix: str = TEMPORARY) -> Path:
@@ -300,8 +289,15 @@ def _opened(file: Path, flags: int) -> int:
     return descriptor
 
 
-def _missing(folder: Path) -> list[Path]:
-    return [parent for parent in (folder, *folder.parents) if not parent.exists()]
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder; what was made and is empty at the end of the block goes again."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        remove_empty(missing)
 
 
 def remove_empty(folders: Sequence[Path]) -> None:

@@ -35,18 +35,21 @@ def _table(*columns: str) -> Table:
 
 
 def _cores() -> Table:
-    from rimrl.cores.registry import CORES  # noqa: PLC0415
+    from rimrl.cores.registry import CORES, core_options, make_core  # noqa: PLC0415
 
     table = _table("core", "parameters*", "backends**", "reconstruction", "what it is", "paper")
     table.columns[1].justify = "right"
     table.caption_justify = "left"
     missing: dict[str, list[str]] = {}
     for name, entry in CORES.items():
+        # One of the user's own may have no option for its width.
+        width = {"hidden_size": _HIDDEN_SIZE} if "hidden_size" in core_options(name) else {}
+        core = make_core(name, _INPUT_SIZE, **width)
+        number = sum(parameter.numel() for parameter in core.parameters() if parameter.requires_grad)
         reconstruction = "yes" if entry.reconstruction else "no"
-        backends = backends_here(name)
-        can_run = [backend for backend, unsupported_reason in backends.items() if unsupported_reason is None]
-        table.add_row(name, f"{num_parameters(name):,}", "/".join(can_run), reconstruction, entry.summary, entry.paper)
-        for backend, unsupported_reason in backends.items():
+        can_run = [backend for backend, unsupported_reason in core.backends.items() if unsupported_reason is None]
+        table.add_row(name, f"{number:,}", "/".join(can_run), reconstruction, entry.summary, entry.paper)
+        for backend, unsupported_reason in core.backends.items():
             if unsupported_reason is not None:
                 missing.setdefault(f"{backend}: {unsupported_reason}", []).append(name)
     lines = [
@@ -56,38 +59,6 @@ def _cores() -> Table:
     ]
     table.caption = "\n".join(lines)
     return table
-
-
-def backends_here(core: str) -> dict[str, str | None]:
-    """`rimrl.cores.base.RecurrentCore.backends` of a core on this machine, every option at its default.
-
-    Args:
-        core: A registered name.
-    """
-    from rimrl.cores.registry import make_core  # noqa: PLC0415 (imports torch)
-
-    return make_core(core, _INPUT_SIZE, **_of_width(core, _HIDDEN_SIZE)).backends
-
-
-def _of_width(core: str, hidden_size: int) -> dict[str, int]:
-    """The option that says how wide a core is; one of the user's own may have none."""
-    from rimrl.cores.registry import core_options  # noqa: PLC0415
-
-    return {"hidden_size": hidden_size} if "hidden_size" in core_options(core) else {}
-
-
-def num_parameters(core: str, input_size: int = _INPUT_SIZE, hidden_size: int = _HIDDEN_SIZE) -> int:
-    """Trainable numbers of a core at a given width, every other option at its default.
-
-    Args:
-        core: A registered name.
-        input_size: Width of its input.
-        hidden_size: Width of its state.
-    """
-    from rimrl.cores.registry import make_core  # noqa: PLC0415 (imports torch)
-
-    made = make_core(core, input_size, **_of_width(core, hidden_size))
-    return sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
 
 
 def _configs() -> Table:

@@ -55,7 +55,7 @@ def read_bytes(file: Path, most: int, follow: bool = True) -> bytes:
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
             _check_regular(file, status, most)
-            content = stream.read(status.st_size)
+            return stream.read(status.st_size)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError.of(missing(str(file))) from None
     except OSError as error:
@@ -66,7 +66,6 @@ def read_bytes(file: Path, most: int, follow: bool = True) -> bytes:
         raise
     except ValueError:  # a null byte in its name
         raise _unreadable(shorten(str(file)), "no file has such a name") from None
-    return content
 
 
 def check_regular(file: Path, follow: bool = True) -> None:
@@ -132,12 +131,12 @@ def parse_json(text: str | bytes, where: str, strict: bool = False) -> Any:
     if openings > _MOST_CONTAINERS:
         raise _invalid(where, "JSON", f"it holds more than {_MOST_CONTAINERS} lists and objects")
     try:
-        value = json.loads(text, parse_int=parse_integer, parse_constant=_refuse_constant if strict else None)
+        value = json.loads(text, parse_int=_parse_integer, parse_constant=_refuse_constant if strict else None)
         _check_depth(value)
+        return value
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error, 120)
         raise _invalid(where, "JSON", reason) from None
-    return value
 
 
 def read_rows(file: Path, most: int = 256 * MEGABYTE, follow: bool = True) -> list[list[str]]:
@@ -158,12 +157,7 @@ def read_rows(file: Path, most: int = 256 * MEGABYTE, follow: bool = True) -> li
         raise _invalid(file, "CSV", error) from None
 
 
-def parse_integer(digits: str) -> int:
-    """A decimal integer of at most `MOST_DIGITS` digits.
-
-    Raises:
-        ValueError: If it is longer.
-    """
+def _parse_integer(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
@@ -191,15 +185,11 @@ def _check_regular(file: Path, status: os.stat_result, most: int) -> None:
         what = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or device"
         raise _unreadable(file, f"it is a {what}, not a file")
     if status.st_size > most:
-        raise _is_large(file, most)
+        raise _unreadable(file, f"it has more than {most / MEGABYTE:g} MiB, which no such file has")
 
 
 def _is_link(file: Path) -> UnreadableError:
     return _unreadable(file, "it is a link, which is not followed there", "put the file in its place")
-
-
-def _is_large(file: Path, most: int) -> UnreadableError:
-    return _unreadable(file, f"it has more than {most / MEGABYTE:g} MiB, which no such file has")
 
 
 def _unreadable(file: object, reason: object, advice: str = "") -> UnreadableError:

@@ -76,8 +76,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise conflict(f"rimrl {options.name}", "several processes, which only train", "leave out torchrun")
     options.overrides = rest
     with asked_for(options.imports):
-        code: int = options.verb(options)
-    return code
+        return int(options.verb(options))
 
 
 def _is_memory(error: MemoryError | RuntimeError) -> bool:

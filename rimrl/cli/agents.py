@@ -57,7 +57,7 @@ def evaluate_runs(options: argparse.Namespace) -> None:
             )
             trained_on = suite_name(run.config.played)
             file = evaluation_file(evaluation["suite"], trained_on, options.num_active, arguments)
-            tracked.evaluation(evaluation, run.kind, Path(file).stem)
+            tracked.evaluation(evaluation, Path(file).stem)
     for paths in _by_suite(runs, options.suite):
         try:
             print_comparison(read_comparison(paths, options.suite, variant=variant))
@@ -78,7 +78,6 @@ def inspect_run(options: argparse.Namespace) -> None:
     from rimrl.experiments.run import Run
     from rimrl.files import replacing
     from rimrl.reporting.inspection import PICTURES, save_pictures
-    from rimrl.runs.environment import run_reached
     from rimrl.runs.evaluations import ablation_suffix
     from rimrl.runs.recording import RECORDING_FILES
     from rimrl.runs.tracked import tracked_again
@@ -102,8 +101,7 @@ def inspect_run(options: argparse.Namespace) -> None:
         )
         recording.save(partial)
         pictures = save_pictures(partial)
-        files = [partial / each for each in pictures]
-        tracked.pictures(files, run_reached(run.path, run.kind) or 0, f"inspection/{name}")
+        tracked.pictures([partial / each for each in pictures], f"inspection/{name}")
     print_inspection(run.path, recording.facts, "actions and rewards")
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from rimrl.reporting.comparison import Comparison
 
 _FORMATS = ("pdf", "svg", "png")
-_TABLES = {"json": (".json", "JSON"), "csv": (".csv", "CSV"), "latex": (".tex", "a LaTeX table")}
+# Of each option: how its file ends, what the file is, and how the line begins that says it was written.
+_TABLES = {
+    "json": (".json", "JSON", "numbers"),
+    "csv": (".csv", "CSV", "rows"),
+    "latex": (".tex", "a LaTeX table", "table"),
+}
 
 
 def add(verbs: Verbs) -> None:
@@ -92,11 +97,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Refuse files that could not be written, before any run is read.
-
-    Raises:
-        UsageError: Names the file.
-    """
+    """Refuse files that could not be written, before any run is read."""
     from rimrl.files import check_writable
 
     figures: list[Path] = []
@@ -106,11 +107,11 @@ def _check_files(options: argparse.Namespace) -> None:
         figures = [options.figures / name for name in figure_names(options.format or "pdf")]
     elif options.format is not None:
         raise needs("--format", "--figures DIR")
-    tables = {name: getattr(options, name) for name in _TABLES if getattr(options, name) is not None}
+    tables = _table_files(options)
     for file in (*filter(None, (options.plot,)), *tables.values(), *figures):
         check_writable(file)
     for name, file in tables.items():
-        suffix, content = _TABLES[name]
+        suffix, content, _ = _TABLES[name]
         if file.suffix != suffix:
             raise invalid_value(f"--{name}", f"a file that ends in {suffix}, for {content}", str(file))
     if options.plot is not None:
@@ -118,6 +119,10 @@ def _check_files(options: argparse.Namespace) -> None:
 
         with trying("save the picture", options.plot, ValueError):
             check_suffix(options.plot)
+
+
+def _table_files(options: argparse.Namespace) -> dict[str, Path]:
+    return {name: getattr(options, name) for name in _TABLES if getattr(options, name) is not None}
 
 
 def _save_plot(comparison: Comparison, file: Path) -> None:
@@ -145,21 +150,11 @@ def _save_figures(comparison: Comparison, options: argparse.Namespace) -> list[P
 def _save_tables(comparison: Comparison, options: argparse.Namespace) -> list[str]:
     """Write what holds numbers, all of it or nothing; a line for each file."""
     from rimrl.files import write_together
+    from rimrl.reporting.comparison import Comparison
+    from rimrl.reporting.csv_table import csv_table
+    from rimrl.reporting.latex import latex_table
 
-    contents: dict[Path, str] = {}
-    saved = []
-    if options.json is not None:
-        contents[options.json] = comparison.json_text()
-        saved.append(f"numbers: {options.json}")
-    if options.csv is not None:
-        from rimrl.reporting.csv_table import csv_table
-
-        contents[options.csv] = csv_table(comparison)
-        saved.append(f"rows: {options.csv}")
-    if options.latex is not None:
-        from rimrl.reporting.latex import latex_table
-
-        contents[options.latex] = latex_table(comparison)
-        saved.append(f"table: {options.latex}")
-    write_together(contents)
-    return saved
+    texts = {"json": Comparison.json_text, "csv": csv_table, "latex": latex_table}
+    files = _table_files(options)
+    write_together({file: texts[name](comparison) for name, file in files.items()})
+    return [f"{_TABLES[name][2]}: {file}" for name, file in files.items()]

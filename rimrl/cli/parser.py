@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from rimrl.errors import UsageError, wrong
+from rimrl.errors import UsageError
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -113,16 +113,6 @@ def add_ablation(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="let K units be active instead of as many as in training; 3,2 for layers; written to files of its own",
     )
-
-
-def refuse_ablation(options: argparse.Namespace) -> None:
-    """Refuse an ablation of what is no agent.
-
-    Raises:
-        UsageError: If one was asked for.
-    """
-    if options.num_active is not None:
-        raise wrong("--core.num_active", "is for agents; rimrl sequence trains with other numbers", kind="conflict")
 
 
 def _numbers(text: str) -> int | list[int]:

@@ -11,29 +11,15 @@ from rimrl.cli.codes import INTERRUPTED
 from rimrl.cli.parser import Verbs, config_among, old_name
 from rimrl.cli.sequence_tasks import lesion
 from rimrl.cli.tracking import add_tracking, tracking_of
-from rimrl.errors import conflict, mismatch, needs, quoted, wrong
-from rimrl.imports import options as import_options
+from rimrl.errors import conflict, mismatch, needs, wrong
 from rimrl.runs.tracking import Tracking
-from rimrl.runs.tracking import options as track_options
 from rimrl.sequence.registry import TASKS
 
 LESION = "lesion"
 _OLD_LESION = "dropping"  # old name, one version ago
 _LESION_OPTIONS = ("runs", "output", "blocks")
-_TRAINING_OPTIONS = (
-    "core",
-    "preset",
-    "ablation",
-    "seed",
-    "num_updates",
-    "data",
-    "run_dir",
-    "resume",
-    "accept_changes",
-    "print_config",
-    "track",
-    "track_project",
-)
+# What is not told by options that a lesion refuses.
+_NOT_OF_TRAINING = {*_LESION_OPTIONS, "quiet", "imports", "overrides", "name", "verb", "takes_overrides"}
 
 if TYPE_CHECKING:
     from rimrl.sequence.run import SequenceRun
@@ -82,9 +68,8 @@ def _sequence(options: argparse.Namespace) -> int:
 
     given, overrides = config_among(options.overrides)
     if given in (LESION, _OLD_LESION):
-        others = [
-            f"--{flag.replace('_', '-')}" for flag in _TRAINING_OPTIONS if getattr(options, flag) not in (None, False)
-        ]
+        told = [name for name, value in vars(options).items() if value not in (None, False)]
+        others = [f"--{name.replace('_', '-')}" for name in told if name not in _NOT_OF_TRAINING]
         if unexpected := [*overrides, *others]:
             raise wrong("unexpected argument", repr(unexpected[0]), f"{LESION} takes --runs RUN ...", "name")
         return lesion(options)
@@ -132,12 +117,8 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
 
 def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
     if not finished:
-        print(
-            f"rimrl: interrupted; the model so far is in {run.model_file}; "
-            f"to go on: rimrl sequence --resume {quoted(run.path)}{import_options(run.config.modules)}"
-            f"{track_options(run.tracking)}",
-            file=sys.stderr,
-        )
+        so_far = f"the model so far is in {run.model_file}"
+        print(f"rimrl: interrupted; {so_far}; to go on: {run.resume_command}", file=sys.stderr)
         return INTERRUPTED
     from rimrl.runs.tracked import tracked_again
     from rimrl.sequence.evaluate import evaluate
@@ -145,7 +126,7 @@ def _trained(run: SequenceRun, finished: bool, quiet: bool) -> int:
 
     with tracked_again(run.tracking, run) as tracked:
         evaluation = evaluate(run, progress_bar=not quiet)
-        tracked.evaluation(evaluation, run.kind)
+        tracked.evaluation(evaluation)
     print(f"trained {run.config.name}: {run.path}")
     metric = task_class(run.config.task.name).metric
     figures = ", ".join(f"{name} {result[metric]:.4g}" for name, result in evaluation["splits"].items())

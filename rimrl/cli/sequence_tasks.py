@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rimrl.cli.parser import refuse_ablation
 from rimrl.cli.tables import print_comparison, print_inspection, read_comparison
 from rimrl.cli.tracking import tracking_of
 from rimrl.errors import UsageError, conflict, needs, shorten, trying, wrong
@@ -22,7 +21,6 @@ def evaluate_runs(options: argparse.Namespace) -> None:
     from rimrl.sequence.run import SequenceRun, make_run_task
 
     tracking = tracking_of(options)
-    refuse_ablation(options)
     for word in options.overrides:
         raise wrong("unexpected argument", shorten(word), "see rimrl evaluate --help", "name")
     _refuse(options, "evaluate", "suite", "deterministic", "best", "trust", "no_random")
@@ -44,7 +42,7 @@ def evaluate_runs(options: argparse.Namespace) -> None:
                 seed=DEFAULT_SEED if options.seed is None else options.seed,
                 progress_bar=not options.quiet,
             )
-            tracked.evaluation(evaluation, run.kind)
+            tracked.evaluation(evaluation)
     print_comparison(read_comparison(options.runs))
 
 
@@ -57,7 +55,6 @@ def inspect_run(options: argparse.Namespace) -> None:
     from rimrl.files import replacing
     from rimrl.reporting.inspection import PICTURES, save_pictures
     from rimrl.reporting.rollouts import PICTURE, save_rollouts
-    from rimrl.runs.environment import run_reached
     from rimrl.runs.recording import RECORDING_FILES
     from rimrl.runs.tracked import tracked_again
     from rimrl.sequence.evaluate import DEFAULT_SEED
@@ -65,7 +62,6 @@ def inspect_run(options: argparse.Namespace) -> None:
     from rimrl.sequence.run import SequenceRun
 
     tracking = tracking_of(options)
-    refuse_ablation(options)
     _refuse(options, "inspect", "deterministic", "best", "trust", "record")
     run = SequenceRun.open(options.run)
     split = find_split(run, None if options.split == "train" else options.split)
@@ -81,8 +77,7 @@ def inspect_run(options: argparse.Namespace) -> None:
         pictures = save_pictures(partial)
         if inspected.rollouts is not None:
             pictures.append(save_rollouts(partial / ROLLOUTS, partial / PICTURE))
-        files = [partial / each for each in pictures]
-        tracked.pictures(files, run_reached(run.path, run.kind) or 0, f"inspection/{split.name}")
+        tracked.pictures([partial / each for each in pictures], f"inspection/{split.name}")
     print_inspection(run.path, inspected.recording.facts, "inputs and outcomes")
     print("pictures:", ", ".join(str(folder / name) for name in pictures))
 
@@ -122,6 +117,8 @@ def lesion(options: argparse.Namespace) -> int:
 
 
 def _refuse(options: argparse.Namespace, verb: str, *flags: str) -> None:
+    if options.num_active is not None:
+        raise wrong("--core.num_active", "is for agents; rimrl sequence trains with other numbers", kind="conflict")
     for flag in flags:
         if getattr(options, flag):
             name = flag.replace("_", "-")

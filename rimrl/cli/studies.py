@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rimrl.cli.codes import INTERRUPTED
@@ -51,15 +52,19 @@ def check_worker_options(options: argparse.Namespace, **others: int) -> None:
         raise conflict("--trial", "--ray and --jobs, as it trains in this process", "leave them out")
 
 
-def print_plan(study: Study[Any]) -> None:
-    """List the runs of a study, and how far they are."""
+def _print_plan(study: Study[Any]) -> None:
     for number, (trial, far) in enumerate(zip(study.trials, study.progress().values(), strict=True)):
         steps = trial.config.train.total_timesteps
         print(f"{number:>4}  {far['state']:<11} {steps:>9} steps  {study.folder / trial.name}")
 
 
-def run_study(study: Study[Any], options: argparse.Namespace) -> int:
-    """Work on all runs of a study, or on the one that was asked for.
+def run_study(study: Study[Any], options: argparse.Namespace, show: Callable[[bool], None]) -> int:
+    """List the runs of a study, work on all of them, or on one, as was asked for.
+
+    Args:
+        study: The study.
+        options: Those of `add_worker_options`.
+        show: Prints what is known once all have been worked on; is told whether they are finished.
 
     Returns:
         The exit code; 0 only if what was asked for is finished.
@@ -70,14 +75,22 @@ def run_study(study: Study[Any], options: argparse.Namespace) -> int:
     """
     from rimrl.runs.tracked import prepare
 
+    if options.plan:
+        _print_plan(study)
+        return 0
     prepare(tracking_of(options))
     if options.trial is not None:
         return _work_on_one(study, options.trial, not options.quiet)
-    if study.run(_workers(study, options), options.retries, not options.quiet):
-        return 0
-    left = f"{len(study.waiting)} of {len(study.trials)} {study.noun}s are left"
-    print(f"rimrl: interrupted; {left}, the same command goes on", file=sys.stderr)
-    return INTERRUPTED
+    try:
+        finished = study.run(_workers(study, options), options.retries, not options.quiet)
+    except RunFailedError:
+        show(False)
+        raise
+    if not finished:
+        left = f"{len(study.waiting)} of {len(study.trials)} {study.noun}s are left"
+        print(f"rimrl: interrupted; {left}, the same command goes on", file=sys.stderr)
+    show(finished)
+    return 0 if finished else INTERRUPTED
 
 
 def _workers(study: Study[Any], options: argparse.Namespace) -> Workers[Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rimrl.cli.parser import Verbs, config_among, flags
-from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
+from rimrl.cli.studies import add_worker_options, check_worker_options, run_study
 from rimrl.cli.tracking import tracking_of
 from rimrl.errors import needs, quoted
 from rimrl.imports import options as import_options
+
+if TYPE_CHECKING:
+    from rimrl.experiments.sweep import Sweep
 
 
 def add(verbs: Verbs) -> None:
@@ -45,8 +49,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from rimrl.experiments.sweep import Sweep, default_folder, episodes_before
-    from rimrl.experiments.sweep_config import ask, folder_of
+    from rimrl.experiments.sweep import Sweep, episodes_before
+    from rimrl.experiments.sweep_config import ask, default_folder, folder_of
     from rimrl.runs.settings import split_overrides
 
     check_worker_options(options, episodes=1)
@@ -62,18 +66,16 @@ def _sweep(options: argparse.Namespace) -> int:
         episodes = episodes_before(folder)
     check, tracking = options.trial is None, tracking_of(options)
     sweep = Sweep(asked, folder, episodes, check, progress_bar=not options.quiet, tracking=tracking)
-    if options.plan:
-        print_plan(sweep)
-        return 0
-    code = run_study(sweep, options)
-    if code or options.trial is not None:
-        return code
-    print(f"finished {len(sweep.trials)} of {len(sweep.trials)} trials: {folder}")
-    if episodes is None:
+    return run_study(sweep, options, lambda finished: _show(sweep) if finished else None)
+
+
+def _show(sweep: Sweep) -> None:
+    """Print what to do next with a sweep that is finished."""
+    print(f"finished {len(sweep.trials)} of {len(sweep.trials)} trials: {sweep.folder}")
+    if sweep.episodes is None:
         modules = dict.fromkeys(module for trial in sweep.trials for module in trial.config.modules)
-        print(f"next: rimrl sweep {quoted(folder)} --evaluate{import_options(modules)}")
+        print(f"next: rimrl sweep {quoted(sweep.folder)} --evaluate{import_options(modules)}")
     else:
         suites = dict.fromkeys(trial.config.env.id for trial in sweep.trials)
         for suite in suites:
-            print(f"next: rimrl compare {quoted(folder)}" + (f" --suite {suite}" if len(suites) > 1 else ""))
-    return 0
+            print(f"next: rimrl compare {quoted(sweep.folder)}" + (f" --suite {suite}" if len(suites) > 1 else ""))

@@ -43,7 +43,11 @@ def read_comparison(
     from rimrl.reporting.groups import group_runs
     from rimrl.reporting.results import find_runs, read_runs
 
-    suite = None if suite is None else _suite_name(suite)
+    if suite is not None:
+        from rimrl.experiments.played import suite_name
+        from rimrl.experiments.suite_files import is_suite_file, read_suite
+
+        suite = suite_name(read_suite(Path(suite)).suite if is_suite_file(suite) else suite)
     evaluated, others = find_runs(paths, suite, variant)
     if not evaluated:
         where = f" on {suite}" if suite else ""
@@ -56,15 +60,6 @@ def read_comparison(
         listed = ", ".join(map(str, others))
         comparison.remarks.insert(0, f"left out, because they have not been evaluated: {listed}")
     return comparison
-
-
-def _suite_name(name: str) -> str:
-    from rimrl.envs.suites import get_suite, is_suite
-    from rimrl.experiments.suite_files import is_suite_file, read_suite
-
-    if is_suite_file(name):
-        return read_suite(Path(name)).suite.name
-    return get_suite(name).name if is_suite(name) else name
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -110,10 +110,9 @@ def _resume(options: argparse.Namespace, given: str | None, overrides: list[str]
 def _trained(run: Run, finished: bool) -> int:
     if not should_print():
         return 0 if finished else INTERRUPTED
-    more = import_options(run.config.modules) + track_options(run.tracking)
     if not finished:
-        command = f"{run.kind.command(run.processes)} --resume {quoted(run.path)}{more}"
-        print(f"rimrl: interrupted; the agent so far is in {run.model_file}; to go on: {command}", file=sys.stderr)
+        so_far = f"the agent so far is in {run.model_file}"
+        print(f"rimrl: interrupted; {so_far}; to go on: {run.resume_command}", file=sys.stderr)
         return INTERRUPTED
     early = "" if run.ended_early is None else f" (ended early: {run.ended_early})"
     print(f"trained {run.config.name}: {run.path}{early}")

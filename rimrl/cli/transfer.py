@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 
 from rimrl.cli.parser import Verbs
-from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
+from rimrl.cli.studies import add_worker_options, check_worker_options, run_study
 from rimrl.cli.tables import console
 from rimrl.cli.tracking import tracking_of
-from rimrl.errors import RunFailedError
 
 
 def add(verbs: Verbs) -> None:
@@ -48,17 +47,7 @@ def _transfer(options: argparse.Namespace) -> int:
     if options.plan:
         for given in (trial.given for trial in transfer.all_trials if trial.given is not None):
             print(f"   -  finished     trained before  {given}")
-        print_plan(transfer)
-        return 0
-    try:
-        code = run_study(transfer, options)
-    except RunFailedError:
-        if options.trial is None:
-            _show(folder)
-        raise
-    if options.trial is None:
-        _show(folder)
-    return code
+    return run_study(transfer, options, lambda _: _show(folder))
 
 
 def _show(folder: Path) -> None:

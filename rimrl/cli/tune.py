@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimrl.cli.parser import Verbs, config_among, flags
-from rimrl.cli.studies import add_worker_options, check_worker_options, print_plan, run_study
+from rimrl.cli.studies import add_worker_options, check_worker_options, run_study
 from rimrl.cli.tables import console
 from rimrl.cli.tracking import tracking_of
-from rimrl.errors import RunFailedError, needs, quoted
+from rimrl.errors import needs, quoted
 from rimrl.imports import options as import_options
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def add(verbs: Verbs) -> None:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from rimrl.experiments.tune import Tune, default_folder
-    from rimrl.experiments.tune_config import ask, folder_of
+    from rimrl.experiments.sweep_config import default_folder, folder_of
+    from rimrl.experiments.tune import Tune
+    from rimrl.experiments.tune_config import FILE, ask
     from rimrl.runs.settings import split_overrides
 
     check_worker_options(options)
@@ -72,20 +73,9 @@ def _tune(options: argparse.Namespace) -> int:
         sampler_seed=options.sampler_seed,
         pruning=False if options.no_pruning else None,
     )
-    folder = options.run_dir or folder_of(given) or default_folder(asked.config)
+    folder = options.run_dir or folder_of(given, FILE) or default_folder(asked.config, "tune")
     tune = Tune(asked, folder, check=options.trial is None, tracking=tracking_of(options))
-    if options.plan:
-        print_plan(tune)
-        return 0
-    try:
-        code = run_study(tune, options)
-    except RunFailedError:
-        if options.trial is None:
-            _show(tune)
-        raise
-    if options.trial is None:
-        _show(tune)
-    return code
+    return run_study(tune, options, lambda _: _show(tune))
 
 
 def _show(tune: Tune) -> None:

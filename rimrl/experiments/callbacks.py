@@ -25,7 +25,6 @@ from rimrl.envs.vector import make_vec_env
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.evaluate import play
 from rimrl.experiments.factory import env_arguments
-from rimrl.experiments.named_classes import made
 from rimrl.experiments.run import Run
 from rimrl.runs.progress import progress_bar as bar
 from rimrl.runs.rng_state import random_state, restore_rng_state
@@ -118,15 +117,6 @@ def _rng_preserved() -> Iterator[None]:
         restore_rng_state(Fields(state, "random"), tensors)
 
 
-def own_callbacks(config: ExperimentConfig) -> list[BaseCallback]:
-    """Those that the user chose.
-
-    Raises:
-        UsageError: If one is none, nobody asked for its module (`rimrl.imports`), or it cannot be made.
-    """
-    return made(config.train.callback, BaseCallback, "train.callback")
-
-
 def why_ended(config: ExperimentConfig, evaluation: EvalCallback | None) -> str:
     """Why a training ended before its last step, in words; to be asked where it did."""
     settings = config.train
@@ -142,10 +132,7 @@ def why_ended(config: ExperimentConfig, evaluation: EvalCallback | None) -> str:
     return "a callback asked for it"
 
 
-Counters = list[dict[str, float]]
-
-
-def counters_of(callbacks: Iterable[BaseCallback]) -> Counters:
+def counters_of(callbacks: Iterable[BaseCallback]) -> list[dict[str, float]]:
     """The numbers that callbacks keep, those within others included: what they go on from."""
     found = []
     for callback in _with_inner(callbacks, set()):

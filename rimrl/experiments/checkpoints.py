@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from torch import Tensor
@@ -21,7 +21,7 @@ from rimrl.runs.logs import event_sizes, progress_until
 from rimrl.runs.resuming import restore_last
 from rimrl.runs.validated import DamagedError, Fields
 
-_T = TypeVar("_T")
+_Part: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
 _SHARED = ("policy.", "optimizer.")
 _OTHERS = "other_ranks"
 _LONGEST_LINE = 2**16
@@ -38,9 +38,6 @@ class Checkpoints(BaseCallback):
         freq: Steps between checkpoints; 0 for none on its own account.
         ranks: The processes that train the agent together, each of which calls every method; the first one writes.
         callbacks: The user's own, whose numbers are to be kept, too.
-
-    Attributes:
-        updating: Whether an update is going on; an environment is not to blame then.
     """
 
     def __init__(
@@ -56,19 +53,16 @@ class Checkpoints(BaseCallback):
         super().__init__()
         self._callbacks = callbacks
         self._ranks = ranks
-        self._at_once = config.env.n_envs
-        self.updating = False
+        self._updating = False
         self._run = run
-        self._identity = config.identity()
-        self._modules = config.modules
+        self._config = config
         self._agent = agent
         self._evaluation = evaluation
         self._freq = freq
         self._snapshot: Snapshot | None = None
-        self._written = 0
+        self._written: int | None = None
         self._elapsed = 0.0
         self._events: dict[str, int] = {}
-        self.last: Path | None = None
 
     def resume(self, accept_changes: bool = False, changes: Sequence[str] = ()) -> tuple[Contents, str | None]:
         """Put the agent, its environments and its evaluation back to the last good checkpoint.
@@ -88,29 +82,32 @@ class Checkpoints(BaseCallback):
         ranks = self._ranks
 
         def restore_all(contents: Contents, fields: Fields) -> str | None:
-            inexact = self._restore(contents) if processes(fields) == ranks.size else None
+            inexact = self._restore(contents) if len(_states(fields)) == ranks.size else None
             self._elapsed = max(0.0, fields.number("elapsed"))
             _episode_count(fields)
             return inexact
 
-        self.last, contents, inexact = restore_last(
+        _, contents, inexact = restore_last(
             self._run,
             restore_all,
-            None if accept_changes else self._identity,
-            checkpoints=from_first_rank(ranks, lambda: checkpoint_files.found(self._run)),
+            None if accept_changes else self._config.identity(),
+            checkpoints=ranks.broadcast_object(checkpoint_files.found(self._run) if ranks.first else []),
             read=self._read,
             writes=ranks.first,
             fatal=(RankLostError,),
             changes=changes,
         )
-        _refuse_other_number(processes(Fields(contents.state, "state")), ranks.size, self._run, self._modules)
-        self._written = 0 if accept_changes else self._agent.num_timesteps
+        had = len(_states(Fields(contents.state, "state")))
+        if had != ranks.size:  # environments would have no place, or none to go on from
+            again = f"{AGENT.command(had)} --resume {quoted(self._run)}{options(self._config.modules)}"
+            raise mismatch(f"the number of processes of {self._run}", had, ranks.size, again)
+        self._written = None if accept_changes else self._agent.num_timesteps
         return contents, inexact
 
     @property
     def cut_short(self) -> bool:
         """Whether the last rollout did not come to its end."""
-        return self._snapshot is not None and not self.updating
+        return self._snapshot is not None and not self._updating
 
     def write(self) -> None:
         """Write where the training is; between iterations only."""
@@ -119,64 +116,52 @@ class Checkpoints(BaseCallback):
 
     def write_pending(self) -> None:
         """Write where the rollout that was cut short began, unless an update has been at the weights since."""
-        if all(self._ranks.all_gather_object(self._snapshot is not None and not self.updating)):
+        if all(self._ranks.all_gather_object(self.cut_short)):
             self._write(self._snapshot)
 
     def _on_training_start(self) -> None:
         # SB3 counts time and iterations of this call of `learn` alone.
         self._agent.start_time -= int(self._elapsed * 1e9)
         self._agent._num_timesteps_at_start = 0
-        self._agent.iterations_before = self._agent.num_timesteps // (self._agent.n_steps * self._at_once)
+        self._agent.iterations_before = self._agent.num_timesteps // (self._agent.n_steps * self._config.env.n_envs)
 
     def _on_rollout_start(self) -> None:
-        self.updating = False
-        failure: Exception | None = None
+        self._updating = False
         self._snapshot = None
+        self._events = event_sizes(self._run)
         try:
             self._snapshot = take(self._agent, self._evaluation, self._callbacks)
-        except Exception as error:  # of an environment; other ranks may be about to gather a checkpoint
-            failure = error
-        self._events = event_sizes(self._run)
-        if self._freq and self._agent.num_timesteps - self._written >= self._freq:
-            self._write(self._snapshot)
-        if failure is not None:
-            raise failure
+        finally:  # also where an environment fails: other ranks may be about to gather a checkpoint
+            if self._freq and self._agent.num_timesteps - (self._written or 0) >= self._freq:
+                self._write(self._snapshot)
 
     def _on_rollout_end(self) -> None:
-        self.updating = True
+        self._updating = True
 
     def _on_step(self) -> bool:
         return True
 
     def _write(self, snapshot: Snapshot | None) -> None:
-        if snapshot is not None and self.last is not None and snapshot.num_timesteps == self._written:
+        if snapshot is not None and snapshot.num_timesteps == self._written:
             return
-        contents: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-        failure: Exception | None = None
+        contents: _Part | None = None
         try:
             if snapshot is not None:
                 contents = as_contents(snapshot, self._agent, self._evaluation)
         except ValueError:  # weights that are not finite are no place to go on from; the rollout will say so
             pass
-        except Exception as error:
-            failure = error
-        contents = _gathered(contents, self._ranks)
-        if failure is not None:
-            raise failure
+        finally:  # also where this rank fails: the others gather
+            contents = _gathered(contents, self._ranks)
         if contents is None or snapshot is None:
             return
         if self._ranks.size > 1:  # whether or not the first one can write it: they meet or they do not
-            self._note(snapshot)
+            self._written = snapshot.num_timesteps
         if self._ranks.first:
             tensors, state = contents
-            state |= {"identity": self._identity, "events": self._events}
+            state |= {"identity": self._config.identity(), "events": self._events}
             progress = progress_until(self._run, snapshot.num_timesteps, AGENT)
             checkpoint_files.write(self._run, snapshot.num_timesteps, Contents(tensors, state, progress))
-        self._note(snapshot)
-
-    def _note(self, snapshot: Snapshot) -> None:
         self._written = snapshot.num_timesteps
-        self.last = checkpoint_files.place(self._run, snapshot.num_timesteps)
 
     def _read(self, checkpoint: Path) -> Contents:
         """Read a checkpoint on the first rank, for all."""
@@ -200,34 +185,12 @@ class Checkpoints(BaseCallback):
         return next(filter(None, ranks.all_gather_object(inexact)), None)
 
 
-def from_first_rank(ranks: Ranks, find: Callable[[], _T]) -> _T:
-    """What the first rank finds."""
-    return ranks.broadcast_object(find() if ranks.first else None)  # type: ignore[return-value]
+def _states(fields: Fields) -> list[Fields]:
+    """The state of every rank that a checkpoint has."""
+    return [fields, *(fields.objects(_OTHERS) if _OTHERS in fields else ())]
 
 
-def processes(fields: Fields) -> int:
-    """How many processes a checkpoint's training had."""
-    return 1 + len(fields.objects(_OTHERS)) if _OTHERS in fields else 1
-
-
-def _refuse_other_number(had: int, now: int, run: Path, modules: Sequence[str]) -> None:
-    """Refuse to go on with a training of more or fewer processes, whose environments would have no place.
-
-    Raises:
-        UsageError: Gives the command that goes on.
-    """
-    if had != now:
-        raise mismatch(
-            f"the number of processes of {run}",
-            had,
-            now,
-            f"{AGENT.command(had)} --resume {quoted(run)}{options(modules)}",
-        )
-
-
-def _gathered(
-    contents: tuple[dict[str, Tensor], dict[str, Any]] | None, ranks: Ranks
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def _gathered(contents: _Part | None, ranks: Ranks) -> _Part | None:
     """Contents of all ranks as those of one checkpoint, on the first; None where one has none.
 
     The others' weights are the first one's. The rest of their tensors has the rank before its name, and their states
@@ -252,7 +215,7 @@ def _gathered(
     return tensors, state | ({_OTHERS: others} if others else {})
 
 
-def _part(contents: Contents, rank: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _part(contents: Contents, rank: int) -> _Part:
     """What one rank goes on from."""
     if rank == 0:
         return contents.tensors, contents.state
@@ -277,8 +240,7 @@ def truncate_monitor(run: Path, contents: Contents) -> None:
 
 
 def _episode_count(fields: Fields) -> int:
-    ranks = [fields, *(fields.objects(_OTHERS) if _OTHERS in fields else ())]
-    return sum(rank.nested("training").integer("episode_count") for rank in ranks)
+    return sum(rank.nested("training").integer("episode_count") for rank in _states(fields))
 
 
 def _cut_lines(file: Path, count: int) -> None:

@@ -84,7 +84,8 @@ def load_config(
             type. Also for a module that cannot be imported, or that a file of others names.
     """
     name, file, game = _find(config)
-    return _build(_read(file), name, file, game, _Overrides(overrides, of_others, to_train))
+    content = _from_card(file) if file.name == CARD else read_yaml(file)
+    return _build(_checked(content, file), name, file, game, _Overrides(overrides, of_others, to_train))
 
 
 def config_from(content: Any, where: Path) -> ExperimentConfig:
@@ -142,24 +143,24 @@ def _build(
     changes = changes_as_own(dict(split_overrides(overrides.words)))
     suite = _find_suite(described, settings, changes, file)
     imports = _import([*imports, *asked()], suite, settings, changes, file, overrides)
+    settings = {"core.name": "rim", "agent.algorithm": "ppo"} | settings
 
-    def chosen(key: str, default: str, valid: Mapping[str, object]) -> str:
-        value = str(changes.get(key, settings.get(key, default)))
+    def chosen(key: str, kind: str, valid: Mapping[str, object]) -> str:
+        value = str(changes.get(key, settings[key]))
         if value not in valid:
-            kind = "core" if key == "core.name" else "algorithm"
             raise unknown_name(kind, value, valid, where=f"--{key}" if key in changes else f"{file} ({key})")
         return value
 
     where = "the command line" if "core.name" in changes else str(file)
-    adopt_core(str(changes.get("core.name", settings.get("core.name", "rim"))), where)
-    core = chosen("core.name", "rim", CORES)
-    algorithm = chosen("agent.algorithm", "ppo", ALGORITHMS)
+    adopt_core(str(changes.get("core.name", settings["core.name"])), where)
+    core = chosen("core.name", "core", CORES)
+    algorithm = chosen("agent.algorithm", "algorithm", ALGORITHMS)
     schema = _schema(core, algorithm)
-    if core != settings.get("core.name", "rim"):
+    if core != settings["core.name"]:
         # The file's options belong to the core that was replaced; only the width has the same meaning everywhere.
         kept = {"core.hidden_size"} & set(schema.keys)
         settings = {k: v for k, v in settings.items() if not k.startswith("core.") or k in kept}
-    if algorithm != settings.get("agent.algorithm", "ppo"):
+    if algorithm != settings["agent.algorithm"]:
         settings = {k: v for k, v in settings.items() if not k.startswith("agent.") or k in schema.keys}
     schema.refuse_unknown(settings, changes, file)
     of_core = {k.removeprefix("core."): v for k, v in settings.items() if k.startswith("core.") and k != "core.name"}
@@ -184,27 +185,16 @@ def _build(
 
 
 class _Found(NamedTuple):
-    """The suite of a configuration.
-
-    Attributes:
-        suite: The suite.
-        modules: Those that it names.
-        file: Its own file; None where the configuration holds it.
-        asked: Whether the command line names it.
-    """
+    """The suite of a configuration, with its own file unless the configuration holds it."""
 
     suite: Suite
     modules: tuple[str, ...]
     file: Path | None
-    asked: bool
+    of_command: bool
 
 
 def _find_suite(content: Any, settings: dict[str, Any], changes: dict[str, str], file: Path) -> _Found | None:
-    """The suite that a configuration holds, or whose file it names; ``env.id`` becomes its name.
-
-    Raises:
-        UsageError: If it is none, or ``env.id`` names another one than the configuration holds.
-    """
+    """The suite that a configuration holds, or whose file it names; ``env.id`` becomes its name."""
     held: Described | None = None
     if content is not None:
         held = suite_from(content, file)
@@ -218,7 +208,7 @@ def _find_suite(content: Any, settings: dict[str, Any], changes: dict[str, str],
         suite, modules = read_suite(own)
         source["env.id"] = suite.name
         return _Found(suite, modules, own, of_command)
-    return None if held is None or name != held.suite.name else _Found(*held, None, asked=False)
+    return None if held is None or name != held.suite.name else _Found(*held, None, of_command=False)
 
 
 def _import(
@@ -238,7 +228,7 @@ def _import(
     if suite is not None:
         if suite.file is not None and is_of_others(suite.file):
             require_imported(of_suite, suite.file)
-        (of_command if suite.asked else named).extend(of_suite)
+        (of_command if suite.of_command else named).extend(of_suite)
     of_others = overrides.of_others
     if is_of_others(file) if of_others is None else of_others:
         require_imported([*named, *(of_command if of_others else ())], file)
@@ -303,10 +293,6 @@ def _atari_cores(family: str, shipped: Mapping[str, Path]) -> dict[str, Path]:
     """Files of the shipped Atari configurations of one family, by the last part of their names."""
     start = f"{family}/{_ATARI_GAME.rom}/"
     return {name.removeprefix(start): file for name, file in shipped.items() if name.startswith(start)}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return _checked(_from_card(file) if file.name == CARD else read_yaml(file), file)
 
 
 def _from_card(file: Path) -> Any:

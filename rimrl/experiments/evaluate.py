@@ -7,7 +7,7 @@ own. Every episode is kept, with what is needed to play it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -143,7 +143,7 @@ def evaluate(
         raise invalid_value("n_envs", f"from 1 to {MOST_ENVS}", n_envs)
     changed = dict(env_kwargs or {})
     splits = check_suite(run, suite, split, changed)
-    played = what_to_play(run, suite)
+    played = _what_to_play(run, suite)
     model_file = run.agent_file(best)
     file = evaluation_file(suite_name(played), suite_name(run.config.env.id), num_active, changed)
     run.check_writable(file)
@@ -178,19 +178,7 @@ def evaluate(
 
 @dataclass
 class _Test:
-    """What an agent is tested on, whatever the split.
-
-    Attributes:
-        run: Whose agent it is.
-        agent: Who plays.
-        model_file: The agent's file.
-        played: The suite or environment.
-        changed: Arguments of the environment over those of the run.
-        episodes: Per split.
-        deterministic: As for `evaluate`.
-        seed: As for `evaluate`.
-        n_envs: No more than episodes.
-    """
+    """What an agent is tested on, whatever the split; ``changed`` are arguments over those of the run."""
 
     run: Run
     agent: BaseAlgorithm
@@ -224,54 +212,40 @@ class _Test:
         return result | {"env_id": env_id, "env_kwargs": _plain(made_with | around), **outcome.log()}
 
     def _play(
-        self, player: BaseAlgorithm | None, split: EnvSplit, kwargs: Mapping[str, Any], **options: Any
+        self, player: BaseAlgorithm | None, split: EnvSplit, kwargs: dict[str, Any], use_masking: bool = False
     ) -> Episodes:
-        place = (self.run, self.agent, self.model_file, self.played, split.name, self.n_envs, self.seed, kwargs)
-        return play(player, partial(_environments, *place), self.episodes, self.deterministic, self.seed, **options)
+        make = partial(self._environments, split.name, kwargs)
+        return play(player, make, self.episodes, self.deterministic, self.seed, use_masking)
+
+    def _environments(self, split: str, kwargs: dict[str, Any]) -> VecEnv:
+        """A split, seeded; refused if it is not what the agent was trained on."""
+        config = self.run.config.env
+        env = make_vec_env(
+            self.played,
+            split=split,
+            n_envs=self.n_envs,
+            seed=self.seed,
+            # Whatever a run was trained with: all of them are asked the same levels, by the original.
+            backend="subproc" if config.backend == "subproc" else "dummy",
+            **env_arguments(replace(config, kwargs=kwargs)),
+        )
+        try:
+            check_plays(self.agent, env, self.model_file, suite_name(self.played))
+        except UsageError:
+            env.close()
+            raise
+        return env
 
     def _is_held_out(self, split: EnvSplit, env_id: str, made_with: Mapping[str, Any]) -> bool:
         if suite_name(self.played) == suite_name(self.run.config.env.id) and not self.changed:
             return split.held_out
-        # A split that another suite trains on is new to this agent, unless it is the very same.
-        return not _was_trained_on(self.run, env_id, made_with)
+        # A split that another suite trains on is new to this agent, unless it is the very same once it is made.
+        trained_id, trained_kwargs = resolve(self.run.config.played, **self.run.config.env.kwargs)
+        brought = default_arguments(env_id)
+        return env_id != trained_id or _plain({**brought, **made_with}) != _plain({**brought, **trained_kwargs})
 
 
-def _environments(
-    run: Run,
-    agent: BaseAlgorithm,
-    file: Path,
-    played: str | Suite,
-    split: str,
-    n_envs: int,
-    seed: int,
-    kwargs: Mapping[str, Any],
-) -> VecEnv:
-    """What an agent plays of a split, seeded.
-
-    Raises:
-        UsageError: If it is not what the agent was trained on.
-    """
-    config = run.config.env
-    env = make_vec_env(
-        played,
-        split=split,
-        n_envs=n_envs,
-        seed=seed,
-        # Whatever a run was trained with: all of them are asked the same levels, by the original.
-        backend="subproc" if config.backend == "subproc" else "dummy",
-        **env_arguments(replace(config, kwargs=dict(kwargs))),
-    )
-    try:
-        check_plays(agent, env, file, suite_name(played))
-    except UsageError:
-        env.close()
-        raise
-    return env
-
-
-def check_suite(
-    run: Run, suite: str | None, split: str | None, env_kwargs: Mapping[str, Any] | None = None
-) -> tuple[EnvSplit, ...]:
+def check_suite(run: Run, suite: str | None, split: str | None, env_kwargs: Mapping[str, Any]) -> tuple[EnvSplit, ...]:
     """Refuse what a run's agent cannot play.
 
     Args:
@@ -286,21 +260,19 @@ def check_suite(
     Raises:
         UsageError: For an unknown suite, split or argument, or other observations or actions than the agent's.
     """
-    played = what_to_play(run, suite)
+    played = _what_to_play(run, suite)
     splits = splits_to_play(played, split)
     if suite_name(played) != suite_name(run.config.env.id) or env_kwargs:
         # Those of rimrl's own suites are all alike.
         for each in splits if is_own(played) or env_kwargs else splits[:1]:
-            _check_spaces(run, played, each.name, dict(env_kwargs or {}))
+            _check_spaces(run, played, each.name, dict(env_kwargs))
     return splits
 
 
-def what_to_play(run: Run, suite: str | None) -> str | Suite:
-    """What an evaluation plays: what the run was trained on, or the suite that was named.
+def _what_to_play(run: Run, suite: str | None) -> str | Suite:
+    """What the run was trained on, or the suite that was named.
 
-    Raises:
-        UsageError: As `rimrl.experiments.played.find_played`, and for a suite with the name of the run's own, but
-            other splits: results of one would be taken for those of the other.
+    One with the name of the run's own, but other splits, is refused: results of one would be taken for the other's.
     """
     own = run.config.played
     if suite is None or suite == run.config.env.id:
@@ -316,10 +288,7 @@ def what_to_play(run: Run, suite: str | None) -> str | Suite:
 
 
 def _same_splits(one: Suite, other: Suite) -> bool:
-    ours, theirs = (
-        [(split.name, split.env_id, split.held_out, split.env_kwargs) for split in suite.splits]
-        for suite in (one, other)
-    )
+    ours, theirs = ([replace(split, description="") for split in suite.splits] for suite in (one, other))
     return ours == theirs
 
 
@@ -454,7 +423,7 @@ def play(
             outcome.numbers.append(int(local["episode_counts"][i]))
             outcome.levels.append(env.ended[i])
 
-    try:
+    with closing(env):
         player = _RandomPlayer(env, seed, use_masking) if agent is None else player_of(agent, env)
         returns, lengths = evaluate_policy(
             player,
@@ -465,8 +434,6 @@ def play(
             return_episode_rewards=True,
             warn=False,
         )
-    finally:
-        env.close()
     assert isinstance(returns, list)
     assert isinstance(lengths, list)
     outcome.returns, outcome.lengths = returns, lengths
@@ -501,11 +468,7 @@ class _RandomPlayer:
 
 
 def _check_spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[str, Any]) -> None:
-    """Refuse what shows or takes something else than what the agent was trained with.
-
-    Raises:
-        UsageError: Says what differs.
-    """
+    """Refuse what shows or takes something else than what the agent was trained with."""
     known, shown = _spaces(run, run.config.played, "train", {}), _spaces(run, played, split, env_kwargs)
     what_is_played = repr(suite_name(played)) if split == "train" else f"{split!r} of {suite_name(played)!r}"
     if env_kwargs:
@@ -526,13 +489,6 @@ def _spaces(run: Run, played: str | Suite, split: str, env_kwargs: dict[str, Any
         env = make_vec_env(played, split=split, **env_arguments(replace(config, kwargs=kwargs)))
     env.close()
     return {"observations": env.observation_space, "actions": env.action_space}
-
-
-def _was_trained_on(run: Run, env_id: str, env_kwargs: Mapping[str, Any]) -> bool:
-    """Whether an environment, once made, is what the run was trained on: with the arguments that need not be given."""
-    trained_id, trained_kwargs = resolve(run.config.played, **run.config.env.kwargs)
-    brought = default_arguments(env_id)
-    return env_id == trained_id and _plain({**brought, **env_kwargs}) == _plain({**brought, **trained_kwargs})
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,6 @@ policy.onnx        one step of the agent for other programs, on request
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ README = "README.md"
 # Evaluations of another agent must not stay beside a new one.
 _NAMES = (WEIGHTS, CARD, README, GRAPH, "evaluation.json")
 _FACTS = ("rimrl_version", "name", "environment", "model", "evaluation", "training", "config")
+_TRAINING = ("status", "num_timesteps", "time", "versions", "python", "commit")
 _SCORES = (
     "held_out",
     "episodes",
@@ -89,7 +89,7 @@ def export(
 
 def _facts(run: Run, model: str) -> dict[str, Any]:
     """What a card says of a run beside its agent."""
-    config = run.config
+    config, found = run.config, run_facts(run.path)
     return {
         "rimrl_version": __version__,
         "name": config.name,
@@ -100,15 +100,9 @@ def _facts(run: Run, model: str) -> dict[str, Any]:
         },
         "model": model,
         "evaluation": _evaluation(run, model),
-        "training": _training(run),
-        "config": {
-            "name": config.name,
-            **config.above(),
-            "env": asdict(config.env),
-            "core": {"name": config.core.name, **config.core.options},
-            "agent": asdict(config.agent),
-            "train": asdict(config.train),
-        },
+        # How the training ended, and with which versions.
+        "training": {key: found[key] for key in _TRAINING if key in found},
+        "config": {"name": config.name, **config.above(), **config.groups()},
     }
 
 
@@ -198,10 +192,3 @@ def _evaluation(run: Run, model: str) -> dict[str, Any] | None:
         raise (error if isinstance(error, UsageError) else damaged(file, error)).within(
             after=f"; run again: rimrl evaluate {quoted(run.path)}"
         ) from None
-
-
-def _training(run: Run) -> dict[str, Any]:
-    """How the training ended, and with which versions."""
-    found = run_facts(run.path)
-    wanted = ("status", "num_timesteps", "time", "versions", "python", "commit")
-    return {key: found[key] for key in wanted if key in found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ _MOST_TOKENS = 2**16
 def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, append_monitor: bool = False) -> VecEnv:
     """The training split of a configuration, vectorised and seeded; episodes go to ``monitor_dir/monitor.csv``."""
     env = config.env
-    check_eval_splits(config)
+    _check_eval_splits(config)
     with refusing_what_breaks(env.id, env.kwargs):
         arguments = env_arguments(env)
         if is_own(config.played):
@@ -55,12 +56,8 @@ def make_train_env(config: ExperimentConfig, monitor_dir: Path | None = None, ap
         return VecNormalizedRewards(venv, config.agent.gamma) if config.agent.normalize_rewards else venv
 
 
-def check_eval_splits(config: ExperimentConfig) -> None:
-    """Refuse splits to be evaluated in training that there are not.
-
-    Raises:
-        UsageError: Names the nearest.
-    """
+def _check_eval_splits(config: ExperimentConfig) -> None:
+    """Refuse splits to be evaluated in training that there are not."""
     asked = config.train.eval_splits
     for split in asked:
         try:
@@ -94,10 +91,7 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgori
     settings = config.agent
     check_spaces(env.observation_space, env.action_space, config.env.id)
     tile_pixels = config.env.kwargs.get("tile_size") if config.env.kwargs.get("tiles") == "rgb" else None
-    extractor = _own_extractor(settings)
-    policy, policy_kwargs = _policy_for(
-        env.observation_space, settings.features_dim, settings.spatial, tile_pixels, extractor
-    )
+    policy, policy_kwargs = _policy_for(env.observation_space, settings, tile_pixels)
     rate = scheduled(settings.learning_rate, settings.learning_rate_schedule, settings.learning_rate_warmup)
     common: dict[str, Any] = {
         "policy": policy,
@@ -132,6 +126,16 @@ def make_agent(config: ExperimentConfig, env: VecEnv) -> RecurrentOnPolicyAlgori
     if settings.init_from is not None:
         initialize_from(agent.policy, load(settings.init_from, device=agent.device).policy, settings.init_from)
     return agent
+
+
+def check_fits(config: ExperimentConfig) -> None:
+    """Make the environment and the agent of a configuration, and throw them away.
+
+    Raises:
+        UsageError: If its values do not fit together.
+    """
+    with closing(make_train_env(config)) as env:
+        make_agent(config, env)
 
 
 def _own_arguments(settings: AgentConfig) -> dict[str, Any]:
@@ -172,41 +176,24 @@ def _exploration(settings: AgentConfig, space: spaces.Space[Any]) -> dict[str, A
     return {"use_sde": True, "sde_sample_freq": settings.sde_sample_freq} if settings.use_sde else {}
 
 
-def _own_extractor(settings: AgentConfig) -> dict[str, Any]:
-    """The features extractor that the user chose; empty for none."""
-    if settings.features_extractor_class is None:
-        return {}
-    cls = policy_class("agent.features_extractor_class", settings.features_extractor_class)
-    check_arguments(cls, settings.features_extractor_kwargs, "agent.features_extractor_kwargs", None)
-    return {
-        "features_extractor_class": cls,
-        "features_extractor_kwargs": dict(settings.features_extractor_kwargs),
-    }
-
-
-def _policy_for(
-    space: spaces.Space[Any],
-    features_dim: int | None,
-    spatial: bool,
-    tile_pixels: int | None,
-    chosen: dict[str, Any],
-) -> tuple[str, dict[str, Any]]:
-    """The policy form and extractor that fit an observation space, or that were `chosen`."""
+def _policy_for(space: spaces.Space[Any], settings: AgentConfig, tile_pixels: int | None) -> tuple[str, dict[str, Any]]:
+    """The policy form and extractor that fit an observation space, or that the user chose."""
     if isinstance(space, spaces.Dict) and has_copies(space):
-        _, inner = _policy_for(without_copies(space), features_dim, spatial, tile_pixels, chosen)
-        options = {
+        _, inner = _policy_for(without_copies(space), settings, tile_pixels)
+        kwargs: dict[str, Any] = {
             "extractor_class": inner.get("features_extractor_class"),
             "extractor_kwargs": inner.get("features_extractor_kwargs"),
         }
-        extractor: dict[str, Any] = {
-            "features_extractor_class": EfferenceExtractor,
-            "features_extractor_kwargs": options,
-        }
-        return "MultiInputPolicy", extractor
-    if chosen:
+        return "MultiInputPolicy", {"features_extractor_class": EfferenceExtractor, "features_extractor_kwargs": kwargs}
+    if settings.features_extractor_class is not None:
+        cls = policy_class("agent.features_extractor_class", settings.features_extractor_class)
+        kwargs = dict(settings.features_extractor_kwargs)
+        check_arguments(cls, kwargs, "agent.features_extractor_kwargs", None)
         image = "CnnPolicy" if is_image_space(space) else "MlpPolicy"
-        return ("MultiInputPolicy" if isinstance(space, spaces.Dict) else image), chosen
-    width = {} if features_dim is None else {"features_dim": features_dim}
+        form = "MultiInputPolicy" if isinstance(space, spaces.Dict) else image
+        return form, {"features_extractor_class": cls, "features_extractor_kwargs": kwargs}
+    spatial = settings.spatial
+    width = {} if settings.features_dim is None else {"features_dim": settings.features_dim}
     if spatial and width:
         raise conflict("agent.features_dim", "agent.spatial, where the map has the width")
     if isinstance(space, spaces.Dict) and _shows_tiles(space, tile_pixels):

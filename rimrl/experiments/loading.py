@@ -56,16 +56,12 @@ def load_agent(
     agent = load(file, device=run.config.train.device if device is None else device, trust=trust)
     _check_described(agent, file, run.config, run.path)
     if num_active is not None:
-        ablate(agent, num_active)
+        _ablate(agent, num_active)
     return agent
 
 
-def ablate(agent: RecurrentOnPolicyAlgorithm, num_active: int | list[int]) -> None:
-    """Let another number of units be active, in the critic's core, too.
-
-    Raises:
-        UsageError: If a core does not select units, or has no such number.
-    """
+def _ablate(agent: RecurrentOnPolicyAlgorithm, num_active: int | list[int]) -> None:
+    """Let another number of units be active, in the critic's core, too."""
     policy = agent.policy
     assert isinstance(policy, RecurrentCorePolicy)
     for core in (policy.core, policy.critic_core):
@@ -88,25 +84,12 @@ def core_settings(agent: RecurrentOnPolicyAlgorithm) -> dict[str, Any]:
 
 def _complete(core: str, options: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {name: parameter.default for name, parameter in core_options(core).items()}
-    return _comparable(defaults | with_legacy_options(core, dict(options)))
-
-
-def _comparable(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else plain(value) for name, value in options.items()}
+    complete = defaults | with_legacy_options(core, dict(options))
+    return {name: list(value) if isinstance(value, tuple) else plain(value) for name, value in complete.items()}
 
 
 def _check_described(agent: RecurrentOnPolicyAlgorithm, file: Path, config: ExperimentConfig, where: Path) -> None:
-    """Refuse an agent that was trained otherwise than the configuration says: results would bear the wrong label.
-
-    Args:
-        agent: The agent.
-        file: Its file.
-        config: The configuration.
-        where: The run, for the refusal.
-
-    Raises:
-        UsageError: Names the first setting that differs.
-    """
+    """Refuse an agent that was trained otherwise than the configuration says: results would bear the wrong label."""
     core = core_settings(agent)
     if core["name"] in CORES:
         described = {"name": config.core.name, **_complete(config.core.name, config.core.options)}

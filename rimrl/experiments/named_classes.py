@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from rimrl.errors import as_raised, cannot, invalid_value, shorten, unknown_name, wrong
@@ -120,7 +119,8 @@ def named_class(name: str, base: type[Any], where: str) -> type[Any]:
         raise cannot("import", f"{module_name!r} of {where}", as_raised(error)) from error
     found = getattr(module, attribute, None)
     if found is None:
-        raise unknown_name("class", attribute, _subclasses(module, base), where=f"{where}: {module_name}")
+        classes = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, base)]
+        raise unknown_name("class", attribute, classes, where=f"{where}: {module_name}")
     if not inspect.isclass(found) or not issubclass(found, base):
         raise wrong(f"{where}: {name}", f"is no {base.__name__}")
     return found
@@ -166,7 +166,3 @@ def made(classes: Iterable[Named], base: type[Any], where: str) -> list[Any]:
 
 def _module(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def _subclasses(module: ModuleType, base: type) -> list[str]:
-    return [name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, base)]

@@ -7,7 +7,7 @@ the game's own, also where the agent learned from clipped rewards and single liv
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import EnumMeta
 from pathlib import Path
@@ -92,7 +92,6 @@ class Player:
     """An agent in front of one environment.
 
     Attributes:
-        run: Whose agent plays.
         split: What is played.
         episodes: How many.
         model_file: The agent's file.
@@ -103,7 +102,6 @@ class Player:
         seed: Seed of levels and actions.
     """
 
-    run: Run
     split: EnvSplit
     episodes: int
     model_file: Path
@@ -209,19 +207,14 @@ def make_player(
         seed=seed,
         **kwargs,
     )
-    try:
+    with closing(env):
         check_plays(agent, env, model_file, config.env.id)
-        yield Player(run, played, episodes, model_file, agent, env, _action_names(env), deterministic, seed)
-    finally:
-        env.close()
+        yield Player(played, episodes, model_file, agent, env, _action_names(env), deterministic, seed)
 
 
 def _check_draws_itself(id_or_suite: str | Suite, split: EnvSplit) -> None:
-    env = make_vec_env(id_or_suite, split=split.name)
-    try:
+    with closing(make_vec_env(id_or_suite, split=split.name)) as env:
         modes = env.get_attr("metadata")[0].get("render_modes", [])
-    finally:
-        env.close()
     if "rgb_array" not in modes:
         raise wrong(split.env_id, "draws no pictures (it has no render mode 'rgb_array')", "try rimrl inspect")
 

@@ -38,15 +38,10 @@ def check_policy_names(settings: Mapping[str, Any]) -> None:
     Raises:
         UsageError: Names the nearest.
     """
-    for key, (kind, known, _) in _CHOICES.items():
+    for key, choice in _CHOICES.items():
         value = settings.get(key)
-        if value is None:
-            continue
-        last = name_on_list(key, value)
-        if last is not None and last not in known:
-            raise unknown_name(kind, value, known, where=key)
-        if last is None and not is_class_name(value):
-            raise invalid_value(key, f"one of {', '.join(known)}, or package.Class", value)
+        if value is not None and _on_list(key, value) is None and not is_class_name(value):
+            raise invalid_value(key, f"one of {', '.join(choice.known)}, or package.Class", value)
 
 
 def policy_class(key: str, name: str) -> type[Any]:
@@ -55,10 +50,13 @@ def policy_class(key: str, name: str) -> type[Any]:
     Raises:
         UsageError: As `rimrl.experiments.named_classes.named_class`.
     """
-    kind, known, base = _CHOICES[key]
+    return _on_list(key, name) or named_class(name, _CHOICES[key].base, key)
+
+
+def _on_list(key: str, name: str) -> type[Any] | None:
+    """The class of the key's list; None for a name with another package."""
+    kind, known, _ = _CHOICES[key]
     last = name_on_list(key, name)
-    if last is None:
-        return named_class(name, base, key)
-    if last not in known:
+    if last is not None and last not in known:
         raise unknown_name(kind, name, known, where=key)
-    return known[last]
+    return None if last is None else known[last]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -10,7 +11,7 @@ from rimrl.agents.distributed import init_ranks
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.ranks import RankProcesses, check_same
 from rimrl.experiments.run import Run
-from rimrl.experiments.train import learner_factory
+from rimrl.experiments.train import AgentLearner
 from rimrl.runs.lifecycle import resume_run
 from rimrl.runs.tracking import Tracking
 
@@ -49,5 +50,5 @@ def resume(
     ranks = init_ranks()
     config = run.config if config is None else replace(config, name=run.config.name)
     check_same(config, ranks)
-    learner = learner_factory(progress_bar, ranks, callback)
+    learner = partial(AgentLearner, progress_bar=progress_bar, ranks=ranks, callback=callback)
     return resume_run(run, config, accept_changes, learner, RankProcesses(ranks), tracking)

@@ -6,7 +6,6 @@ Needs ``pip install 'rimrl[tune]'``. Everything that happened is in ``optuna.log
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rimrl.errors import UsageError, damaged, not_installed, unknown_name
+from rimrl.errors import UsageError, damaged, not_installed
 from rimrl.experiments.tune_space import Choice, Dimension, Space
 from rimrl.files import check_writable, locked
 from rimrl.reading import MEGABYTE
@@ -76,7 +75,7 @@ class Search:
         self._number = number
         optuna = import_optuna()
         check_writable(folder / JOURNAL, folder)
-        with self._asking():
+        with locked(folder / LOGS / ".asking", f"{folder} is in use", patience=_PATIENCE):
             try:
                 self._storage = _storage(folder)
                 study = optuna.create_study(
@@ -110,17 +109,17 @@ class Search:
             raise _damaged(self._folder, f"trial {self._number} has ended and does not say how")
         return found
 
-    def is_hopeless(self, step: int, value: float | None) -> bool:
+    def is_hopeless(self, step: int, value: float) -> bool:
         """Note a point of the trial's learning curve, and say whether the trial is to be pruned.
 
         Args:
             step: Which point; one that is known is not noted again.
-            value: What it is; None only asks.
+            value: What it is.
         """
-        last = max(self._curve, default=-1)
-        if value is not None and step > last:
+        last = max(self._study.trials[self._number].intermediate_values, default=-1)
+        if step > last:
             self._trial.report(value, step)
-        return self._strategy.pruning and max(step, last) >= 0 and step >= last and self._trial.should_prune()
+        return self._strategy.pruning and step >= last and self._trial.should_prune()
 
     def finish(self, result: Mapping[str, Any], value: float | None) -> None:
         """Note how the trial ended.
@@ -136,10 +135,6 @@ class Search:
         else:
             self._study.tell(self._number, value)
 
-    @property
-    def _curve(self) -> Mapping[int, float]:
-        return dict(self._study.trials[self._number].intermediate_values)
-
     def _begun(self) -> optuna.trial.Trial:
         """The trial as Optuna has it, with values drawn for it now or, if it was stopped, before."""
         of_trials, storage = import_optuna().trial, self._storage
@@ -152,9 +147,6 @@ class Search:
             for key, dimension in self._strategy.space.items():
                 _draw(trial, key, dimension)
         return trial
-
-    def _asking(self) -> contextlib.AbstractContextManager[None]:
-        return locked(self._folder / LOGS / ".asking", f"{self._folder} is in use", patience=_PATIENCE)
 
 
 def _damaged(folder: Path, why: object) -> UsageError:
@@ -173,16 +165,6 @@ def import_optuna() -> Any:
         raise not_installed("rimrl tune", "Optuna", "rimrl[tune]") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
-
-
-def check_sampler(name: str) -> None:
-    """Refuse a sampler that there is not.
-
-    Raises:
-        UsageError: Names the nearest.
-    """
-    if name not in SAMPLERS:
-        raise unknown_name("sampler", name, SAMPLERS, where="--sampler")
 
 
 def _sampler(strategy: Strategy, number: int) -> Any:
@@ -240,7 +222,7 @@ def _cut_half_line(file: Path) -> None:
     if not file.is_file():
         return
     if file.stat().st_size > _LARGEST:
-        raise damaged(file, f"more than {_LARGEST // MEGABYTE} MB", "restore it, or choose another --run-dir")
+        raise _damaged(file.parent, f"more than {_LARGEST // MEGABYTE} MB")
     with file.open("r+b") as stream:
         content = stream.read()
         whole = content.rfind(b"\n") + 1

@@ -26,30 +26,26 @@ from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.envs.replay import EpisodeRecord, ReplayError
 from rimrl.envs.reward_scale import RewardScale
 from rimrl.envs.vector_state import VectorMark, is_replayable, mark, marked_episodes, restore
-from rimrl.experiments.callbacks import Counters, counters_of, restore_counters
+from rimrl.experiments.callbacks import counters_of, restore_counters
 from rimrl.runs.rng_state import random_state, restore_rng_state
 from rimrl.runs.tensors import fitting, optimizer_state, restore_optimizer
 from rimrl.runs.validated import DamagedError, Fields
 
 Agent = RecurrentOnPolicyAlgorithm
 _PLAIN = (str, int, float, bool, type(None))
+_BEST = ("best_mean_reward", "last_mean_reward")
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """What changes during a rollout, as it was at its start."""
+    """What changes during a rollout, as it was at its start; ``state`` goes into JSON as it is."""
 
     num_timesteps: int
-    elapsed: float
-    counters: dict[str, Any]
+    state: dict[str, Any]
     tensors: dict[str, Tensor]
     observation: Any
-    random_state: dict[str, Any]
-    log: dict[str, Any]
     training: VectorMark
     evaluation: VectorMark | None
-    best: tuple[float, float] | None
-    callbacks: Counters
 
 
 def take(agent: Agent, evaluation: EvalCallback | None, callbacks: Sequence[BaseCallback] = ()) -> Snapshot:
@@ -72,24 +68,25 @@ def take(agent: Agent, evaluation: EvalCallback | None, callbacks: Sequence[Base
     logger = agent.logger
     return Snapshot(
         num_timesteps=agent.num_timesteps,
-        elapsed=(time.time_ns() - agent.start_time) / 1e9,
-        counters={
+        state={
+            "num_timesteps": agent.num_timesteps,
+            "elapsed": (time.time_ns() - agent.start_time) / 1e9,
             "n_updates": agent._n_updates,
-            "episodes": [_plain(episode) for episode in agent.ep_info_buffer],
+            "episodes": [{name: _plain(value) for name, value in each.items()} for each in agent.ep_info_buffer],
             "successes": [bool(success) for success in agent.ep_success_buffer],
+            "random": chance,
+            "log": {
+                "values": {name: _plain(value) for name, value in logger.name_to_value.items()},
+                "counts": dict(logger.name_to_count),
+                "excluded": {name: list(kinds or ()) for name, kinds in logger.name_to_excluded.items()},
+            },
+            "evaluation": None if evaluation is None else {name: getattr(evaluation, name) for name in _BEST},
+            "callbacks": counters_of(_counting(evaluation, callbacks)),
         },
         tensors={**tensors, **random_tensors, "episode_starts": starts},
         observation=agent._last_obs,
-        random_state=chance,
-        log={
-            "values": {name: _plain_value(value) for name, value in logger.name_to_value.items()},
-            "counts": dict(logger.name_to_count),
-            "excluded": {name: list(kinds or ()) for name, kinds in logger.name_to_excluded.items()},
-        },
         training=mark(agent.env),
         evaluation=None if evaluation is None else mark(evaluation.eval_env),
-        best=None if evaluation is None else (evaluation.best_mean_reward, evaluation.last_mean_reward),
-        callbacks=counters_of(_counting(evaluation, callbacks)),
     )
 
 
@@ -119,30 +116,21 @@ def as_contents(
     of_optimizer, scalars = optimizer_state(agent.policy.optimizer)
     tensors |= of_optimizer
     layout = {}
-    for name, array in _parts(snapshot.observation).items():
+    seen = snapshot.observation
+    for name, array in (seen if isinstance(seen, dict) else {"": np.asarray(seen)}).items():
         # The layout in memory decides how the rollout is laid out, and with it the order of sums.
         order = sorted(range(array.ndim), key=lambda axis, array=array: (-array.strides[axis], axis))  # type: ignore[misc]
         tensors[f"observation.{name}"] = th.as_tensor(np.ascontiguousarray(array.transpose(order)))
         layout[name] = order
     assert agent.env is not None
-    state: dict[str, Any] = {
-        "num_timesteps": snapshot.num_timesteps,
-        "elapsed": snapshot.elapsed,
-        **snapshot.counters,
+    state = snapshot.state | {
         "optimizer": scalars,
         "observation": layout,
-        "random": snapshot.random_state,
-        "log": snapshot.log,
         "training": _vector_as_json(agent.env, snapshot.training, "training", tensors),
-        "evaluation": None,
-        "callbacks": snapshot.callbacks,
     }
-    if evaluation is not None and snapshot.evaluation is not None and snapshot.best is not None:
-        state["evaluation"] = {
-            "best_mean_reward": snapshot.best[0],
-            "last_mean_reward": snapshot.best[1],
-            "env": _vector_as_json(evaluation.eval_env, snapshot.evaluation, "evaluation", tensors),
-        }
+    if evaluation is not None and snapshot.evaluation is not None:
+        env = _vector_as_json(evaluation.eval_env, snapshot.evaluation, "evaluation", tensors)
+        state["evaluation"] = state["evaluation"] | {"env": env}
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, state
 
 
@@ -185,8 +173,8 @@ def restore_snapshot(
     agent._last_states = states
     if evaluation is not None and "evaluation" in fields:
         old = fields.nested("evaluation")
-        evaluation.best_mean_reward = old.number("best_mean_reward", finite=False)
-        evaluation.last_mean_reward = old.number("last_mean_reward", finite=False)
+        for name in _BEST:
+            setattr(evaluation, name, old.number(name, finite=False))
         inexact = _restore_vector(evaluation.eval_env, old.nested("env"), "evaluation", tensors) or inexact
     if "callbacks" in fields:
         numbers = [{name: each.raw(name) for name in each.names()} for each in fields.objects("callbacks")]
@@ -247,15 +235,7 @@ def _seen(agent: Agent, tensors: Mapping[str, Tensor], layout: Fields) -> tuple[
     return (observation if isinstance(parts, dict) else observation[""]), starts, RNNStates(pi, vf)
 
 
-def _parts(observation: Any) -> dict[str, NDArray[Any]]:
-    return observation if isinstance(observation, dict) else {"": np.asarray(observation)}
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _plain_value(value) for name, value in values.items()}
-
-
-def _plain_value(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     return value if isinstance(value, _PLAIN) else str(value)
 

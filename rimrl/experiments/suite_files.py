@@ -79,18 +79,14 @@ def suite_from(content: Any, file: Path) -> Described:
         raise wrong(f"the suite of {file}", f"has {len(splits)} splits", f"{_MOST_SPLITS} are the most")
     try:
         suite = suite_of(name, splits, content.get("description", ""))  # type: ignore[arg-type]
-        _refuse_name(suite.name)
+        refuse_taken(suite.name)
+        if is_suite_file(suite.name):
+            raise invalid_value("the name of a suite", "without the ending of a file", suite.name)
         for split in suite.splits:
             _check_plain(split.env_kwargs, f"kwargs of split {split.name!r}", _DEEPEST)
     except UsageError as error:
         raise error.within(after=f" (in {file})") from None
     return Described(suite, tuple(dict.fromkeys([*imports, *modules_of(suite)])))
-
-
-def _refuse_name(name: str) -> None:
-    refuse_taken(name)
-    if is_suite_file(name):
-        raise invalid_value("the name of a suite", "without the ending of a file", name)
 
 
 def _check_plain(value: object, what: str, levels: int) -> None:
@@ -100,9 +96,8 @@ def _check_plain(value: object, what: str, levels: int) -> None:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise invalid_value(what, "with texts as their keys", dict(value))
-        for each in value.values():
-            _check_plain(each, what, levels - 1)
-    elif isinstance(value, list):
+        value = list(value.values())
+    if isinstance(value, list):
         for each in value:
             _check_plain(each, what, levels - 1)
     elif not isinstance(value, bool | int | float | str | None):

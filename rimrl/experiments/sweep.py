@@ -9,7 +9,7 @@ logs/KEY=VALUE/…/seed_N.*  what each trial said, and its attempts
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Sweep(Study[SweepTrial]):
         experiments: dict[str, Any] = {}
         for trial in self.trials:
             experiments.setdefault(trial.experiment, yaml.safe_load(trial.config.to_yaml()))
-        return yaml.safe_dump(self.config.to_dict() | {"experiments": experiments}, sort_keys=False)
+        return yaml.safe_dump(asdict(self.config) | {"experiments": experiments}, sort_keys=False)
 
     def summary(self) -> dict[str, Any]:
         """Every trial with its state."""
@@ -122,8 +122,3 @@ def episodes_before(folder: Path) -> int | None:
     episodes = found.get("episodes") if isinstance(found, dict) else None
     well = isinstance(episodes, int) and not isinstance(episodes, bool) and 0 < episodes <= MOST_EPISODES
     return episodes if well else None
-
-
-def default_folder(config: str) -> Path:
-    """``runs/sweeps/NAME``: always the same, so that the same command goes on with what it began."""
-    return Path("runs") / "sweeps" / (Path(config).stem if Path(config).suffix else config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ LARGEST = 64 * MEGABYTE
 """Bytes that ``sweep.yaml``, which holds every experiment, may have; and values."""
 MOST_VALUES = 2_000_000
 _SEEDS_AT_MOST = 10_000
-_LONGEST_TEXT = 4096
-_LARGEST_SEED = 2**32 - 1
+LONGEST_TEXT = 4096
+LARGEST_SEED = 2**32 - 1
 _EXTEND_HINT = "seeds and values can be added to it, for the rest choose another --run-dir"
 
 
@@ -45,10 +45,6 @@ class SweepConfig:
     over: dict[str, list[str]]
     overrides: dict[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
-
 
 def ask(
     config: str, seeds: str | None = None, over: Sequence[str] = (), overrides: Iterable[tuple[str, str]] = ()
@@ -67,7 +63,8 @@ def ask(
     axes = {key: [_placed(key, value) for value in values] for key, values in _axes(over).items()}
     common = {key: _placed(key, value) for key, value in _unique(overrides).items()}
     listed = None if seeds is None else parse_seeds(seeds)
-    import_modules([*_modules(axes, common), *_modules_of_classes(axes, common)], "the command line")
+    modules, classes = _modules(axes, common)
+    import_modules([*modules, *classes], "the command line")
     folder = folder_of(config)
     if folder is not None:
         found = read(folder)
@@ -82,10 +79,15 @@ def ask(
     return SweepConfig(config, listed or [base.train.seed], axes, common)
 
 
-def folder_of(config: str) -> Path | None:
-    """The folder of the sweep that CONFIG names; None if it names an experiment."""
-    folder = Path(config).parent if Path(config).name == FILE else Path(config)
-    return folder if (folder / FILE).is_file() else None
+def folder_of(config: str, file: str = FILE) -> Path | None:
+    """The folder of the study with such a file that CONFIG names; None if it names an experiment."""
+    folder = Path(config).parent if Path(config).name == file else Path(config)
+    return folder if (folder / file).is_file() else None
+
+
+def default_folder(config: str, studies: str = "sweeps") -> Path:
+    """``runs/STUDIES/NAME``: always the same, so that the same command goes on with what it began."""
+    return Path("runs") / studies / (Path(config).stem if Path(config).suffix else config)
 
 
 def read(folder: Path) -> SweepConfig:
@@ -97,23 +99,24 @@ def read(folder: Path) -> SweepConfig:
     content = read_yaml(folder / FILE, False, LARGEST, MOST_VALUES)
     try:
         fields = Fields(content, "sweep")
-        seeds = fields.integers("seeds", None, 0, _LARGEST_SEED)
+        seeds = fields.integers("seeds", None, 0, LARGEST_SEED)
         if not 1 <= len(set(seeds)) == len(seeds) <= _SEEDS_AT_MOST:
             raise DamagedError(f"sweep.seeds is not from 1 to {_SEEDS_AT_MOST} different seeds")
         over, overrides = fields.nested("over"), fields.nested("overrides")
         found = SweepConfig(
-            fields.text("config", _LONGEST_TEXT),
+            fields.text("config", LONGEST_TEXT),
             seeds,
             {key: over.texts(key) for key in over.names()},
-            {key: overrides.text(key, _LONGEST_TEXT) for key in overrides.names()},
+            {key: overrides.text(key, LONGEST_TEXT) for key in overrides.names()},
         )
         if not all(1 <= len(set(values)) == len(values) for values in found.over.values()):
             raise DamagedError("sweep.over holds a key without values, or one of them twice")
     except DamagedError as error:
         raise damaged(folder / FILE, error, "restore it, or choose another --run-dir") from None
     experiments = content.get("experiments") if isinstance(content, dict) else None
-    require_imported(_of_experiments(experiments) + _modules(found.over, found.overrides), folder / FILE)
-    require_named(_modules_of_classes(found.over, found.overrides), folder / FILE)
+    modules, classes = _modules(found.over, found.overrides)
+    require_imported(_of_experiments(experiments) + modules, folder / FILE)
+    require_named(classes, folder / FILE)
     return found
 
 
@@ -124,29 +127,25 @@ def _of_experiments(experiments: Any) -> list[str]:
     return [name for names in lists if isinstance(names, list) for name in names if isinstance(name, str)]
 
 
-def _modules(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> list[str]:
-    """The modules in values such as ``env=module:Env-v0``, and in the files of suites."""
+def _modules(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The modules in values such as ``env=module:Env-v0`` and in files of suites, and those of classes in values."""
     values = [(SHORTHANDS.get(key, key), value) for key, values in over.items() for value in values]
     values += overrides.items()
     modules: list[str] = []
+    classes: list[str] = []
     for key, value in values:
         if key == SHORTHANDS["env"] and is_suite_file(value):
             modules += read_suite(Path(value)).modules
         elif key in SHORTHANDS.values():
             modules += module_in(value)
-    return modules
+        classes += modules_of(class_names_in_words({key: value}))
+    return modules, classes
 
 
 def _placed(key: str, value: str) -> str:
     """A value that means the same from any folder: with the whole path of a suite's file."""
     of_suite = SHORTHANDS.get(key, key) == SHORTHANDS["env"] and is_suite_file(value)
     return str(Path(value).resolve()) if of_suite else value
-
-
-def _modules_of_classes(over: Mapping[str, Sequence[str]], overrides: Mapping[str, str]) -> list[str]:
-    """The modules of classes in values such as ``train.callback=my_package.Callback``."""
-    changes = [{key: value} for key, values in over.items() for value in values] + [dict(overrides)]
-    return modules_of(name for change in changes for name in class_names_in_words(change))
 
 
 def merged(found: SweepConfig, asked: SweepConfig, folder: Path) -> SweepConfig:
@@ -194,7 +193,7 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,20})(?:\s*\.\.\s*(\d{1,20}))?\s*", part, re.ASCII)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if not first <= last <= _LARGEST_SEED:
+        if not first <= last <= LARGEST_SEED:
             raise invalid_value(f"--seeds {shorten(text)}", "seeds and ranges, such as 0..4, or 0,1,5, or 3", part)
         if last - first + len(seeds) >= _SEEDS_AT_MOST:
             raise wrong(f"--seeds {shorten(text)}", f"are more than {_SEEDS_AT_MOST} seeds")

@@ -16,7 +16,7 @@ from rimrl.cores.registry import CORES, adopt_core
 from rimrl.errors import UsageError, conflict, invalid_value, unknown_name
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import is_shipped, load_config, shipped_configs
-from rimrl.experiments.factory import make_agent, make_train_env
+from rimrl.experiments.factory import check_fits
 from rimrl.experiments.suite_files import is_suite_file
 from rimrl.experiments.sweep_config import SweepConfig
 from rimrl.experiments.trials import RunTrial
@@ -97,11 +97,7 @@ def check_trials(trials: Iterable[SweepTrial], progress_bar: bool = False) -> No
     bar = tqdm(first.values(), "check", leave=False, unit="experiment", dynamic_ncols=True, disable=disable)
     for trial in bar:
         try:
-            env = make_train_env(trial.config)
-            try:
-                make_agent(trial.config, env)
-            finally:
-                env.close()
+            check_fits(trial.config)
         except UsageError as error:
             raise _in(trial.settings, error) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch as th
@@ -19,17 +20,17 @@ from rimrl.experiments.callbacks import (
     Stopping,
     callbacks_of,
     evaluation_callback,
-    own_callbacks,
     why_ended,
 )
 from rimrl.experiments.checkpoints import Checkpoints, truncate_monitor
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.factory import make_agent, make_train_env
+from rimrl.experiments.named_classes import made
 from rimrl.experiments.ranks import RankProcesses, SharedMonitor, check_same, shard_config
 from rimrl.experiments.run import Run
 from rimrl.files import placing_file
 from rimrl.runs.checkpoint_files import Contents
-from rimrl.runs.lifecycle import Make, start_run
+from rimrl.runs.lifecycle import start_run
 from rimrl.runs.stopping import Stop
 from rimrl.runs.tracking import Tracking
 
@@ -63,15 +64,8 @@ def train(
     """
     ranks = init_ranks()
     check_same(config, ranks)
-    learner = learner_factory(progress_bar, ranks, callback)
+    learner = partial(AgentLearner, progress_bar=progress_bar, ranks=ranks, callback=callback)
     return start_run(Run, config, run_dir, learner, RankProcesses(ranks), tracking)
-
-
-def learner_factory(
-    progress_bar: bool, ranks: Ranks, callback: BaseCallback | None = None
-) -> Make[Run, ExperimentConfig]:
-    """What makes learners that show progress, or not, with the processes that train them together."""
-    return lambda run, config, goes_on: AgentLearner(run, config, progress_bar, ranks, goes_on, callback)
 
 
 class AgentLearner:
@@ -80,9 +74,9 @@ class AgentLearner:
     Args:
         run: Where the results go.
         config: What to do.
+        goes_on: Whether it goes on, with the ``monitor.csv`` that is there.
         progress_bar: Show progress on standard error.
         ranks: The processes that train it together, this one among them.
-        goes_on: Whether it goes on, with the ``monitor.csv`` that is there. Default False.
         callback: Looks on, and may end the training. Default none.
 
     Raises:
@@ -93,9 +87,9 @@ class AgentLearner:
         self,
         run: Run,
         config: ExperimentConfig,
+        goes_on: bool,
         progress_bar: bool,
         ranks: Ranks,
-        goes_on: bool = False,
         callback: BaseCallback | None = None,
     ) -> None:
         th.set_num_threads(config.train.num_threads)
@@ -116,8 +110,8 @@ class AgentLearner:
             if self._onlooker is not None:
                 self._callbacks.append(self._onlooker)
             if not goes_on:
-                with ranks.sync_errors():
-                    self._check()
+                with ranks.sync_errors():  # let fail here what does not fit
+                    self.agent.policy.predict(self.agent.observation_space.sample(), deterministic=True)
         except BaseException:
             self.close()
             raise
@@ -134,17 +128,13 @@ class AgentLearner:
         if evaluation is not None:
             self._vectors.append(evaluation.eval_env)
         self._evaluation = evaluation
-        chosen = own_callbacks(config)
+        chosen = made(config.train.callback, BaseCallback, "train.callback")
         self.checkpoints = Checkpoints(
             run.path, config, self.agent, evaluation, config.train.resume_freq, ranks, chosen
         )
         others = callbacks_of(config, run, evaluation, progress_bar) if ranks.first else []
         # The user's come last: a checkpoint is taken before they do anything at the start of a rollout.
         self._callbacks = [*others, self.checkpoints, *chosen]
-
-    def _check(self) -> None:
-        """Let fail here what does not fit."""
-        self.agent.policy.predict(self.agent.observation_space.sample(), deterministic=True)
 
     @property
     def reached(self) -> int:

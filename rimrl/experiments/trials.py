@@ -87,7 +87,7 @@ class RunTrial(ExperimentTrial):
             run = Run.open(path)
             with tracked_again(tracking, run) as tracked:
                 evaluation = evaluate(run, episodes=self.episodes, progress_bar=progress_bar)
-                tracked.evaluation(evaluation, run.kind)
+                tracked.evaluation(evaluation)
         return True
 
     def _is_evaluated(self, path: Path) -> bool:

@@ -184,8 +184,3 @@ def _figures(number: int, result: Result) -> dict[str, Any]:
         "seeds": [asdict(each) for each in result.seeds],
         "message": result.message,
     }
-
-
-def default_folder(config: str) -> Path:
-    """``runs/tune/NAME``: always the same, so that the same command goes on with what it began."""
-    return Path("runs") / "tune" / (Path(config).stem if Path(config).suffix else config)

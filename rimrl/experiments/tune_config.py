@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from rimrl.errors import conflict, damaged, invalid_value, shorten, wrong
+from rimrl.errors import conflict, damaged, invalid_value, shorten, unknown_name, wrong
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import config_from, load_config
 from rimrl.experiments.evaluate import MOST_EPISODES
-from rimrl.experiments.search import SAMPLERS, check_sampler
-from rimrl.experiments.sweep_config import parse_seeds
+from rimrl.experiments.search import SAMPLERS
+from rimrl.experiments.sweep_config import LARGEST_SEED, LONGEST_TEXT, folder_of, parse_seeds
 from rimrl.experiments.tune_space import parse_space, shipped_space, split_space
 from rimrl.runs.validated import DamagedError, Fields
 from rimrl.runs.yaml_files import read_yaml
@@ -22,8 +22,6 @@ from rimrl.runs.yaml_files import read_yaml
 FILE = "tuning.yaml"
 DEFAULT_TRIALS = 20
 _MOST_TRIALS = 10_000
-_LARGEST_SEED = 2**32 - 1
-_LONGEST_TEXT = 4096
 _ADDED = "more --trials can be added to it, for the rest choose another --run-dir"
 
 
@@ -103,7 +101,7 @@ def ask(
     """
     given = {key: value for key, value in options.items() if value is not None}
     common = list(overrides)
-    folder = folder_of(config)
+    folder = folder_of(config, FILE)
     if folder is not None:
         others = [*(["space"] if space else []), *(["seeds"] if seeds is not None else []), *given.keys() - {"trials"}]
         if others or common:
@@ -123,12 +121,6 @@ def ask(
     return _checked(TuneConfig(config, base, words, seeds=listed, **given))
 
 
-def folder_of(config: str) -> Path | None:
-    """The folder of the search that CONFIG names; None if it names an experiment."""
-    folder = Path(config).parent if Path(config).name == FILE else Path(config)
-    return folder if (folder / FILE).is_file() else None
-
-
 def read(folder: Path) -> TuneConfig:
     """What the search in a folder was asked for.
 
@@ -139,19 +131,19 @@ def read(folder: Path) -> TuneConfig:
     try:
         fields = Fields(content, "tuning")
         space = fields.nested("space")
-        seeds = fields.integers("seeds", None, 0, _LARGEST_SEED)
+        seeds = fields.integers("seeds", None, 0, LARGEST_SEED)
         if not seeds or len(set(seeds)) < len(seeds):
             raise DamagedError("tuning.seeds holds none, or one twice")
         if fields.text("sampler") not in SAMPLERS:
             raise DamagedError(f"tuning.sampler is none of {', '.join(SAMPLERS)}")
         options: dict[str, Any] = {
-            "config": fields.text("config", _LONGEST_TEXT),
-            "space": {key: space.text(key, _LONGEST_TEXT) for key in space.names()},
+            "config": fields.text("config", LONGEST_TEXT),
+            "space": {key: space.text(key, LONGEST_TEXT) for key in space.names()},
             "trials": fields.integer("trials", 1, _MOST_TRIALS),
             "seeds": tuple(seeds),
             "episodes": fields.integer("episodes", 1, MOST_EPISODES),
             "sampler": fields.text("sampler"),
-            "sampler_seed": fields.integer("sampler_seed", 0, _LARGEST_SEED),
+            "sampler_seed": fields.integer("sampler_seed", 0, LARGEST_SEED),
             "pruning": fields.switch("pruning"),
         }
         experiment = fields.raw("experiment")
@@ -178,12 +170,13 @@ def _checked(asked: TuneConfig) -> TuneConfig:
     bounds: Mapping[str, tuple[int, int]] = {
         "trials": (1, _MOST_TRIALS),
         "episodes": (1, MOST_EPISODES),
-        "sampler_seed": (0, _LARGEST_SEED),
+        "sampler_seed": (0, LARGEST_SEED),
     }
     for name, (least, most) in bounds.items():
         value = getattr(asked, name)
         if not least <= value <= most:
             raise invalid_value(f"--{name.replace('_', '-')}", f"from {least} to {most}", value)
-    check_sampler(asked.sampler)
+    if asked.sampler not in SAMPLERS:
+        raise unknown_name("sampler", asked.sampler, SAMPLERS, where="--sampler")
     parse_space(asked.space, asked.experiment)
     return asked

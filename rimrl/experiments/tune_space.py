@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from stable_baselines3.common.vec_env import VecEnv
 
 from rimrl.errors import UsageError, conflict, invalid_value, missing, needs, shorten, unknown_name, wrong
-from rimrl.experiments.config import EnvConfig, ExperimentConfig
+from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import changed
 from rimrl.experiments.factory import make_agent, make_train_env
 from rimrl.experiments.sweep_config import split_values
@@ -67,16 +67,11 @@ class Range:
     @property
     def ends(self) -> tuple[str, ...]:
         """Values that are checked beforehand: the ends, as the command line has them."""
-        return tuple(in_words(int(end) if self.whole else end) for end in (self.low, self.high))
+        return tuple(repr(int(end) if self.whole else end) for end in (self.low, self.high))
 
 
 Dimension: TypeAlias = Choice | Range
 Space: TypeAlias = Mapping[str, Dimension]
-
-
-def in_words(value: object) -> str:
-    """A value that was drawn, as the command line has it."""
-    return value if isinstance(value, str) else repr(value)
 
 
 def split_space(words: Sequence[str]) -> dict[str, str]:
@@ -156,19 +151,6 @@ def check_space(space: Space, base: ExperimentConfig) -> None:
             env.close()
 
 
-def check_fits(config: ExperimentConfig) -> None:
-    """Make the environment and the agent of a configuration, and throw them away.
-
-    Raises:
-        UsageError: If its values do not fit together.
-    """
-    env = make_train_env(config)
-    try:
-        make_agent(config, env)
-    finally:
-        env.close()
-
-
 def own_values(space: Space, base: ExperimentConfig) -> dict[str, Any]:
     """Where the configuration itself lies in a space, as far as it does."""
     own = base.flat()
@@ -189,18 +171,14 @@ def own_values(space: Space, base: ExperimentConfig) -> dict[str, Any]:
 
 def settings(values: Mapping[str, Any]) -> list[str]:
     """Values that were drawn as overrides."""
-    return [f"--{key}={in_words(value)}" for key, value in values.items()]
+    return [f"--{key}={value if isinstance(value, str) else repr(value)}" for key, value in values.items()]
 
 
 def _check(config: ExperimentConfig, envs: dict[str, VecEnv]) -> None:
-    env = envs.get(_id(config.env))
-    if env is None:
-        env = envs[_id(config.env)] = make_train_env(config)
-    make_agent(config, env)
-
-
-def _id(env: EnvConfig) -> str:
-    return repr(env)
+    key = repr(config.env)
+    if key not in envs:
+        envs[key] = make_train_env(config)
+    make_agent(config, envs[key])
 
 
 def _dimension(key: str, text: str, is_float: bool) -> Dimension:
@@ -215,17 +193,12 @@ def _dimension(key: str, text: str, is_float: bool) -> Dimension:
         raise wrong(where, "holds an empty value")
     if log:
         raise wrong(where, "has log without a range", f"write {key}=1e-4..1e-2,log")
-    _refuse_single(where, key, parts)
-    return Choice(tuple(parts))
-
-
-def _refuse_single(where: str, key: str, values: Iterable[str]) -> None:
-    listed = list(values)
-    twice = next((value for value in listed if listed.count(value) > 1), None)
+    twice = next((part for part in parts if parts.count(part) > 1), None)
     if twice is not None:
         raise wrong(where, f"gives the value {twice!r} twice")
-    if len(listed) == 1:
+    if len(parts) == 1:
         raise wrong(where, "holds a single value, so that there is nothing to search", f"set it with --{key}")
+    return Choice(tuple(parts))
 
 
 def _range(key: str, text: str, log: bool, is_float: bool) -> Range:

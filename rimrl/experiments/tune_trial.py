@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,11 @@ from rimrl.errors import NotFiniteError, UsageError
 from rimrl.experiments.config import ExperimentConfig
 from rimrl.experiments.config_files import changed
 from rimrl.experiments.evaluate import evaluate
+from rimrl.experiments.factory import check_fits
 from rimrl.experiments.run import Run
 from rimrl.experiments.search import Search, Strategy
 from rimrl.experiments.trials import ExperimentTrial, carry_on
-from rimrl.experiments.tune_space import check_fits, settings
+from rimrl.experiments.tune_space import settings
 from rimrl.files import write_text
 from rimrl.imports import import_modules
 from rimrl.reading import MEGABYTE, read_json
@@ -185,7 +185,7 @@ class TuneTrial(ExperimentTrial):
                 random_policy=False,
                 progress_bar=progress_bar,
             )
-            tracked.evaluation(found, run.kind)
+            tracked.evaluation(found)
         figures = found["splits"]["train"]
         return replace(_reached(path, seed), success_rate=figures["success_rate"], return_mean=figures["return_mean"])
 
@@ -208,7 +208,7 @@ class Curve(BaseCallback):
 
     def __init__(self, search: Search, points: int, place: int, total_timesteps: int) -> None:
         super().__init__()
-        self._is_hopeless: Callable[[int, float | None], bool] = search.is_hopeless
+        self._search = search
         self._points = points
         self._first = place * points
         self._total = total_timesteps
@@ -224,7 +224,7 @@ class Curve(BaseCallback):
         if not outcomes:
             return
         for point in range(self._last + 1, reached + 1):
-            hopeless = self._is_hopeless(self._first + point, float(safe_mean(outcomes)))
+            hopeless = self._search.is_hopeless(self._first + point, float(safe_mean(outcomes)))
             self.pruned = hopeless and point < self._points  # at its end nothing is saved by that
         self._last = max(self._last, reached)
 

@@ -51,21 +51,14 @@ class Contents:
     progress: str
 
 
-def place(run: Path, num_timesteps: int) -> Path:
-    """The folder of the checkpoint of a step."""
-    return run / FOLDER / f"{num_timesteps:012d}"
-
-
-def write(run: Path, num_timesteps: int, contents: Contents) -> Path:
+def write(run: Path, num_timesteps: int, contents: Contents) -> None:
     """Write a checkpoint, then remove all but the last `KEPT`.
-
-    Returns:
-        Its folder.
 
     Raises:
         OSError: If it cannot be written; what was there stays.
     """
-    folder, final = run / FOLDER, place(run, num_timesteps)
+    folder = run / FOLDER
+    final = folder / f"{num_timesteps:012d}"
     refuse_links(folder, run)
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
@@ -88,13 +81,11 @@ def write(run: Path, num_timesteps: int, contents: Contents) -> Path:
             final.replace(temporary_folder(folder) / final.name)
         partial.replace(final)
         _sync_folder(folder)
-    except OSError:
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
     remove_leftovers(folder)
     for old in found(run)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def found(run: Path) -> list[Path]:

@@ -84,8 +84,7 @@ class Configuration(ABC):
     @property
     def total(self) -> int:
         """How many steps, or updates, the training has."""
-        total: int = self.flat()[self.kind.total]
-        return total
+        return int(self.flat()[self.kind.total])
 
 
 def digest(settings: Mapping[str, Any]) -> str:

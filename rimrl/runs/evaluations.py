@@ -12,7 +12,7 @@ from typing import Any
 
 from rimrl.errors import UsageError, damaged
 from rimrl.reading import UnreadableError, read_json
-from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
+from rimrl.runs.kinds import KINDS, Kind, upgraded_facts
 from rimrl.runs.validated import DamagedError, Fields
 
 FIGURES = frozenset({"success_rate", "return_mean", "accuracy", "cross_entropy", "mse", "bits_per_symbol"})
@@ -62,13 +62,10 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     """
     found = read_json(file, follow=False)
     try:
+        found, kind = upgraded_facts(found, "evaluation")
         evaluation = Fields(found, "evaluation")
         for name in ("suite", "config"):
             evaluation.text(name, _LONGEST_NAME)
-        if evaluation.has("kind") and evaluation.text("kind") not in KINDS:
-            raise DamagedError(f"evaluation.kind is none of {', '.join(KINDS)}")
-        found = upgrade_keys(found)
-        kind, evaluation = kind_of_facts(found), Fields(found, "evaluation")
         for name in ("core", "model"):
             if name in evaluation:
                 evaluation.text(name, _LONGEST_NAME)
@@ -106,25 +103,24 @@ def _check_split(split: Fields, kind: Kind) -> None:
     split.integer(kind.trials, 1, 2**53)
     if FIGURES.isdisjoint(split.names()):
         raise DamagedError(f"{split.where} holds none of {', '.join(sorted(FIGURES))}")
-    present = set(split.names())
     for name in _NUMBERS:
-        if name in present and (name not in _MAY_BE_NULL or split.raw(name) is not None):
+        if split.has(name) and (name not in _MAY_BE_NULL or split.raw(name) is not None):
             split.number(name, finite=False)
     if kind.asked in split:
         split.nested(kind.asked)
 
 
-def wilson_interval(rate: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a success rate (Wilson, 1927).
+def wilson_interval(rate: float, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a success rate (Wilson, 1927).
 
     Args:
         rate: Successes over trials.
         trials: Number of trials.
-        z: Normal quantile; default for 95 %.
 
     Returns:
         Lower and upper bound, which always hold ``rate`` between them.
     """
+    z = 1.959964  # normal quantile
     scale = 1.0 + z * z / trials
     centre = (rate + z * z / (2 * trials)) / scale
     half = z / scale * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))

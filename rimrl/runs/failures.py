@@ -7,13 +7,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError, as_raised, quoted
+from rimrl.errors import EnvironmentFaultError, RunFailedError, UsageError, as_raised
 from rimrl.files import write_text
 from rimrl.runs.checkpoint_files import found
-from rimrl.runs.kinds import Kind
+from rimrl.runs.folder import RunFolder
 
 TRACEBACK = "traceback.txt"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -43,44 +42,33 @@ def described(error: Exception) -> Failure:
     return Failure(_what_happened(error), None, "".join(traceback.format_exception(error)))
 
 
-def explained(
-    error: Exception | Failure,
-    run: Path,
-    reached: int,
-    kind: Kind,
-    processes: int = 1,
-    writes: bool = True,
-    more: str = "",
-) -> Exception:
+def explained(error: Exception | Failure, run: RunFolder[Any], reached: int, writes: bool = True) -> Exception:
     """The error to raise instead of one that ended a training; the traceback goes to ``traceback.txt``.
 
     Args:
         error: What ended it.
-        run: The run folder, with all checkpoints written that can be.
+        run: The run, with all checkpoints written that can be.
         reached: How far the training was.
-        kind: Of the run.
-        processes: How many train it. Default 1.
         writes: Whether this process writes to the folder. Default True.
-        more: Options that who goes on has to give, each with a space before it. Default none.
 
     Returns:
         A `UsageError` for one, such as for a loss that is not finite; else a `RunFailedError`.
     """
     failure = error if isinstance(error, Failure) else described(error)
-    checkpoints, again = found(run), f"{kind.command(processes)} --resume {quoted(run)}{more}"
+    checkpoints, again = found(run.path), run.resume_command
     if failure.usage is not None:
         if not checkpoints:
             return UsageError(f"{failure.what} (at step {reached}; no checkpoint was written before)", **failure.usage)
         step = int(checkpoints[0].name)
         how = f"step {step}: {again}"
         if failure.settings:
-            how = f"step {step} with other settings: {again} --{kind.learning_rate} … --accept-changes"
+            how = f"step {step} with other settings: {again} --{run.kind.learning_rate} … --accept-changes"
         return UsageError(f"{failure.what} (at step {reached}; to go on from {how})", **failure.usage)
-    file = run / TRACEBACK
+    file = run.path / TRACEBACK
     details = f" (details: {file})" if failure.traceback else ""
     try:
         if failure.traceback and writes:
-            write_text(file, failure.traceback, run)
+            write_text(file, failure.traceback, run.path)
     except UsageError:  # such as on a full disk
         details = ""
         with suppress(OSError):

@@ -26,12 +26,14 @@ from typing import Any, Generic, Self, TypeVar
 
 import yaml
 
-from rimrl.errors import cannot, invalid_value, missing, trying, wrong
+from rimrl.errors import invalid_value, missing, quoted, trying, wrong
 from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
+from rimrl.imports import options as import_options
 from rimrl.runs.config import Configuration
 from rimrl.runs.environment import Status, run_facts, run_status
 from rimrl.runs.kinds import Kind
 from rimrl.runs.tracking import Tracking
+from rimrl.runs.tracking import options as track_options
 
 TRACKING = "tracking.json"
 _WRITTEN_FILES = (
@@ -99,13 +101,10 @@ class RunFolder(ABC, Generic[C]):
         with trying("write the run folder", path):  # such as a name that is too long
             _refuse_taken(path)
         missing = [parent for parent in (path, *path.parents) if not parent.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            _remove(path, missing)
-            raise cannot("write the run folder", path, error) from None
         run = cls(path, config)
         try:
+            with trying("write the run folder", path):
+                path.mkdir(parents=True, exist_ok=True)
             run.write("config.yaml", config.to_yaml())
             run.set_status("running", 0)
             yield run
@@ -159,6 +158,12 @@ class RunFolder(ABC, Generic[C]):
     def kind(self) -> Kind:
         """Which kind of run it is."""
         return self.config.kind
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it, with the modules and the tracker that have to be named."""
+        more = import_options(self.config.modules) + track_options(self.tracking)
+        return f"{self.kind.command(self.processes)} --resume {quoted(self.path)}{more}"
 
     @property
     @abstractmethod

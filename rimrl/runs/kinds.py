@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rimrl.errors import UsageError
+from rimrl.runs.validated import DamagedError, Fields
 from rimrl.runs.yaml_files import read_yaml
 
 
@@ -113,6 +114,7 @@ SEQUENCE = Kind(
     guess="a guess reaches",
 )
 _MEANT_NOTHING = ("deterministic", "n_envs", "env_id", "episode_noun", "timestep_noun")
+_LONGEST_NAME = 1000
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SEQUENCE, AGENT)}
 
 
@@ -145,27 +147,33 @@ def kind_of_facts(facts: Mapping[str, Any]) -> Kind:
     return next(kind for kind in KINDS.values() if facts["suite"].startswith(kind.suites))
 
 
-def upgrade_keys(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of an evaluation or an inspection with their kind, under the keys of today.
+def upgraded_facts(content: Any, where: str) -> tuple[dict[str, Any], Kind]:
+    """Facts of an evaluation or an inspection under the keys of today, with their kind.
 
     Earlier versions wrote those of a sequence model under an agent's keys, with some that meant nothing.
 
     Args:
-        facts: As for `kind_of_facts`.
+        content: What their file holds, which may be anything.
+        where: Its name in messages.
 
     Raises:
-        KeyError: As `kind_of_facts`.
+        DamagedError: If it does not say of which kind it is.
     """
+    fields = Fields(content, where)
+    fields.text("suite", _LONGEST_NAME)
+    if fields.has("kind") and fields.text("kind") not in KINDS:
+        raise DamagedError(f"{where}.kind is none of {', '.join(KINDS)}")
+    facts: dict[str, Any] = content
     kind = kind_of_facts(facts)
     if "kind" in facts or kind is AGENT:
-        return {**facts, "kind": kind.name}
+        return {**facts, "kind": kind.name}, kind
     today = {"kind": kind.name, **_renamed(facts, kind)}
     splits = facts.get("splits")
     if isinstance(splits, dict):
         today["splits"] = {
             name: _renamed(split, kind) if isinstance(split, dict) else split for name, split in splits.items()
         }
-    return today
+    return today, kind
 
 
 def _renamed(facts: Mapping[str, Any], kind: Kind) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from stable_baselines3.common.logger import Logger
 
-from rimrl.errors import UsageError
-from rimrl.imports import options as import_options
+from rimrl.errors import UsageError, invalid_value
 from rimrl.runs.checkpoint_files import Contents, found
 from rimrl.runs.device import check_device
 from rimrl.runs.environment import Status
@@ -22,11 +21,10 @@ from rimrl.runs.failures import described, explained
 from rimrl.runs.folder import RunFolder, default_run_dir
 from rimrl.runs.logs import appending_logger, log_hparams, new_logger, progress_of, truncate_logs
 from rimrl.runs.processes import Processes
-from rimrl.runs.resuming import accepted_changes, check_not_past
+from rimrl.runs.resuming import accepted_changes
 from rimrl.runs.stopping import Stop, graceful_stop
 from rimrl.runs.tracked import Tracked, track, tracked_by
 from rimrl.runs.tracking import Tracking
-from rimrl.runs.tracking import options as track_options
 
 
 class Learner(Protocol):
@@ -82,6 +80,7 @@ class Learner(Protocol):
         """Let go of logs and of everything else; also where something is broken."""
 
 
+T = TypeVar("T")
 C = TypeVar("C", bound=Any)
 R = TypeVar("R", bound=RunFolder[Any])
 Make = Callable[[R, C, bool], Learner]
@@ -116,15 +115,12 @@ def start_run(
     """
     check_device(config.train.device)
     path = processes.broadcast_object(default_run_dir(config) if run_dir is None else run_dir)
-    run = runs(path, config)
-    with ExitStack() as preparing:
-        with processes.sync_errors():
-            if processes.writes:
-                run = preparing.enter_context(runs.create(path, config))
+    with _on_writer(processes, lambda: runs.create(path, config)) as created:
+        run = created or runs(path, config)
         run.processes, run.tracking = processes.size, tracking
         learner = make(run, config, False)
         tracked = _log_anew(learner, run, processes)
-    with _locked(run, processes):
+    with _on_writer(processes, run.locked):
         return run, _carry_out(run, learner, processes, tracked)
 
 
@@ -157,7 +153,7 @@ def resume_run(
     run.processes, run.tracking = processes.size, tracking
     changes = accepted_changes(run, config, accept_changes)
     check_device(config.train.device)
-    with _locked(run, processes):
+    with _on_writer(processes, run.locked):
         if not processes.broadcast_object(found(run.path)):
             return _start_again(run, config, make, processes)
         learner = make(run, config, True)
@@ -179,19 +175,23 @@ def _go_back(
     run: RunFolder[Any], config: Any, learner: Learner, accept: bool, changes: list[str], processes: Processes
 ) -> tuple[str | None, Tracked]:
     """Bring a learner to the last good checkpoint, and the run's files to what they were then."""
-    tracked = Tracked(run.path)
+    tracked = Tracked(run)
     shaping = [change for change in changes if accept and change.partition(".")[0] in run.kind.shaping]
     contents, inexact = learner.restore(accept, shaping)
-    check_not_past(run, config, learner.reached)
+    reached = learner.reached  # past the total that the run was begun with where that ends within a rollout
+    if config.total < min(run.config.total, reached):
+        raise invalid_value(run.kind.flag, f"at least {reached}, which {run.path} has had already", config.total)
     run.config = config
     with processes.sync_errors():
         if processes.writes:
             tracked = _tracked(run)
             try:
-                run.note_resumption(learner.reached, inexact is None, changes, progress_of(contents, run.kind))
+                run.note_resumption(reached, inexact is None, changes, progress_of(contents, run.kind))
                 truncate_logs(run.path, contents)
                 learner.truncate_logs(contents)
-                learner.log_to(_with(appending_logger(run.path), tracked))
+                logger = appending_logger(run.path)
+                logger.output_formats.append(tracked)
+                learner.log_to(logger)
             except BaseException:
                 tracked.end("interrupted")
                 raise
@@ -216,14 +216,15 @@ def _start_again(run: R, config: C, make: Make[R, C], processes: Processes) -> b
 
 
 def _log_anew(learner: Learner, run: RunFolder[Any], processes: Processes) -> Tracked:
-    tracked, logger = Tracked(run.path), Logger(None, [])
+    tracked, logger = Tracked(run), Logger(None, [])
     try:
         with processes.sync_errors():
             if processes.writes:
                 tracked = _tracked(run)
                 logger = new_logger(run.path)
                 log_hparams(logger, run.config.flat(), learner.metrics)
-            learner.log_to(_with(logger, tracked))
+            logger.output_formats.append(tracked)
+            learner.log_to(logger)
     except BaseException:
         learner.close()
         tracked.end("failed")
@@ -243,48 +244,29 @@ def _tracked(run: RunFolder[Any]) -> Tracked:
     return track(run.tracking, run)
 
 
-def _with(logger: Logger, tracked: Tracked) -> Logger:
-    if tracked:
-        logger.output_formats.append(tracked)
-    return logger
-
-
 @contextmanager
-def _locked(run: RunFolder[Any], processes: Processes) -> Iterator[None]:
-    """`RunFolder.locked`; of several processes the one that writes holds the lock."""
+def _on_writer(processes: Processes, make: Callable[[], AbstractContextManager[T]]) -> Iterator[T | None]:
+    """Enter a context in the process that writes; where that fails it fails in all."""
     with ExitStack() as stack:
+        entered = None
         with processes.sync_errors():
             if processes.writes:
-                stack.enter_context(run.locked())
-        yield
+                entered = stack.enter_context(make())
+        yield entered
 
 
 def _carry_out(run: RunFolder[Any], learner: Learner, processes: Processes, tracked: Tracked) -> bool:
-    """Learn up to the configured total. Whatever stops it, what can be left is left.
-
-    Returns:
-        Whether it came to its end.
-
-    Raises:
-        UsageError: If it met NaN.
-        RunFailedError: If something broke.
-    """
+    """Learn up to the configured total, and tell whether it came to its end."""
     status: Status = "failed"
     try:
-        status, error = _learned(run, learner, processes)
+        status = _learned(run, learner, processes)
     finally:
         tracked.end(status)  # at last, because it may wait for a server
-    if error is not None:
-        raise error from error.__cause__
     return status == "finished"
 
 
-def _learned(run: RunFolder[Any], learner: Learner, processes: Processes) -> tuple[Status, Exception | None]:
-    """Learn, and leave what can be left.
-
-    Returns:
-        How it ended, and what to raise.
-    """
+def _learned(run: RunFolder[Any], learner: Learner, processes: Processes) -> Status:
+    """Learn; whatever stops it, what can be left is left. What broke is raised as `explained` says it."""
     status: Status = "failed"
     failure: Exception | None = None
     try:
@@ -313,11 +295,8 @@ def _learned(run: RunFolder[Any], learner: Learner, processes: Processes) -> tup
     if common is None and failure is not None:
         common = described(failure)
     if common is not None:
-        more = import_options(run.config.modules) + track_options(run.tracking)
-        told = explained(common, run.path, learner.reached, run.kind, processes.size, processes.writes, more)
-        told.__cause__ = failure
-        return "failed", told
-    return status, None
+        raise explained(common, run, learner.reached, processes.writes) from failure
+    return status
 
 
 def _leave(run: RunFolder[Any], learner: Learner, status: Status) -> Exception | None:

@@ -85,8 +85,7 @@ def find_experiment(name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            made: str = client.create_experiment(name)
-            return made
+            return str(client.create_experiment(name))
         except MlflowException:  # made by another process just now, unless the name is none
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rimrl.errors import damaged, one_line
 from rimrl.reading import UnreadableError, read_bytes, read_json
-from rimrl.runs.kinds import KINDS, Kind, kind_of_facts, upgrade_keys
+from rimrl.runs.kinds import Kind, upgraded_facts
 from rimrl.runs.validated import DamagedError, Fields
 from rimrl.usage import collapse, mutual_information, worst_share
 
@@ -74,12 +74,8 @@ def read_recording(folder: Path, largest: int = LARGEST_ARRAYS) -> Recording:
     facts = read_json(folder / "inspection.json", follow=False)
     arrays = read_npz(folder / "recording.npz", largest)
     try:
-        fields = Fields(facts, "inspection")
-        fields.text("suite", _LONGEST_TEXT)
-        if fields.has("kind") and fields.text("kind") not in KINDS:
-            raise DamagedError(f"inspection.kind is none of {', '.join(KINDS)}")
-        facts = upgrade_keys(facts)
-        _check_recording(Fields(facts, "inspection"), arrays, kind_of_facts(facts))
+        facts, kind = upgraded_facts(facts, "inspection")
+        _check_recording(Fields(facts, "inspection"), arrays, kind)
     except DamagedError as error:
         raise UnreadableError.of(damaged(folder / "inspection.json", error)) from None
     return Recording(facts, arrays)
@@ -108,31 +104,23 @@ def read_npz(file: Path, largest: int = LARGEST_ARRAYS) -> dict[str, NDArray[Any
 
 
 def _check_recording(facts: Fields, arrays: Mapping[str, NDArray[Any]], kind: Kind) -> None:
-    """Refuse what pictures could not be made of.
-
-    Raises:
-        DamagedError: Says what is wrong.
-    """
+    """Refuse what pictures could not be made of."""
     S, N = facts.integer("steps", 1, 2**31), facts.integer("units", 1, _MOST_UNITS)
     facts.integer(kind.reached, 0, 2**53)
-    names = facts.texts("action_names") if "action_names" in facts else None
+    for name in ("split", "core"):
+        facts.text(name, _LONGEST_TEXT)
+    for name, length in (("titles", 2), ("action_names", None)):
+        if name in facts:
+            facts.texts(name, length)
     if sum(_check_episode(episode) for episode in facts.objects(kind.trials)) != S:
         raise DamagedError(f"its {kind.trials} and its steps do not belong together")
-    _check_words(facts)
     _check_measures(facts, S, N)
-    _check_arrays(arrays, S, N, names)
+    _check_arrays(arrays, S, N)
     for name in ("input_attention", "communication_attention"):
         if name in arrays:
             for row in facts.items(f"{name}_mean", N):
                 if row is not None or name == "input_attention":  # a unit that was never active listened to nobody
                     Fields({"row": row}, f"inspection.{name}_mean").numbers("row", arrays[name].shape[2])
-
-
-def _check_words(facts: Fields) -> None:
-    for name in ("split", "core"):
-        facts.text(name, _LONGEST_TEXT)
-    if "titles" in facts:
-        facts.texts("titles", 2)
 
 
 def _check_measures(facts: Fields, S: int, N: int) -> None:
@@ -165,16 +153,14 @@ def _check_episode(episode: Fields) -> int:
     return episode.integer("length", 1, 2**31)
 
 
-def _check_arrays(arrays: Mapping[str, NDArray[Any]], S: int, N: int, names: Sequence[str] | None) -> None:
-    wanted = {"active": (S, N), "reward": (S,), "action": (S,) if names is not None else None}
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], S: int, N: int) -> None:
+    # A sequence task has several inputs at once where an agent has one action.
     if "action" in arrays and arrays["action"].shape[:1] != (S,):
         raise DamagedError("the files do not belong together")
-    for name, shape in wanted.items():
+    for name, shape in (("active", (S, N)), ("reward", (S,)), ("action", None)):
         if name not in arrays:
             raise DamagedError(f"recording.npz lacks {name!r}")
-        # A sequence task has several inputs at once where an agent has one action.
-        exact = shape is None or arrays[name].shape == shape or (name == "action" and arrays[name].shape[:1] == shape)
-        if not exact or arrays[name].dtype.kind not in "biuf":
+        if shape not in (None, arrays[name].shape) or arrays[name].dtype.kind not in "biuf":
             raise _foreign(name, arrays[name])
     for name in ("input_attention", "communication_attention"):
         array = arrays.get(name)

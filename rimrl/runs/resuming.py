@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rimrl.errors import UsageError, invalid_value, missing, one_line, wrong
+from rimrl.errors import UsageError, missing, one_line, wrong
 from rimrl.runs import checkpoint_files
 from rimrl.runs.checkpoint_files import Contents
 from rimrl.runs.config import Configuration
@@ -93,22 +93,6 @@ def _none_good(run: Path, reasons: str, changes: Sequence[str]) -> UsageError:
         f"good checkpoint in {run / checkpoint_files.FOLDER} ({reasons})",
         advice=f"restore one, or train {run / 'config.yaml'} anew with another --run-dir",
     )
-
-
-def check_not_past(run: RunFolder[Any], config: Configuration, reached: int) -> None:
-    """Refuse a total that was put behind where a run is.
-
-    Args:
-        run: The run.
-        config: How it is to go on.
-        reached: How far its checkpoint is; past the total it was begun with where that ends within a rollout.
-
-    Raises:
-        UsageError: If the run has had more already.
-    """
-    kind = run.kind
-    if config.total < min(run.config.total, reached):
-        raise invalid_value(kind.flag, f"at least {reached}, which {run.path} has had already", config.total)
 
 
 def accepted_changes(run: RunFolder[Any], config: Configuration, accept: bool) -> list[str]:

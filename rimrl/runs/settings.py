@@ -57,10 +57,9 @@ def parsed(parse: Callable[[], Namespace], where: Path | str) -> Namespace:
         UsageError: If a value is of the wrong type.
     """
     try:
-        result = parse()
+        return parse()
     except ArgumentError as error:
         raise _refusal(str(error)).within(after=f" (in {where})") from None
-    return result
 
 
 _READABLE = {

@@ -24,9 +24,8 @@ from stable_baselines3.common.logger import KVWriter
 from rimrl.errors import UsageError, as_raised, damaged, mismatch, trying
 from rimrl.reading import MEGABYTE, MissingError, read_json
 from rimrl.runs.config import Configuration
-from rimrl.runs.environment import Status
+from rimrl.runs.environment import Status, run_reached
 from rimrl.runs.folder import TRACKING, RunFolder
-from rimrl.runs.kinds import Kind
 from rimrl.runs.tracking import TRACKERS, Tracking, last_names
 from rimrl.runs.validated import DamagedError, Fields
 
@@ -77,18 +76,15 @@ class Tracked(KVWriter):
     """A run at a tracker that may fail: it is then left alone, after one line on standard error.
 
     Args:
-        run: The run folder, for the message.
+        run: The run.
         name: The tracker's.
         tracker: None for no tracker at all.
     """
 
-    def __init__(self, run: Path, name: str = "", tracker: Tracker | None = None) -> None:
+    def __init__(self, run: RunFolder[Any], name: str = "", tracker: Tracker | None = None) -> None:
         self._run = run
         self._name = name
         self._tracker = tracker
-
-    def __bool__(self) -> bool:
-        return self._tracker is not None
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Log the numbers that Stable-Baselines3's logger gives to TensorBoard."""
@@ -102,32 +98,29 @@ class Tracked(KVWriter):
     def close(self) -> None:
         """Do nothing: `end` says how the run ended."""
 
-    def evaluation(self, facts: Mapping[str, Any], kind: Kind, title: str = "evaluation") -> None:
+    def evaluation(self, facts: Mapping[str, Any], title: str = "evaluation") -> None:
         """Log every score of every split.
 
         Args:
             facts: Content of ``evaluation.json``.
-            kind: Of the run.
             title: What stands before the names; default ``evaluation``.
         """
-        if self._tracker is None:
-            return
         scalars = {
             f"{title}/{split}/{name}": float(value)
             for split, scores in facts["splits"].items()
             for name, value in scores.items()
             if _is_number(value)
         }
-        self._tell(lambda tracker: tracker.summarize(scalars, facts[kind.reached]))
+        self._tell(lambda tracker: tracker.summarize(scalars, facts[self._run.kind.reached]))
 
-    def pictures(self, files: Sequence[Path], reached: int, title: str) -> None:
+    def pictures(self, files: Sequence[Path], title: str) -> None:
         """Log pictures.
 
         Args:
             files: The pictures.
-            reached: How many steps or updates the run has had.
             title: What stands before their names.
         """
+        reached = run_reached(self._run.path, self._run.kind) or 0
         self._tell(lambda tracker: tracker.show({f"{title}/{file.stem}": file for file in files}, reached))
 
     def end(self, status: Status) -> None:
@@ -144,8 +137,8 @@ class Tracked(KVWriter):
         except Exception as error:  # whatever a tracker does, the training is worth more
             self._tracker = None
             print(
-                f"rimrl: {self._name} failed and is told no more of {self._run}, which goes on and has all of its own "
-                f"logs: {as_raised(error)}",
+                f"rimrl: {self._name} failed and is told no more of {self._run.path}, which goes on and has all of its "
+                f"own logs: {as_raised(error)}",
                 file=sys.stderr,
             )
 
@@ -162,7 +155,7 @@ def track(tracking: Tracking | None, run: RunFolder[Any]) -> Tracked:
             another project.
     """
     if tracking is None:
-        return Tracked(run.path)
+        return Tracked(run)
     tracking.check_installed()
     known = _read(run.path)
     there = known.get(tracking.tracker)
@@ -181,7 +174,7 @@ def track(tracking: Tracking | None, run: RunFolder[Any]) -> Tracked:
         except UsageError:
             tracker.end("failed")
             raise
-    return Tracked(run.path, tracking.tracker, tracker)
+    return Tracked(run, tracking.tracker, tracker)
 
 
 @contextmanager
@@ -255,11 +248,7 @@ def _project(tracking: Tracking, there: Mapping[str, str] | None, run: Path) -> 
 
 
 def _read(run: Path) -> dict[str, dict[str, str]]:
-    """Content of ``tracking.json``: for each tracker that knows the run its ``project`` and ``id``.
-
-    Raises:
-        UsageError: If it is damaged.
-    """
+    """Content of ``tracking.json``: for each tracker that knows the run its ``project`` and ``id``."""
     file = run / TRACKING
     try:
         found = Fields(read_json(file, MEGABYTE, follow=False), "tracking")

@@ -60,15 +60,10 @@ class Tracking:
         if importlib.util.find_spec(self.tracker) is None:
             raise not_installed(f"--track {self.tracker}", self.tracker, f"rimrl[{self.tracker}]")
 
-    @property
-    def options(self) -> str:
-        """The option of a command that goes on with it, with a space before it; the project is in the run's folder."""
-        return f" --track {self.tracker}"
-
 
 def options(tracking: Tracking | None) -> str:
-    """`Tracking.options`, or nothing."""
-    return "" if tracking is None else tracking.options
+    """The option of a command that goes on with it, with a space before it; the project is in the run's folder."""
+    return "" if tracking is None else f" --track {tracking.tracker}"
 
 
 def last_names(path: Path) -> str:

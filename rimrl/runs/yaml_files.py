@@ -40,12 +40,7 @@ def read_yaml(file: Path, follow: bool = True, most: int = MEGABYTE, most_values
 
 
 class _Bounded(yaml.SafeLoader):
-    """The safe loader with bounds; YAML forbids keys that stand twice, and the safe loader takes the last one.
-
-    Args:
-        text: The YAML.
-        most_values: As for `read_yaml`.
-    """
+    """The safe loader with bounds; YAML forbids keys that stand twice, and the safe loader takes the last one."""
 
     def __init__(self, text: str, most_values: int) -> None:
         super().__init__(text)

@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -222,11 +222,9 @@ class Study(ABC, Generic[T]):
             remove_empty(missing)
             raise
 
-    @contextmanager
-    def _saving(self) -> Iterator[None]:
+    def _saving(self) -> AbstractContextManager[None]:
         lock = self.folder / LOGS / ".saving"
-        with locked(lock, f"{lock} is locked by another process", patience=60):
-            yield
+        return locked(lock, f"{lock} is locked by another process", patience=60)
 
     def _with_needs(self, trial: T, progress_bar: bool, patience: float) -> Outcome:
         for need in (each for each in self.trials if each.name in trial.needs):
