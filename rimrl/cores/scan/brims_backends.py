@@ -16,9 +16,8 @@ from rimrl.cores.scan import loop
 from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors, LayerTensors
 from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsPlan, NativeBRIMsTensors, NativeLayerTensors
 from rimrl.cores.scan.elements import scaled
-from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
-from rimrl.cores.scan.rim_backends import of_communication, plan_of
+from rimrl.cores.scan.rim_backends import of_communication, plan_of, unknown_option
 from rimrl.cores.units import UnitLSTMCell
 
 
@@ -72,7 +71,7 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
     def unsupported_reason(self, core: BRIMs, like: Tensor) -> str | None:
         if kernels(like) is None:
             return unavailable_reason(like)
-        return super().unsupported_reason(core, like) or _unknown(core)
+        return super().unsupported_reason(core, like) or next(filter(None, map(unknown_option, core._rims())), None)
 
     def run(
         self, core: BRIMs, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
@@ -87,25 +86,7 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
             if torch.is_grad_enabled():
                 return _run(core, make_cell, tensors, len(x), state, episode_starts, return_trace)
             cell = make_cell(len(x), x.shape[1], return_trace, tensors)
-            return _run_quietly(core, cell, len(x), state, episode_starts)
-
-
-def _unknown(core: BRIMs) -> str | None:
-    """The first option that kernels do not know."""
-    for layer in core._rims():
-        read, communication = layer.input_read, layer.communication
-        if not layer.has_cell_memory:
-            return 'no kernel knows dynamics="gru"'
-        if isinstance(read, InputAttention) and read.competition != "null":
-            return f"no kernel knows competition={read.competition!r}"
-        if communication is None or communication.kind != "gated":
-            return f"no kernel knows communication={communication and communication.kind!r}"
-        if communication.top_k is not None or layer.communication_reads != "candidate":
-            return "no kernel knows communication_top_k and communication_reads='previous'"
-        heads = read.heads if isinstance(read, InputAttention) else 1
-        if max(layer.num_units, layer.num_inputs + 2, heads) > MAX_UNITS:
-            return f"kernels take at most {MAX_UNITS} units, elements or heads"
-    return None
+            return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
 
 
 def native_cell(
@@ -154,21 +135,6 @@ def _run(
     y, after, trace = loop.run(make_cell, tensors, L, num_steps, before, initial, episode_starts, return_trace)
     h, c = (s.view(s.shape[1], L, -1).transpose(0, 1).contiguous() for s in after)
     return y[..., -core.hidden_size :], (h, c), trace
-
-
-def _run_quietly(
-    core: BRIMs, cell: NativeBRIMs, num_steps: int, state: State, episode_starts: Tensor | None
-) -> tuple[Tensor, State, CoreTrace | None]:
-    """`_run` without gradient: with less around it, which counts in a single step."""
-    starts, at_start = None, None
-    if episode_starts is not None and bool(episode_starts.any()):
-        h_start, c_start = core.initial_state(1)
-        starts, at_start = episode_starts.contiguous(), (h_start[:, 0].contiguous(), c_start[:, 0].contiguous())
-    first = state[0].contiguous(), state[1].contiguous()
-    last = torch.empty_like(first[0]), torch.empty_like(first[1])
-    y = first[0].new_empty(num_steps, *first[0].shape[1:])
-    cell.fill(first, last, y, at_start, starts)
-    return y, last, cell.trace() if cell.saving else None
 
 
 def _by_element(x: Tensor, weight: Tensor) -> Tensor:

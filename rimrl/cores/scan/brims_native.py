@@ -171,10 +171,7 @@ class NativeBRIMs:
 
     Args:
         plan: Options.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
-        tensors: Input and weights.
+        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
     """
 
     def __init__(self, plan: NativeBRIMsPlan, T: int, B: int, saving: bool, tensors: NativeBRIMsTensors) -> None:
@@ -191,15 +188,6 @@ class NativeBRIMs:
         self.fill((h[:, 0], c[:, 0]), (h[:, T], c[:, T]), y[:, :, -1], at_start, starts)
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        """Run all steps.
-
-        Args:
-            first: State before the first step, ``(h, c)``, each ``[L, B, W]``.
-            last: Gets the state after the last step.
-            y: Gets the last layer's h, ``[T, B, W]``.
-            at_start: State at the start of an episode, each ``[L, W]``; may be None if no episode starts.
-            starts: ``[T, B]`` bool, or None: no episode starts.
-        """
         self.starts = starts
         states = dict(zip(("h_first", "c_first", "h_last", "c_last"), (*first, *last), strict=True))
         if at_start is not None:

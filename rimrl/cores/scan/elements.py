@@ -7,7 +7,6 @@ all values together.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,27 +14,6 @@ from torch import Tensor
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.scan.selection import rank
-
-
-@dataclass
-class ElementTensors:
-    """What `Elements` is made from; None for elements that a layer does not have.
-
-    Attributes:
-        query: ``[N, D, H dk]``.
-        weight_input: ``[N, U, G D]``.
-        bias: Of the gates, ``[N, G D]``.
-        keys: Of the input, scaled, ``[T, B, H, dk, M]``.
-        values: Of the input, ``[T, B, H, M, dv]``.
-        rows: What makes keys and values of each further element, ``[W, H dk + U]``; the keys scaled.
-    """
-
-    query: Tensor
-    weight_input: Tensor
-    bias: Tensor
-    keys: Tensor | None
-    values: Tensor | None
-    rows: list[Tensor]
 
 
 class Elements:
@@ -48,24 +26,38 @@ class Elements:
         num_active: Active units K.
         over_units: The softmax runs over the units (``competition="units"``) instead of over null and the elements.
         heads: Heads H.
-        tensors: Weights, and what the input is.
+        query: ``[N, D, H dk]``.
+        weight_input: ``[N, U, G D]``.
+        bias: Of the gates, ``[N, G D]``.
+        keys: Of the input, scaled, ``[T, B, H, dk, M]``; None for a layer that does not read it.
+        values: Of the input, ``[T, B, H, M, dv]``, or None.
+        rows: What makes keys and values of each further element, ``[W, H dk + U]``; the keys scaled.
     """
 
     def __init__(
-        self, buffers: Buffers, num_active: int, over_units: bool, heads: int, tensors: ElementTensors
+        self,
+        buffers: Buffers,
+        num_active: int,
+        over_units: bool,
+        heads: int,
+        query: Tensor,
+        weight_input: Tensor,
+        bias: Tensor,
+        keys: Tensor | None,
+        values: Tensor | None,
+        rows: list[Tensor],
     ) -> None:
         self.buffers, self.num_active, self.over_units, self.heads = buffers, num_active, over_units, heads
-        self.query, self.weight, self.rows = tensors.query, tensors.weight_input, tensors.rows
-        self.bias = tensors.bias.unsqueeze(1)
-        self.fixed = 0 if tensors.keys is None else tensors.keys.shape[-1]
+        self.query, self.weight, self.bias, self.rows = query, weight_input, bias.unsqueeze(1), rows
+        self.fixed = 0 if keys is None else keys.shape[-1]
         N, B, T = buffers.num_units, buffers.batch_size, buffers.num_steps
         self.key_width, self.value_width = self.query.shape[2], self.weight.shape[1]
         M = self.fixed + len(self.rows)
         self.keys = buffers.empty(T, B * heads, M, self.key_width // heads)
         self.values = buffers.empty(T, B * heads, M, self.value_width // heads)
-        if tensors.keys is not None and tensors.values is not None:
-            self.keys[:, :, : self.fixed] = tensors.keys.flatten(1, 2).transpose(2, 3)
-            self.values[:, :, : self.fixed] = tensors.values.flatten(1, 2)
+        if keys is not None and values is not None:
+            self.keys[:, :, : self.fixed] = keys.flatten(1, 2).transpose(2, 3)
+            self.values[:, :, : self.fixed] = values.flatten(1, 2)
         self.keys_steps, self.values_steps = self.keys.unbind(0), self.values.unbind(0)
         width = self.rows[0].shape[0] if self.rows else 0
         self.seen = [buffers.empty(buffers.slots, B, width) for _ in self.rows]
@@ -116,7 +108,7 @@ class Elements:
         self.query_transposed = self.query.transpose(1, 2).contiguous()
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
-    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor | None:
+    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor:
         """The gradient of ``h``, given that of the gates."""
         N, B = h.shape[:2]
         keys, values, attention = self.keys_steps[t], self.values_steps[t], self.attention_steps[t]
@@ -139,13 +131,8 @@ class Elements:
         """After `backward`, the gradients of the further elements, each ``[B, W]``."""
         B, found = self.buffers.batch_size, []
         for m, (weight, d_steps) in enumerate(zip(self.rows_transposed, self.d_rows_steps, strict=True)):
-            d_row = d_steps[t]
-            d_row[:, : self.key_width].view(B, self.heads, -1).copy_(
-                self.d_keys_steps[t][:, self.fixed + m].view(B, self.heads, -1)
-            )
-            d_row[:, self.key_width :].view(B, self.heads, -1).copy_(
-                self.d_values_steps[t][:, self.fixed + m].view(B, self.heads, -1)
-            )
+            d_keys, d_values = self.d_keys_steps[t][:, self.fixed + m], self.d_values_steps[t][:, self.fixed + m]
+            d_row = torch.cat([d_keys.reshape(B, -1), d_values.reshape(B, -1)], dim=1, out=d_steps[t])
             found.append(torch.mm(d_row, weight))
         return found
 
