@@ -103,14 +103,10 @@ def chosen(core: RecurrentCore, like: Tensor) -> Backend | None:
         return None
     faster = faster_backends(type(core))
     if asked == _AUTO:
-        if faster and not is_traced():
-            for backend in faster:
-                if backend.unsupported_reason(core, like) is None:
-                    return backend
-        return None
+        return next((backend for backend in faster if _unsupported_reason(backend, core, like) is None), None)
     for backend in faster:
         if backend.name == asked:
-            unsupported_reason = _TRACED if is_traced() else backend.unsupported_reason(core, like)
+            unsupported_reason = _unsupported_reason(backend, core, like)
             if unsupported_reason is None:
                 return backend
             raise cannot(f"run {type(core).__name__} now on", f"backend {asked!r}", unsupported_reason)
@@ -125,11 +121,14 @@ def backends_of(core: RecurrentCore) -> dict[str, str | None]:
         core: The core.
     """
     like = core._like()
-    faster = faster_backends(type(core))
-    found: dict[str, str | None] = {
-        backend.name: _TRACED if is_traced() else backend.unsupported_reason(core, like) for backend in faster
-    }
+    found: dict[str, str | None] = {}
+    for backend in faster_backends(type(core)):
+        found[backend.name] = _unsupported_reason(backend, core, like)
     return {**found, STEP: None}
+
+
+def _unsupported_reason(backend: Backend, core: RecurrentCore, like: Tensor) -> str | None:
+    return _TRACED if is_traced() else backend.unsupported_reason(core, like)
 
 
 @cache

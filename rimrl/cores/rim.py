@@ -13,7 +13,7 @@ from rimrl.cores.attention import (
     Competition,
     InputAttention,
     InputProjection,
-    UnitCommunication,
+    make_communication,
     top_k_mask,
 )
 from rimrl.cores.base import RecurrentCore, State, require_positive
@@ -149,12 +149,7 @@ class RIM(SelectsUnits, StepwiseCore):
         super().__init__(input_size, num_units * unit_size, num_units=num_units, num_inputs=num_inputs)
         _check_choices(dynamics, competition, communication, communication_reads)
         require_switch(input_attention=input_attention, learn_initial_state=learn_initial_state)
-        require_positive(
-            input_key_size=input_key_size,
-            communication_heads=communication_heads,
-            communication_key_size=communication_key_size,
-            communication_value_size=communication_value_size,
-        )
+        require_positive(input_key_size=input_key_size)
         require_probability(input_dropout=input_dropout, communication_dropout=communication_dropout)
         if communication_top_k is not None:
             require_at_most("communication_top_k", communication_top_k, "num_units", num_units)
@@ -175,20 +170,9 @@ class RIM(SelectsUnits, StepwiseCore):
         cell = UnitLSTMCell if self.has_cell_memory else UnitGRUCell
         bound_width = self.hidden_size if start.whole_width else unit_size
         self.dynamics = cell(num_units, value_size, unit_size, bound_width=bound_width, biases=biases)
-        exchange = None
-        if communication is not None:
-            exchange = UnitCommunication(
-                num_units,
-                unit_size,
-                kind=communication,
-                heads=communication_heads,
-                key_size=communication_key_size,
-                value_size=communication_value_size,
-                top_k=communication_top_k,
-                dropout=communication_dropout,
-                start=start,
-            )
-        self.communication = exchange
+        head_sizes = (communication_heads, communication_key_size, communication_value_size)
+        options = (communication_top_k, communication_dropout, start)
+        self.communication = make_communication(communication, num_units, unit_size, head_sizes, *options)
         if learn_initial_state:
             self._learn_initial_state(cell_memory=self.has_cell_memory)
 

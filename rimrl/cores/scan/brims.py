@@ -36,6 +36,11 @@ class BRIMsPlan:
     above: dict[int, int]
     join_traces: Callable[[list[StepTrace]], StepTrace]
 
+    def trace(self, layers: list[StepTrace], T: int, B: int) -> CoreTrace:
+        """That of a core, given those of its layers, ``[T B, ...]``."""
+        joined = self.join_traces(layers)
+        return CoreTrace(*(None if part is None else part.view(T, B, *part.shape[1:]) for part in joined))  # type: ignore[arg-type]
+
 
 @dataclass
 class LayerTensors:
@@ -154,5 +159,4 @@ class BRIMsCell(StepCell):
         return BRIMsTensors.of_layers([layer.gradients(own, tensors) for own, layer, tensors in pairs])
 
     def trace(self) -> CoreTrace:
-        joined = self.plan.join_traces([layer.trace() for layer in self.layers])
-        return CoreTrace(*(None if part is None else part.view(*self.shape, *part.shape[1:]) for part in joined))  # type: ignore[arg-type]
+        return self.plan.trace([layer.trace() for layer in self.layers], *self.shape)

@@ -14,7 +14,7 @@ from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors, LayerTensors
-from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsPlan, NativeBRIMsTensors, NativeLayerTensors
+from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors, NativeLayerTensors
 from rimrl.cores.scan.elements import scaled
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
 from rimrl.cores.scan.rim_backends import of_communication, plan_of, unknown_option
@@ -43,13 +43,10 @@ class TorchBRIMs:
             return _run(core, *self._cell(core, keys, values), len(x), state, episode_starts, return_trace)
 
     def _cell(self, core: BRIMs, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
-        plan = BRIMsPlan([], 1, core.above, core._join_traces)
         layers = []
         for index, layer in enumerate(core._rims()):
             read = layer.input_read
             assert isinstance(read, InputAttention)
-            plan.input_heads = read.heads
-            plan.layers.append(plan_of(layer, layer.communication, read.competition == "units", None))
             tensors = _layer_tensors(layer, read)
             if index == 0:
                 tensors.keys, tensors.values = keys, values
@@ -60,7 +57,7 @@ class TorchBRIMs:
                 assert isinstance(further, FurtherElements)
                 tensors.above = _row_weight(further)
             layers.append(tensors)
-        return partial(BRIMsCell, plan), BRIMsTensors.of_layers(layers)
+        return partial(BRIMsCell, _plan(core, None)), BRIMsTensors.of_layers(layers)
 
 
 class NativeBRIMsWhereKnown(TorchBRIMs):
@@ -100,13 +97,12 @@ def native_cell(
         keys: Of the input, ``[M, T, B, H dk]``.
         values: Of the input, ``[M, T, B, U]``.
     """
-    layers, plan = [], NativeBRIMsPlan(native, core.num_active, 1, 1, core.above, core._join_traces)
+    layers = []
     for index, layer in enumerate(core._rims()):
         read, dynamics, communication = layer.input_read, layer.dynamics, layer.communication
         assert isinstance(read, InputAttention)
         assert isinstance(dynamics, UnitLSTMCell)
         assert communication is not None
-        plan.input_heads, plan.heads = read.heads, communication.heads
         messages, of_gates = of_communication(communication), (dynamics.weight_input, dynamics.bias)
         tensors = NativeLayerTensors(read.query, *of_gates, dynamics.weight_hidden, *messages)
         if index == 0:
@@ -118,7 +114,15 @@ def native_cell(
             assert isinstance(further, FurtherElements)
             tensors.above_key, tensors.above_value = further.key[0], further.value[0]
         layers.append(tensors)
-    return partial(NativeBRIMs, plan), NativeBRIMsTensors.of_layers(layers)
+    return partial(NativeBRIMs, _plan(core, native)), NativeBRIMsTensors.of_layers(layers)
+
+
+def _plan(core: BRIMs, native: Kernels | None) -> BRIMsPlan:
+    read = core._rims()[0].input_read
+    assert isinstance(read, InputAttention)
+    over_units = read.competition == "units"
+    layers = [plan_of(layer, layer.communication, over_units, native) for layer in core._rims()]
+    return BRIMsPlan(layers, read.heads, core.above, core._join_traces)
 
 
 def _run(

@@ -127,19 +127,17 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
     bias, bias_hidden = (
         (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
     )
-    communication_tensors = () if communication is None else of_communication(communication)
-    if not isinstance(read, InputAttention):
+    keys, own_bias, over_units = None, None, False
+    if isinstance(read, InputAttention):
+        own_bias, over_units = bias, read.competition == "units"
+        query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
+        weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
+        keys, gates = _by_head(encoded[0].squeeze(-1), query), _by_head(encoded[1].squeeze(-2), weight)
+    else:
         gates = input_product(encoded[0].squeeze(2), dynamics.weight_input) + bias[:, None, None]
-        tensors = RIMTensors(gates, dynamics.weight_hidden, None, None, bias_hidden, *communication_tensors)
-        return partial(RIMCell, plan_of(core, communication, False, native)), tensors
-
-    keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
-    query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
-    unit_keys = _by_head(keys, query)
-    weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
-    gates = _by_head(values, weight)
-    tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *communication_tensors)
-    return partial(RIMCell, plan_of(core, communication, read.competition == "units", native)), tensors
+    messages = () if communication is None else of_communication(communication)
+    tensors = RIMTensors(gates, dynamics.weight_hidden, keys, own_bias, bias_hidden, *messages)
+    return partial(RIMCell, plan_of(core, communication, over_units, native)), tensors
 
 
 def plan_of(
