@@ -86,14 +86,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def chosen(core: RecurrentCore, like: Tensor) -> Backend | None:
-    """The backend that runs a core now.
-
-    Args:
-        core: The core.
-        like: One of its parameters.
-
-    Returns:
-        None for the plain step.
+    """The backend that runs a core now, whose parameters are as `like`; None for the plain step.
 
     Raises:
         UsageError: If another backend was asked for than the core has, or can run on now.
@@ -115,11 +108,7 @@ def chosen(core: RecurrentCore, like: Tensor) -> Backend | None:
 
 
 def backends_of(core: RecurrentCore) -> dict[str, str | None]:
-    """The backends that a core has, the fastest first, each with why it cannot run now; None: it can.
-
-    Args:
-        core: The core.
-    """
+    """The backends that a core has, the fastest first, each with why it cannot run now; None: it can."""
     like = core._like()
     found: dict[str, str | None] = {}
     for backend in faster_backends(type(core)):
@@ -136,9 +125,6 @@ def faster_backends(cls: type[RecurrentCore]) -> tuple[Backend, ...]:
     """The backends of a class of cores beside its plain step, the fastest first.
 
     A subclass has those of its parent, unless it changes the step.
-
-    Args:
-        cls: The class.
     """
     where = {entry.path: entry.backends for entry in CORES.values() if entry.backends is not None}
     for owner in cls.__mro__:

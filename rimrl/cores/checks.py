@@ -16,12 +16,7 @@ _AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def require_tensor(who: str, what: str, value: object) -> None:
-    """Refuse what is no tensor.
-
-    Args:
-        who: The core.
-        what: What the value is to the core, such as ``"input"``.
-        value: Anything.
+    """Refuse what is no tensor: `who` is the core, and `what` the value is to it, such as ``"input"``.
 
     Raises:
         UsageError: If the value is no tensor.

@@ -182,9 +182,7 @@ class RIM(SelectsUnits, StepwiseCore):
         return self.training and self._dropout > 0
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        if x.dim() == 3:
-            x = x.unsqueeze(2)
-        return self.input_read.encode(x)
+        return self.input_read.encode(x if x.dim() == 4 else x.unsqueeze(2))
 
     def _step(self, inputs: tuple[Tensor, ...], state: State, return_trace: bool) -> tuple[State, StepTrace | None]:
         h, c = (s.reshape(-1, self.num_units, self.unit_size) for s in state)  # [B, N, D]

@@ -13,6 +13,7 @@ import io
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch as th
@@ -163,14 +164,9 @@ def _check_tensors(part: bytes, where: str) -> None:
 
 def _class_names() -> dict[str, str]:
     """The classes that a file may name, by where they are defined."""
-    names: dict[str, str] = {}
-    lists: tuple[dict[str, Any], ...] = (POLICIES, EXTRACTORS, ACTIVATIONS, OPTIMIZERS)
-    for classes in lists:
-        names |= {f"{cls.__module__}.{cls.__qualname__}": name for name, cls in classes.items()}
-    for name in CORES:
-        cls = core_class(name)
-        names[f"{cls.__module__}.{cls.__qualname__}"] = name
-    return names
+    cores = {name: core_class(name) for name in CORES}
+    lists: tuple[Mapping[str, type], ...] = (POLICIES, EXTRACTORS, ACTIVATIONS, OPTIMIZERS, cores)
+    return {f"{cls.__module__}.{cls.__qualname__}": name for classes in lists for name, cls in classes.items()}
 
 
 def _plain(item: Any) -> Any:

@@ -51,8 +51,7 @@ class LSTMGates:
         return torch.mul(o, tanh_c), c_new
 
     def start_backward(self) -> None:
-        self.d_gates = self.buffers.units_first(4 * self.size)
-        self.d_gates_steps = self.buffers.each(self.d_gates)
+        self.d_gates, self.d_gates_steps = self.buffers.units_first(4 * self.size)
 
     def backward(self, t: int, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the gates and of ``c``."""
@@ -139,10 +138,8 @@ class GRUDynamics:
         return torch.addcmul(n, z, h - n), c
 
     def start_backward(self) -> None:
-        self.d_gates = self.buffers.units_first(3 * self.size)
-        self.d_gates_steps = self.buffers.each(self.d_gates)
-        self.d_hidden = self.buffers.units_first(3 * self.size)
-        self.d_hidden_steps = self.buffers.each(self.d_hidden)
+        self.d_gates, self.d_gates_steps = self.buffers.units_first(3 * self.size)
+        self.d_hidden, self.d_hidden_steps = self.buffers.units_first(3 * self.size)
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
     def update_backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor, Tensor]:

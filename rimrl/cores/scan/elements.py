@@ -60,12 +60,10 @@ class Elements:
             self.values[:, :, : self.fixed] = values.flatten(1, 2)
         self.keys_steps, self.values_steps = self.keys.unbind(0), self.values.unbind(0)
         width = self.rows[0].shape[0] if self.rows else 0
-        self.seen = [buffers.empty(buffers.slots, B, width) for _ in self.rows]
-        self.seen_steps = [buffers.each(seen, dim=0) for seen in self.seen]
+        self.seen = [buffers.steps_first(B, width) for _ in self.rows]
         self.queries_steps = buffers.steps(self.key_width)
-        self.attention_steps = buffers.each(buffers.empty(buffers.slots, 1 + M, N, B * heads), dim=0)
-        self.read = buffers.units_first(self.value_width)
-        self.read_steps = buffers.each(self.read)
+        self.attention_steps = buffers.steps_first(1 + M, N, B * heads)[1]
+        self.read, self.read_steps = buffers.units_first(self.value_width)
         self.mask_steps = buffers.steps(1)
 
     def look_at(self, t: int, rows: list[Tensor]) -> None:
@@ -73,7 +71,7 @@ class Elements:
         B = self.buffers.batch_size
         for m, (row, weight) in enumerate(zip(rows, self.rows, strict=True)):
             both = torch.mm(row, weight)
-            self.seen_steps[m][t].copy_(row)
+            self.seen[m][1][t].copy_(row)
             self.keys_steps[t][:, self.fixed + m] = both[:, : self.key_width].reshape(B * self.heads, -1)
             self.values_steps[t][:, self.fixed + m] = both[:, self.key_width :].reshape(B * self.heads, -1)
 
@@ -97,13 +95,11 @@ class Elements:
 
     def start_backward(self) -> None:
         """Make room for gradients."""
-        empty, T, B = self.buffers.empty, self.buffers.num_steps, self.buffers.batch_size
         self.d_keys, self.d_values = torch.empty_like(self.keys), torch.empty_like(self.values)
         self.d_keys_steps, self.d_values_steps = self.d_keys.unbind(0), self.d_values.unbind(0)
-        self.d_rows = [empty(T, B, self.key_width + self.value_width) for _ in self.rows]
-        self.d_rows_steps = [d.unbind(0) for d in self.d_rows]
-        self.d_queries = self.buffers.units_first(self.key_width)
-        self.d_queries_steps = self.buffers.each(self.d_queries)
+        width = self.key_width + self.value_width
+        self.d_rows = [self.buffers.steps_first(self.buffers.batch_size, width) for _ in self.rows]
+        self.d_queries, self.d_queries_steps = self.buffers.units_first(self.key_width)
         self.rows_transposed = [weight.t().contiguous() for weight in self.rows]
         self.query_transposed = self.query.transpose(1, 2).contiguous()
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
@@ -130,7 +126,7 @@ class Elements:
     def seen_backward(self, t: int) -> list[Tensor]:
         """After `backward`, the gradients of the further elements, each ``[B, W]``."""
         B, found = self.buffers.batch_size, []
-        for m, (weight, d_steps) in enumerate(zip(self.rows_transposed, self.d_rows_steps, strict=True)):
+        for m, (weight, (_, d_steps)) in enumerate(zip(self.rows_transposed, self.d_rows, strict=True)):
             d_keys, d_values = self.d_keys_steps[t][:, self.fixed + m], self.d_values_steps[t][:, self.fixed + m]
             d_row = torch.cat([d_keys.reshape(B, -1), d_values.reshape(B, -1)], dim=1, out=d_steps[t])
             found.append(torch.mm(d_row, weight))
@@ -161,7 +157,7 @@ class Elements:
     def row_gradients(self) -> list[Tensor]:
         """Those of ``rows``."""
         pairs = zip(self.seen, self.d_rows, strict=True)
-        return [seen.flatten(0, 1).t() @ d_rows.flatten(0, 1) for seen, d_rows in pairs]
+        return [seen.flatten(0, 1).t() @ d_rows.flatten(0, 1) for (seen, _), (d_rows, _) in pairs]
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

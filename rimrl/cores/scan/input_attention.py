@@ -84,8 +84,7 @@ class Competition:
         return torch.add(self.bias, (self.gates[t] * share.unsqueeze(-1)).sum(2))
 
     def start_backward(self) -> None:
-        self.d_scores = self.buffers.units_first(self.heads)
-        self.d_scores_steps = self.buffers.each(self.d_scores)
+        self.d_scores, self.d_scores_steps = self.buffers.units_first(self.heads)
         self.d_gates = self.gates[0].new_empty(self.shape)
         self.d_gates_steps = self.d_gates.unbind(1)
 

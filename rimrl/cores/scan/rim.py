@@ -107,8 +107,7 @@ class Units:
             self.communication = UnitCommunicationScan(
                 buffers, config.heads, config.top_k, tensors.query_key_value, tensors.project, tensors.project_bias
             )
-            self.h_read = buffers.units_first(self.dynamics.size)
-            self.h_read_steps = buffers.each(self.h_read)
+            self.h_read, self.h_read_steps = buffers.units_first(self.dynamics.size)
 
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor) -> None:
         """Write the state after step t, all ``[N, B, D]``."""
