@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, get_args
 
@@ -105,12 +105,12 @@ def holds_code(value: Any, key: str = "") -> bool:
         return any(holds_code(each, key) for each in value)
     if not isinstance(value, type):
         return callable(value)
-    return value not in _known(key).values()
+    return all(cls is not value for _, cls in _known(key))
 
 
-def _known(key: str) -> Mapping[str, type]:
-    """The classes that an argument may be, by their names in files."""
-    return {name: core_class(name) for name in CORES} if key == "core" else _LISTS.get(key, ("", {}))[1]
+def _known(key: str) -> Iterable[tuple[str, type]]:
+    """The classes that an argument may be, with their names in files; a core is imported when its turn comes."""
+    return ((name, core_class(name)) for name in CORES) if key == "core" else _LISTS.get(key, ("", {}))[1].items()
 
 
 def options_to_json(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,11 +124,10 @@ def options_to_json(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _to_json(value: Any, key: str) -> Any:
     if isinstance(value, type):
-        known = _known(key)
-        for name, cls in known.items():
+        for name, cls in _known(key):
             if cls is value:
                 return name
-        names = ", ".join(known) or "no class"
+        names = ", ".join(name for name, _ in _known(key)) or "no class"
         if key == "core":
             raise wrong(f"core {value.__name__}", f"cannot be exported: it is none of {names}", "share its code")
         found = f"{value.__name__} cannot be exported: without code only {names} can"
