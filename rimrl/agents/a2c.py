@@ -129,14 +129,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         (samples,) = self.rollout_buffer.get()
-        evaluation = self.policy.evaluate_sequences(
-            samples.observations,
-            samples.actions,
-            samples.states,
-            samples.episode_starts,
-            return_trace=True,
-            action_masks=samples.action_masks,
-        )
+        evaluation = self._evaluate(samples, return_trace=True)
         advantages = self._normalized(samples.advantages) if self.normalize_advantage else samples.advantages
         policy_loss = -(advantages * evaluation.log_prob).mean()
         value_loss = th.nn.functional.mse_loss(samples.returns, evaluation.values)
@@ -147,12 +140,9 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm, A2C):
         self._update_statistics()
 
         self._n_updates += 1
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/explained_variance", self._explained_variance())
         losses = {"entropy_loss": negative_entropy, "policy_loss": policy_loss, "value_loss": value_loss}
         self._log_update({f"train/{name}": loss.item() for name, loss in losses.items()})
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
         activity = UnitActivity(self.policy.core.units_per_layer)
         activity.add(evaluation)
-        self._log_units(activity)
+        self._log_policy(activity)

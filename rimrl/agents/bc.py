@@ -23,7 +23,7 @@ from rimrl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.precision import Autocast, check_autocast
 from rimrl.agents.ranks import Ranks
-from rimrl.agents.rollout import Obs, TensorObs
+from rimrl.agents.rollout import Obs, TensorObs, map_parts
 from rimrl.agents.unit_activity import UnitActivity
 from rimrl.errors import NotFiniteError, conflict, missing, needs, wrong
 
@@ -221,9 +221,8 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
         return _Batch(self._tensors(demonstrations.observations, index), actions, starts)
 
     def _tensors(self, observations: Obs, index: NDArray[np.int64]) -> TensorObs:
-        if isinstance(observations, dict):
-            return {key: th.as_tensor(part[index], device=self.device) for key, part in observations.items()}
-        return th.as_tensor(observations[index], device=self.device)
+        found: TensorObs = map_parts(lambda part: th.as_tensor(part[index], device=self.device), observations)
+        return found
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
@@ -328,8 +327,6 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
 
     def _log_learning(self, loss: float, activity: UnitActivity) -> None:
         figures = {"train/loss": loss}
-        if hasattr(self.policy, "log_std"):
-            figures["train/std"] = th.exp(self.policy.log_std).mean().item()
         assert self._demonstrations is not None
         figures["train/epochs"] = self.num_timesteps / float(self._demonstrations.lengths[self._learned].sum())
         iteration = self.num_timesteps // (self.n_steps * self.n_envs)
@@ -338,8 +335,7 @@ class RecurrentBC(RecurrentOnPolicyAlgorithm):
             figures["validation/loss"] = self.validation_loss()
         for name, figure in figures.items():
             self.logger.record(name, figure)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._log_units(activity)
+        self._log_policy(activity)
         if self._due is not None:
             super().dump_logs(self._due)
             self._due = None

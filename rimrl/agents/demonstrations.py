@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rimrl.agents.rollout import Obs
+from rimrl.agents.rollout import Obs, map_parts
 from rimrl.errors import mismatch, missing, not_installed, trying, unknown_name, wrong
 from rimrl.reading import read_json
 from rimrl.spaces import describe_space
@@ -81,11 +81,7 @@ def read_demonstrations(
         observations = _joined((episode.observations for episode in episodes), lengths + 1, observation_space, data)
         actions = _array((episode.actions for episode in episodes), lengths, action_space, f"actions of {data}")
     before_an_action = np.delete(np.arange((lengths + 1).sum()), np.cumsum(lengths + 1) - 1)
-    seen = (
-        {key: part[before_an_action] for key, part in observations.items()}
-        if isinstance(observations, dict)
-        else observations[before_an_action]
-    )
+    seen = map_parts(lambda part: part[before_an_action], observations)
     return Demonstrations(seen, _as_stored(actions, action_space), lengths)
 
 

@@ -27,12 +27,10 @@ from rimrl.errors import RunFailedError, UsageError, cannot, needs, one_line
 
 _T = TypeVar("_T")
 _LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_STOP_REQUESTED, _PRINTED, _ABORT_REASON, _WRITTEN = (
-    "rimrl/stop_requested",
-    "rimrl/printed",
-    "rimrl/abort_reason",
-    "rimrl/written",
-)
+_STOP_REQUESTED = "rimrl/stop_requested"
+_PRINTED = "rimrl/printed"
+_ABORT_REASON = "rimrl/abort_reason"
+_WRITTEN = "rimrl/written"
 _POLL_SECONDS = 0.5
 _PATIENCE = 30.0  # seconds; torchrun kills what is left of a failed training after as many
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch as th
 
-from rimrl.agents.rollout import SequenceRolloutBuffer
+from rimrl.agents.rollout import SequenceRolloutBuffer, map_parts
 from rimrl.errors import EnvironmentFaultError, NotFiniteError
 
 
@@ -79,8 +80,7 @@ def refuse_nan(rollout_buffer: SequenceRolloutBuffer, last_obs: Any, n_envs: int
     first = int(bad.any(axis=1).argmax())
     seen = rollout_buffer.observations
     for step in range(first + 1):
-        shown = {key: part[step] for key, part in seen.items()} if isinstance(seen, dict) else seen[step]
-        refuse_not_finite(shown, range(n_envs))
+        refuse_not_finite(map_parts(itemgetter(step), seen), range(n_envs))
     line = f"the policy answers NaN or infinity after {n_updates} updates"
     advice = "lower learning_rate or max_grad_norm, and check the size of rewards and observations"
     raise NotFiniteError(f"{line}; {advice}", key="policy", valid=advice)

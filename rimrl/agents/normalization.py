@@ -8,6 +8,7 @@ are brought up to date after each update, not within a rollout, so that an updat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch as th
@@ -106,14 +107,8 @@ class ObservationStatistics(nn.Module):
             assert isinstance(seen, Tensor)
             number, mean, squares = moments(seen.flatten(0, 1))
             rows = th.cat([number.reshape(1), mean.flatten(), squares.flatten()])
-            together = of_all(rows).view(-1, len(rows))
-            batch: Moments | None = None
-            for row in together:
-                size = mean.numel()
-                one = Moments(row[0], row[1 : 1 + size].view_as(mean), row[1 + size :].view_as(mean))
-                batch = one if batch is None else combined(batch, one)
-            assert batch is not None
-            part.update(batch)
+            of_ranks = (row.split([1, mean.numel(), mean.numel()]) for row in of_all(rows).view(-1, len(rows)))
+            part.update(reduce(combined, (Moments(n[0], m.view_as(mean), s.view_as(mean)) for n, m, s in of_ranks)))
 
 
 def _is_vector(space: spaces.Space[Any]) -> bool:

@@ -31,7 +31,7 @@ from rimrl.agents.batches import (
 from rimrl.agents.masks import AnyMasks, as_masks
 from rimrl.agents.positions import elements
 from rimrl.agents.sequence_policy import SequencePolicy, run_core
-from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.base import CoreTrace, RecurrentCore, State
 
 
 class RecurrentCorePolicy(SequencePolicy):
@@ -155,28 +155,20 @@ class RecurrentCorePolicy(SequencePolicy):
     ) -> tuple[Distribution, State]:
         """The action distribution, under masks ``[batch, flags]`` if there are any, and the actor's new state."""
         check_sequences(obs, lstm_states, episode_starts)
-        n_seq = lstm_states[0].shape[1]
         features = self._extract(self._prepare(obs), self.pi_features_extractor)
-        latent, state = self.core(
-            elements(self.core, to_sequences(features, n_seq)), lstm_states, to_sequences(episode_starts, n_seq)
-        )
-        return self._distribution(to_batch(latent), action_masks), state
+        latent, state = _run_flat(self.core, features, lstm_states, episode_starts)
+        return self._distribution(latent, action_masks), state
 
     def predict_values(  # type: ignore[override]
         self, obs: PyTorchObs, lstm_states: tuple[Tensor, ...], episode_starts: Tensor
     ) -> Tensor:
         """Values ``[batch, 1]``, given the critic's state (the actor's where the core is shared)."""
         check_sequences(obs, lstm_states, episode_starts)
-        n_seq = lstm_states[0].shape[1]
         features = self._extract(self._prepare(obs), self.vf_features_extractor)
         if self.critic is not None:
-            latent_vf = self.critic(features)
-        else:
-            core = self.core if self.critic_core is None else self.critic_core
-            sequences = elements(core, to_sequences(features, n_seq))
-            latent, _ = core(sequences, lstm_states, to_sequences(episode_starts, n_seq))
-            latent_vf = to_batch(latent)
-        return self._values(latent_vf)
+            return self._values(self.critic(features))
+        latent, _ = _run_flat(self.critic_core or self.core, features, lstm_states, episode_starts)
+        return self._values(latent)
 
     def predict(
         self,
@@ -215,11 +207,7 @@ class RecurrentCorePolicy(SequencePolicy):
             starts = self._copied(np.zeros(n_envs) if episode_start is None else episode_start)
             chosen, after = self._predict(batch, before, starts, deterministic, masks)
         assert self.action_space.shape is not None
-        actions = chosen.cpu().numpy().reshape((-1, *self.action_space.shape))
-        if isinstance(self.action_space, spaces.Box):
-            low, high = self.action_space.low, self.action_space.high
-            actions = self.unscale_action(actions) if self.squash_output else np.clip(actions, low, high)
-        actions = cast_to_space(actions, self.action_space)
+        actions = self.within_space(chosen.cpu().numpy().reshape((-1, *self.action_space.shape)))
         return actions if vectorized else actions.squeeze(axis=0), tuple(part.cpu().numpy() for part in after)
 
     def _copied(self, part: NDArray[Any] | Tensor) -> Tensor:
@@ -237,6 +225,13 @@ class RecurrentCorePolicy(SequencePolicy):
         check_step(observation, lstm_states, starts)
         distribution, state = self.get_distribution(observation, lstm_states, starts, action_masks)
         return distribution.get_actions(deterministic=deterministic), state
+
+    def within_space(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Actions ``[B, *action shape]`` of a distribution as those that the action space contains."""
+        space = self.action_space
+        if isinstance(space, spaces.Box):
+            actions = self.unscale_action(actions) if self.squash_output else np.clip(actions, space.low, space.high)
+        return cast_to_space(actions, space)
 
     def unscale_action(self, scaled_action: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Stretch actions from -1 to 1 to the bounds of the action space; see SB3's `BasePolicy`."""
@@ -273,6 +268,15 @@ class RecurrentCorePolicy(SequencePolicy):
             _, _, trace = run_core(self.core, features.unsqueeze(0), states or None, starts[None], return_trace=True)
         assert trace is not None
         return trace
+
+
+def _run_flat(
+    core: RecurrentCore, features: Tensor, state: tuple[Tensor, ...], episode_starts: Tensor
+) -> tuple[Tensor, State]:
+    """Outputs of a core for a flat batch, and its new state."""
+    n_seq = state[0].shape[1]
+    latent, after = core(elements(core, to_sequences(features, n_seq)), state, to_sequences(episode_starts, n_seq))
+    return to_batch(latent), after
 
 
 class CnnRecurrentCorePolicy(RecurrentCorePolicy):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.agents.ranks import Ranks
-from rimrl.agents.rollout import SequenceRolloutBuffer
+from rimrl.agents.rollout import SequenceRolloutBuffer, SequenceSamples
 from rimrl.agents.sequence_policy import SequenceEvaluation
 from rimrl.agents.unit_activity import UnitActivity
 
@@ -24,6 +24,11 @@ class PolicyUpdateMixin(OnPolicyAlgorithm):
     def _normalized(self, advantages: Tensor) -> Tensor:
         """Advantages of a minibatch by the mean and deviation over all ranks' minibatches."""
         return normalize(advantages, self.ranks.all_gather(advantages))
+
+    def _evaluate(self, samples: SequenceSamples, return_trace: bool) -> SequenceEvaluation:
+        """What the policy says of a minibatch."""
+        seen_and_done, starts = (samples.observations, samples.actions, samples.states), samples.episode_starts
+        return self.policy.evaluate_sequences(*seen_and_done, starts, return_trace, samples.action_masks)
 
     def _step(self, loss: Tensor) -> None:
         """A gradient step on the loss of all ranks' minibatches, which are equally large."""
@@ -48,8 +53,11 @@ class PolicyUpdateMixin(OnPolicyAlgorithm):
         for name, figure in self._of_ranks(figures).items():
             self.logger.record(name, figure)
 
-    def _log_units(self, activity: UnitActivity) -> None:
-        """Log how often each unit was active, and how evenly they were used."""
+    def _log_policy(self, activity: UnitActivity) -> None:
+        """Log how often the policy was updated, how widely it acts, and how often and evenly units were active."""
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
         frequencies = self._of_ranks(activity.frequencies())
         # Of what all ranks did together: one rank's units may be used less evenly than those of all.
         for name, figure in (frequencies | activity.evenness(frequencies)).items():

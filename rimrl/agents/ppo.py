@@ -203,14 +203,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         for epoch in range(self.n_epochs):
             metrics["approx_kl"].clear()
             for samples in self.rollout_buffer.get(self.batch_size):
-                evaluation = self.policy.evaluate_sequences(
-                    samples.observations,
-                    samples.actions,
-                    samples.states,
-                    samples.episode_starts,
-                    return_trace=epoch == 0,
-                    action_masks=samples.action_masks,
-                )
+                evaluation = self._evaluate(samples, return_trace=epoch == 0)
                 activity.add(evaluation)
                 loss, parts = self._loss(samples, evaluation, clip_range, clip_range_vf)
                 for name, value in parts.items():
@@ -229,13 +222,10 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm, ContribRecurrentPPO):
         figures = {f"train/{name}": th.stack(values).mean().item() for name, values in metrics.items()}
         self._log_update(figures | {"train/loss": loss.item()})
         self.logger.record("train/explained_variance", self._explained_variance())
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
-        self._log_units(activity)
+        self._log_policy(activity)
 
     def _loss(
         self,

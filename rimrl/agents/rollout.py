@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,6 +16,13 @@ from torch import Tensor
 
 Obs = NDArray[Any] | dict[str, NDArray[Any]]
 TensorObs = Tensor | dict[str, Tensor]
+
+
+def map_parts(function: Callable[[Any], Any], observations: Any) -> Any:
+    """What a function makes of observations, or of each part of a dict of such."""
+    if isinstance(observations, dict):
+        return {key: function(part) for key, part in observations.items()}
+    return function(observations)
 
 
 class SequenceSamples(NamedTuple):
@@ -77,18 +84,14 @@ class SequenceRolloutBuffer(RolloutBuffer):
         sequence_length: int | None = None,
     ) -> None:
         self.sequence_length = buffer_size if sequence_length is None else sequence_length
-        self._states: list[RNNStates] = []
-        self._stored_observations: TensorObs | None = None
-        self._action_masks: Tensor | None = None
-        self._sequences: SequenceSamples | None = None
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
         """Forget the last rollout; memory of its size is taken afresh, because minibatches may still view the old."""
         shape = (self.buffer_size, self.n_envs)
-        self._stored_observations = None
-        self._action_masks = None
-        self._sequences = None
+        self._stored_observations: TensorObs | None = None
+        self._action_masks: Tensor | None = None
+        self._sequences: SequenceSamples | None = None
         discrete = isinstance(self.action_space, spaces.Discrete)
         counts = isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
         # Anything else is what a distribution over real numbers drew, whatever the dtype of the space.
@@ -102,7 +105,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.values = self._values.cpu().numpy()
         self.log_probs = self._log_probs.cpu().numpy()
         self.advantages = np.zeros(shape, dtype=np.float32)
-        self._states = []
+        self._states: list[RNNStates] = []
         self.pos = 0
         self.full = False
 
@@ -184,11 +187,8 @@ class SequenceRolloutBuffer(RolloutBuffer):
     @property
     def observations(self) -> Obs:  # type: ignore[override]
         """``[n_steps, n_envs, ...]`` or a dict of such, in the space's dtype or one that holds what was seen."""
-        stored = self._stored_observations
-        assert stored is not None, "the rollout is empty"
-        if isinstance(stored, dict):
-            return {key: value.cpu().numpy() for key, value in stored.items()}
-        return stored.cpu().numpy()
+        found: Obs = map_parts(lambda part: part.cpu().numpy(), self.stored_observations)
+        return found
 
     @property
     def stored_observations(self) -> TensorObs:
@@ -247,12 +247,8 @@ class SequenceRolloutBuffer(RolloutBuffer):
             yield _select(everything, chosen)
 
     def _as_sequences(self) -> SequenceSamples:
-        observations = self._stored_observations
-        assert observations is not None
         return SequenceSamples(
-            {key: self._cut(value) for key, value in observations.items()}
-            if isinstance(observations, dict)
-            else self._cut(observations),
+            map_parts(self._cut, self.stored_observations),
             self._cut(self._on_device(self.actions)),
             self._cut(self._values),
             self._cut(self._log_probs),
@@ -310,25 +306,18 @@ def _memory_order(x: Tensor, offset: int = 0) -> list[int]:
     return [offset + axis for axis in sorted(range(x.dim()), key=lambda axis: -strides[axis])]
 
 
-def _take(x: Tensor, chosen: Tensor) -> Tensor:
-    """Some sequences of ``[L, S, ...]``, laid out in memory as they were."""
-    order = _memory_order(x[0, 0], offset=2)
-    taken = x.permute(0, 1, *order).index_select(1, chosen)
-    return taken.permute(0, 1, *(2 + order.index(axis) for axis in range(2, x.dim())))
-
-
 def _select(samples: SequenceSamples, chosen: Tensor) -> SequenceSamples:
     def take(x: Tensor) -> Tensor:
-        return _take(x, chosen)
+        """Some sequences of ``[L, S, ...]``, laid out in memory as they were."""
+        order = _memory_order(x[0, 0], offset=2)
+        taken = x.permute(0, 1, *order).index_select(1, chosen)
+        return taken.permute(0, 1, *(2 + order.index(axis) for axis in range(2, x.dim())))
 
-    observations = samples.observations
     pi = (take(samples.states.pi[0]), take(samples.states.pi[1]))
     shared = samples.states.vf[0] is samples.states.pi[0]
     vf = pi if shared else (take(samples.states.vf[0]), take(samples.states.vf[1]))
     return SequenceSamples(
-        {key: take(value) for key, value in observations.items()}
-        if isinstance(observations, dict)
-        else take(observations),
+        map_parts(take, samples.observations),
         take(samples.actions),
         take(samples.old_values),
         take(samples.old_log_prob),

@@ -19,7 +19,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor
 
-from rimrl.agents.actions import cast_to_space
 from rimrl.agents.episodes import Episode, Truncation, ended_episodes, find_truncations, stack_truncations
 from rimrl.agents.faults import blaming, refuse_bad_rewards, refuse_nan, refuse_not_finite
 from rimrl.agents.masks import ask
@@ -93,7 +92,7 @@ class RolloutCollectionMixin(OnPolicyAlgorithm):
                         obs_tensor, states, episode_starts, action_masks=action_masks
                     )
                 actions = actions_tensor.cpu().numpy()
-                clipped_actions = self._to_env_action(actions)
+                clipped_actions = self.policy.within_space(actions)
                 new_obs, rewards, dones, infos = self._moved(env, clipped_actions)
                 try:
                     self.num_timesteps += env.num_envs * self.ranks.size
@@ -170,13 +169,6 @@ class RolloutCollectionMixin(OnPolicyAlgorithm):
             moves = step_counter_of(env)
             self._seen_moves = moves, moves.count
         return self._seen_moves
-
-    def _to_env_action(self, actions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        space = self.action_space
-        if isinstance(space, spaces.Box):
-            squashed = self.policy.squash_output
-            actions = self.policy.unscale_action(actions) if squashed else np.clip(actions, space.low, space.high)
-        return cast_to_space(actions, space)
 
     def _bootstrap(self, rollout_buffer: SequenceRolloutBuffer, cuts: list[Truncation]) -> None:
         """Add the discounted value of the last observation where an episode was cut by time, not by its end.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
@@ -14,35 +15,32 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 ScheduleName = Literal["constant", "linear", "cosine"]
 
 
+@dataclass(eq=False)
 class CosineSchedule:
     """Half a cosine from `start` to 0: ``start * (1 + cos(pi * (1 - p))) / 2`` (Loshchilov & Hutter, 2017, Eq. 5).
 
-    Args:
+    Attributes:
         start: Value at the start of training.
     """
 
-    def __init__(self, start: float) -> None:
-        self.start = start
+    start: float
 
     def __call__(self, progress_remaining: float) -> float:
         """The value at p."""
         return self.start * (1.0 + math.cos(math.pi * (1.0 - progress_remaining))) / 2.0
 
-    def __repr__(self) -> str:
-        return f"CosineSchedule(start={self.start})"
 
-
+@dataclass(eq=False)
 class WarmupSchedule:
     """A rise in proportion to time from 0 to where another schedule starts, and then that one over the rest.
 
-    Args:
+    Attributes:
         warmup: Share of the training that the rise takes, from 0 to less than 1.
         schedule: What follows; its own progress goes from 1 to 0 over the rest.
     """
 
-    def __init__(self, warmup: float, schedule: Callable[[float], float]) -> None:
-        self.warmup = warmup
-        self.schedule = schedule
+    warmup: float
+    schedule: Callable[[float], float]
 
     def __call__(self, progress_remaining: float) -> float:
         """The value at p."""
@@ -50,9 +48,6 @@ class WarmupSchedule:
         if done < self.warmup:
             return self.schedule(1.0) * done / self.warmup
         return self.schedule(progress_remaining / (1.0 - self.warmup))
-
-    def __repr__(self) -> str:
-        return f"WarmupSchedule(warmup={self.warmup}, schedule={self.schedule})"
 
 
 def scheduled(value: float, name: ScheduleName, warmup: float = 0.0) -> float | Callable[[float], float]:
@@ -76,19 +71,19 @@ def scheduled(value: float, name: ScheduleName, warmup: float = 0.0) -> float | 
     return WarmupSchedule(warmup, schedules[name]) if warmup else schedules[name]
 
 
+@dataclass(eq=False)
 class UnreadSchedule:
     """Stands for a schedule of the user's own in an agent that was loaded without running code.
 
     The agent acts as the one that was saved, for which no schedule is needed; `learn` refuses to go on with it.
 
-    Args:
+    Attributes:
         what: What stands in the file, such as the name of a function.
         value: What the schedule gives in its place while networks are built.
     """
 
-    def __init__(self, what: str, value: float) -> None:
-        self.what = what
-        self.value = value
+    what: str
+    value: float
 
     def __call__(self, progress_remaining: float) -> float:
         """The same value at any time."""

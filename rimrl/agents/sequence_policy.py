@@ -14,6 +14,7 @@ from rimrl.agents.masks import AnyMasks, masked
 from rimrl.agents.policy_networks import PolicyNetworks
 from rimrl.agents.positions import elements
 from rimrl.agents.precision import autocasting
+from rimrl.agents.rollout import map_parts
 from rimrl.cores.base import CoreTrace, RecurrentCore, State
 
 
@@ -74,8 +75,7 @@ class SequencePolicy(PolicyNetworks):
             request.
         """
         T, B = episode_starts.shape
-        flat_obs = {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
-        pi_features, vf_features = self._features(flat_obs)
+        pi_features, vf_features = self._features(map_parts(lambda part: part.flatten(0, 1), obs))
         latents = self._run_cores(
             pi_features.view(T, B, -1), vf_features.view(T, B, -1), states, episode_starts, return_trace
         )

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rimrl.cores.base import require_positive
 from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.initialization import Start
 from rimrl.cores.units import normal_parameter, unit_linear
@@ -192,17 +193,15 @@ class UnitCommunication(FixedOptions):
         self,
         num_units: int,
         unit_size: int,
-        *,
         kind: Communication,
-        heads: int,
-        key_size: int,
-        value_size: int,
+        head_sizes: tuple[int, int, int],
         top_k: int | None,
         dropout: float,
         start: Start,
     ) -> None:
         super().__init__()
         self.kind = kind
+        heads, key_size, value_size = head_sizes
         self.heads = heads
         self.key_size = key_size
         self.sizes = [heads * key_size, heads * key_size, heads * value_size]
@@ -224,3 +223,22 @@ class UnitCommunication(FixedOptions):
         if self.gate is not None:
             update = torch.sigmoid(self.gate(received)) * torch.tanh(update)
         return update, attention.transpose(1, 2)
+
+
+def make_communication(
+    kind: Communication | None,
+    num_units: int,
+    unit_size: int,
+    head_sizes: tuple[int, int, int],
+    top_k: int | None,
+    dropout: float,
+    start: Start,
+) -> UnitCommunication | None:
+    """A core's communication, if there is one; ``head_sizes`` are number of heads, key and value width of each.
+
+    Raises:
+        UsageError: If a size is not positive, communication or not.
+    """
+    heads, key_size, value_size = head_sizes
+    require_positive(communication_heads=heads, communication_key_size=key_size, communication_value_size=value_size)
+    return None if kind is None else UnitCommunication(num_units, unit_size, kind, head_sizes, top_k, dropout, start)

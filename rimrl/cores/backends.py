@@ -86,14 +86,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def chosen(core: RecurrentCore, like: Tensor) -> Backend | None:
-    """The backend that runs a core now.
-
-    Args:
-        core: The core.
-        like: One of its parameters.
-
-    Returns:
-        None for the plain step.
+    """The backend that runs a core now, whose parameters are as `like`; None for the plain step.
 
     Raises:
         UsageError: If another backend was asked for than the core has, or can run on now.
@@ -103,14 +96,10 @@ def chosen(core: RecurrentCore, like: Tensor) -> Backend | None:
         return None
     faster = faster_backends(type(core))
     if asked == _AUTO:
-        if faster and not is_traced():
-            for backend in faster:
-                if backend.unsupported_reason(core, like) is None:
-                    return backend
-        return None
+        return next((backend for backend in faster if _unsupported_reason(backend, core, like) is None), None)
     for backend in faster:
         if backend.name == asked:
-            unsupported_reason = _TRACED if is_traced() else backend.unsupported_reason(core, like)
+            unsupported_reason = _unsupported_reason(backend, core, like)
             if unsupported_reason is None:
                 return backend
             raise cannot(f"run {type(core).__name__} now on", f"backend {asked!r}", unsupported_reason)
@@ -119,17 +108,16 @@ def chosen(core: RecurrentCore, like: Tensor) -> Backend | None:
 
 
 def backends_of(core: RecurrentCore) -> dict[str, str | None]:
-    """The backends that a core has, the fastest first, each with why it cannot run now; None: it can.
-
-    Args:
-        core: The core.
-    """
+    """The backends that a core has, the fastest first, each with why it cannot run now; None: it can."""
     like = core._like()
-    faster = faster_backends(type(core))
-    found: dict[str, str | None] = {
-        backend.name: _TRACED if is_traced() else backend.unsupported_reason(core, like) for backend in faster
-    }
+    found: dict[str, str | None] = {}
+    for backend in faster_backends(type(core)):
+        found[backend.name] = _unsupported_reason(backend, core, like)
     return {**found, STEP: None}
+
+
+def _unsupported_reason(backend: Backend, core: RecurrentCore, like: Tensor) -> str | None:
+    return _TRACED if is_traced() else backend.unsupported_reason(core, like)
 
 
 @cache
@@ -137,9 +125,6 @@ def faster_backends(cls: type[RecurrentCore]) -> tuple[Backend, ...]:
     """The backends of a class of cores beside its plain step, the fastest first.
 
     A subclass has those of its parent, unless it changes the step.
-
-    Args:
-        cls: The class.
     """
     where = {entry.path: entry.backends for entry in CORES.values() if entry.backends is not None}
     for owner in cls.__mro__:

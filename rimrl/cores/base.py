@@ -51,6 +51,11 @@ class CoreTrace:
     communication_attention: Tensor | None = None
     schema: Tensor | None = None
 
+    @classmethod
+    def of_one_unit(cls, x: Tensor) -> CoreTrace:
+        """One unit that is always active, for input ``[T, B, ...]``."""
+        return cls(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
+
 
 class RecurrentCore(FixedOptions, ABC):
     """A recurrent network over ``[T, B, I]`` that can stand wherever `torch.nn.LSTM` stands.
@@ -180,8 +185,7 @@ class RecurrentCore(FixedOptions, ABC):
                 require_like(name, f"state {label}", tensor, like)
             state = (state[0].to(like.dtype), state[1].to(like.dtype))
         if episode_starts is not None:
-            require_tensor(name, "episode_starts", episode_starts)
-            episode_starts = as_flags(name, "episode_starts", episode_starts, (T, B), "[T, B]", like)
+            episode_starts = as_flags(name, episode_starts, (T, B), like)
         backend = self._chosen(like)
         if backend is None:
             y, state, trace = self._scan(x, state, episode_starts, return_trace)

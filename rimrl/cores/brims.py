@@ -230,15 +230,10 @@ class BRIMs(StepwiseCore):
         return cast(FurtherElements | InputProjection, self.top_down[str(layer)])
 
     def _join_traces(self, traces: list[StepTrace]) -> StepTrace:
-        active, attention, communication = [], [], []
-        for index, trace in enumerate(traces):
-            active.append(trace.active)
-            if trace.input_attention is not None:
-                attention.append(self._columns(trace.input_attention, index))
-            if trace.communication_attention is not None:
-                communication.append(trace.communication_attention)
+        attention = [self._columns(a, index) for index, (_, a, *_) in enumerate(traces) if a is not None]
+        communication = [trace.communication_attention for trace in traces if trace.communication_attention is not None]
         return StepTrace(
-            torch.cat(active, dim=1),
+            torch.cat([trace.active for trace in traces], dim=1),
             torch.cat(attention, dim=1) if attention else None,
             _block_diagonal(communication) if communication else None,
         )

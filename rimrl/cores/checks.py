@@ -16,12 +16,7 @@ _AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def require_tensor(who: str, what: str, value: object) -> None:
-    """Refuse what is no tensor.
-
-    Args:
-        who: The core.
-        what: What the value is to the core, such as ``"input"``.
-        value: Anything.
+    """Refuse what is no tensor: `who` is the core, and `what` the value is to it, such as ``"input"``.
 
     Raises:
         UsageError: If the value is no tensor.
@@ -53,35 +48,34 @@ def require_like(who: str, what: str, tensor: Tensor, like: Tensor) -> None:
         raise mismatch(f"the {what} of {who}", f"in {like.dtype}, as its parameters are", tensor.dtype)
 
 
-def as_flags(who: str, what: str, flags: Tensor, shape: tuple[int, ...], axes: str, like: Tensor) -> Tensor:
-    """Make flags bool.
+def as_flags(who: str, flags: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+    """Make episode starts bool.
 
     Args:
         who: The core.
-        what: What the flags are to the core.
         flags: Bool, or numbers 0 and 1.
-        shape: The shape that fits.
-        axes: Its axes, by name.
+        shape: The shape that fits, ``(T, B)``.
         like: One of the parameters.
 
     Returns:
         The flags as bool.
 
     Raises:
-        UsageError: If the flags have another shape, are on another device than the parameters, or are neither bool nor
-            0 and 1. On a GPU the values of a single time step are not looked at, which would make acting wait for
-            the device.
+        UsageError: If the flags are no tensor, have another shape, are on another device than the parameters, or are
+            neither bool nor 0 and 1. On a GPU the values of a single time step are not looked at, which would make
+            acting wait for the device.
     """
+    require_tensor(who, "episode_starts", flags)
     if tuple(flags.shape) != shape:
-        raise invalid_value(what, f"{axes} = {list(shape)}", list(flags.shape))
+        raise invalid_value("episode_starts", f"[T, B] = {list(shape)}", list(flags.shape))
     if flags.device != like.device:
-        raise mismatch(f"the {what} of {who}", f"on {like.device}, where its parameters are", flags.device)
+        raise mismatch(f"the episode_starts of {who}", f"on {like.device}, where its parameters are", flags.device)
     if flags.dtype == torch.bool:
         return flags
     as_bool = flags.bool()
     if _may_look_at(flags) and not torch.equal(as_bool.to(flags.dtype), flags):
         neither = (flags != 0) & (flags != 1)
-        raise invalid_value(what, "bool or 0/1", flags[neither][0].item())
+        raise invalid_value("episode_starts", "bool or 0/1", flags[neither][0].item())
     return as_bool
 
 

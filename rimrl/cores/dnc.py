@@ -91,17 +91,6 @@ class DNC(ExternalMemory):
           exists for an empty slot.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int = 256,
-        num_slots: int = 16,
-        slot_size: int = 16,
-        num_reads: int = 4,
-        controller_size: int | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, num_slots, slot_size, num_reads, controller_size)
-
     @staticmethod
     def _layout(N: int, W: int, R: int) -> tuple[int, tuple[Shape, ...]]:
         return R * W + 3 * W + 5 * R + 3, ((N,), (R, N), (N,), (N,), (N, N))

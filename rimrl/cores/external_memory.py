@@ -50,11 +50,11 @@ class ExternalMemory(StepwiseCore):
 
     Args:
         input_size: Width I of the input.
-        hidden_size: Width F of the output.
-        num_slots: Slots N.
-        slot_size: Width W of a slot.
-        num_reads: Read heads R.
-        controller_size: Width C of the LSTM; None for F.
+        hidden_size: Width F of the output. Default 256.
+        num_slots: Slots N. Default 16.
+        slot_size: Width W of a slot. Default 16.
+        num_reads: Read heads R. Default 4.
+        controller_size: Width C of the LSTM. Default F.
 
     Raises:
         UsageError: If a size is not positive.
@@ -66,11 +66,11 @@ class ExternalMemory(StepwiseCore):
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
-        num_slots: int,
-        slot_size: int,
-        num_reads: int,
-        controller_size: int | None,
+        hidden_size: int = 256,
+        num_slots: int = 16,
+        slot_size: int = 16,
+        num_reads: int = 4,
+        controller_size: int | None = None,
     ) -> None:
         controller_size = hidden_size if controller_size is None else controller_size
         require_positive(

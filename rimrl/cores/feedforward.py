@@ -28,7 +28,5 @@ class FeedForward(RecurrentCore):
     def _scan(
         self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
-        trace = None
-        if return_trace:
-            trace = CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
+        trace = CoreTrace.of_one_unit(x) if return_trace else None
         return torch.tanh(self.linear(x)), self.initial_state(x.shape[1]), trace

@@ -139,9 +139,7 @@ class GTrXL(RecurrentCore):
             inputs.append(torch.cat([E.flip(1), past], dim=1)[:, : self.memory_length])
             E = layer(E, past, positions, seen.distance, visible)
 
-        trace = None
-        if return_trace:
-            trace = CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
+        trace = CoreTrace.of_one_unit(x) if return_trace else None
         return E.transpose(0, 1), self._pack(torch.stack(inputs), seen.kept), trace
 
     def _unpack(self, state: State) -> tuple[Tensor, Tensor]:

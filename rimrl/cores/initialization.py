@@ -54,10 +54,7 @@ STARTS: Mapping[str, Start] = MappingProxyType(
 
 
 def resolve_start(initialization: str) -> Start:
-    """The scales behind a name.
-
-    Args:
-        initialization: One of `STARTS`.
+    """The scales behind a name of `STARTS`.
 
     Raises:
         UsageError: If there is no such initialisation; names the nearest one.

@@ -42,12 +42,14 @@ class TorchRNN(RecurrentCore):
                 bias_input.data[:D], bias_hidden.data[:D] = -keep, 0.0
 
     def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
-        raise NotImplementedError
+        """Torch's layer on a state of which it knows ``h`` alone; ``c`` is zero."""
+        y, h = self.rnn(x, state[0].contiguous())
+        return y, (h, torch.zeros_like(h))
 
     def _scan(
         self, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
-        trace = self.trace_of(x) if return_trace else None
+        trace = CoreTrace.of_one_unit(x) if return_trace else None
         if episode_starts is not None and is_traced():
             return *self._traceable(x, state, episode_starts), trace
         if episode_starts is not None:
@@ -76,10 +78,6 @@ class TorchRNN(RecurrentCore):
             assert isinstance(y, Tensor)
             outputs.append(y)
         return torch.cat(outputs), state
-
-    def trace_of(self, x: Tensor) -> CoreTrace:
-        """One unit that is always active, for input ``[T, B, I]``."""
-        return CoreTrace(torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device))
 
 
 class LSTM(TorchRNN):
@@ -153,10 +151,6 @@ class GRU(TorchRNN):
         super().__init__(input_size, hidden_size, num_layers=num_layers)
         self.rnn = nn.GRU(input_size, hidden_size, num_layers)
         self._bias_gates(GateBiases(forget_bias, chrono), negative_before=False)
-
-    def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
-        y, h = self.rnn(x, state[0].contiguous())
-        return y, (h, torch.zeros_like(h))
 
 
 def _cast(state: State, like: State) -> State:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 from rimrl.cores.base import require_positive
@@ -113,44 +112,33 @@ def resolve_unit_size(
     return hidden_size // num_units
 
 
-def resolve_num_active(
-    num_units: int, num_active: int | None, *, default_share: float, selecting: bool, needs: str
-) -> int:
-    """How many units K are active in a step.
-
-    Args:
-        num_units: Units N.
-        num_active: K itself, or None for the default.
-        default_share: K as a share of N by default; rounded, at least 1.
-        selecting: Whether units are selected at all; if not, all are active.
-        needs: What the selection needs, for the refusal of a smaller K without it.
-
-    Raises:
-        UsageError: If K is larger than N, or smaller although nothing selects.
-    """
-    if not selecting:
-        if num_active not in (None, num_units):
-            raise wrong(
-                "num_active", f"{num_active} needs {needs}", f"without it all {num_units} num_units are active", "needs"
-            )
-        return num_units
-    if num_active is None:
-        return max(1, round(default_share * num_units))
-    require_at_most("num_active", num_active, "num_units", num_units)
-    return num_active
-
-
 class SelectsUnits:
     """For a core that updates only some of its units in a step; mixed in before `rimrl.cores.base.RecurrentCore`."""
 
     num_units: int
 
     def _select_units(self, num_active: int | None, *, default_share: float, selecting: bool, needs: str) -> None:
-        """Take in the option ``num_active``; the arguments are those of `resolve_num_active`."""
-        self._resolve_active = partial(
-            resolve_num_active, self.num_units, default_share=default_share, selecting=selecting, needs=needs
-        )
-        self._num_active = self._resolve_active(num_active)
+        """Take in the option ``num_active``.
+
+        Args:
+            num_active: K, or None for the default.
+            default_share: K as a share of N by default; rounded, at least 1.
+            selecting: Whether units are selected at all; if not, all are active.
+            needs: What the selection needs, for the refusal of a smaller K without it.
+        """
+        self._selecting, self._selection_needs = selecting, needs
+        self._default_active = max(1, round(default_share * self.num_units)) if selecting else self.num_units
+        self._num_active = self._resolved(num_active)
+
+    def _resolved(self, num_active: int | None) -> int:
+        if num_active is None:
+            return self._default_active
+        if self._selecting:
+            require_at_most("num_active", num_active, "num_units", self.num_units)
+        elif num_active != self.num_units:
+            without = f"without it all {self.num_units} num_units are active"
+            raise wrong("num_active", f"{num_active} needs {self._selection_needs}", without, "needs")
+        return num_active
 
     @property
     def num_active(self) -> int:
@@ -163,4 +151,4 @@ class SelectsUnits:
 
     @num_active.setter
     def num_active(self, value: int) -> None:
-        self._num_active = self._resolve_active(plain(value))
+        self._num_active = self._resolved(plain(value))

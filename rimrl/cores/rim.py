@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -12,11 +13,11 @@ from rimrl.cores.attention import (
     Competition,
     InputAttention,
     InputProjection,
-    UnitCommunication,
+    make_communication,
     top_k_mask,
 )
 from rimrl.cores.base import RecurrentCore, State, require_positive
-from rimrl.cores.initialization import GateBiases, Start, resolve_start
+from rimrl.cores.initialization import GateBiases, resolve_start
 from rimrl.cores.options import (
     SelectsUnits,
     require_at_most,
@@ -148,12 +149,7 @@ class RIM(SelectsUnits, StepwiseCore):
         super().__init__(input_size, num_units * unit_size, num_units=num_units, num_inputs=num_inputs)
         _check_choices(dynamics, competition, communication, communication_reads)
         require_switch(input_attention=input_attention, learn_initial_state=learn_initial_state)
-        require_positive(
-            input_key_size=input_key_size,
-            communication_heads=communication_heads,
-            communication_key_size=communication_key_size,
-            communication_value_size=communication_value_size,
-        )
+        require_positive(input_key_size=input_key_size)
         require_probability(input_dropout=input_dropout, communication_dropout=communication_dropout)
         if communication_top_k is not None:
             require_at_most("communication_top_k", communication_top_k, "num_units", num_units)
@@ -165,65 +161,20 @@ class RIM(SelectsUnits, StepwiseCore):
         self._dropout = max(input_dropout, communication_dropout)
         value_size = 4 * unit_size if input_value_size is None else input_value_size
         require_divisible("input_value_size", value_size, "input_heads", input_heads)
+        read = partial(InputAttention, num_units, unit_size, num_inputs, input_size, dropout=input_dropout, start=start)
         self.input_read = (
-            self._make_attention(input_heads, input_key_size, value_size, competition, input_dropout, start)
+            read(heads=input_heads, key_size=input_key_size, value_size=value_size, competition=competition)
             if input_attention
             else InputProjection(num_inputs, input_size, value_size, start)
         )
-        self.dynamics = self._make_dynamics(dynamics, value_size, start, biases)
-        sizes = (communication_heads, communication_key_size, communication_value_size)
-        self.communication = self._make_communication(
-            communication, *sizes, communication_top_k, communication_dropout, start
-        )
+        cell = UnitLSTMCell if self.has_cell_memory else UnitGRUCell
+        bound_width = self.hidden_size if start.whole_width else unit_size
+        self.dynamics = cell(num_units, value_size, unit_size, bound_width=bound_width, biases=biases)
+        head_sizes = (communication_heads, communication_key_size, communication_value_size)
+        options = (communication_top_k, communication_dropout, start)
+        self.communication = make_communication(communication, num_units, unit_size, head_sizes, *options)
         if learn_initial_state:
             self._learn_initial_state(cell_memory=self.has_cell_memory)
-
-    def _make_attention(
-        self, heads: int, key_size: int, value_size: int, competition: Competition, dropout: float, start: Start
-    ) -> InputAttention:
-        return InputAttention(
-            self.num_units,
-            self.unit_size,
-            self.num_inputs,
-            self.input_size,
-            heads=heads,
-            key_size=key_size,
-            value_size=value_size,
-            competition=competition,
-            dropout=dropout,
-            start=start,
-        )
-
-    def _make_dynamics(
-        self, dynamics: Dynamics, value_size: int, start: Start, biases: GateBiases
-    ) -> UnitLSTMCell | UnitGRUCell:
-        cell = UnitLSTMCell if dynamics == "lstm" else UnitGRUCell
-        bound_width = self.hidden_size if start.whole_width else self.unit_size
-        return cell(self.num_units, value_size, self.unit_size, bound_width=bound_width, biases=biases)
-
-    def _make_communication(
-        self,
-        kind: Communication | None,
-        heads: int,
-        key_size: int,
-        value_size: int,
-        top_k: int | None,
-        dropout: float,
-        start: Start,
-    ) -> UnitCommunication | None:
-        if kind is None:
-            return None
-        return UnitCommunication(
-            self.num_units,
-            self.unit_size,
-            kind=kind,
-            heads=heads,
-            key_size=key_size,
-            value_size=value_size,
-            top_k=top_k,
-            dropout=dropout,
-            start=start,
-        )
 
     @property
     def drops_out(self) -> bool:
@@ -231,9 +182,7 @@ class RIM(SelectsUnits, StepwiseCore):
         return self.training and self._dropout > 0
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        if x.dim() == 3:
-            x = x.unsqueeze(2)
-        return self.input_read.encode(x)
+        return self.input_read.encode(x if x.dim() == 4 else x.unsqueeze(2))
 
     def _step(self, inputs: tuple[Tensor, ...], state: State, return_trace: bool) -> tuple[State, StepTrace | None]:
         h, c = (s.reshape(-1, self.num_units, self.unit_size) for s in state)  # [B, N, D]

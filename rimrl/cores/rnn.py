@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import nn
 
-from rimrl.cores.base import State
 from rimrl.cores.lstm import TorchRNN
 from rimrl.cores.options import require_choice
 
@@ -46,7 +43,3 @@ class RNN(TorchRNN):
         super().__init__(input_size, hidden_size, num_layers=num_layers)
         require_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
         self.rnn = nn.RNN(input_size, hidden_size, num_layers, nonlinearity=nonlinearity)
-
-    def _call(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
-        y, h = self.rnn(x, state[0].contiguous())
-        return y, (h, torch.zeros_like(h))

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from rimrl.cores.attention import Communication, Competition, InputAttention, UnitCommunication, top_k_mask
+from rimrl.cores.attention import Communication, Competition, InputAttention, make_communication, top_k_mask
 from rimrl.cores.base import RecurrentCore, State, require_positive
 from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.initialization import GateBiases, Start, resolve_start
@@ -188,21 +188,10 @@ class SCOFF(SelectsUnits, StepwiseCore):
             noise=gumbel_noise,
             start=start,
         )
-        sizes = (communication_heads, communication_key_size, communication_value_size)
-        self.communication = self._make_communication(communication, *sizes, start)
+        head_sizes = (communication_heads, communication_key_size, communication_value_size)
+        self.communication = make_communication(communication, 1, unit_size, head_sizes, None, 0.0, start)
         if learn_initial_state:
             self._learn_initial_state(cell_memory=cell.has_cell_memory)
-
-    def _make_communication(
-        self, kind: Communication | None, heads: int, key_size: int, value_size: int, start: Start
-    ) -> UnitCommunication | None:
-        require_positive(
-            communication_heads=heads, communication_key_size=key_size, communication_value_size=value_size
-        )
-        if kind is None:
-            return None
-        make = partial(UnitCommunication, 1, self.unit_size, kind=kind, top_k=None, dropout=0.0, start=start)
-        return make(heads=heads, key_size=key_size, value_size=value_size)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.input_read.encode(x if x.dim() == 4 else x.unsqueeze(2))

@@ -11,9 +11,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
-from rimrl.agents.graph.check import Observation, PolicyComparison
+from rimrl.agents.graph.check import Answers, Graph, Observation, PolicyComparison
 from rimrl.agents.graph.step import PolicyStep, quiet, traced
 from rimrl.agents.policies import RecurrentCorePolicy
+from rimrl.agents.rollout import map_parts
 from rimrl.errors import cannot, not_installed, one_line, trying
 
 OPSET = 18
@@ -54,10 +55,10 @@ def write_onnx(policy: RecurrentCorePolicy, file: Path) -> dict[str, Any]:
     content: bytes = model.SerializeToString()
     runtime = _runtime()
     if runtime is None:
-        by, agreement = f"torch {th.__version__}", PolicyComparison(step).check(_TorchGraph(program))
+        by, agreement = f"torch {th.__version__}", PolicyComparison(step).check(_torch_graph(program))
     else:
         by = f"onnxruntime {runtime.__version__}"
-        agreement = PolicyComparison(step).check(_OnnxGraph(runtime, content))
+        agreement = PolicyComparison(step).check(_onnx_graph(runtime, content))
     with trying("write", file):
         file.write_bytes(content)
     return {
@@ -146,38 +147,30 @@ def _described(value: Any) -> dict[str, Any]:
     return {"name": value.name, "dtype": str(dtype), "shape": shape}
 
 
-class _OnnxGraph:
-    """An ONNX file in onnxruntime, called as `rimrl.agents.graph.check.Graph`."""
+def _onnx_graph(runtime: Any, content: bytes) -> Graph:
+    """An ONNX file in onnxruntime."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
 
-    def __init__(self, runtime: Any, content: bytes) -> None:
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3
-        self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._names = [each.name for each in self._session.get_outputs()]
+    def answer(observation: Observation, state: tuple[NDArray[Any], ...], starts: NDArray[Any]) -> Answers:
+        return dict(zip(names, session.run(None, named_inputs(observation, state, starts)), strict=True))
 
-    def __call__(
-        self, observation: Observation, state: tuple[NDArray[Any], ...], starts: NDArray[Any]
-    ) -> dict[str, NDArray[Any]]:
-        return dict(zip(self._names, self._session.run(None, named_inputs(observation, state, starts)), strict=True))
+    return answer
 
 
-class _TorchGraph:
-    """A graph of torch, called as `rimrl.agents.graph.check.Graph`."""
+def _torch_graph(program: th.export.ExportedProgram) -> Graph:
+    """A graph of torch."""
+    module = program.module()
 
-    def __init__(self, program: th.export.ExportedProgram) -> None:
-        self._module = program.module()
-
-    def __call__(
-        self, observation: Observation, state: tuple[NDArray[Any], ...], starts: NDArray[Any]
-    ) -> dict[str, NDArray[Any]]:
-        tensors: Any = (
-            {key: th.as_tensor(part) for key, part in observation.items()}
-            if isinstance(observation, dict)
-            else th.as_tensor(observation)
-        )
+    def answer(observation: Observation, state: tuple[NDArray[Any], ...], starts: NDArray[Any]) -> Answers:
         with th.no_grad():
-            found = self._module(tensors, tuple(th.as_tensor(part) for part in state), th.as_tensor(starts))
+            given = tuple(th.as_tensor(part) for part in state)
+            found = module(map_parts(th.as_tensor, observation), given, th.as_tensor(starts))
         return {name: part.numpy() for name, part in found.items()}
+
+    return answer
 
 
 def _runtime() -> Any:

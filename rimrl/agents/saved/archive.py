@@ -13,6 +13,7 @@ import io
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch as th
@@ -37,13 +38,14 @@ from rimrl.agents.saved.settings import SCHEDULES, SETTINGS, check_rollout, chec
 from rimrl.agents.saved.spaces import space_from_json
 from rimrl.agents.schedules import UnreadSchedule
 from rimrl.cores.registry import CORES, core_class
-from rimrl.errors import UsageError, damaged, missing, one_line, shorten, wrong
+from rimrl.errors import damaged, missing, one_line, shorten, wrong
 from rimrl.reading import parse_json
 
 LARGEST = 2**32
 """Bytes that a file of an agent may have."""
 _LARGEST_ENTRY = 2**26
 _MOST_ENTRIES = 100_000
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError)
 
 
 def load_archive(
@@ -103,10 +105,9 @@ def _read(content: bytes, where: str) -> tuple[dict[str, Any], dict[str, Tensor]
             if not isinstance(data, dict) or "policy_class" not in data:
                 raise ValueError("it holds no policy")
             parts = [archive.read(name) for name in ("policy.pth", "policy.optimizer.pth")]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, LookupError) as error:
-        raise _damaged(where, error) from None
-    except (TypeError, ValueError, EOFError, OSError, zlib.error) as error:
-        raise _damaged(where, error) from None
+    except _UNREADABLE as error:
+        reason = one_line(error, 160)
+        raise damaged(where, f"or not a saved agent: {reason}", "restore it or train again") from None
     if bad is not None:
         raise damaged(where, f"at {bad!r}", "restore it or train again")
     for part in parts:
@@ -161,21 +162,11 @@ def _check_tensors(part: bytes, where: str) -> None:
         raise damaged(f"the weights in {where}", one_line(error, 160)) from None
 
 
-def _damaged(where: str, error: Exception) -> UsageError:
-    reason = one_line(error, 160)
-    return damaged(where, f"or not a saved agent: {reason}", "restore it or train again")
-
-
 def _class_names() -> dict[str, str]:
     """The classes that a file may name, by where they are defined."""
-    names: dict[str, str] = {}
-    lists: tuple[dict[str, Any], ...] = (POLICIES, EXTRACTORS, ACTIVATIONS, OPTIMIZERS)
-    for classes in lists:
-        names |= {f"{cls.__module__}.{cls.__qualname__}": name for name, cls in classes.items()}
-    for name in CORES:
-        cls = core_class(name)
-        names[f"{cls.__module__}.{cls.__qualname__}"] = name
-    return names
+    cores = {name: core_class(name) for name in CORES}
+    lists: tuple[Mapping[str, type], ...] = (POLICIES, EXTRACTORS, ACTIVATIONS, OPTIMIZERS, cores)
+    return {f"{cls.__module__}.{cls.__qualname__}": name for classes in lists for name, cls in classes.items()}
 
 
 def _plain(item: Any) -> Any:

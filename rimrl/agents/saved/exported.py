@@ -104,8 +104,7 @@ def weights_to_bytes(agent: RecurrentOnPolicyAlgorithm, half: bool = False) -> b
     tensors = {name: each.detach().cpu().clone().contiguous() for name, each in own_tensors(agent.policy).items()}
     if half:
         tensors = {name: each.half() if each.dtype == th.float32 else each for name, each in tensors.items()}
-    for name, tensor in tensors.items():
-        _require_finite(name, tensor, "the agent")
+    _require_finite(tensors, "the agent")
     return save(tensors, metadata={"format": "pt"})
 
 
@@ -165,13 +164,12 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise damaged(file, f"or no safetensors file: {one_line(error, 120)}") from None
     if not weights:
         raise missing("weights", file)
-    for name, tensor in weights.items():
-        _require_finite(name, tensor, str(file))
+    _require_finite(weights, str(file))
     return weights
 
 
-def _require_finite(name: str, tensor: Tensor, where: str) -> None:
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise wrong(
-            where, f"has weights {name[:80]!r} that are NaN or infinite", "has learning diverged?", "not_finite"
-        )
+def _require_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            found = f"has weights {name[:80]!r} that are NaN or infinite"
+            raise wrong(where, found, "has learning diverged?", "not_finite")

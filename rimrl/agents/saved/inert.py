@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -143,27 +144,32 @@ def to_plain(value: Any, class_names: dict[str, str], depth: int = 0, left: list
         NotPlainError: Names what is neither plain nor known.
     """
     left = [_MOST_VALUES] if left is None else left
+
+    def plain(inner: Any) -> Any:
+        return to_plain(inner, class_names, depth + 1, left)
+
     left[0] -= 1
     if depth > 12 or left[0] < 0:
         raise NotPlainError("values nested too deep" if depth > 12 else f"more than {_MOST_VALUES} values")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [to_plain(each, class_names, depth + 1, left) for each in value]
+        return list(map(plain, value))
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise NotPlainError("a mapping with keys that are no text")
-        return {key: to_plain(each, class_names, depth + 1, left) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, type) and issubclass(value, Inert):
         if value.origin not in class_names:
             raise NotPlainError(value.origin)
         return class_names[value.origin]
     if isinstance(value, Inert):
-        return _object(value, class_names, depth, left)
+        return _object(value, plain, left)
     raise NotPlainError(type(value).__name__)
 
 
-def _object(record: Inert, class_names: dict[str, str], depth: int, left: list[int]) -> Any:
+def _object(record: Inert, plain: Callable[[Any], Any], left: list[int]) -> Any:
+    """An object as plain data, given what makes plain data of its parts and how many values there may yet be."""
     state = record.state if isinstance(record.state, dict) else {}
     module, _, name = record.origin.rpartition(".")
     if module.startswith("numpy"):
@@ -172,8 +178,8 @@ def _object(record: Inert, class_names: dict[str, str], depth: int, left: list[i
         return array.item() if array.ndim == 0 else array.tolist()
     try:
         if module.startswith("gymnasium.spaces.") and name in {cls.__name__ for cls in _SPACES}:
-            return _space(name, state, class_names, depth, left)
-        if (schedule := _schedule(record.origin, state, class_names, depth, left)) is not None:
+            return _space(name, state, plain)
+        if (schedule := _schedule(record.origin, state, plain)) is not None:
             return schedule
     except (KeyError, AttributeError, TypeError, ValueError):
         raise NotPlainError(f"a damaged {name}") from None
@@ -182,26 +188,21 @@ def _object(record: Inert, class_names: dict[str, str], depth: int, left: list[i
     raise NotPlainError(record.origin)
 
 
-def _schedule(origin: str, state: dict[str, Any], class_names: dict[str, str], depth: int, left: list[int]) -> Any:
+def _schedule(origin: str, state: dict[str, Any], plain: Callable[[Any], Any]) -> Any:
     """A schedule as plain data; None for something else."""
-
-    def plain(*keys: str) -> dict[str, Any]:
-        return {key: to_plain(state[key], class_names, depth + 1, left) for key in keys}
-
     found: Any = None
     if origin == "rl_zoo3.utils.SimpleLinearSchedule":
-        start = plain("initial_value")["initial_value"]
-        found = {"schedule": "linear", "start": start, "end": 0.0, "end_fraction": 1.0}
+        found = {"schedule": "linear", "start": plain(state["initial_value"]), "end": 0.0, "end_fraction": 1.0}
     elif origin == _origin(FloatSchedule):
-        found = plain("value_schedule")["value_schedule"]
+        found = plain(state["value_schedule"])
     elif origin == _origin(ConstantSchedule):
-        found = plain("val")["val"]
+        found = plain(state["val"])
     elif origin == _origin(LinearSchedule):
-        found = {"schedule": "linear", **plain("start", "end", "end_fraction")}
+        found = {"schedule": "linear"} | {key: plain(state[key]) for key in ("start", "end", "end_fraction")}
     elif origin == _origin(CosineSchedule):
-        found = {"schedule": "cosine", **plain("start")}
+        found = {"schedule": "cosine", "start": plain(state["start"])}
     elif origin == _origin(WarmupSchedule):
-        found = {"schedule": "warmup", **plain("warmup"), "then": plain("schedule")["schedule"]}
+        found = {"schedule": "warmup", "warmup": plain(state["warmup"]), "then": plain(state["schedule"])}
     return found
 
 
@@ -212,27 +213,21 @@ def _origin(cls: type) -> str:
 _SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Dict)
 
 
-def _space(
-    name: str, state: dict[str, Any], class_names: dict[str, str], depth: int, left: list[int]
-) -> dict[str, Any]:
-    def plain(key: str) -> Any:
-        return to_plain(state[key], class_names, depth + 1, left)
-
+def _space(name: str, state: dict[str, Any], plain: Callable[[Any], Any]) -> dict[str, Any]:
     if name == "Dict":
-        parts = state.get("spaces", state.get("_spaces"))
-        return {"type": name, "spaces": to_plain(parts, class_names, depth + 1, left)}
+        return {"type": name, "spaces": plain(state.get("spaces", state.get("_spaces")))}
     if name == "Box":
         bounds = {side: bound_to_json(_array(state[side])) for side in ("low", "high")}
-        return {"type": name, "shape": plain("_shape"), "dtype": str(_dtype(state["dtype"])), **bounds}
+        return {"type": name, "shape": plain(state["_shape"]), "dtype": str(_dtype(state["dtype"])), **bounds}
     if name in ("Discrete", "MultiDiscrete"):
         found: dict[str, Any] = {"type": name}
         if name == "Discrete":
-            found |= {"n": plain("n"), "start": plain("start")}
+            found |= {"n": plain(state["n"]), "start": plain(state["start"])}
         else:
             found |= {"nvec": _array(state["nvec"]).tolist()}
             found |= {"start": _array(state["start"]).tolist()} if "start" in state else {}
         return found | ({"dtype": str(_dtype(state["dtype"]))} if state.get("dtype") is not None else {})
-    return {"type": name, "n": plain("n")}
+    return {"type": name, "n": plain(state["n"])}
 
 
 def _dtype(record: Any) -> np.dtype[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, get_args
 
@@ -105,8 +105,12 @@ def holds_code(value: Any, key: str = "") -> bool:
         return any(holds_code(each, key) for each in value)
     if not isinstance(value, type):
         return callable(value)
-    known = map(core_class, CORES) if key == "core" else _LISTS.get(key, ("", {}))[1].values()
-    return all(cls is not value for cls in known)
+    return all(cls is not value for _, cls in _known(key))
+
+
+def _known(key: str) -> Iterable[tuple[str, type]]:
+    """The classes that an argument may be, with their names in files; a core is imported when its turn comes."""
+    return ((name, core_class(name)) for name in CORES) if key == "core" else _LISTS.get(key, ("", {}))[1].items()
 
 
 def options_to_json(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,17 +124,14 @@ def options_to_json(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _to_json(value: Any, key: str) -> Any:
     if isinstance(value, type):
+        for name, cls in _known(key):
+            if cls is value:
+                return name
+        names = ", ".join(name for name, _ in _known(key)) or "no class"
         if key == "core":
-            return _core_name(value)
-        _, known = _LISTS.get(key, ("class", {}))
-        name = next((name for name, cls in known.items() if cls is value), None)
-        if name is None:
-            raise wrong(
-                key,
-                f"{value.__name__} cannot be exported: without code only {', '.join(known) or 'no class'} can",
-                "share the code and the .zip",
-            )
-        return name
+            raise wrong(f"core {value.__name__}", f"cannot be exported: it is none of {names}", "share its code")
+        found = f"{value.__name__} cannot be exported: without code only {names} can"
+        raise wrong(key, found, "share the code and the .zip")
     if isinstance(value, Mapping):
         return {str(inner): _to_json(each, str(inner)) for inner, each in value.items()}
     if isinstance(value, list | tuple):
@@ -138,13 +139,6 @@ def _to_json(value: Any, key: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise wrong(key, f"holds a {type(value).__name__}, which cannot be saved as plain data", "use plain values")
-
-
-def _core_name(core: type) -> str:
-    for name in CORES:
-        if core_class(name) is core:
-            return name
-    raise wrong(f"core {core.__name__}", f"cannot be exported: it is none of {', '.join(CORES)}", "share its code")
 
 
 def options_from_json(content: Any, where: str, largest: int) -> dict[str, Any]:
@@ -224,10 +218,14 @@ def _plain(value: Any, where: str, largest: int, depth: int = 0) -> Any:
     raise invalid_value(where, "a number, a name, true, false, null or a short list of them", value)
 
 
-def _mapping(value: Any, where: str, largest: int) -> dict[str, Any]:
+def _dict(value: Any, where: str, _largest: int) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise invalid_value(where, "a mapping", value)
-    found = _plain(value or {}, where, largest)
+    return value
+
+
+def _mapping(value: Any, where: str, largest: int) -> dict[str, Any]:
+    found = _plain(_dict(value, where, largest) or {}, where, largest)
     assert isinstance(found, dict)
     return found
 
@@ -254,7 +252,7 @@ def _class_of(key: str) -> Callable[[Any, str, int], type]:
     return lambda value, where, _: known[choice(value, where, kind, list(known))]
 
 
-def _core(value: Any, where: str) -> str:
+def _core(value: Any, where: str, _largest: int) -> str:
     if isinstance(value, str):
         adopt_core(value, where)
     return choice(value, where, "core", list(CORES))
@@ -273,21 +271,15 @@ _CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "use_expln": _switch,
     "squash_output": _switch,
     "features_extractor_class": _class_of("features_extractor_class"),
-    "features_extractor_kwargs": lambda value, where, _: _dict(value, where),
+    "features_extractor_kwargs": _dict,
     "share_features_extractor": _switch,
     "normalize_images": _switch,
     "optimizer_class": _class_of("optimizer_class"),
     "optimizer_kwargs": _mapping,
-    "core": lambda value, where, _: _core(value, where),
+    "core": _core,
     "core_kwargs": _mapping,
     "core_sharing": lambda value, where, _: choice(value, where, "core_sharing", get_args(CoreSharing)),
     "critic_gradient": lambda value, where, _: number(value, where),
     "trunk": lambda value, where, _: choice(value, where, "trunk", get_args(Trunk)),
     "normalize_observations": _switch,
 }
-
-
-def _dict(value: Any, where: str) -> dict[str, Any] | None:
-    if value is not None and not isinstance(value, dict):
-        raise invalid_value(where, "a mapping", value)
-    return value

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
-from rimrl.cores.scan.elements import Elements, ElementTensors
-from rimrl.cores.scan.loop import LayersTensors
+from rimrl.cores.scan.elements import Elements
+from rimrl.cores.scan.loop import LayersTensors, StepCell
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.rim import RIMScanConfig, Units
 from rimrl.cores.stepwise import StepTrace
@@ -35,6 +35,11 @@ class BRIMsPlan:
     input_heads: int
     above: dict[int, int]
     join_traces: Callable[[list[StepTrace]], StepTrace]
+
+    def trace(self, layers: list[StepTrace], T: int, B: int) -> CoreTrace:
+        """That of a core, given those of its layers, ``[T B, ...]``."""
+        joined = self.join_traces(layers)
+        return CoreTrace(*(None if part is None else part.view(T, B, *part.shape[1:]) for part in joined))  # type: ignore[arg-type]
 
 
 @dataclass
@@ -83,9 +88,8 @@ class _Layer:
         N, self.size = tensors.query.shape[:2]
         buffers = Buffers(N, T, B, saving, tensors.query)
         rows = [weight for weight in (tensors.below, tensors.above) if weight is not None]
-        of_input = (tensors.keys, tensors.values)
-        read = ElementTensors(tensors.query, tensors.weight_input, tensors.bias, *of_input, rows)
-        self.reader = Elements(buffers, plan.num_active, plan.over_units, heads, read)
+        of_units, of_input = (tensors.query, tensors.weight_input, tensors.bias), (tensors.keys, tensors.values)
+        self.reader = Elements(buffers, plan.num_active, plan.over_units, heads, *of_units, *of_input, rows)
         self.units = Units(plan, buffers, self.reader, tensors)
 
     def unit_view(self, state: Tensor) -> Tensor:
@@ -109,15 +113,12 @@ class _Layer:
         return StepTrace(active.flatten(0, 1), attention.flatten(0, 1), communication)
 
 
-class BRIMsCell:
+class BRIMsCell(StepCell):
     """Layers that run in turn, each reading the one below as it is and the one above as it was.
 
     Args:
         plan: Options.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
-        tensors: Input and weights.
+        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
     """
 
     def __init__(self, plan: BRIMsPlan, T: int, B: int, saving: bool, tensors: BRIMsTensors) -> None:
@@ -158,5 +159,4 @@ class BRIMsCell:
         return BRIMsTensors.of_layers([layer.gradients(own, tensors) for own, layer, tensors in pairs])
 
     def trace(self) -> CoreTrace:
-        joined = self.plan.join_traces([layer.trace() for layer in self.layers])
-        return CoreTrace(*(None if part is None else part.view(*self.shape, *part.shape[1:]) for part in joined))  # type: ignore[arg-type]
+        return self.plan.trace([layer.trace() for layer in self.layers], *self.shape)

@@ -14,11 +14,10 @@ from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
 from rimrl.cores.scan import loop
 from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors, LayerTensors
-from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsPlan, NativeBRIMsTensors, NativeLayerTensors
+from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors, NativeLayerTensors
 from rimrl.cores.scan.elements import scaled
-from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
-from rimrl.cores.scan.rim_backends import of_communication, plan_of
+from rimrl.cores.scan.rim_backends import of_communication, plan_of, unknown_option
 from rimrl.cores.units import UnitLSTMCell
 
 
@@ -44,13 +43,10 @@ class TorchBRIMs:
             return _run(core, *self._cell(core, keys, values), len(x), state, episode_starts, return_trace)
 
     def _cell(self, core: BRIMs, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
-        plan = BRIMsPlan([], 1, core.above, core._join_traces)
         layers = []
         for index, layer in enumerate(core._rims()):
             read = layer.input_read
             assert isinstance(read, InputAttention)
-            plan.input_heads = read.heads
-            plan.layers.append(plan_of(layer, layer.communication, read.competition == "units", None))
             tensors = _layer_tensors(layer, read)
             if index == 0:
                 tensors.keys, tensors.values = keys, values
@@ -61,7 +57,7 @@ class TorchBRIMs:
                 assert isinstance(further, FurtherElements)
                 tensors.above = _row_weight(further)
             layers.append(tensors)
-        return partial(BRIMsCell, plan), BRIMsTensors.of_layers(layers)
+        return partial(BRIMsCell, _plan(core, None)), BRIMsTensors.of_layers(layers)
 
 
 class NativeBRIMsWhereKnown(TorchBRIMs):
@@ -72,7 +68,7 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
     def unsupported_reason(self, core: BRIMs, like: Tensor) -> str | None:
         if kernels(like) is None:
             return unavailable_reason(like)
-        return super().unsupported_reason(core, like) or _unknown(core)
+        return super().unsupported_reason(core, like) or next(filter(None, map(unknown_option, core._rims())), None)
 
     def run(
         self, core: BRIMs, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
@@ -87,25 +83,7 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
             if torch.is_grad_enabled():
                 return _run(core, make_cell, tensors, len(x), state, episode_starts, return_trace)
             cell = make_cell(len(x), x.shape[1], return_trace, tensors)
-            return _run_quietly(core, cell, len(x), state, episode_starts)
-
-
-def _unknown(core: BRIMs) -> str | None:
-    """The first option that kernels do not know."""
-    for layer in core._rims():
-        read, communication = layer.input_read, layer.communication
-        if not layer.has_cell_memory:
-            return 'no kernel knows dynamics="gru"'
-        if isinstance(read, InputAttention) and read.competition != "null":
-            return f"no kernel knows competition={read.competition!r}"
-        if communication is None or communication.kind != "gated":
-            return f"no kernel knows communication={communication and communication.kind!r}"
-        if communication.top_k is not None or layer.communication_reads != "candidate":
-            return "no kernel knows communication_top_k and communication_reads='previous'"
-        heads = read.heads if isinstance(read, InputAttention) else 1
-        if max(layer.num_units, layer.num_inputs + 2, heads) > MAX_UNITS:
-            return f"kernels take at most {MAX_UNITS} units, elements or heads"
-    return None
+            return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
 
 
 def native_cell(
@@ -119,13 +97,12 @@ def native_cell(
         keys: Of the input, ``[M, T, B, H dk]``.
         values: Of the input, ``[M, T, B, U]``.
     """
-    layers, plan = [], NativeBRIMsPlan(native, core.num_active, 1, 1, core.above, core._join_traces)
+    layers = []
     for index, layer in enumerate(core._rims()):
         read, dynamics, communication = layer.input_read, layer.dynamics, layer.communication
         assert isinstance(read, InputAttention)
         assert isinstance(dynamics, UnitLSTMCell)
         assert communication is not None
-        plan.input_heads, plan.heads = read.heads, communication.heads
         messages, of_gates = of_communication(communication), (dynamics.weight_input, dynamics.bias)
         tensors = NativeLayerTensors(read.query, *of_gates, dynamics.weight_hidden, *messages)
         if index == 0:
@@ -137,7 +114,15 @@ def native_cell(
             assert isinstance(further, FurtherElements)
             tensors.above_key, tensors.above_value = further.key[0], further.value[0]
         layers.append(tensors)
-    return partial(NativeBRIMs, plan), NativeBRIMsTensors.of_layers(layers)
+    return partial(NativeBRIMs, _plan(core, native)), NativeBRIMsTensors.of_layers(layers)
+
+
+def _plan(core: BRIMs, native: Kernels | None) -> BRIMsPlan:
+    read = core._rims()[0].input_read
+    assert isinstance(read, InputAttention)
+    over_units = read.competition == "units"
+    layers = [plan_of(layer, layer.communication, over_units, native) for layer in core._rims()]
+    return BRIMsPlan(layers, read.heads, core.above, core._join_traces)
 
 
 def _run(
@@ -154,21 +139,6 @@ def _run(
     y, after, trace = loop.run(make_cell, tensors, L, num_steps, before, initial, episode_starts, return_trace)
     h, c = (s.view(s.shape[1], L, -1).transpose(0, 1).contiguous() for s in after)
     return y[..., -core.hidden_size :], (h, c), trace
-
-
-def _run_quietly(
-    core: BRIMs, cell: NativeBRIMs, num_steps: int, state: State, episode_starts: Tensor | None
-) -> tuple[Tensor, State, CoreTrace | None]:
-    """`_run` without gradient: with less around it, which counts in a single step."""
-    starts, at_start = None, None
-    if episode_starts is not None and bool(episode_starts.any()):
-        h_start, c_start = core.initial_state(1)
-        starts, at_start = episode_starts.contiguous(), (h_start[:, 0].contiguous(), c_start[:, 0].contiguous())
-    first = state[0].contiguous(), state[1].contiguous()
-    last = torch.empty_like(first[0]), torch.empty_like(first[1])
-    y = first[0].new_empty(num_steps, *first[0].shape[1:])
-    cell.fill(first, last, y, at_start, starts)
-    return y, last, cell.trace() if cell.saving else None
 
 
 def _by_element(x: Tensor, weight: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ The loop over time and layers is in ``loops.h``, and so are the gradients; here 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,35 +13,14 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
+from rimrl.cores.scan.brims import BRIMsPlan
 from rimrl.cores.scan.communication import communication_sizes
 from rimrl.cores.scan.layout import BRIMS_LAYER
-from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import LayersTensors
 from rimrl.cores.scan.native import ROWS_AT_ONCE
 from rimrl.cores.stepwise import StepTrace
 
 _BRIMSLayer = BRIMS_LAYER.as_ctypes()
-
-
-@dataclass
-class NativeBRIMsPlan:
-    """What a cell cannot read off its tensors.
-
-    Attributes:
-        kernels: Compiled for the tensors' dtype.
-        num_active: Active units K of every layer.
-        input_heads: Heads of the input attention.
-        heads: Heads of the communication.
-        above: From every layer that has top-down input to the layer which that comes from.
-        join_traces: Makes one trace of those of the layers.
-    """
-
-    kernels: Kernels
-    num_active: list[int]
-    input_heads: int
-    heads: int
-    above: dict[int, int]
-    join_traces: Callable[[list[StepTrace]], StepTrace]
 
 
 @dataclass
@@ -89,17 +67,15 @@ class NativeBRIMsTensors(LayersTensors[NativeLayerTensors]):
 class _Layer:
     """A layer's sizes, memory and gradients."""
 
-    def __init__(
-        self, plan: NativeBRIMsPlan, index: int, T: int, B: int, saving: bool, own: NativeLayerTensors
-    ) -> None:
-        self.own = own
+    def __init__(self, plan: BRIMsPlan, index: int, T: int, B: int, saving: bool, own: NativeLayerTensors) -> None:
+        self.own, config = own, plan.layers[index]
         N, D, Q = own.query.shape
         U, F = own.weight_input.shape[1], own.weight_qkv.shape[2]
-        dk, dv = communication_sizes(plan.heads, own.weight_qkv, own.project)
+        dk, dv = communication_sizes(config.heads, own.weight_qkv, own.project)
         inputs = 0 if own.input_keys is None else own.input_keys.shape[0]
         self.inputs, self.sizes = inputs, (T, B, N, D, Q, U, F)
         M = self.elements = inputs + (own.below_key is not None) + (own.above_key is not None)
-        self.V, S, self.chunk = plan.heads * dv, T if saving else 1, min(T, max(1, ROWS_AT_ONCE // B))
+        self.V, S, self.chunk = config.heads * dv, T if saving else 1, min(T, max(1, ROWS_AT_ONCE // B))
         self.memory = memory.Block(
             self,
             own.query,
@@ -108,16 +84,16 @@ class _Layer:
                 **{"keys": (M, T, B, Q), "values": (M, T, B, U), "queries": (S, N, B, Q)},
                 **{"weights": (S, N, B, plan.input_heads, 1 + M), "read": (N, S, B, U), "gates": (S, N, B, 4 * D)},
                 **{"priority": (S, N, B), "mask": (S, N, B), "tanh_c": (S, N, B, D), "h_new": (N, S, B, D)},
-                **{"qkv": (S, N, B, F), "attention": (S, B, plan.heads, N, N), "received": (S, N * B, self.V)},
+                **{"qkv": (S, N, B, F), "attention": (S, B, config.heads, N, N), "received": (S, N * B, self.V)},
                 **{"output": (S, N * B, 2 * D)},
             },
         )
         self.held = {name: tensor.contiguous() for name, tensor in vars(own).items() if tensor is not None}
         self.numbers: dict[str, int | None] = {
-            **{"T": T, "B": B, "N": N, "D": D, "H": plan.heads, "dk": dk, "dv": dv, "heads": plan.input_heads},
+            **{"T": T, "B": B, "N": N, "D": D, "H": config.heads, "dk": dk, "dv": dv, "heads": plan.input_heads},
             **{"key_size": Q // plan.input_heads, "value_size": U // plan.input_heads, "M": inputs},
             **{"below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
-            **{"K": plan.num_active[index], "keep": int(saving), "chunk": self.chunk},
+            **{"K": config.num_active, "keep": int(saving), "chunk": self.chunk},
             **{name: tensor.data_ptr() for name, tensor in self.held.items()},
             **self.memory.addresses(),
         }
@@ -171,13 +147,10 @@ class NativeBRIMs:
 
     Args:
         plan: Options.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
-        tensors: Input and weights.
+        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
     """
 
-    def __init__(self, plan: NativeBRIMsPlan, T: int, B: int, saving: bool, tensors: NativeBRIMsTensors) -> None:
+    def __init__(self, plan: BRIMsPlan, T: int, B: int, saving: bool, tensors: NativeBRIMsTensors) -> None:
         self.plan, self.shape, self.saving = plan, (T, B), saving
         self.layers = [_Layer(plan, i, T, B, saving, own) for i, own in enumerate(tensors.layers)]
 
@@ -191,15 +164,6 @@ class NativeBRIMs:
         self.fill((h[:, 0], c[:, 0]), (h[:, T], c[:, T]), y[:, :, -1], at_start, starts)
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        """Run all steps.
-
-        Args:
-            first: State before the first step, ``(h, c)``, each ``[L, B, W]``.
-            last: Gets the state after the last step.
-            y: Gets the last layer's h, ``[T, B, W]``.
-            at_start: State at the start of an episode, each ``[L, W]``; may be None if no episode starts.
-            starts: ``[T, B]`` bool, or None: no episode starts.
-        """
         self.starts = starts
         states = dict(zip(("h_first", "c_first", "h_last", "c_last"), (*first, *last), strict=True))
         if at_start is not None:
@@ -211,7 +175,7 @@ class NativeBRIMs:
             layer.numbers["starts"] = None if starts is None else starts.data_ptr()
             layer.numbers["y_stride"] = y.stride(1)
         self.layers[-1].numbers["y"] = y.data_ptr()
-        self._call(self.plan.kernels.brims_forward)
+        self._call("brims_forward")
 
     def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
         last = len(self.layers) - 1
@@ -219,18 +183,17 @@ class NativeBRIMs:
             layer.numbers |= layer.start_backward(dh[index], dc[index])
             layer.numbers |= {"dh_start": dh_start[index].data_ptr(), "dc_start": dc_start[index].data_ptr()}
         self.layers[last].numbers["dy"] = dy[:, :, last].data_ptr()
-        self._call(self.plan.kernels.brims_backward)
+        self._call("brims_backward")
         for index, layer in enumerate(self.layers):
             layer.end_backward(dh[index], dc[index])
 
-    def _call(self, function: Callable[[int, int], None]) -> None:
+    def _call(self, kernel: str) -> None:
         L = len(self.layers)
         structures = (_BRIMSLayer * L)(*(_BRIMSLayer(**layer.numbers) for layer in self.layers))
-        function(L, ctypes.addressof(structures))
+        getattr(self.plan.layers[0].kernels, kernel)(L, ctypes.addressof(structures))
 
     def gradients(self, h: Tensor) -> NativeBRIMsTensors:
         return NativeBRIMsTensors.of_layers([layer.gradients() for layer in self.layers])
 
     def trace(self) -> CoreTrace:
-        joined = self.plan.join_traces([layer.trace() for layer in self.layers])
-        return CoreTrace(*(None if part is None else part.view(*self.shape, *part.shape[1:]) for part in joined))  # type: ignore[arg-type]
+        return self.plan.trace([layer.trace() for layer in self.layers], *self.shape)

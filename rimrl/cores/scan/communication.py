@@ -44,12 +44,10 @@ class UnitCommunicationScan:
         self.project = project
         self.bias = bias
         self.qkv_steps = buffers.steps(H * sum(self.widths))
-        self.attention_steps = buffers.each(buffers.empty(buffers.slots, N, N, B * H), dim=0)  # [m, n, B H]
+        self.attention_steps = buffers.steps_first(N, N, B * H)[1]  # [m, n, B H]
         # Shared by the units: all of them, and all steps, are rows of one product.
-        self.read = buffers.empty(buffers.slots, N * B, H * value_size)
-        self.read_steps = buffers.each(self.read, dim=0)
-        self.output = buffers.empty(buffers.slots, N * B, len(bias))
-        self.output_steps = buffers.each(self.output, dim=0)
+        self.read, self.read_steps = buffers.steps_first(N * B, H * value_size)
+        self.output, self.output_steps = buffers.steps_first(N * B, len(bias))
 
     def _by_head(self, weight: Tensor) -> Tensor:
         parts = torch.split(weight, [self.heads * width for width in self.widths], dim=-1)
@@ -86,10 +84,8 @@ class UnitCommunicationScan:
         return torch.mul(output[:, :D], output[:, D:]).view(N, B, D)
 
     def start_backward(self) -> None:
-        self.d_qkv = self.buffers.units_first(self.heads * sum(self.widths))
-        self.d_qkv_steps = self.buffers.each(self.d_qkv)
-        self.d_output = self.buffers.empty(*self.output.shape)
-        self.d_output_steps = self.buffers.each(self.d_output, dim=0)
+        self.d_qkv, self.d_qkv_steps = self.buffers.units_first(self.heads * sum(self.widths))
+        self.d_output, self.d_output_steps = self.buffers.steps_first(*self.output.shape[1:])
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
     def backward(self, t: int, d_received: Tensor) -> Tensor:

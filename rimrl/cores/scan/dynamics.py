@@ -5,37 +5,11 @@ Tensors of one step are ``[N, B, ...]``, of a sequence ``[N, T, B, ...]``.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
-
-
-class Dynamics(Protocol):
-    """Recurrent cells of the units, given what the input adds to their gates.
-
-    Attributes:
-        size: Width D of a unit.
-        d_gates: Gradient of the input's part of the gates, ``[N, T, B, G D]``, from `start_backward` on.
-    """
-
-    size: int
-    d_gates: Tensor
-
-    def update(self, t: int, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The candidates for the new ``(h, c)``; ``gates [N, B, G D]`` holds the input's part and is overwritten."""
-
-    def start_backward(self) -> None:
-        """Make room for gradients."""
-
-    def update_backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the input's part of the gates, of ``h`` and of ``c``."""
-
-    def gradients(self, h: Tensor) -> dict[str, Tensor]:
-        """Gradients of the weights, by name."""
 
 
 class LSTMGates:
@@ -77,8 +51,7 @@ class LSTMGates:
         return torch.mul(o, tanh_c), c_new
 
     def start_backward(self) -> None:
-        self.d_gates = self.buffers.units_first(4 * self.size)
-        self.d_gates_steps = self.buffers.each(self.d_gates)
+        self.d_gates, self.d_gates_steps = self.buffers.units_first(4 * self.size)
 
     def backward(self, t: int, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the gates and of ``c``."""
@@ -111,6 +84,9 @@ class LSTMDynamics(LSTMGates):
     Args:
         buffers: Where to keep the steps.
         weight_hidden: ``[N, D, 4 D]``.
+
+    Attributes:
+        d_gates: Gradient of the input's part of the gates, ``[N, T, B, 4 D]``, from `start_backward` on.
     """
 
     def __init__(self, buffers: Buffers, weight_hidden: Tensor) -> None:
@@ -118,6 +94,7 @@ class LSTMDynamics(LSTMGates):
         self.weight = weight_hidden
 
     def update(self, t: int, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The candidates for the new ``(h, c)``; ``gates [N, B, 4 D]`` holds the input's part and is overwritten."""
         return self.forward(t, gates.baddbmm_(h, self.weight), c)
 
     def start_backward(self) -> None:
@@ -125,15 +102,17 @@ class LSTMDynamics(LSTMGates):
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
     def update_backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the input's part of the gates, of ``h`` and of ``c``."""
         d_gates, dc = self.backward(t, c, dh, dc)
         return d_gates, torch.bmm(d_gates, self.weight_transposed), dc
 
     def gradients(self, h: Tensor) -> dict[str, Tensor]:
+        """Gradients of the weights, by name."""
         return {"weight_hidden": weight_gradient(h, self.d_gates)}
 
 
 class GRUDynamics:
-    """`rimrl.cores.units.UnitGRUCell`; the input's bias comes with the input's part of the gates.
+    """`rimrl.cores.units.UnitGRUCell`, as `LSTMDynamics`; the input's bias comes with the input's part of the gates.
 
     Args:
         buffers: Where to keep the steps.
@@ -159,10 +138,8 @@ class GRUDynamics:
         return torch.addcmul(n, z, h - n), c
 
     def start_backward(self) -> None:
-        self.d_gates = self.buffers.units_first(3 * self.size)
-        self.d_gates_steps = self.buffers.each(self.d_gates)
-        self.d_hidden = self.buffers.units_first(3 * self.size)
-        self.d_hidden_steps = self.buffers.each(self.d_hidden)
+        self.d_gates, self.d_gates_steps = self.buffers.units_first(3 * self.size)
+        self.d_hidden, self.d_hidden_steps = self.buffers.units_first(3 * self.size)
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
     def update_backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor, Tensor]:

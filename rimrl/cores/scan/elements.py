@@ -7,7 +7,6 @@ all values together.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,27 +14,6 @@ from torch import Tensor
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.scan.selection import rank
-
-
-@dataclass
-class ElementTensors:
-    """What `Elements` is made from; None for elements that a layer does not have.
-
-    Attributes:
-        query: ``[N, D, H dk]``.
-        weight_input: ``[N, U, G D]``.
-        bias: Of the gates, ``[N, G D]``.
-        keys: Of the input, scaled, ``[T, B, H, dk, M]``.
-        values: Of the input, ``[T, B, H, M, dv]``.
-        rows: What makes keys and values of each further element, ``[W, H dk + U]``; the keys scaled.
-    """
-
-    query: Tensor
-    weight_input: Tensor
-    bias: Tensor
-    keys: Tensor | None
-    values: Tensor | None
-    rows: list[Tensor]
 
 
 class Elements:
@@ -48,32 +26,44 @@ class Elements:
         num_active: Active units K.
         over_units: The softmax runs over the units (``competition="units"``) instead of over null and the elements.
         heads: Heads H.
-        tensors: Weights, and what the input is.
+        query: ``[N, D, H dk]``.
+        weight_input: ``[N, U, G D]``.
+        bias: Of the gates, ``[N, G D]``.
+        keys: Of the input, scaled, ``[T, B, H, dk, M]``; None for a layer that does not read it.
+        values: Of the input, ``[T, B, H, M, dv]``, or None.
+        rows: What makes keys and values of each further element, ``[W, H dk + U]``; the keys scaled.
     """
 
     def __init__(
-        self, buffers: Buffers, num_active: int, over_units: bool, heads: int, tensors: ElementTensors
+        self,
+        buffers: Buffers,
+        num_active: int,
+        over_units: bool,
+        heads: int,
+        query: Tensor,
+        weight_input: Tensor,
+        bias: Tensor,
+        keys: Tensor | None,
+        values: Tensor | None,
+        rows: list[Tensor],
     ) -> None:
         self.buffers, self.num_active, self.over_units, self.heads = buffers, num_active, over_units, heads
-        self.query, self.weight, self.rows = tensors.query, tensors.weight_input, tensors.rows
-        self.bias = tensors.bias.unsqueeze(1)
-        self.fixed = 0 if tensors.keys is None else tensors.keys.shape[-1]
+        self.query, self.weight, self.bias, self.rows = query, weight_input, bias.unsqueeze(1), rows
+        self.fixed = 0 if keys is None else keys.shape[-1]
         N, B, T = buffers.num_units, buffers.batch_size, buffers.num_steps
         self.key_width, self.value_width = self.query.shape[2], self.weight.shape[1]
         M = self.fixed + len(self.rows)
         self.keys = buffers.empty(T, B * heads, M, self.key_width // heads)
         self.values = buffers.empty(T, B * heads, M, self.value_width // heads)
-        if tensors.keys is not None and tensors.values is not None:
-            self.keys[:, :, : self.fixed] = tensors.keys.flatten(1, 2).transpose(2, 3)
-            self.values[:, :, : self.fixed] = tensors.values.flatten(1, 2)
+        if keys is not None and values is not None:
+            self.keys[:, :, : self.fixed] = keys.flatten(1, 2).transpose(2, 3)
+            self.values[:, :, : self.fixed] = values.flatten(1, 2)
         self.keys_steps, self.values_steps = self.keys.unbind(0), self.values.unbind(0)
         width = self.rows[0].shape[0] if self.rows else 0
-        self.seen = [buffers.empty(buffers.slots, B, width) for _ in self.rows]
-        self.seen_steps = [buffers.each(seen, dim=0) for seen in self.seen]
+        self.seen = [buffers.steps_first(B, width) for _ in self.rows]
         self.queries_steps = buffers.steps(self.key_width)
-        self.attention_steps = buffers.each(buffers.empty(buffers.slots, 1 + M, N, B * heads), dim=0)
-        self.read = buffers.units_first(self.value_width)
-        self.read_steps = buffers.each(self.read)
+        self.attention_steps = buffers.steps_first(1 + M, N, B * heads)[1]
+        self.read, self.read_steps = buffers.units_first(self.value_width)
         self.mask_steps = buffers.steps(1)
 
     def look_at(self, t: int, rows: list[Tensor]) -> None:
@@ -81,7 +71,7 @@ class Elements:
         B = self.buffers.batch_size
         for m, (row, weight) in enumerate(zip(rows, self.rows, strict=True)):
             both = torch.mm(row, weight)
-            self.seen_steps[m][t].copy_(row)
+            self.seen[m][1][t].copy_(row)
             self.keys_steps[t][:, self.fixed + m] = both[:, : self.key_width].reshape(B * self.heads, -1)
             self.values_steps[t][:, self.fixed + m] = both[:, self.key_width :].reshape(B * self.heads, -1)
 
@@ -105,18 +95,16 @@ class Elements:
 
     def start_backward(self) -> None:
         """Make room for gradients."""
-        empty, T, B = self.buffers.empty, self.buffers.num_steps, self.buffers.batch_size
         self.d_keys, self.d_values = torch.empty_like(self.keys), torch.empty_like(self.values)
         self.d_keys_steps, self.d_values_steps = self.d_keys.unbind(0), self.d_values.unbind(0)
-        self.d_rows = [empty(T, B, self.key_width + self.value_width) for _ in self.rows]
-        self.d_rows_steps = [d.unbind(0) for d in self.d_rows]
-        self.d_queries = self.buffers.units_first(self.key_width)
-        self.d_queries_steps = self.buffers.each(self.d_queries)
+        width = self.key_width + self.value_width
+        self.d_rows = [self.buffers.steps_first(self.buffers.batch_size, width) for _ in self.rows]
+        self.d_queries, self.d_queries_steps = self.buffers.units_first(self.key_width)
         self.rows_transposed = [weight.t().contiguous() for weight in self.rows]
         self.query_transposed = self.query.transpose(1, 2).contiguous()
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
-    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor | None:
+    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor:
         """The gradient of ``h``, given that of the gates."""
         N, B = h.shape[:2]
         keys, values, attention = self.keys_steps[t], self.values_steps[t], self.attention_steps[t]
@@ -138,14 +126,9 @@ class Elements:
     def seen_backward(self, t: int) -> list[Tensor]:
         """After `backward`, the gradients of the further elements, each ``[B, W]``."""
         B, found = self.buffers.batch_size, []
-        for m, (weight, d_steps) in enumerate(zip(self.rows_transposed, self.d_rows_steps, strict=True)):
-            d_row = d_steps[t]
-            d_row[:, : self.key_width].view(B, self.heads, -1).copy_(
-                self.d_keys_steps[t][:, self.fixed + m].view(B, self.heads, -1)
-            )
-            d_row[:, self.key_width :].view(B, self.heads, -1).copy_(
-                self.d_values_steps[t][:, self.fixed + m].view(B, self.heads, -1)
-            )
+        for m, (weight, (_, d_steps)) in enumerate(zip(self.rows_transposed, self.d_rows, strict=True)):
+            d_keys, d_values = self.d_keys_steps[t][:, self.fixed + m], self.d_values_steps[t][:, self.fixed + m]
+            d_row = torch.cat([d_keys.reshape(B, -1), d_values.reshape(B, -1)], dim=1, out=d_steps[t])
             found.append(torch.mm(d_row, weight))
         return found
 
@@ -174,7 +157,7 @@ class Elements:
     def row_gradients(self) -> list[Tensor]:
         """Those of ``rows``."""
         pairs = zip(self.seen, self.d_rows, strict=True)
-        return [seen.flatten(0, 1).t() @ d_rows.flatten(0, 1) for seen, d_rows in pairs]
+        return [seen.flatten(0, 1).t() @ d_rows.flatten(0, 1) for (seen, _), (d_rows, _) in pairs]
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

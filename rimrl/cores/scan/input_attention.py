@@ -5,35 +5,11 @@ Tensors of one step are ``[N, B, ...]``, of a sequence ``[N, T, B, ...]``.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.selection import rank
-
-
-class Selection(Protocol):
-    """Units attend to elements, and some of the units win.
-
-    Attributes:
-        mask_steps: Which units are active, T times ``[N, B, 1]``.
-    """
-
-    mask_steps: tuple[Tensor, ...]
-
-    def forward(self, t: int, h: Tensor) -> Tensor:
-        """The input's part of the gates of step t, ``[N, B, G D]``; `mask_steps` then says who is active."""
-
-    def start_backward(self) -> None:
-        """Make room for gradients."""
-
-    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor | None:
-        """The gradient of ``h``, given that of the gates."""
-
-    def gradients(self, h: Tensor, d_gates: Tensor) -> dict[str, Tensor]:
-        """Those of what it was made from, given ``h [N, T, B, D]`` and the gradient of all gates."""
 
 
 class SharedInput:
@@ -53,9 +29,8 @@ class SharedInput:
     def start_backward(self) -> None:
         """Nothing: the gates' gradient is that of the dynamics."""
 
-    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor | None:
+    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> None:
         """The gradient of ``h``: none."""
-        return None
 
     def gradients(self, h: Tensor, d_gates: Tensor) -> dict[str, Tensor]:
         """That of ``gates``."""
@@ -109,12 +84,11 @@ class Competition:
         return torch.add(self.bias, (self.gates[t] * share.unsqueeze(-1)).sum(2))
 
     def start_backward(self) -> None:
-        self.d_scores = self.buffers.units_first(self.heads)
-        self.d_scores_steps = self.buffers.each(self.d_scores)
+        self.d_scores, self.d_scores_steps = self.buffers.units_first(self.heads)
         self.d_gates = self.gates[0].new_empty(self.shape)
         self.d_gates_steps = self.d_gates.unbind(1)
 
-    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor | None:
+    def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor:
         """The gradient of ``h``, given that of the gates."""
         share, d_scores = self.share_steps[t], self.d_scores_steps[t]
         torch.mul(d_gates.unsqueeze(2), share.unsqueeze(-1), out=self.d_gates_steps[t])

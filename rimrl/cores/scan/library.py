@@ -114,11 +114,7 @@ def unavailable_reason(like: Tensor) -> str:
 
 
 def warn_if_missing(like: Tensor) -> None:
-    """Warn, once in a process, if a core trains without kernels because the library is not there.
-
-    Args:
-        like: A tensor of the core's device and dtype.
-    """
+    """Warn, once in a process, if a core, whose tensors are as `like`, trains without the library of kernels."""
     if torch.is_grad_enabled() and like.device.type == "cpu":
         _warn_if_missing()
 

@@ -7,7 +7,7 @@ products of a few rows. Here the loop over time runs without autograd and its gr
 * the gradient of a recurrent weight is one product over all steps, after the loop;
 * what the backward pass needs is written once, into buffers of the whole sequence.
 
-`run` drives a `Cell` over time and owns what all cells share: resets inside the sequence, the outputs, the state.
+`run` drives a `SequenceCell` and owns what all cells share: the outputs, the state, and the gradients' way to autograd.
 The step of the same core is the specification, which the tests compare with.
 
 Inside a scan the units come first, ``[N, B, D]``, so that each unit's rows and weights are contiguous for `torch.bmm`.
@@ -66,45 +66,14 @@ class LayersTensors(Tensors, Generic[L]):
         return tuple(tensor for layer in self.layers for tensor in vars(layer).values())
 
 
-class Cell(Protocol):
-    """One step forward and the same step backward, with its own memory of every step.
+class SequenceCell(Protocol):
+    """Runs one sequence forward and then backward, with its own memory of every step.
 
     A cell is made for one sequence from tensors that autograd knows, and lives until its gradient is taken.
     """
 
-    def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
-        """Write the state after step t to ``h_out`` and ``c_out``, given ``h`` and ``c``, all ``[N, B, D]``.
-
-        ``y [B, N, D]`` gets the same as ``h_out``.
-        """
-
-    def start_backward(self) -> None:
-        """Make room for gradients."""
-
-    def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn the gradients of the state after step t into those of the state before it; may overwrite them.
-
-        ``dy [B, N, D]`` is a further gradient of the new ``h``.
-        """
-
-    def gradients(self, h: Tensor) -> Tensors:
-        """Gradients of the tensors that the cell was made from, given ``h [N, T, B, D]`` before each step."""
-
-    def trace(self) -> CoreTrace:
-        """What the units did, for a cell that is saving."""
-
-
-class NativeSequence(Protocol):
-    """A cell that runs all steps by itself, in compiled code."""
-
     def run(
-        self,
-        h: Tensor,
-        c: Tensor,
-        y: Tensor,
-        h_start: Tensor | None,
-        c_start: Tensor | None,
-        starts: Tensor | None,
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
     ) -> None:
         """Fill in states and outputs.
 
@@ -129,14 +98,88 @@ class NativeSequence(Protocol):
         """
 
     def gradients(self, h: Tensor) -> Tensors:
-        """As `Cell.gradients`."""
+        """Gradients of the tensors that the cell was made from, given ``h [N, T, B, D]`` before each step."""
 
     def trace(self) -> CoreTrace:
-        """As `Cell.trace`."""
+        """What the units did, for a cell that is saving."""
 
 
-MakeCell: TypeAlias = Callable[[int, int, bool, Any], Cell | NativeSequence]
-"""``make(T, B, saving, tensors)``; a cell that is not `saving` may use the same memory in each step."""
+class StepCell(SequenceCell, Protocol):
+    """A cell that is written as one step forward and the same step backward."""
+
+    # Before each step, from `run` on.
+    _h: tuple[Tensor, ...]
+    _c: tuple[Tensor, ...]
+    _resets: list[Tensor | None]
+
+    def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:
+        """Write the state after step t to ``h_out`` and ``c_out``, given ``h`` and ``c``, all ``[N, B, D]``.
+
+        ``y [B, N, D]`` gets the same as ``h_out``.
+        """
+
+    def start_backward(self) -> None:
+        """Make room for gradients."""
+
+    def backward(self, t: int, h: Tensor, c: Tensor, dh: Tensor, dc: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn the gradients of the state after step t into those of the state before it; may overwrite them.
+
+        ``dy [B, N, D]`` is a further gradient of the new ``h``.
+        """
+
+    def run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> None:
+        self._h, self._c, self._resets = h.unbind(1), c.unbind(1), rows_to_reset(starts, len(y))
+        for t, (rows, y_t) in enumerate(zip(self._resets, y.unbind(0), strict=True)):
+            if rows is not None:
+                assert h_start is not None
+                assert c_start is not None
+                for state, at_start in ((self._h[t], h_start), (self._c[t], c_start)):
+                    state.copy_(torch.where(rows[None, :, None], _units_first(at_start, len(h)), state))
+            self.forward(t, self._h[t], self._c[t], self._h[t + 1], self._c[t + 1], y_t)
+
+    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+        dh_t, dc_t, dy_steps = dh, dc, dy.unbind(0)
+        self.start_backward()
+        for t in range(len(dy) - 1, -1, -1):
+            dh_t, dc_t = self.backward(t, self._h[t], self._c[t], dh_t, dc_t, dy_steps[t])
+            rows = self._resets[t]
+            if rows is not None:
+                at_start = rows[None, :, None]
+                dh_start += (dh_t * at_start).sum(1)
+                dc_start += (dc_t * at_start).sum(1)
+                dh_t, dc_t = dh_t * ~at_start, dc_t * ~at_start
+        dh.copy_(dh_t)
+        dc.copy_(dc_t)
+
+
+class CompiledCell(SequenceCell, Protocol):
+    """A cell in compiled code.
+
+    Attributes:
+        saving: Whether the cell keeps every step.
+    """
+
+    saving: bool
+
+    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        """Run all steps, without a gradient to follow.
+
+        Args:
+            first: State before the first step, ``(h, c)``, each ``[L, B, W]``, W being the width of a layer.
+            last: Gets the state after the last step.
+            y: Gets the last layer's h, ``[T, B, W]``.
+            at_start: State at the start of an episode, each ``[L, W]``; may be None if no episode starts.
+            starts: ``[T, B]`` bool, or None: no episode starts.
+        """
+
+
+MakeCell: TypeAlias = Callable[[int, int, bool, Any], SequenceCell]
+"""``make(T, B, saving, tensors)``: a cell for T steps of B rows, made from input and weights.
+
+A cell that is `saving` keeps what the backward pass and the trace need; another may use the same memory in each step.
+"""
 
 
 def run(
@@ -166,18 +209,48 @@ def run(
     """
     resets = None
     if episode_starts is not None and bool(episode_starts.any()):
-        resets = episode_starts
+        resets = episode_starts.contiguous()
     if torch.is_grad_enabled():
         inputs = (*state, *initial(), *tensors.in_order())
         if any(tensor is not None and tensor.requires_grad for tensor in inputs):
-            cells: list[Cell | NativeSequence] = []
+            cells: list[SequenceCell] = []
             y, h, c = _Scan.apply(  # type: ignore[no-untyped-call]
                 cells, make_cell, type(tensors), num_units, num_steps, resets, *inputs
             )
             return y, (h, c), cells[0].trace() if return_trace else None
     at_start = (None, None) if resets is None else initial()
-    y, h, c, cell, *_ = _forward(return_trace, make_cell, tensors, num_units, num_steps, resets, *state, *at_start)
+    y, h, c, cell, _ = _forward(return_trace, make_cell, tensors, num_units, num_steps, resets, *state, *at_start)
     return y, (h, c), cell.trace() if return_trace else None
+
+
+def fill(
+    cell: CompiledCell,
+    num_steps: int,
+    state: State,
+    initial: Callable[[int], State],
+    episode_starts: Tensor | None,
+) -> tuple[Tensor, State, CoreTrace | None]:
+    """Run a compiled cell without a gradient to follow, with less around it, which counts in a single step.
+
+    Args:
+        cell: The cell; if it is saving, there is a trace.
+        num_steps: Time steps T.
+        state: ``(h, c)`` before the first step, each ``[L, B, W]``.
+        initial: Makes ``(h, c)`` at the start of so many episodes.
+        episode_starts: ``[T, B]`` bool, or None.
+
+    Returns:
+        As `run`; the output is ``[T, B, W]``.
+    """
+    starts, at_start = None, None
+    if episode_starts is not None and bool(episode_starts.any()):
+        h_start, c_start = initial(1)
+        starts, at_start = episode_starts.contiguous(), (h_start[:, 0].contiguous(), c_start[:, 0].contiguous())
+    first = state[0].contiguous(), state[1].contiguous()
+    last = torch.empty_like(first[0]), torch.empty_like(first[1])
+    y = first[0].new_empty(num_steps, *first[0].shape[1:])
+    cell.fill(first, last, y, at_start, starts)
+    return y, last, cell.trace() if cell.saving else None
 
 
 class _Scan(torch.autograd.Function):
@@ -186,7 +259,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        cells: list[Cell | NativeSequence],
+        cells: list[SequenceCell],
         make_cell: MakeCell,
         kind: type[Tensors],
         num_units: int,
@@ -197,11 +270,10 @@ class _Scan(torch.autograd.Function):
         h0, c0, h_start, c_start, *rest = inputs
         assert h0 is not None
         assert c0 is not None
-        y, h_end, c_end, cell, h, c = _forward(
+        y, h_end, c_end, ctx.cell, ctx.h = _forward(
             True, make_cell, kind(*rest), num_units, num_steps, resets, h0, c0, h_start, c_start
         )
-        ctx.cell, ctx.h, ctx.c, ctx.resets = cell, h, c, resets
-        cells.append(cell)
+        cells.append(ctx.cell)
         ctx.save_for_backward(*(tensor for tensor in (resets, *inputs) if tensor is not None))
         return y, h_end, c_end
 
@@ -209,36 +281,15 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dh_end: Tensor, dc_end: Tensor) -> tuple[Any, ...]:
         _ = ctx.saved_tensors  # raises if a weight was changed in place since
-        cell: Cell | NativeSequence = ctx.cell
+        cell: SequenceCell = ctx.cell
         h: Tensor = ctx.h
         N, T, B, D = h.shape[0], h.shape[1] - 1, h.shape[2], h.shape[3]
-        dy = dy.contiguous().view(T, B, N, D)
         dh = _units_first(dh_end, N).clone(memory_format=torch.contiguous_format)
         dc = _units_first(dc_end, N).clone(memory_format=torch.contiguous_format)
         dh0, dc0 = dh.new_zeros(N, D), dc.new_zeros(N, D)
-        if hasattr(cell, "run_backward"):
-            cell.run_backward(dh, dc, dh0, dc0, dy)
-        else:
-            dh, dc = _backward_by_steps(cell, ctx, dh, dc, dh0, dc0, dy)
+        cell.run_backward(dh, dc, dh0, dc0, dy.contiguous().view(T, B, N, D))
         state_grads = (_units_last(dh), _units_last(dc), dh0.view(1, 1, -1), dc0.view(1, 1, -1))
         return None, None, None, None, None, None, *state_grads, *cell.gradients(h[:, :T]).in_order()
-
-
-def _backward_by_steps(
-    cell: Cell, ctx: Any, dh: Tensor, dc: Tensor, dh0: Tensor, dc0: Tensor, dy: Tensor
-) -> tuple[Tensor, Tensor]:
-    h_before, c_before, dy_steps = ctx.h.unbind(1), ctx.c.unbind(1), dy.unbind(0)
-    rows = rows_to_reset(ctx.resets, len(dy))
-    cell.start_backward()
-    for t in range(len(dy) - 1, -1, -1):
-        dh, dc = cell.backward(t, h_before[t], c_before[t], dh, dc, dy_steps[t])
-        row = rows[t]
-        if row is not None:
-            at_start = row[None, :, None]
-            dh0 += (dh * at_start).sum(1)
-            dc0 += (dc * at_start).sum(1)
-            dh, dc = dh * ~at_start, dc * ~at_start
-    return dh, dc
 
 
 def _forward(
@@ -252,45 +303,17 @@ def _forward(
     c0: Tensor,
     h_start: Tensor | None,
     c_start: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Cell | NativeSequence, Tensor, Tensor]:
-    """The states at the start of an episode may be None if nothing resets."""
+) -> tuple[Tensor, Tensor, Tensor, SequenceCell, Tensor]:
+    """Output, last state, the cell and ``h``; the states at the start of an episode may be None if nothing resets."""
     N, T, B = num_units, num_steps, h0.shape[1]
     D = h0.shape[2] // N
     cell = make_cell(T, B, saving, tensors)
     h, c = (memory.empty(cell, h0, N, T + 1, B, D) for _ in range(2))
     y = h0.new_empty(T, B, N, D)
     h[:, 0], c[:, 0] = _units_first(h0, N), _units_first(c0, N)
-    if hasattr(cell, "run"):
-        starts = None if resets is None else resets.contiguous()
-        cell.run(h, c, y, _contiguous(h_start), _contiguous(c_start), starts)
-    else:
-        _run_by_steps(cell, h, c, y, h_start, c_start, resets)
-    return y.view(T, B, N * D), _units_last(h[:, T]), _units_last(c[:, T]), cell, h, c
-
-
-def _run_by_steps(
-    cell: Cell,
-    h: Tensor,
-    c: Tensor,
-    y: Tensor,
-    h_start: Tensor | None,
-    c_start: Tensor | None,
-    resets: Tensor | None,
-) -> None:
-    rows = rows_to_reset(resets, len(y))
-    h_steps, c_steps, y_steps = h.unbind(1), c.unbind(1), y.unbind(0)
-    for t, row in enumerate(rows):
-        if row is not None:
-            assert h_start is not None
-            assert c_start is not None
-            at_start, N = row[None, :, None], len(h)
-            h_steps[t].copy_(torch.where(at_start, _units_first(h_start, N), h_steps[t]))
-            c_steps[t].copy_(torch.where(at_start, _units_first(c_start, N), c_steps[t]))
-        cell.forward(t, h_steps[t], c_steps[t], h_steps[t + 1], c_steps[t + 1], y_steps[t])
-
-
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
+    h_start, c_start = (None if state is None else state.contiguous() for state in (h_start, c_start))
+    cell.run(h, c, y, h_start, c_start, resets)
+    return y.view(T, B, N * D), _units_last(h[:, T]), _units_last(c[:, T]), cell, h
 
 
 def _units_first(state: Tensor, num_units: int) -> Tensor:

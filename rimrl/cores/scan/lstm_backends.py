@@ -43,17 +43,23 @@ class _Layers:
         initial, after = core.initial_state(1), []
         y = x
         for layer in range(core.num_layers):
-            make_cell, tensors = self._cell(core, layer, y, state[0])
+            weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
+            bias = bias_input if isinstance(core, GRU) else bias_input + bias_hidden
+            of_unit = (nn.functional.linear(y, weight_input, bias), weight_hidden.t(), bias_hidden)
+            make_cell, tensors = self._cell(core, *(part.unsqueeze(0).to(state[0].dtype) for part in of_unit))
             with torch.autocast(x.device.type, enabled=False):
                 at_start = partial(_of_layer, initial, layer)
                 before = _of_layer(state, layer)
                 y, end, _ = loop.run(make_cell, tensors, 1, len(x), before, at_start, episode_starts, False)
             after.append(end)
         ends = torch.cat([h for h, _ in after]), torch.cat([c for _, c in after])
-        return y, ends, core.trace_of(x) if return_trace else None
+        return y, ends, CoreTrace.of_one_unit(x) if return_trace else None
 
-    def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
-        """The cell of a layer, and what it is made from in the dtype of ``like``."""
+    def _cell(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> Cell:
+        """The cell of a layer, and what it is made from.
+
+        ``gates [1, T, B, G D]`` is what the input adds to the gates, and includes both biases of an LSTM.
+        """
         raise NotImplementedError
 
 
@@ -68,16 +74,13 @@ class NativeLayers(_Layers):
             return unavailable_reason(like)
         return "torch's BLAS is hidden" if native.gemm is None else None
 
-    def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
-        weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
-        gates = nn.functional.linear(x, weight_input, bias_input + bias_hidden)
-        tensors = LSTMTensors(gates.unsqueeze(0).to(like.dtype), weight_hidden.t().unsqueeze(0).to(like.dtype))
-        native = kernels(like)
+    def _cell(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> Cell:
+        native = kernels(gates)
         assert native is not None
-        return partial(NativeLSTM, native), tensors
+        return partial(NativeLSTM, native), LSTMTensors(gates, weight_hidden)
 
 
-class _TorchLayers(_Layers):
+class TorchLayers(_Layers):
     """`RIMCell` of one unit without competition or communication."""
 
     name: BackendName = "torch"
@@ -85,29 +88,10 @@ class _TorchLayers(_Layers):
     def unsupported_reason(self, core: LSTM | GRU, like: Tensor) -> str | None:
         return None if like.device.type == "cpu" else f"on {like.device} torch's own layer is faster"
 
-
-class TorchLSTM(_TorchLayers):
-    """A unit with LSTM dynamics."""
-
-    def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
-        warn_if_missing(like)
-        weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
-        gates = nn.functional.linear(x, weight_input, bias_input + bias_hidden)
-        tensors = RIMTensors(gates.unsqueeze(0).to(like.dtype), weight_hidden.t().unsqueeze(0).to(like.dtype))
-        return partial(RIMCell, RIMScanConfig()), tensors
-
-
-class TorchGRU(_TorchLayers):
-    """A unit with GRU dynamics."""
-
-    def _cell(self, core: LSTM | GRU, layer: int, x: Tensor, like: Tensor) -> Cell:
-        weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
-        gates = nn.functional.linear(x, weight_input, bias_input)
-        tensors = RIMTensors(
-            gates.unsqueeze(0).to(like.dtype),
-            weight_hidden.t().unsqueeze(0).to(like.dtype),
-            bias_hidden=bias_hidden.unsqueeze(0).to(like.dtype),
-        )
+    def _cell(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> Cell:
+        if isinstance(core, LSTM):
+            warn_if_missing(gates)
+        tensors = RIMTensors(gates, weight_hidden, bias_hidden=bias_hidden if isinstance(core, GRU) else None)
         return partial(RIMCell, RIMScanConfig()), tensors
 
 
@@ -115,5 +99,5 @@ def _of_layer(state: State, layer: int) -> State:
     return state[0][layer : layer + 1], state[1][layer : layer + 1]
 
 
-LSTM_BACKENDS = (NativeLayers(), TorchLSTM())
-GRU_BACKENDS = (TorchGRU(),)
+LSTM_BACKENDS = (NativeLayers(), TorchLayers())
+GRU_BACKENDS = (TorchLayers(),)

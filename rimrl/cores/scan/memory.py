@@ -130,19 +130,22 @@ class Buffers:
         self.like = like
         self.kernels = kernels
 
-    def units_first(self, *width: int) -> Tensor:
-        """``[N, T, B, *width]``: for what enters a product over all steps, unit by unit."""
-        return self.empty(self.num_units, self.slots, self.batch_size, *width)
+    def units_first(self, *width: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``[N, T, B, *width]``, for what enters a product over all steps, unit by unit; and its view of each step."""
+        return self._with_steps(self.empty(self.num_units, self.slots, self.batch_size, *width), dim=1)
+
+    def steps_first(self, *shape: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``[T, *shape]``, and its view of each step, which is contiguous."""
+        return self._with_steps(self.empty(self.slots, *shape), dim=0)
 
     def steps(self, *width: int) -> tuple[Tensor, ...]:
         """T times ``[N, B, *width]``, each contiguous."""
-        return self.each(self.empty(self.slots, self.num_units, self.batch_size, *width), dim=0)
+        return self.steps_first(self.num_units, self.batch_size, *width)[1]
 
     def empty(self, *shape: int) -> Tensor:
         """Memory that must not outlive the buffers."""
         return empty(self, self.like, *shape)
 
-    def each(self, buffer: Tensor, dim: int = 1) -> tuple[Tensor, ...]:
-        """One view of the buffer per step."""
+    def _with_steps(self, buffer: Tensor, dim: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         views = buffer.unbind(dim)
-        return views if self.slots == self.num_steps else views * self.num_steps
+        return buffer, views if self.slots == self.num_steps else views * self.num_steps

@@ -58,10 +58,8 @@ class NativeRIMTensors(Tensors):
         weight_hidden: ``[N, D, 4 D]``.
         bias: ``[N, 4 D]``.
         query_key_value: ``[N, D, H' (2 dk' + dv')]``.
-        project: Wf, ``[D, H' dv']``.
-        project_bias: ``[D]``.
-        gate: Wg, as ``project``.
-        gate_bias: ``[D]``.
+        project: Wf over Wg, ``[2 D, H' dv']``.
+        project_bias: ``[2 D]``.
     """
 
     x: Tensor
@@ -74,8 +72,6 @@ class NativeRIMTensors(Tensors):
     query_key_value: Tensor
     project: Tensor
     project_bias: Tensor
-    gate: Tensor
-    gate_bias: Tensor
 
 
 ROWS_AT_ONCE = 64
@@ -89,10 +85,7 @@ class NativeRIM:
         kernels: Compiled for the tensors' dtype.
         num_active: Active units K.
         heads: Heads H of the communication.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
-        tensors: Input and weights.
+        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
     """
 
     def __init__(
@@ -106,8 +99,6 @@ class NativeRIM:
         chunk = min(T, max(1, ROWS_AT_ONCE // B))
         self.sizes = (N, T, B, D, Q, U, W, V, chunk)
         self.weights = {name: tensor.contiguous() for name, tensor in vars(tensors).items() if name != "x"}
-        for name, with_gate in (("project", "gate"), ("project_bias", "gate_bias")):
-            self.weights[name] = torch.cat([self.weights[name], self.weights.pop(with_gate)])
         slots, steps = (T, T) if saving else (1, chunk)
         self.memory = memory.Block(
             self,
@@ -135,15 +126,6 @@ class NativeRIM:
         self.call.run(self.kernels.rim_forward)
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        """Run all steps, without a gradient to follow.
-
-        Args:
-            first: State before the first step, ``(h, c)``, each ``[B, W]``.
-            last: Gets the state after the last step.
-            y: Gets the output, ``[T, B, W]``.
-            at_start: State at the start of an episode, each ``[W]``; may be None if no episode starts.
-            starts: ``[T, B]`` bool, or None: no episode starts.
-        """
         N, T, B, D = self.sizes[:4]
         h, c = memory.empty(self, y, 2, N, T + 1, B, D)
         self.call.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
@@ -170,16 +152,7 @@ class NativeRIM:
         self.call.run(self.kernels.rim_backward)
 
     def gradients(self, h: Tensor) -> NativeRIMTensors:
-        found, D = self.found, self.sizes[3]
-        project, bias = found.pop("project"), found.pop("project_bias")
-        return NativeRIMTensors(
-            self.dx,  # type: ignore[arg-type]
-            **found,
-            project=project[:D],
-            project_bias=bias[:D],
-            gate=project[D:],
-            gate_bias=bias[D:],
-        )
+        return NativeRIMTensors(self.dx, **self.found)  # type: ignore[arg-type]
 
     def trace(self) -> CoreTrace:
         active, share = self.memory["mask"].transpose(1, 2).bool(), self.memory["share"].transpose(1, 2)
@@ -205,10 +178,7 @@ class NativeLSTM:
 
     Args:
         kernels: Compiled for the tensors' dtype.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
-        tensors: Input and weights.
+        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
     """
 
     def __init__(self, kernels: Kernels, T: int, B: int, saving: bool, tensors: LSTMTensors) -> None:

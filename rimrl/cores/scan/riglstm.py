@@ -10,7 +10,7 @@ from torch import Tensor
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan.dynamics import LSTMGates
 from rimrl.cores.scan.library import Kernels
-from rimrl.cores.scan.loop import Tensors
+from rimrl.cores.scan.loop import StepCell, Tensors
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
 from rimrl.cores.scan.riglstm_stages import Hidden, SoftUpdating, Views
@@ -73,14 +73,12 @@ class RigLSTMTensors(Tensors):
     soft_key: Tensor | None = None
 
 
-class RigLSTMCell:
+class RigLSTMCell(StepCell):
     """Selection of views, of units and of hidden vectors, the LSTM step, and the soft update.
 
     Args:
         config: Options.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
+        T, B, saving: As `rimrl.cores.scan.loop.MakeCell` says.
         tensors: Input and weights; those that are there say which mechanisms are on.
     """
 
@@ -98,15 +96,8 @@ class RigLSTMCell:
         if tensors.input_gates is not None:
             self.input_gates = tensors.input_gates.unbind(1)
         else:
-            self.views = self.views_stage(
-                buffers,
-                config.input_top_k,
-                _there(tensors.views),
-                _there(tensors.keys),
-                _there(tensors.query),
-                _there(tensors.weight_input),
-                _there(tensors.bias),
-            )
+            of_views = (tensors.views, tensors.keys, tensors.query, tensors.weight_input, tensors.bias)
+            self.views = self.views_stage(buffers, config.input_top_k, *map(_there, of_views))
         self.own: tuple[tuple[Tensor, ...], Tensor] | None = None
         if tensors.cell_query is not None:
             self.own = _there(tensors.cell_keys)[..., 0].unbind(0), tensors.cell_query

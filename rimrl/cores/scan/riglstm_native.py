@@ -60,7 +60,7 @@ class NativeHidden(Hidden):
         self.weight = torch.cat([query, key_value.expand(len(query), -1, -1)], dim=2)
         N, B = buffers.num_units, buffers.batch_size
         self.qkv = buffers.steps(self.weight.shape[2])
-        self.attention = buffers.each(buffers.empty(buffers.slots, B, N, N), dim=0)
+        self.attention = buffers.steps_first(B, N, N)[1]
         self.reads = buffers.steps(self.value_size)
 
     def forward(self, t: int, h: Tensor) -> Tensor:
@@ -73,8 +73,7 @@ class NativeHidden(Hidden):
         return read
 
     def start_backward(self) -> None:
-        self.d_qkv = self.buffers.units_first(self.weight.shape[2])
-        self.d_qkv_steps = self.buffers.each(self.d_qkv)
+        self.d_qkv, self.d_qkv_steps = self.buffers.units_first(self.weight.shape[2])
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
 
     def backward(self, t: int, h: Tensor, d_read: Tensor) -> Tensor:

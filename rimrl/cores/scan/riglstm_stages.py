@@ -45,9 +45,8 @@ class Views:
         self.views, self.keys = views.unbind(0), keys.unbind(0)
         N, B, (V, F) = buffers.num_units, buffers.batch_size, views.shape[2:]
         self.queries = buffers.steps(query.shape[2])
-        self.attention = buffers.each(buffers.empty(buffers.slots, *self._attention_shape(V)), dim=0)
-        self.read = buffers.empty(buffers.slots, B, N, F)
-        self.read_steps = buffers.each(self.read, dim=0)
+        self.attention = buffers.steps_first(*self._attention_shape(V))[1]
+        self.read, self.read_steps = buffers.steps_first(B, N, F)
 
     def _attention_shape(self, num_views: int) -> tuple[int, int, int]:
         return num_views, self.buffers.num_units, self.buffers.batch_size  # [j, n, B]
@@ -61,8 +60,7 @@ class Views:
         return torch.baddbmm(self.bias, read.transpose(0, 1), self.weight), scores.mean(0)
 
     def start_backward(self) -> None:
-        self.d_queries = self.buffers.units_first(self.query.shape[2])
-        self.d_queries_steps = self.buffers.each(self.d_queries)
+        self.d_queries, self.d_queries_steps = self.buffers.units_first(self.query.shape[2])
         self.d_views, self.d_keys = torch.empty_like(self.all_views), torch.empty_like(self.all_keys)
         self.d_views_steps, self.d_keys_steps = self.d_views.unbind(0), self.d_keys.unbind(0)
         self.weight_transposed = self.weight.transpose(1, 2).contiguous()
@@ -113,10 +111,9 @@ class Hidden:
         N, B = buffers.num_units, buffers.batch_size
         self.widths = [dk, key_value.shape[1] - dk]
         self.queries = buffers.steps(dk)
-        self.keys_values = buffers.each(buffers.empty(buffers.slots, N * B, key_value.shape[1]), dim=0)
-        self.attention = buffers.each(buffers.empty(buffers.slots, N, N, B), dim=0)  # [m, n, B]
-        self.read = buffers.empty(buffers.slots, B, N, self.widths[1])
-        self.read_steps = buffers.each(self.read, dim=0)
+        self.keys_values = buffers.steps_first(N * B, key_value.shape[1])[1]
+        self.attention = buffers.steps_first(N, N, B)[1]  # [m, n, B]
+        self.read, self.read_steps = buffers.steps_first(B, N, self.widths[1])
         self.itself = torch.eye(N, dtype=torch.bool, device=query.device).unsqueeze(-1)
 
     def _split(self, t: int) -> tuple[Tensor, Tensor]:
@@ -135,10 +132,8 @@ class Hidden:
         return torch.bmm(attention.permute(2, 1, 0).contiguous(), values, out=self.read_steps[t]).transpose(0, 1)
 
     def start_backward(self) -> None:
-        self.d_queries = self.buffers.units_first(self.query.shape[2])
-        self.d_queries_steps = self.buffers.each(self.d_queries)
-        self.d_keys_values = self.buffers.units_first(sum(self.widths))
-        self.d_keys_values_steps = self.buffers.each(self.d_keys_values)
+        self.d_queries, self.d_queries_steps = self.buffers.units_first(self.query.shape[2])
+        self.d_keys_values, self.d_keys_values_steps = self.buffers.units_first(sum(self.widths))
         self.query_transposed = self.query.transpose(1, 2).contiguous()
         self.key_value_transposed = self.key_value.t().contiguous().expand(len(self.query), -1, -1)
 
@@ -184,11 +179,9 @@ class SoftUpdating:
         self.scale = 1.0 / math.sqrt(key.shape[1])
         self.key = key * self.scale
         B, (D, dk) = buffers.batch_size, key.shape
-        self.means = buffers.empty(buffers.slots, B, 2 * D)
-        self.means_steps = buffers.each(self.means, dim=0)
-        self.query = buffers.empty(buffers.slots, B, dk)
-        self.query_steps = buffers.each(self.query, dim=0)
-        self.direction = buffers.each(buffers.empty(buffers.slots, B, D), dim=0)
+        self.means, self.means_steps = buffers.steps_first(B, 2 * D)
+        self.query, self.query_steps = buffers.steps_first(B, dk)
+        self.direction = buffers.steps_first(B, D)[1]
         self.share = buffers.steps(1)
         self._keep_change(D)
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan.communication import UnitCommunicationScan
-from rimrl.cores.scan.dynamics import Dynamics, GRUDynamics, LSTMDynamics
-from rimrl.cores.scan.input_attention import Competition, Selection, SharedInput
+from rimrl.cores.scan.dynamics import GRUDynamics, LSTMDynamics
+from rimrl.cores.scan.elements import Elements
+from rimrl.cores.scan.input_attention import Competition, SharedInput
 from rimrl.cores.scan.library import Kernels
-from rimrl.cores.scan.loop import Tensors
+from rimrl.cores.scan.loop import StepCell, Tensors
 from rimrl.cores.scan.memory import Buffers
 
 
@@ -85,12 +86,16 @@ class Units:
     """
 
     def __init__(
-        self, config: RIMScanConfig, buffers: Buffers, reader: Selection | SharedInput, tensors: UnitWeights
+        self,
+        config: RIMScanConfig,
+        buffers: Buffers,
+        reader: Competition | Elements | SharedInput,
+        tensors: UnitWeights,
     ) -> None:
         self.config = config
         self.reader = reader
         self.masks = None if isinstance(reader, SharedInput) else reader.mask_steps
-        self.dynamics: Dynamics
+        self.dynamics: LSTMDynamics | GRUDynamics
         if tensors.bias_hidden is None:
             self.dynamics = LSTMDynamics(buffers, tensors.weight_hidden)
         else:
@@ -102,8 +107,7 @@ class Units:
             self.communication = UnitCommunicationScan(
                 buffers, config.heads, config.top_k, tensors.query_key_value, tensors.project, tensors.project_bias
             )
-            self.h_read = buffers.units_first(self.dynamics.size)
-            self.h_read_steps = buffers.each(self.h_read)
+            self.h_read, self.h_read_steps = buffers.units_first(self.dynamics.size)
 
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor) -> None:
         """Write the state after step t, all ``[N, B, D]``."""
@@ -159,14 +163,12 @@ class Units:
         return self.reader.gradients(h, self.dynamics.d_gates) | self.dynamics.gradients(h) | communication_tensors
 
 
-class RIMCell:
+class RIMCell(StepCell):
     """`Units` that read one element of the input.
 
     Args:
         config: Options.
-        T: Time steps.
-        B: Batch rows.
-        saving: Keep what the backward pass needs.
+        T, B, saving: As `rimrl.cores.scan.loop.MakeCell` says.
         tensors: Input and weights; those that are there say what the cell consists of.
     """
 

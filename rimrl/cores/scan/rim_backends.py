@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rimrl.cores.attention import InputAttention, InputProjection, UnitCommunication, split_heads
+from rimrl.cores.attention import InputAttention, UnitCommunication, split_heads
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
@@ -73,14 +73,8 @@ class NativeOrTorchRIM(TorchRIM):
         if torch.is_grad_enabled():
             initial = partial(core.initial_state, 1)
             return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
-        starts, at_start = None, None
-        if episode_starts is not None and bool(episode_starts.any()):
-            starts, at_start = episode_starts.contiguous(), core.initial_state(1)
-        (T, B), (h, c) = x.shape[:2], state
-        cell, last = make_cell(T, B, return_trace, tensors), (h.new_empty(h.shape), h.new_empty(h.shape))
-        y = h.new_empty(T, B, core.hidden_size)
-        cell.fill((h.contiguous(), c.contiguous()), last, y, at_start, starts)
-        return y, last, cell.trace() if return_trace else None
+        cell = make_cell(len(x), x.shape[1], return_trace, tensors)
+        return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
 
     def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
         return rim_cell(core, kernels(encoded[0]), *encoded)
@@ -93,32 +87,32 @@ def native_cell(core: RIM, x: Tensor) -> tuple[partial[NativeRIM], NativeRIMTens
     assert isinstance(read, InputAttention)
     assert isinstance(dynamics, UnitLSTMCell)
     assert communication is not None
-    assert communication.gate is not None
-    project, gate = communication.project, communication.gate
-    tensors = NativeRIMTensors(
-        *(x, read.key[0], read.value[0], read.query, dynamics.weight_input, dynamics.weight_hidden, dynamics.bias),
-        *(communication.query_key_value, project.weight, project.bias, gate.weight, gate.bias),
-    )
+    of_input, of_gates = (x, read.key[0], read.value[0]), (dynamics.weight_input, dynamics.weight_hidden, dynamics.bias)
+    tensors = NativeRIMTensors(*of_input, read.query, *of_gates, *of_communication(communication))
     return partial(NativeRIM, native, core.num_active, communication.heads), tensors
 
 
 def runs_natively(core: RIM) -> bool:
     """Whether kernels know all of a core's options, so that its whole loop over time is compiled."""
-    return _known(core, core.input_read, core.communication)
+    read = core.input_read
+    return isinstance(read, InputAttention) and read.heads == 1 and unknown_option(core) is None
 
 
-def _known(core: RIM, read: InputAttention | InputProjection, communication: UnitCommunication | None) -> bool:
-    return (
-        core.has_cell_memory
-        and isinstance(read, InputAttention)
-        and read.heads == 1
-        and read.competition == "null"
-        and communication is not None
-        and communication.kind == "gated"
-        and communication.top_k is None
-        and core.communication_reads == "candidate"
-        and core.num_units <= MAX_UNITS
-    )
+def unknown_option(core: RIM) -> str | None:
+    """The first option, of a core or of a layer with input attention, that kernels for whole sequences do not know."""
+    read, communication = core.input_read, core.communication
+    if not core.has_cell_memory:
+        return 'no kernel knows dynamics="gru"'
+    if isinstance(read, InputAttention) and read.competition != "null":
+        return f"no kernel knows competition={read.competition!r}"
+    if communication is None or communication.kind != "gated":
+        return f"no kernel knows communication={communication and communication.kind!r}"
+    if communication.top_k is not None or core.communication_reads != "candidate":
+        return "no kernel knows communication_top_k and communication_reads='previous'"
+    heads = read.heads if isinstance(read, InputAttention) else 1
+    if max(core.num_units, core.num_inputs + 2, heads) > MAX_UNITS:
+        return f"kernels take at most {MAX_UNITS} units, elements or heads"
+    return None
 
 
 def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
@@ -133,19 +127,17 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
     bias, bias_hidden = (
         (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
     )
-    communication_tensors = () if communication is None else of_communication(communication)
-    if not isinstance(read, InputAttention):
+    keys, own_bias, over_units = None, None, False
+    if isinstance(read, InputAttention):
+        own_bias, over_units = bias, read.competition == "units"
+        query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
+        weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
+        keys, gates = _by_head(encoded[0].squeeze(-1), query), _by_head(encoded[1].squeeze(-2), weight)
+    else:
         gates = input_product(encoded[0].squeeze(2), dynamics.weight_input) + bias[:, None, None]
-        tensors = RIMTensors(gates, dynamics.weight_hidden, None, None, bias_hidden, *communication_tensors)
-        return partial(RIMCell, plan_of(core, communication, False, native)), tensors
-
-    keys, values = encoded[0].squeeze(-1), encoded[1].squeeze(-2)  # [T, B, H, dk], [T, B, H, dv]
-    query = split_heads(read.query, read.heads).permute(2, 0, 3, 1)  # [H, N, dk, D]
-    unit_keys = _by_head(keys, query)
-    weight = torch.stack(dynamics.weight_input.chunk(read.heads, dim=1))  # [H, N, dv, G D]
-    gates = _by_head(values, weight)
-    tensors = RIMTensors(gates, dynamics.weight_hidden, unit_keys, bias, bias_hidden, *communication_tensors)
-    return partial(RIMCell, plan_of(core, communication, read.competition == "units", native)), tensors
+    messages = () if communication is None else of_communication(communication)
+    tensors = RIMTensors(gates, dynamics.weight_hidden, keys, own_bias, bias_hidden, *messages)
+    return partial(RIMCell, plan_of(core, communication, over_units, native)), tensors
 
 
 def plan_of(
