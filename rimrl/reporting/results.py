@@ -245,9 +245,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _as_today(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """A run's configuration with the keys that it is older than, and whether where its core started is one of them."""
-    core = config.get("core")
-    older = isinstance(core, dict) and _OF_OLDER_CORES in core and "initialization" not in core
-    if isinstance(core, dict) and older:
+    core = config.get("core", {})
+    older = _OF_OLDER_CORES in core and "initialization" not in core
+    if older:
         config = {**config, "core": {**core, "initialization": "xavier"}}
     return with_added(config), older
 

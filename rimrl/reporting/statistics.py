@@ -62,6 +62,17 @@ class Estimate:
             return self
         return Estimate(self.value, min(max(self.low, low), high), min(max(self.high, low), high))
 
+    def written(self, write: Callable[[float], str]) -> str:
+        """``VALUE [LOW, HIGH]``, each as `write` puts it; the value alone where there is no interval."""
+        if not self.has_interval:
+            return write(self.value)
+        return f"{write(self.value)} [{write(self.low)}, {write(self.high)}]"
+
+    def to_json(self) -> dict[str, float | None]:
+        """The numbers as plain data; bounds that there are not are null."""
+        low, high = (self.low, self.high) if self.has_interval else (None, None)
+        return {"value": self.value, "low": low, "high": high}
+
 
 # -- aggregates --------------------------------------------------------------------------------------------------------
 
@@ -176,13 +187,7 @@ def interval(
         UsageError: If there is no such method, or `scores` is not [R, M] or holds what is not finite.
     """
     (estimate,) = intervals(
-        scores,
-        lambda runs: np.asarray(aggregate(runs))[..., None],
-        method=method,
-        stratified=stratified,
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
+        scores, lambda runs: np.asarray(aggregate(runs))[..., None], method, stratified, confidence, resamples, seed
     )
     return estimate
 
