@@ -58,13 +58,6 @@ def _of_group(summary: GroupSummary) -> Iterator[dict[str, object]]:
         ("held_out_difference", "", summary.difference),
     ]
     for measure, split, estimate in estimates:
-        if estimate is None:
-            continue
-        bounds = {"low": repr(float(estimate.low)), "high": repr(float(estimate.high))}
-        yield {
-            "group": summary.group.label,
-            "measure": measure,
-            "split": split,
-            "value": repr(float(estimate.value)),
-            **(bounds if estimate.has_interval else {}),
-        }
+        if estimate is not None:
+            numbers = {name: repr(float(number)) for name, number in estimate.to_json().items() if number is not None}
+            yield {"group": summary.group.label, "measure": measure, "split": split, **numbers}

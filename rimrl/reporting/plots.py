@@ -15,7 +15,7 @@ from matplotlib.gridspec import SubplotSpec
 
 from rimrl.reporting.charts import in_thousands
 from rimrl.reporting.curves import TrainingCurve, split_curves, training_curve
-from rimrl.reporting.groups import Metric, common_metric, random_scores
+from rimrl.reporting.groups import Metric, common_metric, common_splits, random_scores
 from rimrl.reporting.results import RunResults
 from rimrl.runs.evaluations import wilson_interval
 
@@ -46,7 +46,7 @@ def save_comparison(runs: list[RunResults], file: Path) -> None:
         ValueError: If the suffix is missing or names no picture format.
     """
     check_suffix(file)
-    names = [name for name in runs[0].splits if all(run.splits.get(name, {}).get("held_out") for run in runs)]
+    _, names = common_splits(runs)
     held_out = split_curves(runs, names, common_metric(runs))
     with mpl.rc_context(STYLE):
         rows = panel_rows(len(held_out))

@@ -60,7 +60,8 @@ def save_matrix(result: Mapping[str, Any], file: Path, kind: str = "offset") -> 
         if image is not None:
             bar = figure.colorbar(image, ax=panels, shrink=0.5)
             bar.set_ticks([-2, -1, 0, 1, 2], labels=["1/4", "1/2", "1", "2", "4"])
-            bar.set_label("area under the learning curve\nover that of scratch" + _REMARKS[kind])
+            above = "\n(above random actions)" if kind == "offset" else ""
+            bar.set_label(f"area under the learning curve\nover that of scratch{above}")
         figure.savefig(file, dpi=130)
 
 
@@ -79,9 +80,6 @@ def save_matrices(result: Mapping[str, Any], folder: Path) -> list[Path]:
             save_matrix(result, partial_file, kind)
         pictures.append(folder / name)
     return pictures
-
-
-_REMARKS = {"raw": "", "offset": "\n(above random actions)"}
 
 
 def _draw(
