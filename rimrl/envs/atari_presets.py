@@ -15,9 +15,6 @@ from rimrl.errors import unknown_name
 
 DEFAULT_PRESET = "machado"
 
-# 30 minutes of play at 60 frames a second, in ale-py's ids and in the papers.
-_MAX_FRAMES = 108_000
-
 # Mnih et al. (2015), and the PPO set-up of the RIM paper (App. D.8): NoFrameskip-v4 ids in DeepMind's wrappers.
 _LEGACY: Mapping[str, Any] = MappingProxyType(
     {
@@ -27,7 +24,7 @@ _LEGACY: Mapping[str, Any] = MappingProxyType(
         "clip_rewards": True,
         "frameskip": 4,
         "full_action_space": False,
-        "max_num_frames_per_episode": _MAX_FRAMES,
+        "max_num_frames_per_episode": 108_000,  # 30 minutes at 60 frames a second, in ale-py's ids and in the papers
     }
 )
 
@@ -36,15 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # Machado et al. (2018), Sec. 5, as ale-py's v5 ids have it: chance comes from sticky actions, not from no-ops;
         # an episode is a game. They play with all 18 actions, the ids with those that do something in the game.
         "machado": MappingProxyType(
-            {
-                "repeat_action_probability": 0.25,
-                "noop_max": 0,
-                "terminal_on_life_loss": False,
-                "clip_rewards": True,
-                "frameskip": 4,
-                "full_action_space": False,
-                "max_num_frames_per_episode": _MAX_FRAMES,
-            }
+            {**_LEGACY, "repeat_action_probability": 0.25, "noop_max": 0, "terminal_on_life_loss": False}
         ),
         "legacy": _LEGACY,
         # A cheap screen (Pathak et al., 2017). The game and its score are those of `legacy`; what is seen of it is not.

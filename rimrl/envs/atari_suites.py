@@ -6,8 +6,8 @@ families imports no environment; a suite of ``modes`` asks ale-py what the game 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from rimrl.envs.atari_games import Game, find_game, flavours
 from rimrl.envs.splits import EnvSplit, Suite, SuiteFamily
@@ -20,73 +20,67 @@ OTHER_FLICKERS = (0.0, 0.25, 0.75, 0.9)
 BURST = 8.0
 
 
-def _modes_split(game: Game, name: str, what: str, **env_kwargs: int) -> EnvSplit:
-    return EnvSplit(name, game.env_id, bool(env_kwargs), what, env_kwargs)
-
-
 @cache
 def _modes(game: Game) -> Suite:
     has = flavours(game)
     (mode, *other_modes), (difficulty, *other_difficulties) = has.modes, has.difficulties
     if not other_modes and not other_difficulties:
         raise wrong(game.name, "has one mode and one difficulty, so nothing to hold out", f"'sticky/{game.name}' has")
+    what = f"Mode {mode}, difficulty {difficulty}: those that the game starts with."
+    train = EnvSplit("train", game.env_id, False, what)
     return Suite(
         f"modes/{game.name}",
         f"{game.name} in the mode and difficulty it starts with; held-out splits change one of them.",
         (
-            _modes_split(game, "train", f"Mode {mode}, difficulty {difficulty}: those that the game starts with."),
+            train,
             *(
-                _modes_split(game, f"difficulty_{other}", f"Difficulty {other}, mode {mode}.", difficulty=other)
+                train.varied(f"difficulty_{other}", f"Difficulty {other}, mode {mode}.", difficulty=other)
                 for other in other_difficulties
             ),
             *(
-                _modes_split(game, f"mode_{other}", f"Mode {other}, difficulty {difficulty}.", mode=other)
+                train.varied(f"mode_{other}", f"Mode {other}, difficulty {difficulty}.", mode=other)
                 for other in other_modes
             ),
         ),
     )
 
 
-def _sticky_split(game: str, name: str, probability: float, description: str) -> EnvSplit:
-    env_kwargs: dict[str, Any] = {"preset": "legacy", "repeat_action_probability": probability}
-    return EnvSplit(name, f"ALE/{game}-v5", probability > 0, description, env_kwargs)
-
-
-def _sticky(game: str) -> Suite:
+def _outline_of_modes() -> Suite:
+    train = EnvSplit("train", _ANY_GAME.env_id, False, "The mode and difficulty that the game starts with.")
     return Suite(
-        f"sticky/{game}",
-        f"{game} as the papers trained on it, without sticky actions; tested with them (Machado et al., 2018).",
+        f"modes/{_ANY_GAME.name}",
+        "An Atari game in the mode and difficulty it starts with; held-out splits change one of them.",
         (
-            _sticky_split(game, "train", 0.0, "Every action is taken; preset legacy."),
-            _sticky_split(
-                game,
-                "sticky",
-                STICKY_PROBABILITY,
-                f"In every frame, with probability {STICKY_PROBABILITY}, the action before is taken again.",
-            ),
+            train,
+            train.varied("difficulty_<N>", "Each other difficulty, in the mode of training.", difficulty=1),
+            train.varied("mode_<N>", "Each other mode, at the difficulty of training.", mode=1),
         ),
     )
 
 
-def _flicker_split(game: str, name: str, description: str, **changed: float) -> EnvSplit:
-    env_kwargs: dict[str, Any] = {"preset": "legacy", "repeat_action_probability": 0.0, "flicker": FLICKER}
-    return EnvSplit(name, f"ALE/{game}-v5", bool(changed), description, env_kwargs | changed)
-
-
-def _flicker(game: str) -> Suite:
+def _sticky(game: Game) -> Suite:
+    kwargs = {"preset": "legacy", "repeat_action_probability": 0.0}
+    train = EnvSplit("train", game.env_id, False, "Every action is taken; preset legacy.", kwargs)
+    what = f"In every frame, with probability {STICKY_PROBABILITY}, the action before is taken again."
     return Suite(
-        f"flicker/{game}",
-        f"{game} on a screen that is blank in half of the frames; held-out screens flicker in other ways.",
+        f"sticky/{game.name}",
+        f"{game.name} as the papers trained on it, without sticky actions; tested with them (Machado et al., 2018).",
+        (train, train.varied("sticky", what, repeat_action_probability=STICKY_PROBABILITY)),
+    )
+
+
+def _flicker(game: Game) -> Suite:
+    kwargs = {"preset": "legacy", "repeat_action_probability": 0.0, "flicker": FLICKER}
+    what = f"A frame is blank with probability {FLICKER}, whatever came before; preset legacy."
+    train = EnvSplit("train", game.env_id, False, what, kwargs)
+    return Suite(
+        f"flicker/{game.name}",
+        f"{game.name} on a screen that is blank in half of the frames; held-out screens flicker in other ways.",
         (
-            _flicker_split(
-                game, "train", f"A frame is blank with probability {FLICKER}, whatever came before; preset legacy."
-            ),
-            *(_flicker_split(game, f"p{round(100 * p)}", f"With probability {p}.", flicker=p) for p in OTHER_FLICKERS),
-            _flicker_split(
-                game, "bursts", f"As often, in runs of {BURST:g} blank frames in the mean.", flicker_burst=BURST
-            ),
-            _flicker_split(
-                game,
+            train,
+            *(train.varied(f"p{round(100 * p)}", f"With probability {p}.", flicker=p) for p in OTHER_FLICKERS),
+            train.varied("bursts", f"As often, in runs of {BURST:g} blank frames in the mean.", flicker_burst=BURST),
+            train.varied(
                 "sticky",
                 f"As in training, with sticky actions: probability {STICKY_PROBABILITY}.",
                 repeat_action_probability=STICKY_PROBABILITY,
@@ -95,35 +89,17 @@ def _flicker(game: str) -> Suite:
     )
 
 
+def _family(outline: Suite, make: Callable[[Game], Suite]) -> SuiteFamily:
+    name = outline.name.partition("/")[0]
+    return SuiteFamily(
+        outline, "game", "Pong", lambda member: make(find_game(member, where=f"suite '{name}/{member}'"))
+    )
+
+
 _ANY_GAME = Game("<Game>", "")
 
 FAMILIES = (
-    SuiteFamily(
-        Suite(
-            "modes/<Game>",
-            "An Atari game in the mode and difficulty it starts with; held-out splits change one of them.",
-            (
-                _modes_split(_ANY_GAME, "train", "The mode and difficulty that the game starts with."),
-                _modes_split(
-                    _ANY_GAME, "difficulty_<N>", "Each other difficulty, in the mode of training.", difficulty=1
-                ),
-                _modes_split(_ANY_GAME, "mode_<N>", "Each other mode, at the difficulty of training.", mode=1),
-            ),
-        ),
-        "game",
-        "Pong",
-        lambda name: _modes(find_game(name, where=f"suite 'modes/{name}'")),
-    ),
-    SuiteFamily(
-        _sticky("<Game>"),
-        "game",
-        "Pong",
-        lambda name: _sticky(find_game(name, where=f"suite 'sticky/{name}'").name),
-    ),
-    SuiteFamily(
-        _flicker("<Game>"),
-        "game",
-        "Pong",
-        lambda name: _flicker(find_game(name, where=f"suite 'flicker/{name}'").name),
-    ),
+    _family(_outline_of_modes(), _modes),
+    _family(_sticky(_ANY_GAME), _sticky),
+    _family(_flicker(_ANY_GAME), _flicker),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from rimrl.errors import invalid_value
 
 _LARGEST = 2**31 - 1
@@ -25,5 +27,10 @@ def check_probability(name: str, value: float) -> None:
     Raises:
         UsageError: With the argument's name and what was given.
     """
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise invalid_value(name, "a number from 0 to 1", value)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -24,7 +24,7 @@ from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
-from rimrl.envs.minigrid import CELL_OF_CODE, MiniGridObservation, code_of
+from rimrl.envs.minigrid import CELL_OF_CODE, code_of, prepared
 from rimrl.envs.suites import KNOWN_COLORS, KNOWN_TYPES, MAX_STEPS, NUM_DISTRACTORS, ROOM_SIZE
 from rimrl.errors import invalid_value, unknown_name, wrong
 
@@ -290,54 +290,5 @@ def _view_offsets(view: int, direction: int, stride: int) -> NDArray[np.intp]:
     return offsets
 
 
-def make_distractors(
-    *,
-    size: int,
-    target_types: Sequence[str],
-    target_colors: Sequence[str],
-    distractor_types: Sequence[str],
-    distractor_colors: Sequence[str],
-    num_distractors: int,
-    max_steps: int,
-    agent_view_size: int = 7,
-    render_mode: str | None = None,
-    tiles: str = "one_hot",
-    mission: bool = True,
-    tile_size: int = 8,
-    mission_length: int = MISSION_LENGTH,
-) -> MiniGridObservation:
-    """Make `ObjectPickingEnv` with observations that a policy can read; the entry point of ``rimrl/Distractors...``.
-
-    Args:
-        size: See `ObjectPickingEnv`, as for all arguments down to `render_mode`.
-        target_types: Shapes that missions name.
-        target_colors: Colours that missions name.
-        distractor_types: Shapes of the other objects.
-        distractor_colors: Colours of the other objects.
-        num_distractors: How many other objects there are.
-        max_steps: Steps before truncation.
-        agent_view_size: Side of the egocentric view.
-        render_mode: ``"human"``, ``"rgb_array"`` or None.
-        tiles: See `MiniGridObservation`, as for all arguments below.
-        mission: Whether observations hold the mission.
-        tile_size: Side of a rendered tile in pixels.
-        mission_length: Number of mission tokens.
-
-    Returns:
-        The prepared environment.
-
-    Raises:
-        UsageError: As `ObjectPickingEnv` and `MiniGridObservation`.
-    """
-    env = ObjectPickingEnv(
-        size=size,
-        target_types=target_types,
-        target_colors=target_colors,
-        distractor_types=distractor_types,
-        distractor_colors=distractor_colors,
-        num_distractors=num_distractors,
-        max_steps=max_steps,
-        agent_view_size=agent_view_size,
-        render_mode=render_mode,
-    )
-    return MiniGridObservation(env, tiles=tiles, mission=mission, tile_size=tile_size, mission_length=mission_length)
+make_distractors = prepared(ObjectPickingEnv, mission_length=MISSION_LENGTH)
+"""The entry point of ``rimrl/Distractors...``."""

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from rimrl.envs.checks import is_number
 from rimrl.errors import invalid_value, needs
 
 
@@ -29,14 +30,14 @@ def check_flicker(flicker: float, flicker_burst: float | None) -> None:
     Raises:
         UsageError: With the argument's name and what was given.
     """
-    if not _is_number(flicker) or not 0 <= flicker < 1:
+    if not is_number(flicker) or not 0 <= flicker < 1:
         raise invalid_value("flicker", "a probability of at least 0 and less than 1", flicker)
     if flicker_burst is None:
         return
     if flicker == 0:
         raise needs("flicker_burst", "flicker above 0", str(flicker), "it is the length of runs of blank frames")
     shortest = max(1.0, flicker / (1 - flicker))  # a run needs a frame, and so does what parts it from the next one
-    if not _is_number(flicker_burst) or not shortest <= flicker_burst < np.inf:
+    if not is_number(flicker_burst) or not shortest <= flicker_burst < np.inf:
         raise invalid_value(
             "flicker_burst", f"at least {shortest:g} frames where flicker is {flicker:g}", flicker_burst
         )
@@ -117,7 +118,3 @@ class FlickeringScreen(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorA
 
 def _shown(frame: NDArray[np.uint8], blank: bool) -> NDArray[np.uint8]:
     return np.zeros_like(frame) if blank else frame
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -6,13 +6,12 @@ Ni et al., "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs", I
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium import spaces
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
@@ -43,27 +42,27 @@ TASKS: Mapping[str, Task] = {
 
 
 class HiddenVelocity(gymnasium.ObservationWrapper[NDArray[Any], Any, Any]):
-    """Shows the first numbers of an observation, which are positions, and no more.
+    """Shows the positions in an observation, and no more.
 
-    Observation: ``[positions]``, with the dtype and bounds of the environment. Actions, rewards and termination are the
-    environment's.
+    Observation: ``[P]`` for P positions, with the dtype and bounds of the environment. Actions, rewards and termination
+    are the environment's.
 
     Args:
         env: Its observations are vectors.
-        positions: How many numbers to show.
+        positions: Which numbers to show.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], positions: int) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], positions: Sequence[int]) -> None:
         super().__init__(env)
         space = env.observation_space
         assert isinstance(space, spaces.Box)
-        self._positions = positions
-        low, high = space.low[:positions], space.high[:positions]
+        self._positions = list(positions)
+        low, high = space.low[self._positions], space.high[self._positions]
         self.observation_space = spaces.Box(low, high, dtype=space.dtype.type)
 
     def observation(self, observation: Any) -> NDArray[Any]:
-        """Keep the positions: ``[D]`` -> ``[positions]``."""
-        kept: NDArray[Any] = np.array(observation[: self._positions])
+        """Keep the positions: ``[D]`` -> ``[P]``."""
+        kept: NDArray[Any] = observation[self._positions]
         return kept
 
 
@@ -78,7 +77,8 @@ def make_hidden_velocity(task: str, render_mode: str | None = None, **kwargs: An
     Raises:
         UsageError: If it needs MuJoCo, which is not installed.
     """
-    return HiddenVelocity(make_task(task, f"rimrl/{task}NoVelocity-v0", render_mode, **kwargs), TASKS[task].positions)
+    env = make_task(task, f"rimrl/{task}NoVelocity-v0", render_mode, **kwargs)
+    return HiddenVelocity(env, range(TASKS[task].positions))
 
 
 def make_task(task: str, env_id: str, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:

@@ -13,7 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 from minigrid.envs.multiroom import MultiRoomEnv
 
 from rimrl.envs.checks import check_at_least
-from rimrl.envs.minigrid import MiniGridObservation
+from rimrl.envs.minigrid import prepared
 
 # Levels without an end are drawn from so many: one more would not fit the seeds that every simulator takes.
 _LAST_LEVEL = 2**31
@@ -51,19 +51,15 @@ class LevelSeeds(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return observation, {**info, "level": level}
 
 
-def make_layouts(
-    *,
+def make_levels(
     start_level: int,
     num_levels: int,
     min_rooms: int = 2,
     max_rooms: int = 2,
     max_room_size: int = 4,
     render_mode: str | None = None,
-    tiles: str = "one_hot",
-    mission: bool = False,
-    tile_size: int = 8,
-) -> MiniGridObservation:
-    """Make MiniGrid's MultiRoom with numbered levels; the entry point of ``rimrl/Layouts...``.
+) -> LevelSeeds:
+    """Make MiniGrid's MultiRoom with numbered levels.
 
     Args:
         start_level: See `LevelSeeds`.
@@ -72,19 +68,19 @@ def make_layouts(
         max_rooms: Most rooms of a level.
         max_room_size: Largest side of a room, walls included; at least 4.
         render_mode: ``"human"``, ``"rgb_array"`` or None.
-        tiles: See `MiniGridObservation`, as for all arguments below.
-        mission: Whether observations hold the mission, which is always the same.
-        tile_size: Side of a rendered tile in pixels.
 
     Returns:
-        The prepared environment.
+        The environment, with MiniGrid's observations.
 
     Raises:
-        UsageError: As `LevelSeeds` and `MiniGridObservation`, and if a number of rooms or a side is out of range.
+        UsageError: As `LevelSeeds`, and if a number of rooms or a side is out of range.
     """
     check_at_least("min_rooms", min_rooms, 1)
     check_at_least("max_rooms", max_rooms, min_rooms)
     check_at_least("max_room_size", max_room_size, 4)
     rooms = MultiRoomEnv(min_rooms, max_rooms, max_room_size, render_mode=render_mode)
-    levels = LevelSeeds(rooms, start_level=start_level, num_levels=num_levels)
-    return MiniGridObservation(levels, tiles=tiles, mission=mission, tile_size=tile_size)
+    return LevelSeeds(rooms, start_level=start_level, num_levels=num_levels)
+
+
+make_layouts = prepared(make_levels, mission=False)
+"""The entry point of ``rimrl/Layouts...``; the mission, which is always the same, is not shown by default."""

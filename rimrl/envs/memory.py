@@ -18,7 +18,7 @@ from gymnasium import spaces
 from minigrid.envs.memory import MemoryEnv
 
 from rimrl.envs.checks import check_at_least
-from rimrl.envs.minigrid import MiniGridObservation
+from rimrl.envs.minigrid import prepared
 from rimrl.errors import invalid_value, wrong
 
 
@@ -125,43 +125,5 @@ class HallwayEnv(MemoryEnv):
         return step
 
 
-def make_memory(
-    *,
-    size: int,
-    random_length: bool,
-    agent_view_size: int = 3,
-    all_actions: bool = False,
-    max_steps: int | None = None,
-    render_mode: str | None = None,
-    tiles: str = "one_hot",
-    mission: bool = False,
-    tile_size: int = 8,
-) -> MiniGridObservation:
-    """Make `HallwayEnv` with observations that a policy can read; the entry point of ``rimrl/Memory...``.
-
-    Args:
-        size: See `HallwayEnv`, as for all arguments down to `render_mode`.
-        random_length: Whether the hallway's length varies.
-        agent_view_size: Side of the egocentric view; with 5 or more, memory is not always needed.
-        all_actions: MiniGrid's seven actions.
-        max_steps: Steps before truncation.
-        render_mode: ``"human"``, ``"rgb_array"`` or None.
-        tiles: See `MiniGridObservation`, as for all arguments below.
-        mission: Whether observations hold the mission, which is always the same.
-        tile_size: Side of a rendered tile in pixels.
-
-    Returns:
-        The prepared environment.
-
-    Raises:
-        UsageError: As `HallwayEnv` and `MiniGridObservation`.
-    """
-    env = HallwayEnv(
-        size=size,
-        random_length=random_length,
-        agent_view_size=agent_view_size,
-        all_actions=all_actions,
-        max_steps=max_steps,
-        render_mode=render_mode,
-    )
-    return MiniGridObservation(env, tiles=tiles, mission=mission, tile_size=tile_size)
+make_memory = prepared(HallwayEnv, mission=False)
+"""The entry point of ``rimrl/Memory...``; the mission, which is always the same, is not shown by default."""

@@ -9,8 +9,10 @@ Notation: V = view size, C = one-hot channels, T = tile size in pixels, L = miss
 
 from __future__ import annotations
 
+import inspect
 import io
 import re
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import lru_cache
 from typing import Any, SupportsFloat
@@ -247,7 +249,7 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
         """Advance the environment; see the class."""
         observation, reward, terminated, truncated, info = super().step(action)
         if terminated or truncated:
-            info.setdefault("is_success", succeeded(reward))
+            info.setdefault("is_success", float(reward) > 0)
         return observation, reward, terminated, truncated, info
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
@@ -256,6 +258,30 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
         if self._prepare.shows_mission:
             prepared["mission"] = self._prepare.mission(observation["mission"])
         return prepared
+
+
+def prepared(make: Callable[..., gymnasium.Env[Any, Any]], **defaults: Any) -> Callable[..., MiniGridObservation]:
+    """An entry point for gymnasium that makes environments with observations that a policy can read.
+
+    Args:
+        make: Makes the environment.
+        **defaults: Arguments of `MiniGridObservation` that differ from its own defaults.
+
+    Returns:
+        A function of the arguments of `make` and those of `MiniGridObservation`, by name; its errors are theirs.
+    """
+    _, *own = inspect.signature(MiniGridObservation).parameters.values()
+    own = [argument.replace(default=defaults.get(argument.name, argument.default)) for argument in own]
+
+    def entry_point(**kwargs: Any) -> MiniGridObservation:
+        preparation = {argument.name: kwargs.pop(argument.name, argument.default) for argument in own}
+        return MiniGridObservation(make(**kwargs), **preparation)
+
+    arguments = (*inspect.signature(make).parameters.values(), *own)
+    entry_point.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [argument.replace(kind=argument.KEYWORD_ONLY) for argument in arguments]
+    )
+    return entry_point
 
 
 class Preparation:
@@ -269,6 +295,7 @@ class Preparation:
         mission_length: L.
 
     Attributes:
+        image: Prepares tiles: uint8 [..., V, V, 3] to uint8 [..., V, V, 20], [..., V*T, V*T, 3] or [..., V, V, 3].
         space: Space of one prepared observation.
         shows_mission: Whether observations hold the mission.
 
@@ -293,11 +320,11 @@ class Preparation:
 
         width, height = view
         if tiles == "one_hot":
-            self._draw = encode_tiles
+            self.image = encode_tiles
             image = spaces.Box(0, 1, (width, height, NUM_CHANNELS), np.uint8)
         else:
             pixels = tile_size if tiles == "rgb" else 1
-            self._draw = _TileAtlas(tile_size).draw if tiles == "rgb" else color_tiles
+            self.image = _TileAtlas(tile_size).draw if tiles == "rgb" else color_tiles
             if pixels * min(view) <= 3:
                 raise wrong(
                     f"tiles={tiles!r}",
@@ -310,18 +337,9 @@ class Preparation:
             parts["mission"] = spaces.Box(0, len(VOCABULARY) - 1, (mission_length,), np.int64)
         self.space = spaces.Dict(parts)
 
-    def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Prepare tiles: uint8 [..., V, V, 3] to uint8 [..., V, V, 20], [..., V*T, V*T, 3] or [..., V, V, 3]."""
-        return self._draw(image)
-
     def mission(self, mission: str) -> NDArray[np.int64]:
         """Prepare a mission: int64 [L]; errors as for `encode_mission`."""
         return encode_mission(mission, self._mission_length)
-
-
-def succeeded(last_reward: SupportsFloat) -> bool:
-    """Tell from an episode's last reward whether its mission was fulfilled."""
-    return float(last_reward) > 0
 
 
 def shows_tiles(env: gymnasium.Env[Any, Any]) -> bool:

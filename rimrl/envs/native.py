@@ -130,13 +130,9 @@ class NativeVecEnv(VecEnv):
         """Advance every environment."""
         assert self._actions is not None, "step_async comes first"
         moved = self._simulator.step(self._actions)
-        names = list(moved.infos)
-        figures = [moved.infos[name].tolist() for name in names]
-        rows = zip(*figures, strict=True) if names else ((),) * self.num_envs
-        infos: list[dict[str, Any]] = [
-            {**dict(zip(names, row, strict=True)), "TimeLimit.truncated": truncated}
-            for row, truncated in zip(rows, moved.truncated.tolist(), strict=True)
-        ]
+        figures = {**moved.infos, "TimeLimit.truncated": moved.truncated}
+        columns = [values.tolist() for values in figures.values()]
+        infos: list[dict[str, Any]] = [dict(zip(figures, row, strict=True)) for row in zip(*columns, strict=True)]
         for env, row in moved.ended.items():
             infos[env].update({name: values[env].item() for name, values in moved.outcomes.items()})
             last = moved.final_observation

@@ -60,7 +60,10 @@ class EnvPoolMiniGrid:
 
     def __init__(self, env_id: str, num_envs: int, max_steps: int | None = None, **preparation: Any) -> None:
         check_id(env_id)
-        self._envpool = _import_envpool()
+        try:
+            self._envpool = importlib.import_module("envpool")
+        except ImportError as error:
+            raise not_installed("backend 'envpool'", "EnvPool", "rimrl[fast]", error) from error
         if env_id not in self._envpool.list_all_envs():
             raise wrong("EnvPool", f"does not have {env_id}", "use backend 'dummy' or 'subproc'", "missing")
         if max_steps is not None:
@@ -124,13 +127,6 @@ class EnvPoolMiniGrid:
                 f"a mission of {self._env_id} is longer than the {texts.shape[1]} bytes EnvPool has for it"
             )
         return np.stack([self._prepare.mission(bytes(text).rstrip(b"\0").decode()) for text in texts])
-
-
-def _import_envpool() -> Any:
-    try:
-        return importlib.import_module("envpool")
-    except ImportError as error:
-        raise not_installed("backend 'envpool'", "EnvPool", "rimrl[fast]", error) from error
 
 
 def check_id(env_id: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rimrl.envs.checks import is_number
 from rimrl.envs.hidden_velocity import TASKS, make_task
 from rimrl.envs.perturbed_suites import noisy_id
 from rimrl.errors import invalid_value
@@ -26,7 +27,7 @@ from rimrl.errors import invalid_value
 _TORSO_POSITIONS, _TORSO_SPEEDS = 2, 3
 
 
-class NoisyJoints(gymnasium.Wrapper[NDArray[Any], Any, NDArray[Any], Any]):
+class NoisyJoints(gymnasium.ObservationWrapper[NDArray[Any], Any, NDArray[Any]]):
     """Add independent Gaussian noise to the angle and the speed of every joint, in every observation.
 
     Observations keep the shape, dtype and bounds of the environment, to which they are clipped. Of Pendulum, which
@@ -43,7 +44,7 @@ class NoisyJoints(gymnasium.Wrapper[NDArray[Any], Any, NDArray[Any], Any]):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], task: str, noise: float) -> None:
-        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+        if not is_number(noise) or not 0 <= noise < math.inf:
             raise invalid_value("noise", "a number of at least 0", noise)
         super().__init__(env)
         space = env.observation_space
@@ -61,16 +62,10 @@ class NoisyJoints(gymnasium.Wrapper[NDArray[Any], Any, NDArray[Any], Any]):
         """Begin an episode; a seed decides the noise, too."""
         if seed is not None:
             self._generator = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._seen(observation), info
+        return super().reset(seed=seed, options=options)
 
-    def step(self, action: Any) -> tuple[NDArray[Any], Any, bool, bool, dict[str, Any]]:
-        """Advance the environment."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._seen(observation), reward, terminated, truncated, info
-
-    def _seen(self, observation: NDArray[Any]) -> NDArray[Any]:
-        """``[D]`` with noise."""
+    def observation(self, observation: NDArray[Any]) -> NDArray[Any]:
+        """Add noise: ``[D]`` -> ``[D]``."""
         if not self._noise:
             return observation
         seen = np.array(observation, dtype=np.float64)

@@ -20,23 +20,17 @@ def noisy_id(task: str) -> str:
 
 
 def _perturbed(task: str) -> Suite:
-    return Suite(
-        f"perturbed/{task}",
-        f"{task} seen as it is; held-out splits show its joints through noise.",
-        (
-            EnvSplit("train", noisy_id(task), False, "Without noise.", {"noise": 0.0}),
-            *(
-                EnvSplit(
-                    f"noise_{noise}",
-                    noisy_id(task),
-                    True,
-                    f"Gaussian noise of {noise} rad on angles of joints and {noise} rad/s on their speeds.",
-                    {"noise": noise},
-                )
-                for noise in NOISES
-            ),
-        ),
+    train = EnvSplit("train", noisy_id(task), False, "Without noise.", {"noise": 0.0})
+    through_noise = (
+        train.varied(
+            f"noise_{noise}",
+            f"Gaussian noise of {noise} rad on angles of joints and {noise} rad/s on their speeds.",
+            noise=noise,
+        )
+        for noise in NOISES
     )
+    description = f"{task} seen as it is; held-out splits show its joints through noise."
+    return Suite(f"perturbed/{task}", description, (train, *through_noise))
 
 
 def _find(name: str) -> Suite:

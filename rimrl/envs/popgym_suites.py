@@ -113,36 +113,26 @@ def env_id(task: str, difficulty: str) -> str:
     return f"popgym-{task}{difficulty}-v0"
 
 
-def popgym_suite(name: str) -> Suite:
-    """Return the suite of an environment.
-
-    Args:
-        name: One of `TASKS`, in any spelling: ``RepeatPrevious``, ``repeat_previous``, ``repeatprevious``.
-
-    Raises:
-        UsageError: If POPGym has no such environment; names the nearest.
-    """
+def _find(name: str) -> Suite:
+    """The suite of one of `TASKS`, in any spelling: ``RepeatPrevious``, ``repeat_previous``, ``repeatprevious``."""
     found = next((task for task in TASKS if _letters(task) == _letters(name)), None)
     if found is None:
         raise unknown_name("environment", name, TASKS, where=f"suite 'popgym/{name}'")
-    return _suite(found, TASKS[found])
-
-
-def _suite(name: str, task: Task) -> Suite:
-    train = EnvSplit("train", env_id(name, "Easy"), held_out=False, description=f"Easy: {task.easy}")
+    task = TASKS[found]
+    train = EnvSplit("train", env_id(found, "Easy"), held_out=False, description=f"Easy: {task.easy}")
     held_out = (
-        EnvSplit("medium", env_id(name, "Medium"), held_out=True, description=f"Medium: {task.medium}"),
-        EnvSplit("hard", env_id(name, "Hard"), held_out=True, description=f"Hard: {task.hard}"),
+        train.varied("medium", f"Medium: {task.medium}", env_id(found, "Medium")),
+        train.varied("hard", f"Hard: {task.hard}", env_id(found, "Hard")),
     )
     description = f"{task.summary} (POPGym)"
     if task.same_spaces:
-        return Suite(f"popgym/{name}", description, (train, *held_out))
+        return Suite(f"popgym/{found}", description, (train, *held_out))
     left_out = {
         split.name: f"its observations or actions are not those of the easy version, so an agent trained on that one "
         f"cannot play it; train on {split.env_id!r}"
         for split in held_out
     }
-    return Suite(f"popgym/{name}", description, (train,), left_out)
+    return Suite(f"popgym/{found}", description, (train,), left_out)
 
 
 def _letters(name: str) -> str:
@@ -162,6 +152,6 @@ FAMILIES = (
         ),
         "environment",
         "RepeatPrevious",
-        popgym_suite,
+        _find,
     ),
 )

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
+from rimrl.envs.hidden_velocity import HiddenVelocity
 from rimrl.errors import wrong
 
 Observation = NDArray[np.float32]
@@ -303,7 +304,7 @@ class BanditEnv(_Probe):
         return float(correct), time > 0 and not correct
 
 
-class CartPoleNoVelocity(gymnasium.ObservationWrapper[Observation, Any, Any]):
+class CartPoleNoVelocity(HiddenVelocity):
     """CartPole that shows where the cart and the pole are, but not how fast they move.
 
     The memory test of Stable-Baselines3 Contrib: velocities must be worked out from successive observations.
@@ -314,15 +315,7 @@ class CartPoleNoVelocity(gymnasium.ObservationWrapper[Observation, Any, Any]):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        space = env.observation_space
-        assert isinstance(space, spaces.Box)
-        self.observation_space = spaces.Box(space.low[[0, 2]], space.high[[0, 2]], dtype=np.float32)
-
-    def observation(self, observation: Any) -> Observation:
-        """Keep position and angle: float32 [4] -> [2]."""
-        kept: Observation = observation[[0, 2]]
-        return kept
+        super().__init__(env, positions=(0, 2))
 
 
 def make_cartpole_no_velocity(render_mode: str | None = None) -> CartPoleNoVelocity:

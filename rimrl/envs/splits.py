@@ -36,6 +36,10 @@ class EnvSplit(Split):
         # A mapping proxy cannot be pickled, and worker processes receive splits.
         return EnvSplit, (self.name, self.env_id, self.held_out, self.description, dict(self.env_kwargs))
 
+    def varied(self, name: str, description: str, env_id: str | None = None, **changed: Any) -> EnvSplit:
+        """A held-out split that differs from this one in the `changed` arguments; `env_id` is the same by default."""
+        return EnvSplit(name, env_id or self.env_id, True, description, {**self.env_kwargs, **changed})
+
 
 @dataclass(frozen=True)
 class Suite:

@@ -25,10 +25,12 @@ KNOWN_COLORS = ("red", "green", "blue")
 NOVEL_TYPES = ("key",)
 NOVEL_COLORS = ("purple", "yellow", "grey")
 
-
-def _distractor_split(name: str, env_id: str, description: str, *, held_out: bool = True, **changed: Any) -> EnvSplit:
-    """Describe the training task with the `changed` arguments in place of its own."""
-    trained_on = {
+_DISTRACTORS = EnvSplit(
+    "train",
+    "rimrl/Distractors-v0",
+    False,
+    "Targets and distractors share shapes and colours.",
+    {
         "size": ROOM_SIZE,
         "max_steps": MAX_STEPS,
         "target_types": KNOWN_TYPES,
@@ -36,39 +38,35 @@ def _distractor_split(name: str, env_id: str, description: str, *, held_out: boo
         "distractor_types": KNOWN_TYPES,
         "distractor_colors": KNOWN_COLORS,
         "num_distractors": NUM_DISTRACTORS,
-    }
-    return EnvSplit(name, env_id, held_out, description, {**trained_on, **changed})
-
-
+    },
+)
 DISTRACTORS = Suite(
     name="distractors",
     description="Pick up the named object; held-out splits surround it with distractors never seen in training.",
     splits=(
-        _distractor_split(
-            "train", "rimrl/Distractors-v0", "Targets and distractors share shapes and colours.", held_out=False
-        ),
-        _distractor_split(
+        _DISTRACTORS,
+        _DISTRACTORS.varied(
             "novel_shapes",
-            "rimrl/Distractors-NovelShapes-v0",
             "Distractors have a shape never seen in training, in the known colours.",
+            "rimrl/Distractors-NovelShapes-v0",
             distractor_types=NOVEL_TYPES,
         ),
-        _distractor_split(
+        _DISTRACTORS.varied(
             "novel_colors",
-            "rimrl/Distractors-NovelColors-v0",
             "Distractors have colours never seen on objects in training, in the known shapes.",
+            "rimrl/Distractors-NovelColors-v0",
             distractor_colors=NOVEL_COLORS,
         ),
-        _distractor_split(
+        _DISTRACTORS.varied(
             "more_objects",
-            "rimrl/Distractors-MoreObjects-v0",
             "Twice as many distractors of the known kinds.",
+            "rimrl/Distractors-MoreObjects-v0",
             num_distractors=2 * NUM_DISTRACTORS,
         ),
-        _distractor_split(
+        _DISTRACTORS.varied(
             "all_novel",
-            "rimrl/Distractors-AllNovel-v0",
             "Twice as many distractors, all of an unseen shape in unseen colours.",
+            "rimrl/Distractors-AllNovel-v0",
             distractor_types=NOVEL_TYPES,
             distractor_colors=NOVEL_COLORS,
             num_distractors=2 * NUM_DISTRACTORS,
@@ -123,11 +121,12 @@ MAX_DELAY = 20
 NUM_DISTRACTOR_SYMBOLS = 8
 SEEN_DISTRACTORS = (0, 1, 2, 3)
 UNSEEN_DISTRACTORS = (4, 5, 6, 7)
-
-
-def _recall_split(name: str, suffix: str, description: str, *, held_out: bool = True, **changed: Any) -> EnvSplit:
-    """Describe the training task with the `changed` arguments in place of its own."""
-    trained_on = {
+_RECALL = EnvSplit(
+    "train",
+    "rimrl/Recall-v0",
+    False,
+    f"0 to {MAX_DELAY} steps, half of them with a distractor, of four kinds.",
+    {
         "num_cues": NUM_CUES,
         "num_symbols": NUM_SYMBOLS,
         "min_delay": 0,
@@ -135,29 +134,32 @@ def _recall_split(name: str, suffix: str, description: str, *, held_out: bool = 
         "distractor_probability": 0.5,
         "num_distractors": NUM_DISTRACTOR_SYMBOLS,
         "shown_distractors": SEEN_DISTRACTORS,
-    }
-    return EnvSplit(name, f"rimrl/Recall{suffix}-v0", held_out, description, {**trained_on, **changed})
-
-
+    },
+)
 RECALL = Suite(
     name="recall",
     description="Remember two cues through a stretch of distractors; held-out stretches are longer or show others.",
     splits=(
-        _recall_split(
-            "train", "", f"0 to {MAX_DELAY} steps, half of them with a distractor, of four kinds.", held_out=False
-        ),
+        _RECALL,
         *(
-            _recall_split(
+            _RECALL.varied(
                 f"d{times * MAX_DELAY}",
-                f"-D{times * MAX_DELAY}",
                 f"{times * MAX_DELAY} steps, {times} times the longest stretch of training.",
+                f"rimrl/Recall-D{times * MAX_DELAY}-v0",
                 min_delay=times * MAX_DELAY,
                 max_delay=times * MAX_DELAY,
             )
             for times in (2, 4, 8, 16)
         ),
-        _recall_split("always", "-Always", "A distractor in every step of the stretch.", distractor_probability=1.0),
-        _recall_split("unseen", "-Unseen", "Distractors never seen in training.", shown_distractors=UNSEEN_DISTRACTORS),
+        _RECALL.varied(
+            "always", "A distractor in every step of the stretch.", "rimrl/Recall-Always-v0", distractor_probability=1.0
+        ),
+        _RECALL.varied(
+            "unseen",
+            "Distractors never seen in training.",
+            "rimrl/Recall-Unseen-v0",
+            shown_distractors=UNSEEN_DISTRACTORS,
+        ),
     ),
 )
 

@@ -6,7 +6,7 @@ import inspect
 import multiprocessing
 import re
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -16,8 +16,9 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rimrl.envs.atari_presets import with_preset
-from rimrl.envs.checks import check_at_least
+from rimrl.envs.checks import check_at_least, is_number
 from rimrl.envs.popgym_suites import is_popgym
+from rimrl.envs.replay import Replayable, ReportCrash
 from rimrl.envs.splits import Suite
 from rimrl.envs.suites import get_suite, is_suite, listed_suites
 from rimrl.errors import (
@@ -127,8 +128,8 @@ def check_splits(suite: str | Suite, wrappers: Sequence[Wrap] = (), **env_kwargs
                 continue
             if isinstance(space, spaces.Dict) and isinstance(known, spaces.Dict):
                 keys = sorted(space.spaces.keys() | known.spaces.keys())
-                differing = [key for key in keys if space.spaces.get(key) != known.spaces.get(key)]
-                what = f"{what} {differing[0]!r}"  # noqa: PLW2901
+                differing = next(key for key in keys if space.spaces.get(key) != known.spaces.get(key))
+                what = f"{what} {differing!r}"  # noqa: PLW2901
             raise mismatch(
                 f"{what} of {name!r} in {suite.name!r}",
                 f"those of 'train', {describe_space(known)}",
@@ -165,16 +166,13 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
     """Make the environment behind a name."""
     spec = _find_spec(env_id)
     shows_minigrid = _entry_is_minigrid(spec)
-    valid = _argument_names(spec)
-    preparation = _preparation_arguments() if shows_minigrid else set()
-    if is_popgym(env_id):
-        valid = _popgym_arguments()
-    if _is_atari(env_id) and valid is not None:
-        valid = (valid | _ATARI_PREPARATION | {"preset"}) - {"obs_type"}
+    valid = _popgym_arguments() if is_popgym(env_id) else _argument_names(spec)
     if valid is not None:
-        for name in env_kwargs:
-            if name not in valid | preparation:
-                raise _unknown_argument(name, valid | preparation, f"environment {env_id!r}")
+        if _is_atari(env_id):
+            valid = (valid | _ATARI_PREPARATION | {"preset"}) - {"obs_type"}
+        elif shows_minigrid:
+            valid |= _preparation_arguments()
+        _refuse_unknown(env_kwargs, valid, f"environment {env_id!r}")
     if _is_atari(env_id):
         from rimrl.envs.atari import make_atari  # noqa: PLC0415 (imports torch)
 
@@ -183,14 +181,12 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]
         from rimrl.envs.popgym import make_popgym  # noqa: PLC0415 (of an extra)
 
         return make_popgym(env_id, **env_kwargs)
-    kwargs = dict(env_kwargs)
-    prepare = {name: kwargs.pop(name) for name in preparation & kwargs.keys()}
-    env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **kwargs)
+    make: Callable[..., gymnasium.Env[Any, Any]] = partial(gymnasium.make, env_id)
     if shows_minigrid:
-        from rimrl.envs.minigrid import MiniGridObservation  # noqa: PLC0415 (minigrid is slow to import)
+        from rimrl.envs.minigrid import prepared  # noqa: PLC0415 (minigrid is slow to import)
 
-        env = MiniGridObservation(env, **prepare)
-    return env
+        make = prepared(make)
+    return make(**env_kwargs)
 
 
 def make_vec_env(
@@ -259,9 +255,10 @@ def make_vec_env(
         venv = NativeVecEnv(_simulator(backend, env_id, n_envs, kwargs, wrappers))
         info_keywords = ("is_success",) if backend == "envpool" else ()
     else:
-        make = partial(_make_wrapped, env_id, kwargs, tuple(wrappers))
+        around = (*wrappers, Replayable) if replayable else tuple(wrappers)
+        make = partial(_make_wrapped, env_id, kwargs, around)
         info_keywords = _info_keywords(make, env_id)
-        venv = _one_by_one(make, n_envs, backend, replayable)
+        venv = _one_by_one(make, n_envs, backend)
     if efference_copies:
         _check_copies(venv)
     if seed is not None:
@@ -281,12 +278,10 @@ def make_vec_env(
     return venv
 
 
-def _one_by_one(make: Callable[[], gymnasium.Env[Any, Any]], n_envs: int, backend: Backend, replayable: bool) -> VecEnv:
+def _one_by_one(make: Callable[[], gymnasium.Env[Any, Any]], n_envs: int, backend: Backend) -> VecEnv:
     """A vector that steps each environment by itself."""
     from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv  # noqa: PLC0415 (imports torch)
 
-    if replayable:
-        make = partial(_make_replayable, make)
     if backend == "subproc":
         if "forkserver" in multiprocessing.get_all_start_methods():
             multiprocessing.set_forkserver_preload(_PRELOADED)
@@ -336,7 +331,7 @@ def _simulator(
         for name in sorted(_ATARI_FLAVOUR & kwargs.keys()):
             raise conflict(name, "backend 'native', which keeps what the game starts with", "use 'dummy' or 'subproc'")
         kind = NativeAtari
-        takes = set(inspect.signature(kind).parameters)
+        takes = set(inspect.signature(kind).parameters) | {"preset"}
     else:
         from rimrl.envs.native_minigrid import EnvPoolMiniGrid, check_id  # noqa: PLC0415 (imports torch)
 
@@ -344,23 +339,20 @@ def _simulator(
         kind = EnvPoolMiniGrid
         takes = set(inspect.signature(kind).parameters) | _preparation_arguments()
     takes -= {"env_id", "num_envs", "preparation"}
-    takes |= {"preset"} if backend == "native" else set()
-    for name in kwargs:
-        if name not in takes:
-            raise _unknown_argument(name, takes, f"backend {backend!r}")
+    _refuse_unknown(kwargs, takes, f"backend {backend!r}")
     return kind(env_id, n_envs, **kwargs)
 
 
-def _unknown_argument(name: str, valid: set[str], where: str) -> UsageError:
-    if name in _ATARI_SCREEN - valid:
-        return wrong(name, f"is for the screens of ALE/*-v5 games; {where} takes no such argument", kind="name")
-    return unknown_name("argument", name, valid, where=where)
+def _refuse_unknown(arguments: Iterable[str], valid: set[str], where: str) -> None:
+    for name in arguments:
+        if name in _ATARI_SCREEN - valid:
+            raise wrong(name, f"is for the screens of ALE/*-v5 games; {where} takes no such argument", kind="name")
+        if name not in valid:
+            raise unknown_name("argument", name, valid, where=where)
 
 
 def _in_worker(make: Callable[[], gymnasium.Env[Any, Any]], modules: tuple[str, ...]) -> gymnasium.Env[Any, Any]:
     """Make an environment in a process of its own, which a Ctrl-C meant for the main process must not end."""
-    from rimrl.envs.replay import ReportCrash  # noqa: PLC0415
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import_modules(modules)
@@ -394,12 +386,6 @@ def _wrapped(env: gymnasium.Env[Any, Any], env_id: str, wrappers: Sequence[Wrap]
     return env
 
 
-def _make_replayable(make: Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
-    from rimrl.envs.replay import Replayable  # noqa: PLC0415
-
-    return Replayable(make())
-
-
 def _write_monitor(monitor: VecMonitor, path: Path, env_id: str, append: bool) -> None:
     """Let `monitor` write its episodes to `path`; VecMonitor itself can neither append nor name the environment."""
     from stable_baselines3.common.monitor import ResultsWriter  # noqa: PLC0415 (imports torch)
@@ -420,7 +406,7 @@ def _started(path: Path) -> float:
         line = file.readline(_LONGEST_LINE)
     header = parse_json(line.removeprefix("#"), str(path))
     started = header.get("t_start") if isinstance(header, dict) else None
-    if not isinstance(started, int | float) or isinstance(started, bool):
+    if not is_number(started):
         raise damaged(path, "its first line does not say when training began", "restore it from a copy")
     return float(started)
 
@@ -473,10 +459,7 @@ def _find_spec(env_id: str) -> EnvSpec:
 
 
 def _creator(spec: EnvSpec) -> Callable[..., Any]:
-    creator: Callable[..., Any] = (
-        load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point  # type: ignore[assignment]
-    )
-    return creator
+    return load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point  # type: ignore[return-value]
 
 
 def default_arguments(env_id: str) -> dict[str, Any]:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, unwrap_vec_wrapper
 
 from rimrl.envs.atari import LearningSignal
 from rimrl.envs.replay import EpisodeRecord, Replayable, ReplayError
 from rimrl.envs.reward_scale import RewardScale, VecNormalizedRewards
-
-_Kind = TypeVar("_Kind", bound=VecEnv)
 
 
 @dataclass(slots=True)
@@ -48,8 +46,8 @@ def mark(venv: VecEnv) -> VectorMark:
     """Remember this point, also in the environments where they can."""
     if is_replayable(venv):
         venv.env_method("mark")
-    monitor, signal = monitor_of(venv), _layer(venv, LearningSignal)
-    normalized = _layer(venv, VecNormalizedRewards)
+    monitor, signal = monitor_of(venv), unwrap_vec_wrapper(venv, LearningSignal)
+    normalized = unwrap_vec_wrapper(venv, VecNormalizedRewards)
     return VectorMark(
         monitor.episode_returns.copy(),
         monitor.episode_lengths.copy(),
@@ -96,19 +94,19 @@ def restore(venv: VecEnv, mark: VectorMark, episodes: list[EpisodeRecord] | None
                 raise ReplayError(failed)
         for layer in _layers(venv):
             layer._reset_seeds()  # they were used by the episode before the first mark
-    monitor, signal = monitor_of(venv), _layer(venv, LearningSignal)
+    monitor, signal = monitor_of(venv), unwrap_vec_wrapper(venv, LearningSignal)
     monitor.episode_count = mark.episode_count
     monitor.episode_returns, monitor.episode_lengths = mark.returns.copy(), mark.lengths.copy()
     if signal is not None and mark.lives is not None:
         signal.lives = mark.lives.copy()
-    normalized = _layer(venv, VecNormalizedRewards)
+    normalized = unwrap_vec_wrapper(venv, VecNormalizedRewards)
     if normalized is not None and mark.scale is not None:
         normalized.scale = mark.scale
 
 
 def monitor_of(venv: VecEnv) -> VecMonitor:
     """The wrapper that counts a vector's episodes."""
-    monitor = _layer(venv, VecMonitor)
+    monitor = unwrap_vec_wrapper(venv, VecMonitor)
     assert monitor is not None
     return monitor
 
@@ -120,11 +118,6 @@ def _layers(venv: VecEnv) -> Iterator[VecEnv]:
     yield venv
 
 
-def _layer(venv: VecEnv, kind: type[_Kind]) -> _Kind | None:
-    return next((layer for layer in _layers(venv) if isinstance(layer, kind)), None)
-
-
 def worker_processes(venv: VecEnv) -> list[Any]:
     """Processes that environments run in, if they have some of their own."""
-    *_, innermost = _layers(venv)
-    return list(getattr(innermost, "processes", ()))
+    return list(getattr(venv.unwrapped, "processes", ()))

@@ -87,8 +87,8 @@ def of_inspections(run: RunResults, title: str) -> list[Strip]:
             format_evenness(facts),
             format_mutual_information(facts) and f"mutual information with {format_mutual_information(facts)}",
         )
-        *_, (begin, end, episode) = inspection.spans()
-        last = sum(1 for _ in inspection.spans())
+        last = len(inspection.spans)
+        begin, end, episode = inspection.spans[-1]
         whole = end - begin == episode["length"]
         noun = inspection.kind.trial
         ends = (f"{noun} 1", f"the end of {noun} {last}" if whole else f"step {end} of {noun} {last}")

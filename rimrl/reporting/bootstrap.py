@@ -43,28 +43,19 @@ def bounds(method: str, value: float, replicates: Floats, left_out: Floats, miss
         Lower and upper bound.
     """
     if method == "t":
-        return _t(value, replicates, len(left_out), missed)
-    if method == "percentile":
-        return percentile(replicates, missed)
-    if method == "basic":
-        return _basic(value, replicates, missed)
-    return _bca(value, replicates, left_out, missed)
-
-
-def _t(value: float, replicates: Floats, R: int, missed: float) -> tuple[float, float]:
-    half = student_t(1.0 - missed / 2, R - 1) * math.sqrt(R / (R - 1)) * float(replicates.std())
-    return value - half, value + half
+        R = len(left_out)
+        half = student_t(1.0 - missed / 2, R - 1) * math.sqrt(R / (R - 1)) * float(replicates.std())
+        return value - half, value + half
+    if method == "bca":
+        return _bca(value, replicates, left_out, missed)
+    low, high = percentile(replicates, missed)
+    return (2 * value - high, 2 * value - low) if method == "basic" else (low, high)
 
 
 def percentile(replicates: Floats, missed: float) -> tuple[float, float]:
     """Bounds that leave out half of the share `missed` of the resamples at each end."""
     low, high = np.quantile(replicates, [missed / 2, 1.0 - missed / 2])
     return float(low), float(high)
-
-
-def _basic(value: float, replicates: Floats, missed: float) -> tuple[float, float]:
-    low, high = percentile(replicates, missed)
-    return 2 * value - high, 2 * value - low
 
 
 def _bca(value: float, replicates: Floats, left_out: Floats, missed: float) -> tuple[float, float]:

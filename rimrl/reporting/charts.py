@@ -174,7 +174,7 @@ def path(xs: Sequence[float], ys: Sequence[float], x: Axis, y: Axis) -> str:
 
 
 def _band(series: Series, x: Axis, y: Axis) -> str:
-    points = [(place, estimate) for place, estimate in zip(series.x, series.estimates, strict=True)]
+    points = list(zip(series.x, series.estimates, strict=True))
     points = [points[k] for k in _kept(len(points)) if points[k][1].has_interval]
     if not points:
         return ""
@@ -276,8 +276,7 @@ def bar_chart(
         dots = tuple(x.place(score) for score in scores)
         bars.append(Bar(label, k, ends[0], round(ends[1] - ends[0], 2), interval, dots, write(estimate)))
     described = "; ".join(f"{bar.label}: {bar.text}" for bar in bars)
-    if chance is not None:
-        described += f"; random actions: {number(chance)}"
-    place = None if chance is None else x.place(chance)
-    text = "" if chance is None else number(chance)
+    place, text = (None, "") if chance is None else (x.place(chance), number(chance))
+    if text:
+        described += f"; random actions: {text}"
     return BarChart(title, x, tuple(bars), place, text, f"{title}, {x.name}. {described}.")

@@ -44,12 +44,12 @@ def arranged(groups: Sequence[Group], labels: Sequence[str] = (), order: str | N
     Raises:
         UsageError: If a group is not found or found twice, or two would be called alike.
     """
-    names: dict[int, str] = {}
+    names: dict[str, str] = {}
     for word in labels:
-        place, name = _labelled(groups, word)
-        if names.setdefault(place, name) != name:
-            raise wrong("--label", f"calls {groups[place].label!r} both {names[place]!r} and {name!r}", kind="conflict")
-    renamed = [replace(group, label=names.get(i, group.label)) for i, group in enumerate(groups)]
+        old, name = _labelled(groups, word)
+        if names.setdefault(old, name) != name:
+            raise wrong("--label", f"calls {old!r} both {names[old]!r} and {name!r}", kind="conflict")
+    renamed = [replace(group, label=names.get(group.label, group.label)) for group in groups]
     for i, group in enumerate(renamed):
         if any(other.label == group.label for other in renamed[:i]):
             raise wrong(
@@ -81,18 +81,18 @@ def find_column(renamed: Sequence[Group], groups: Sequence[Group], name: str) ->
     return found
 
 
-def _labelled(groups: Sequence[Group], word: str) -> tuple[int, str]:
-    """Which group a label is for, and its new name."""
+def _labelled(groups: Sequence[Group], word: str) -> tuple[str, str]:
+    """The old label of the group that a new one is for, and the new one."""
     check_label(word)
     parts = word.split("=")
     for end in range(len(parts) - 1, 0, -1):
         column, name = "=".join(parts[:end]).strip(), "=".join(parts[end:]).strip()
-        place = _find(groups, column)
-        if place is None or not name:
+        group = _find(groups, column)
+        if group is None or not name:
             continue
         if name.startswith("_") or len(name) > _LONGEST_NAME:  # a legend leaves out what begins so
             raise invalid_value("a NAME of --label", f"at most {_LONGEST_NAME} letters and not begin with '_'", name)
-        return place, name
+        return group.label, name
     raise _unknown(word.rpartition("=")[0].strip(), groups)
 
 
@@ -115,36 +115,36 @@ def _ordered(groups: Sequence[Group], renamed: Sequence[Group], order: str) -> l
 
 
 def _column(renamed: Sequence[Group], groups: Sequence[Group], name: str) -> Group | None:
-    place = _by_label(renamed, name)
-    if place is not None:
-        return renamed[place]
-    place = _find(groups, name)
-    return None if place is None else next(group for group in renamed if group.runs is groups[place].runs)
+    found = _by_label(renamed, name)
+    if found is not None:
+        return found
+    old = _find(groups, name)
+    return None if old is None else next(group for group in renamed if group.runs is old.runs)
 
 
-def _find(groups: Sequence[Group], name: str) -> int | None:
-    """The place of a group that is called so, or that runs of this folder are of.
+def _find(groups: Sequence[Group], name: str) -> Group | None:
+    """The group that is called so, or that runs of this folder are of.
 
     Raises:
         UsageError: If the folder holds runs of several groups.
     """
-    place = _by_label(groups, name)
-    if place is not None or not name:
-        return place
+    named = _by_label(groups, name)
+    if named is not None or not name:
+        return named
     folder = Path(name).resolve() if "\0" not in name else None
     below = [
-        i
-        for i, group in enumerate(groups)
+        group
+        for group in groups
         if any(folder in (run.path.resolve(), *run.path.resolve().parents) for run in group.runs)
     ]
     if len(below) > 1:
-        listed = ", ".join(groups[i].label for i in below)
+        listed = ", ".join(group.label for group in below)
         raise wrong(shorten(name), f"holds runs of several columns ({listed})", "name one of them")
     return below[0] if below else None
 
 
-def _by_label(groups: Sequence[Group], name: str) -> int | None:
-    return next((i for i, group in enumerate(groups) if group.label == name), None)
+def _by_label(groups: Sequence[Group], name: str) -> Group | None:
+    return next((group for group in groups if group.label == name), None)
 
 
 def _unknown(name: str, groups: Sequence[Group]) -> UsageError:

@@ -118,11 +118,9 @@ def _different_environments(groups: Sequence[Group], splits: Sequence[str]) -> I
 
 
 def _seeds_twice(group: Group) -> Iterator[str]:
-    met: dict[int, RunResults] = {}
+    met: dict[int | None, RunResults] = {}
     for run in group.runs:
-        if run.seed is None:
-            continue
-        if run.seed in met:
+        if run.seed is not None and run.seed in met:
             yield f"{met[run.seed].path} and {run.path} have the same seed {run.seed}, and are counted as two runs"
         met[run.seed] = run
 

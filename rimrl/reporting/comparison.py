@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rimrl.errors import missing
-from rimrl.files import write_text
 from rimrl.reporting.comparability import check_comparable, remarks
 from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group, random_scores
 from rimrl.reporting.results import RunResults
@@ -50,14 +48,26 @@ class GroupSummary:
 
     group: Group
     splits: dict[str, Estimate]
-    held_out: Estimate | None
-    held_out_mean: Estimate | None
-    held_out_median: Estimate | None
-    optimality_gap: Estimate | None
-    gap: Estimate | None
-    improvement: Estimate | None
-    differences: dict[str, Estimate]
-    difference: Estimate | None
+    held_out: Estimate | None = None
+    held_out_mean: Estimate | None = None
+    held_out_median: Estimate | None = None
+    optimality_gap: Estimate | None = None
+    gap: Estimate | None = None
+    improvement: Estimate | None = None
+    differences: dict[str, Estimate] = field(default_factory=dict)
+    difference: Estimate | None = None
+
+    @property
+    def over_splits(self) -> dict[str, Estimate | None]:
+        """What is known over splits, by its name in files, but for the difference."""
+        return {
+            "held_out_interquartile_mean": self.held_out,
+            "held_out_mean": self.held_out_mean,
+            "held_out_median": self.held_out_median,
+            "optimality_gap": self.optimality_gap,
+            "generalisation_gap": self.gap,
+            "probability_of_improvement": self.improvement,
+        }
 
 
 @dataclass(frozen=True)
@@ -88,29 +98,26 @@ class Comparison:
         return [*self.trained, *self.held_out]
 
     @property
+    def groups(self) -> list[Group]:
+        """The groups themselves."""
+        return [summary.group for summary in self.summaries]
+
+    @property
     def has_seeds(self) -> bool:
         """Whether any group has more runs than one, so that there is anything to be said over runs."""
-        return any(len(summary.group.runs) > 1 for summary in self.summaries)
+        return any(len(group.runs) > 1 for group in self.groups)
 
     @property
     def random(self) -> dict[str, float]:
         """What uniformly random actions reach, on the splits on which the first run that played at random says it."""
-        played = random_scores([run for summary in self.summaries for run in summary.group.runs], self.metric.name)
+        played = random_scores([run for group in self.groups for run in group.runs], self.metric.name)
         found = {} if played is None else {name: played.splits[name] for name in self.splits}
         chance = {name: result.get(f"random_{self.metric.name}") for name, result in found.items()}
         return {name: float(value) for name, value in chance.items() if value is not None and math.isfinite(value)}
 
     def single_runs(self) -> list[RunResults]:
         """The first run of each group, called as its group."""
-        return [replace(summary.group.runs[0], label=summary.group.label) for summary in self.summaries]
-
-    def save(self, file: Path) -> None:
-        """Write `to_json` to a file, whole or not at all.
-
-        Raises:
-            UsageError: If it cannot be written.
-        """
-        write_text(file, self.json_text())
+        return [replace(group.runs[0], label=group.label) for group in self.groups]
 
     def json_text(self) -> str:
         """`to_json` as the text of a file."""
@@ -143,15 +150,10 @@ class Comparison:
                 }
                 for run, row in zip(runs, scores.tolist(), strict=True)
             ],
-            "splits": {name: _to_json(estimate) for name, estimate in summary.splits.items()},
-            "held_out_interquartile_mean": _to_json(summary.held_out),
-            "held_out_mean": _to_json(summary.held_out_mean),
-            "held_out_median": _to_json(summary.held_out_median),
-            "optimality_gap": _to_json(summary.optimality_gap),
-            "generalisation_gap": _to_json(summary.gap),
-            "probability_of_improvement": _to_json(summary.improvement),
-            "differences": {name: _to_json(estimate) for name, estimate in summary.differences.items()},
-            "held_out_difference": _to_json(summary.difference),
+            "splits": {name: estimate.to_json() for name, estimate in summary.splits.items()},
+            **{name: estimate and estimate.to_json() for name, estimate in summary.over_splits.items()},
+            "differences": {name: estimate.to_json() for name, estimate in summary.differences.items()},
+            "held_out_difference": summary.difference and summary.difference.to_json(),
         }
 
 
@@ -189,47 +191,38 @@ def compare(groups: Sequence[Group], reference: str | None = None, metric: Metri
 
 
 def _summary(group: Group, reference: Group, metric: Metric, trained: list[str], held_out: list[str]) -> GroupSummary:
-    def estimate(scores: Floats, aggregate: Callable[[Floats], Floats] = interquartile_mean) -> Estimate:
-        return _possible(interval(scores, aggregate), metric)
+    def estimate(splits: list[str], aggregate: Callable[[Floats], Floats] = interquartile_mean) -> Estimate:
+        return metric.limit(interval(group.scores(splits, metric), aggregate))
 
-    splits = {name: estimate(group.scores([name], metric)) for name in [*trained, *held_out]}
+    def against_reference(splits: list[str]) -> Estimate:
+        found = difference(group.scores(splits, metric), reference.scores(splits, metric))
+        return _possible_difference(found, metric)
+
+    summary = GroupSummary(group, {name: estimate([name]) for name in [*trained, *held_out]})
     sign = 1.0 if metric.higher_is_better else -1.0
-    of_held_out: dict[str, Estimate | None] = dict.fromkeys(("held_out", "held_out_mean", "held_out_median"))
-    of_held_out |= {"optimality_gap": None, "gap": None}
     if held_out:
+        summary = replace(
+            summary,
+            held_out=estimate(held_out),
+            held_out_mean=estimate(held_out, mean),
+            held_out_median=estimate(held_out, median),
+        )
         scores = group.scores(held_out, metric)
-        of_held_out["held_out"] = estimate(scores)
-        of_held_out["held_out_mean"] = estimate(scores, mean)
-        of_held_out["held_out_median"] = estimate(scores, median)
         if metric.higher_is_better and metric.high is not None:
-            of_held_out["optimality_gap"] = interval(scores, optimality_gap).within(0.0, metric.high)
+            summary = replace(summary, optimality_gap=interval(scores, optimality_gap).within(0.0, metric.high))
         if trained:
             gap = generalisation_gap(sign * group.scores(trained, metric).mean(axis=1), sign * scores)
-            of_held_out["gap"] = _possible_difference(gap, metric)
-    compared = held_out or trained
-    improvement: Estimate | None = None
-    against: dict[str, Estimate] = {}
-    together: Estimate | None = None
+            summary = replace(summary, gap=_possible_difference(gap, metric))
     if group is not reference:
-        ours, theirs = group.scores(compared, metric), reference.scores(compared, metric)
-        improvement = probability_of_improvement(sign * ours, sign * theirs)
-        together = _possible_difference(difference(ours, theirs), metric)
-        against = {
-            name: _possible_difference(
-                difference(group.scores([name], metric), reference.scores([name], metric)), metric
-            )
-            for name in splits
-        }
-    return GroupSummary(
-        group=group, splits=splits, improvement=improvement, differences=against, difference=together, **of_held_out
-    )
-
-
-def _possible(estimate: Estimate, metric: Metric) -> Estimate:
-    """Bounds no further than the metric goes."""
-    low = -float("inf") if metric.low is None else metric.low
-    high = float("inf") if metric.high is None else metric.high
-    return estimate.within(low, high)
+        compared = held_out or trained
+        ours, theirs = (sign * each.scores(compared, metric) for each in (group, reference))
+        summary = replace(
+            summary,
+            improvement=probability_of_improvement(ours, theirs),
+            differences={name: against_reference([name]) for name in summary.splits},
+            difference=against_reference(compared),
+        )
+    return summary
 
 
 def _possible_difference(estimate: Estimate, metric: Metric) -> Estimate:
@@ -237,10 +230,3 @@ def _possible_difference(estimate: Estimate, metric: Metric) -> Estimate:
     if metric.low is None or metric.high is None:
         return estimate
     return estimate.within(metric.low - metric.high, metric.high - metric.low)
-
-
-def _to_json(estimate: Estimate | None) -> dict[str, float | None] | None:
-    if estimate is None:
-        return None
-    bounds = {"low": estimate.low, "high": estimate.high}
-    return {"value": estimate.value, **{k: v if estimate.has_interval else None for k, v in bounds.items()}}

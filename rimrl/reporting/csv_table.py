@@ -53,23 +53,11 @@ def _of_runs(comparison: Comparison, summary: GroupSummary) -> Iterator[dict[str
 def _of_group(summary: GroupSummary) -> Iterator[dict[str, object]]:
     estimates: list[tuple[str, str, Estimate | None]] = [
         *(("interquartile_mean", split, each) for split, each in summary.splits.items()),
-        ("held_out_interquartile_mean", "", summary.held_out),
-        ("held_out_mean", "", summary.held_out_mean),
-        ("held_out_median", "", summary.held_out_median),
-        ("optimality_gap", "", summary.optimality_gap),
-        ("generalisation_gap", "", summary.gap),
-        ("probability_of_improvement", "", summary.improvement),
+        *((name, "", each) for name, each in summary.over_splits.items()),
         *(("difference", split, each) for split, each in summary.differences.items()),
         ("held_out_difference", "", summary.difference),
     ]
     for measure, split, estimate in estimates:
-        if estimate is None:
-            continue
-        bounds = {"low": repr(float(estimate.low)), "high": repr(float(estimate.high))}
-        yield {
-            "group": summary.group.label,
-            "measure": measure,
-            "split": split,
-            "value": repr(float(estimate.value)),
-            **(bounds if estimate.has_interval else {}),
-        }
+        if estimate is not None:
+            numbers = {name: repr(float(number)) for name, number in estimate.to_json().items() if number is not None}
+            yield {"group": summary.group.label, "measure": measure, "split": split, **numbers}

@@ -47,9 +47,9 @@ def split_curves(runs: Sequence[RunResults], splits: Sequence[str], metric: Metr
     Returns:
         A curve for each split that some run holds in ``progress.csv``, as ``eval/METRIC_SPLIT``, titled by the split.
     """
-    steps, is_rate = training_curve(runs).steps, (metric.low, metric.high) == (0.0, 1.0)
+    steps = training_curve(runs).steps
     return [
-        TrainingCurve(column, metric.label, steps, split, is_rate)
+        TrainingCurve(column, metric.label, steps, split, metric.is_rate)
         for split, column in ((split, f"eval/{metric.name}_{split}") for split in splits)
         if any(value is not None for run in runs for value in run.progress.get(column, ()))
     ]
@@ -66,10 +66,8 @@ def _curves(run: RunResults) -> Iterator[TrainingCurve]:
     for name, result in run.splits.items():
         for metric in METRICS.values():
             if metric.name in result:
-                is_rate = (metric.low, metric.high) == (0.0, 1.0)
-                yield replace(
-                    _LOSS, column=f"eval/{metric.name}_{name}", label=f"{metric.label} on {name}", is_rate=is_rate
-                )
+                column, label = f"eval/{metric.name}_{name}", f"{metric.label} on {name}"
+                yield replace(_LOSS, column=column, label=label, is_rate=metric.is_rate)
     yield _LOSS
 
 

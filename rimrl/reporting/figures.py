@@ -70,15 +70,13 @@ def save_figures(comparison: Comparison, folder: Path, picture_format: str = "pd
 
 
 def _learning(comparison: Comparison) -> Figure | None:
-    groups = [summary.group for summary in comparison.summaries]
-    shown = training_curve([run for group in groups for run in group.runs])
+    shown = training_curve([run for group in comparison.groups for run in group.runs])
     if not is_known(comparison, shown):
         return None
-    return _alone(lambda axes: draw_curves(axes, groups, shown))
+    return _alone(lambda axes: draw_curves(axes, comparison.groups, shown))
 
 
 def _held_out(comparison: Comparison) -> Figure | None:
-    groups = [summary.group for summary in comparison.summaries]
     curves = known_curves(comparison)
     if not curves:
         return None
@@ -88,7 +86,7 @@ def _held_out(comparison: Comparison) -> Figure | None:
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, curve in zip(panels, curves, strict=False):
-        draw_curves(axes, groups, curve)
+        draw_curves(axes, comparison.groups, curve)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
     fullest = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,8 +20,9 @@ from rimrl.reporting.plots import (
     STYLE,
     add_panels,
     check_suffix,
+    label_bars,
+    label_curves,
     panel_rows,
-    show_steps,
 )
 from rimrl.reporting.statistics import Estimate, Floats, curve, performance_profile
 
@@ -48,7 +48,7 @@ def save_groups(comparison: Comparison, file: Path) -> None:
         ValueError: If the suffix is missing or names no picture format.
     """
     check_suffix(file)
-    groups = [summary.group for summary in comparison.summaries]
+    groups = comparison.groups
     held_out = known_curves(comparison)
     with mpl.rc_context(STYLE):
         rows = panel_rows(len(held_out))
@@ -82,21 +82,11 @@ def draw_curves(axes: Axes, groups: Sequence[Group], shown: TrainingCurve | None
         shown: Which curve; default: how training went.
     """
     shown = shown or training_curve([run for group in groups for run in group.runs])
-    for group, (colour, dashes) in zip(groups, _styles(), strict=False):
+    for group, style in zip(groups, _styles(), strict=False):
         steps, values = learning_curves(group, shown.column)
-        if values.size == 0:
-            continue
-        points = curve(values)
-        axes.plot(steps, [point.value for point in points], dashes, color=colour, label=group.label, linewidth=1.8)
-        if points[0].has_interval:
-            low, high = _bounds(points, (0.0, 1.0) if shown.is_rate else None)
-            axes.fill_between(steps, low, high, color=colour, alpha=_shade(len(groups)), linewidth=0)
-    axes.set(xlabel=shown.steps, ylabel=shown.label)
-    axes.set_title(shown.title, loc="left")
-    show_steps(axes)
-    axes.grid(axis="y", alpha=0.3)
-    if shown.is_rate:
-        axes.set_ylim(0, 1.02)
+        if values.size:
+            _draw_line(axes, steps, estimates(values, shown), group.label, style, len(groups))
+    label_curves(axes, shown)
 
 
 def learning_curves(group: Group, column: str, points: int = _CURVE_POINTS) -> tuple[Floats, Floats]:
@@ -122,33 +112,31 @@ def learning_curves(group: Group, column: str, points: int = _CURVE_POINTS) -> t
     return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
 
 
+def estimates(values: Floats, shown: TrainingCurve) -> list[Estimate]:
+    """Interquartile means over runs [R, K] at each point of a curve, with bounds no further than it goes."""
+    return [each.within(0.0, 1.0) if shown.is_rate else each for each in curve(values)]
+
+
 def known_curves(comparison: Comparison) -> list[TrainingCurve]:
     """How the groups did on held-out splits while they learned, where every run of some group was evaluated there."""
-    runs = [run for summary in comparison.summaries for run in summary.group.runs]
+    runs = [run for group in comparison.groups for run in group.runs]
     curves = split_curves(runs, comparison.held_out, comparison.metric)
     return [curve for curve in curves if is_known(comparison, curve)]
 
 
 def is_known(comparison: Comparison, shown: TrainingCurve) -> bool:
     """Whether every run of some group kept a curve."""
-    return any(learning_curves(summary.group, shown.column)[1].size for summary in comparison.summaries)
+    return any(learning_curves(group, shown.column)[1].size for group in comparison.groups)
 
 
 def draw_profiles(axes: Axes, comparison: Comparison) -> None:
     """Draw which share of runs scores above what, over held-out splits, or over all where none is held out."""
     metric = comparison.metric
     splits = comparison.held_out or comparison.trained
-    scores = [summary.group.scores(splits, metric) for summary in comparison.summaries]
-    low = min(float(each.min()) for each in scores) if metric.low is None else metric.low
-    high = max(float(each.max()) for each in scores) if metric.high is None else metric.high
-    thresholds = np.linspace(low, high, _PROFILE_POINTS)
-    for summary, each, (colour, dashes) in zip(comparison.summaries, scores, _styles(), strict=False):
-        points = performance_profile(each, thresholds)
-        heights = [point.value for point in points]
-        axes.plot(thresholds, heights, dashes, color=colour, label=summary.group.label, linewidth=1.8)
-        if points[0].has_interval:
-            low_high = _bounds(points, (0.0, 1.0))
-            axes.fill_between(thresholds, *low_high, color=colour, alpha=_shade(len(scores)), linewidth=0)
+    scores = [group.scores(splits, metric) for group in comparison.groups]
+    thresholds = metric.thresholds(scores, _PROFILE_POINTS)
+    for group, each, style in zip(comparison.groups, scores, _styles(), strict=False):
+        _draw_line(axes, thresholds, performance_profile(each, thresholds), group.label, style, len(scores))
     axes.set(xlabel=metric.label, ylabel="share of runs above", ylim=(0, 1.02))
     axes.margins(x=0)
     axes.set_title(f"Performance profile, {'held-out' if comparison.held_out else 'all'} splits", loc="left")
@@ -188,12 +176,7 @@ def draw_splits(axes: Axes, comparison: Comparison) -> None:
         labels.append("held-out\ntogether")
         axes.axvline(together - 0.625, color=CHANCE, linewidth=0.8)
     axes.set_xticks(ticks, labels)
-    axes.set_ylabel(metric.label)
-    axes.set_title("After training", loc="left")
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    if metric.low == 0.0 and metric.high == 1.0:
-        axes.set_ylim(0, 1.02)
+    label_bars(axes, metric, "After training")
 
 
 def _draw_intervals(axes: Axes, places: list[float], estimates: list[Estimate]) -> None:
@@ -219,16 +202,17 @@ def add_legend(figure: Figure, axes: Axes, letters: int) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def _bounds(points: Sequence[Estimate], possible: tuple[float, float] | None) -> tuple[list[float], list[float]]:
-    within = [point.within(*possible) if possible else point for point in points]
-    return [point.low for point in within], [point.high for point in within]
+def _draw_line(
+    axes: Axes, x: Floats, points: Sequence[Estimate], label: str, style: tuple[str, str], bands: int
+) -> None:
+    """Draw estimates as a line in a band, which is so opaque that many of them still let the lines show."""
+    colour, dashes = style
+    axes.plot(x, [point.value for point in points], dashes, color=colour, label=label, linewidth=1.8)
+    if points[0].has_interval:
+        low, high = [point.low for point in points], [point.high for point in points]
+        axes.fill_between(x, low, high, color=colour, alpha=min(0.18, 0.4 / bands), linewidth=0)
 
 
-def _shade(bands: int) -> float:
-    """How opaque a band is, so that many of them on top of each other still let the lines show."""
-    return min(0.18, 0.4 / bands)
-
-
-def _styles() -> itertools.chain[tuple[str, str]]:
+def _styles() -> Iterator[tuple[str, str]]:
     """Colours, and line styles once the colours have been used up."""
-    return itertools.chain.from_iterable([(colour, dashes) for colour in COLOURS] for dashes in _DASHES)
+    return ((colour, dashes) for dashes in _DASHES for colour in COLOURS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 
 from rimrl.errors import missing, quoted, unknown_name, wrong
 from rimrl.reporting.results import RunResults
-from rimrl.reporting.statistics import Floats
+from rimrl.reporting.statistics import Estimate, Floats
 from rimrl.runs.config import dotted
 
 # What tells runs of one configuration apart without changing what they are runs of.
@@ -56,6 +57,22 @@ class Metric:
     higher_is_better: bool = True
     low: float | None = None
     high: float | None = None
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it lies between 0 and 1."""
+        return (self.low, self.high) == (0.0, 1.0)
+
+    def limit(self, estimate: Estimate) -> Estimate:
+        """An estimate with bounds no further than the metric goes."""
+        low = -math.inf if self.low is None else self.low
+        return estimate.within(low, math.inf if self.high is None else self.high)
+
+    def thresholds(self, scores: Sequence[Floats], number: int) -> Floats:
+        """So many values from the least to the most that it can be; without a limit, that some scores are."""
+        low = min(float(each.min()) for each in scores) if self.low is None else self.low
+        high = max(float(each.max()) for each in scores) if self.high is None else self.high
+        return np.linspace(low, high, number)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -219,14 +236,15 @@ def _differences(runs: Sequence[RunResults]) -> list[str]:
     # Options that only some cores have say less than the core's name.
     keys.sort(key=lambda key: sum(key not in each for each in configured))
     for number in range(1, _NAMED_AT_MOST + 1):
-        remarks = [", ".join(f"{key}={_short(each, key)}" for key in keys[:number]) for each in configured]
+        remarks = [
+            ", ".join(f"{key}={written(each[key]) if key in each else '-'}" for key in keys[:number])
+            for each in configured
+        ]
         if len(set(remarks)) == len(runs):
             return remarks
     return [str(run.path) for run in runs]
 
 
-def _short(settings: Mapping[str, Any], key: str) -> str:
-    if key not in settings:
-        return "-"
-    value = settings[key]
+def written(value: object) -> str:
+    """A value of a configuration in words."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

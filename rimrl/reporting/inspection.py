@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from rimrl.errors import UsageError, missing
 from rimrl.runs.kinds import Kind, kind_of_facts
-from rimrl.runs.recording import LARGEST_ARRAYS, RECORDING_FILES, read_recording
+from rimrl.runs.recording import LARGEST_ARRAYS, RECORDING_FILES, Recording, read_recording
 
 PICTURES = ("raster.png", "frequency.png", "input_attention.png", "communication.png")
 
@@ -35,17 +34,8 @@ _BLACK_ON_WHITE = ListedColormap(["white", "black"])
 _BLUE_ON_WHITE = ListedColormap(["white", _BLUE])
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """The files of one inspection.
-
-    Attributes:
-        facts: Content of ``inspection.json``.
-        arrays: Content of ``recording.npz``, one row a step.
-    """
-
-    facts: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
+class Inspection(Recording):
+    """A recording, and what pictures of it ask for."""
 
     @property
     def kind(self) -> Kind:
@@ -81,14 +71,15 @@ class Inspection:
         action, reward = self.facts.get("titles", ("Action taken", "Reward"))
         return action, reward
 
-    def spans(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    @property
+    def spans(self) -> list[tuple[int, int, dict[str, Any]]]:
         """First step, end and outcome of each episode that is shown."""
-        begin = 0
+        spans, begin, stop = [], 0, self.shown.stop
         for episode in self.episodes:
-            end = min(begin + episode["length"], self.shown.stop)
-            if end > begin:
-                yield begin, end, episode
+            if begin < stop:
+                spans.append((begin, min(begin + episode["length"], stop), episode))
             begin += episode["length"]
+        return spans
 
 
 def read_inspection(folder: Path, largest: int = LARGEST_ARRAYS) -> Inspection:
@@ -232,7 +223,7 @@ def _timeline(
         _draw_actions(axes["actions"], inspection)
     _draw_reward(axes["reward"], inspection)
     for lane in grid[1:]:
-        for begin, _, _ in inspection.spans():
+        for begin, _, _ in inspection.spans:
             lane.axvline(begin - 0.5, color=_GREY, linewidth=1)
         lane.tick_params(length=0)
     if lane_title:
@@ -244,7 +235,7 @@ def _timeline(
 
 
 def _draw_episodes(axes: Axes, inspection: Inspection) -> None:
-    for begin, end, episode in inspection.spans():
+    for begin, end, episode in inspection.spans:
         axes.axvspan(begin - 0.5, end - 0.5, facecolor=_outcome(episode)[2], alpha=0.25, edgecolor="white")
         letters = int((end - begin) / inspection.shown.stop * 190)  # that fit beside each other
         caption = _caption(episode, letters)
@@ -385,8 +376,8 @@ def _subject(inspection: Inspection, whole: bool = False) -> str:
     if whole:
         episodes = f"{played} {noun}s"
     else:
-        *_, (begin, end, episode) = inspection.spans()
-        number = sum(1 for _ in inspection.spans())
+        number = len(inspection.spans)
+        begin, end, episode = inspection.spans[-1]
         episodes = f"{noun}s 1 to {number} of {played}" if number > 1 else f"{noun} 1 of {played}"
         if end - begin < episode["length"]:
             episodes = f"first {end} of {episode['length']} steps of {episodes}"

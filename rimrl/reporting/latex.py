@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.groups import Metric
 from rimrl.reporting.results import printable
-from rimrl.reporting.statistics import Estimate
-from rimrl.reporting.table import figure, rows_over_splits
+from rimrl.reporting.table import figure, table_rows
 
 _ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -24,7 +23,6 @@ _ESCAPED = {
     "*": "{*}",
     **{letter: f"\\{letter}" for letter in "#$%&_{}"},
 }
-_NONE = "--"
 _INDENT = "    "
 
 
@@ -39,35 +37,18 @@ def latex_table(comparison: Comparison) -> str:
         one for random actions where they were played. 95 % intervals stand behind the values. Comments above the table
         name the package that it needs, and repeat what limits the numbers.
     """
-    metric, random = comparison.metric, comparison.random
-    summaries = comparison.summaries
+    metric = comparison.metric
     notes = [f"{comparison.suite}: {metric.label}, interquartile mean over runs [95 % interval]"]
-    if len(summaries) > 1:
+    if len(comparison.groups) > 1:
         notes.append(f"difference and probability of improvement: over {comparison.reference}")
-    blocks = [
-        [_row("split", [*(["random"] if random else []), *(escaped(each.group.label) for each in summaries)])],
-        [
-            _row(
-                escaped(f"{name} (held out)" if name in comparison.held_out else name),
-                [
-                    *([_number(random[name], metric) if name in random else _NONE] if random else []),
-                    *(_estimate(each.splits[name], metric) for each in summaries),
-                ],
-            )
-            for name in comparison.splits
-        ],
-        [
-            _row(label, [*([""] if random else []), *(_estimate(each, metric) for each in estimates)])
-            for label, estimates in rows_over_splits(comparison)
-        ],
-        [_row("runs", [*([""] if random else []), *(str(len(each.group.runs)) for each in summaries)])],
-    ]
+    columns = [*(["random"] if comparison.random else []), *(escaped(group.label) for group in comparison.groups)]
+    blocks = [[["split", *columns]], *table_rows(comparison, lambda value: _number(value, metric), "--")]
     lines = [
         r"% \usepackage{booktabs}",
         *(f"% {printable(note)}" for note in [*notes, *comparison.remarks]),
-        rf"\begin{{tabular}}{{l{'r' * (len(summaries) + bool(random))}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         rf"{_INDENT}\toprule",
-        f"\n{_INDENT}\\midrule\n".join("\n".join(block) for block in blocks if block),
+        f"\n{_INDENT}\\midrule\n".join("\n".join(map(_row, block)) for block in blocks if block),
         rf"{_INDENT}\bottomrule",
         r"\end{tabular}",
     ]
@@ -80,17 +61,8 @@ def escaped(text: str) -> str:
     return letters.replace("--", "-{}-").replace("--", "-{}-")  # which would be one dash
 
 
-def _row(name: str, cells: Sequence[str]) -> str:
-    return f"{_INDENT}{' & '.join([name, *cells])} \\\\"
-
-
-def _estimate(estimate: Estimate | None, metric: Metric) -> str:
-    if estimate is None:
-        return _NONE
-    value = _number(estimate.value, metric)
-    if not estimate.has_interval:
-        return value
-    return f"{value} [{_number(estimate.low, metric)}, {_number(estimate.high, metric)}]"
+def _row(row: Sequence[str]) -> str:
+    return f"{_INDENT}{' & '.join([escaped(row[0]), *row[1:]])} \\\\"
 
 
 def _number(value: float, metric: Metric) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
+from rimrl.reporting.charts import in_thousands
 from rimrl.reporting.curves import TrainingCurve, split_curves, training_curve
-from rimrl.reporting.groups import common_metric
+from rimrl.reporting.groups import Metric, common_metric, common_splits, random_scores
 from rimrl.reporting.results import RunResults
 from rimrl.runs.evaluations import wilson_interval
 
@@ -44,7 +46,7 @@ def save_comparison(runs: list[RunResults], file: Path) -> None:
         ValueError: If the suffix is missing or names no picture format.
     """
     check_suffix(file)
-    names = [name for name in runs[0].splits if all(run.splits.get(name, {}).get("held_out") for run in runs)]
+    _, names = common_splits(runs)
     held_out = split_curves(runs, names, common_metric(runs))
     with mpl.rc_context(STYLE):
         rows = panel_rows(len(held_out))
@@ -92,29 +94,32 @@ def check_suffix(file: Path) -> None:
         raise ValueError(f"its suffix must be one of {', '.join(f'.{name}' for name in sorted(known))}")
 
 
-def show_steps(axes: Axes) -> None:
-    """Write environment steps in thousands or millions."""
-
-    def steps(x: float, _: float) -> str:
-        if x == 0:
-            return "0"
-        return f"{x / 1e6:g}M" if abs(x) >= 1e6 else f"{x / 1e3:g}k"
-
-    axes.xaxis.set_major_formatter(steps)
-
-
-def _draw_curves(axes: Axes, runs: list[RunResults], shown: TrainingCurve) -> None:
-    for run, colour in zip(runs, _cycle(len(runs)), strict=True):
-        steps, values = run.steps, run.progress.get(shown.column, [])
-        points = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
-        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, label=run.label, linewidth=1.8)
-    axes.set_xlabel(shown.steps)
-    axes.set_ylabel(shown.label)
+def label_curves(axes: Axes, shown: TrainingCurve) -> None:
+    """Say what learning curves show, along their axes and above them."""
+    axes.set(xlabel=shown.steps, ylabel=shown.label)
     axes.set_title(shown.title, loc="left")
-    show_steps(axes)
+    axes.xaxis.set_major_formatter(lambda steps, _: in_thousands(steps))
     axes.grid(axis="y", alpha=0.3)
     if shown.is_rate:
         axes.set_ylim(0, 1.02)
+
+
+def label_bars(axes: Axes, metric: Metric, title: str) -> None:
+    """Say what bars show."""
+    axes.set_ylabel(metric.label)
+    axes.set_title(title, loc="left")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    if metric.is_rate:
+        axes.set_ylim(0, 1.02)
+
+
+def _draw_curves(axes: Axes, runs: list[RunResults], shown: TrainingCurve) -> None:
+    for run, colour in zip(runs, cycle(COLOURS), strict=False):
+        steps, values = run.steps, run.progress.get(shown.column, [])
+        points = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
+        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, label=run.label, linewidth=1.8)
+    label_curves(axes, shown)
 
 
 def draw_runs(axes: Axes, runs: list[RunResults]) -> None:
@@ -128,8 +133,8 @@ def draw_runs(axes: Axes, runs: list[RunResults]) -> None:
     successes = all(result.get("success_rate") is not None for run in runs for result in run.splits.values())
     metric = common_metric(runs)
     column = metric.name
-    players = [(run.label, "", run, colour) for run, colour in zip(runs, _cycle(len(runs)), strict=True)]
-    chance = next((run for run in runs if any(f"random_{column}" in s for s in run.splits.values())), None)
+    players = [(run.label, "", run, colour) for run, colour in zip(runs, cycle(COLOURS), strict=False)]
+    chance = random_scores(runs, column)
     if chance is not None:
         players.insert(0, ("random", "random_", chance, CHANCE))
     width = 0.8 / len(players)
@@ -144,16 +149,7 @@ def draw_runs(axes: Axes, runs: list[RunResults]) -> None:
             above = [high - height for height, (_, high) in zip(heights, bounds, strict=True)]
             axes.errorbar(places, heights, [below, above], fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
     held_out = {name for run in runs for name, result in run.splits.items() if result["held_out"]}
-    axes.set_xticks(range(len(names)))
-    axes.set_xticklabels([name.replace("_", "\n") + ("" if name in held_out else "\n(seen)") for name in names])
-    axes.set_ylabel(metric.label)
-    axes.set_title("After training, with 95 % intervals over episodes" if successes else "After training", loc="left")
+    labels = [name.replace("_", "\n") + ("" if name in held_out else "\n(seen)") for name in names]
+    axes.set_xticks(range(len(names)), labels)
+    label_bars(axes, metric, "After training, with 95 % intervals over episodes" if successes else "After training")
     axes.legend(frameon=False, loc="upper center", ncols=len(players), bbox_to_anchor=(0.5, -0.14))
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    if (metric.low, metric.high) == (0.0, 1.0):
-        axes.set_ylim(0, 1.02)
-
-
-def _cycle(number: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(number)]

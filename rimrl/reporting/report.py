@@ -6,7 +6,6 @@ to refuse any address outside. Templates escape every text that comes from a run
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rimrl.reporting import activity
 from rimrl.reporting.charts import SQUARE
 from rimrl.reporting.commands import commands, inspections
 from rimrl.reporting.comparison import Comparison
-from rimrl.reporting.groups import Group, settings
+from rimrl.reporting.groups import Group, settings, written
 from rimrl.reporting.report_charts import gap_chart, held_out_curves, learning_curves, profile_chart, split_charts
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.searches import STATES, Searched
@@ -53,10 +52,12 @@ def page(comparison: Comparison, searches: Sequence[Searched] = ()) -> str:
         searches: As for `save_report`.
     """
     findings = ComparisonSummary(comparison)
-    groups = [summary.group for summary in comparison.summaries]
+    groups = comparison.groups
     runs = [run for group in groups for run in group.runs]
     strips = [(group.label, _strips_of_training(group)) for group in groups]
-    inspected = [strip for group in groups for run in group.runs for strip in _strips_of_inspections(run, group)]
+    inspected = [
+        strip for group in groups for run in group.runs for strip in activity.of_inspections(run, _name(run, group))
+    ]
     environment = Environment(
         loader=PackageLoader("rimrl.reporting"),
         autoescape=True,
@@ -181,16 +182,12 @@ def _differences(groups: Sequence[Group]) -> list[Difference]:
     return [
         Difference(
             key,
-            [_written(each[key]) if key in each else "–" for each in configured],
+            [written(each[key]) if key in each else "–" for each in configured],
             all(key in each for each in configured),
         )
         for key in keys
-        if len({repr(each.get(key, _written)) for each in configured}) > 1
+        if len({repr(each.get(key, written)) for each in configured}) > 1
     ]
-
-
-def _written(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _configuration(run: RunResults) -> str | None:
@@ -225,7 +222,3 @@ def _facts(run: RunResults) -> dict[str, str]:
 def _strips_of_training(group: Group) -> list[activity.Strip]:
     strips = [activity.over_training(run, _name(run, group)) for run in group.runs]
     return [strip for strip in strips if strip is not None]
-
-
-def _strips_of_inspections(run: RunResults, group: Group) -> list[activity.Strip]:
-    return activity.of_inspections(run, _name(run, group))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from rimrl.reporting.charts import Axis, BarChart, LineChart, Series, axis, bar_chart, in_thousands, line_chart
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.curves import TrainingCurve, training_curve
-from rimrl.reporting.group_plots import known_curves
+from rimrl.reporting.group_plots import estimates, known_curves
 from rimrl.reporting.group_plots import learning_curves as group_curves
 from rimrl.reporting.groups import Group
-from rimrl.reporting.statistics import Estimate, curve, performance_profile
+from rimrl.reporting.statistics import performance_profile
 from rimrl.reporting.verdict import ComparisonSummary, format_estimate
 
 _THRESHOLDS = 101
@@ -40,8 +38,7 @@ def learning_curves(groups: Sequence[Group], shown_as: TrainingCurve | None = No
 
 def held_out_curves(comparison: Comparison) -> list[tuple[str, LineChart]]:
     """The same on each held-out split that runs were evaluated on in training, with its name."""
-    groups = [summary.group for summary in comparison.summaries]
-    charts = [(curve.title, learning_curves(groups, curve)) for curve in known_curves(comparison)]
+    charts = [(curve.title, learning_curves(comparison.groups, curve)) for curve in known_curves(comparison)]
     return [(name, chart) for name, chart in charts if chart is not None]
 
 
@@ -51,11 +48,7 @@ def _series(group: Group, shown_as: TrainingCurve) -> Series | None:
     if values.size == 0:
         return None
     threads = [(steps.tolist(), run.tolist()) for run in values] if len(values) > 1 else []
-    return Series(group.label, steps.tolist(), [_within_rates(each, shown_as) for each in curve(values)], threads)
-
-
-def _within_rates(estimate: Estimate, shown_as: TrainingCurve) -> Estimate:
-    return estimate.within(0.0, 1.0) if shown_as.is_rate else estimate
+    return Series(group.label, steps.tolist(), estimates(values, shown_as), threads)
 
 
 def split_charts(findings: ComparisonSummary) -> list[tuple[str, BarChart]]:
@@ -67,9 +60,9 @@ def split_charts(findings: ComparisonSummary) -> list[tuple[str, BarChart]]:
             "held out" if name in comparison.held_out else "trained on",
             bar_chart(
                 name,
-                [summary.group.label for summary in comparison.summaries],
+                [group.label for group in comparison.groups],
                 [summary.splits[name] for summary in comparison.summaries],
-                [summary.group.scores([name], comparison.metric)[:, 0].tolist() for summary in comparison.summaries],
+                [group.scores([name], comparison.metric)[:, 0].tolist() for group in comparison.groups],
                 x,
                 format_estimate,
                 findings.chance(name),
@@ -98,37 +91,30 @@ def gap_chart(comparison: Comparison) -> BarChart | None:
         return None
     metric = comparison.metric
     sign = 1.0 if metric.higher_is_better else -1.0
-    runs = [
-        sign
-        * (
-            summary.group.scores(comparison.trained, metric).mean(axis=1)
-            - summary.group.scores(comparison.held_out, metric).mean(axis=1)
-        )
-        for summary in comparison.summaries
-    ]
-    values = [value for each in runs for value in each.tolist()]
+    runs = []
+    for group in comparison.groups:
+        trained = group.scores(comparison.trained, metric).mean(axis=1)
+        held_out = group.scores(comparison.held_out, metric).mean(axis=1)
+        runs.append((sign * (trained - held_out)).tolist())
+    values = [value for each in runs for value in each]
     values += [end for gap in gaps for end in (gap.low, gap.high)]
     x = axis(values, f"difference in {metric.label}", zero=True)
-    labels = [summary.group.label for summary in comparison.summaries]
-    return bar_chart(
-        "Trained split minus held-out splits", labels, gaps, [each.tolist() for each in runs], x, format_estimate
-    )
+    labels = [group.label for group in comparison.groups]
+    return bar_chart("Trained split minus held-out splits", labels, gaps, runs, x, format_estimate)
 
 
 def profile_chart(findings: ComparisonSummary) -> LineChart | None:
     """Share of runs and splits above every score."""
-    groups, metric = [summary.group for summary in findings.comparison.summaries], findings.comparison.metric
+    groups, metric = findings.comparison.groups, findings.comparison.metric
     scores = [group.scores(findings.decisive, metric) for group in groups]
-    low = min(float(each.min()) for each in scores) if metric.low is None else metric.low
-    high = max(float(each.max()) for each in scores) if metric.high is None else metric.high
-    if high - low < 1e-9:
+    thresholds = metric.thresholds(scores, _THRESHOLDS)
+    if thresholds[-1] - thresholds[0] < 1e-9:
         return None
-    thresholds = np.linspace(low, high, _THRESHOLDS)
     series = [
         Series(group.label, thresholds.tolist(), performance_profile(each, thresholds))
         for group, each in zip(groups, scores, strict=True)
     ]
-    x, y = axis([low, high], metric.label), axis([0.0, 1.0], "share of runs and splits above it")
+    x, y = axis(thresholds.tolist(), metric.label), axis([0.0, 1.0], "share of runs and splits above it")
     middle = thresholds[_THRESHOLDS // 2]
     at = "; ".join(f"{each.label}: {format_estimate(each.estimates[_THRESHOLDS // 2])}" for each in series)
     return line_chart(series, x, y, f"Performance profile. Share above {middle:g}: {at}.")

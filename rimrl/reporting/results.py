@@ -16,13 +16,13 @@ from rimrl.runs.evaluations import FIGURES, read_evaluation
 from rimrl.runs.kinds import Kind, kind_of_facts, upgrade_header
 from rimrl.runs.yaml_files import read_yaml
 
-# An option that the cores which always started from Xavier's matrices, and no others, had before that was an option.
 _DEEPEST = 32
 _MOST_COLUMNS = 10_000
 # What stands beside the groups of a configuration.
 _ABOVE: Mapping[Any, tuple[str, type]] = {"name": ("text", str), "imports": ("a list", list)}
 # One of them is in every run, and in every folder of ``rimrl export``.
 _OF_RUNS = ("config.yaml", "evaluation.json", "card.json")
+# An option that the cores which always started from Xavier's matrices, and no others, had before that was an option.
 _OF_OLDER_CORES = "learn_initial_state"
 
 
@@ -112,18 +112,12 @@ def find_runs(paths: Sequence[Path], suite: str | None = None, variant: str = ""
         if not below:
             raise wrong(path, "is not a run folder, and there is none below it", kind="missing")
         for run in below:
-            (found if evaluation_file(run, suite, variant) else waiting).setdefault(run.resolve(), run)
+            (found if _evaluation_file(run, suite, variant) else waiting).setdefault(run.resolve(), run)
     return list(found.values()), [run for key, run in waiting.items() if key not in found]
 
 
-def evaluation_file(run: Path, suite: str | None = None, variant: str = "") -> Path | None:
-    """The evaluation of a run on its own suite, or on another one; None if there is none.
-
-    Args:
-        run: The run folder.
-        suite: The suite; None for the run's own.
-        variant: As for `find_runs`.
-    """
+def _evaluation_file(run: Path, suite: str | None, variant: str) -> Path | None:
+    """The evaluation of a run on a suite, on its own if that is None; None if there is none."""
     own = run / f"evaluation{variant}.json"
     if suite is None:
         return own if own.is_file() else None
@@ -172,7 +166,7 @@ def _runs_below(path: Path, above: frozenset[Path] = frozenset()) -> Iterator[Pa
 def _read(path: Path, suite: str | None, variant: str = "") -> RunResults:
     if not path.is_dir():
         raise missing(f"run folder {path}")
-    file = evaluation_file(path, suite, variant)
+    file = _evaluation_file(path, suite, variant)
     command = f"rimrl evaluate {quoted(path)}" + (f" --suite {suite}" if suite else "")
     if file is None:
         where = f" on {suite}" if suite else ""
@@ -245,9 +239,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _as_today(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """A run's configuration with the keys that it is older than, and whether where its core started is one of them."""
-    core = config.get("core")
-    older = isinstance(core, dict) and _OF_OLDER_CORES in core and "initialization" not in core
-    if isinstance(core, dict) and older:
+    core = config.get("core", {})
+    older = _OF_OLDER_CORES in core and "initialization" not in core
+    if older:
         config = {**config, "core": {**core, "initialization": "xavier"}}
     return with_added(config), older
 

@@ -34,7 +34,8 @@ Aggregate = Callable[[Floats], Floats]
 
 Method = Literal["t", "percentile", "basic", "bca"]
 METHODS: tuple[Method, ...] = get_args(Method)
-RESAMPLES = 10_000
+RESAMPLES, POINTWISE_RESAMPLES = 10_000, 2000
+_MISSED = 1.0 - 0.95
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,17 @@ class Estimate:
         if not self.has_interval:
             return self
         return Estimate(self.value, min(max(self.low, low), high), min(max(self.high, low), high))
+
+    def written(self, write: Callable[[float], str]) -> str:
+        """``VALUE [LOW, HIGH]``, each as `write` puts it; the value alone where there is no interval."""
+        if not self.has_interval:
+            return write(self.value)
+        return f"{write(self.value)} [{write(self.low)}, {write(self.high)}]"
+
+    def to_json(self) -> dict[str, float | None]:
+        """The numbers as plain data; bounds that there are not are null."""
+        low, high = (self.low, self.high) if self.has_interval else (None, None)
+        return {"value": self.value, "low": low, "high": high}
 
 
 # -- aggregates --------------------------------------------------------------------------------------------------------
@@ -175,19 +187,13 @@ def interval(
     Raises:
         UsageError: If there is no such method, or `scores` is not [R, M] or holds what is not finite.
     """
-    (estimate,) = intervals(
-        scores,
-        lambda runs: np.asarray(aggregate(runs))[..., None],
-        method=method,
-        stratified=stratified,
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
+    (estimate,) = _intervals(
+        scores, lambda runs: np.asarray(aggregate(runs))[..., None], method, stratified, confidence, resamples, seed
     )
     return estimate
 
 
-def intervals(
+def _intervals(
     scores: ArrayLike,
     aggregate: Aggregate,
     method: Method = "t",
@@ -196,23 +202,7 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Estimate]:
-    """Several numbers at once, each with an interval of its own.
-
-    Args:
-        scores: [R, M].
-        aggregate: [..., R, M] to [..., K].
-        method: As for `interval`, and so are the others.
-        stratified: As for `interval`.
-        confidence: As for `interval`.
-        resamples: As for `interval`.
-        seed: As for `interval`.
-
-    Returns:
-        K estimates.
-
-    Raises:
-        UsageError: As `interval`.
-    """
+    """`interval` of an aggregate that gives K numbers, [..., R, M] to [..., K]: an estimate of each."""
     runs = _checked(scores)
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
@@ -228,17 +218,12 @@ def intervals(
     ]
 
 
-def performance_profile(
-    scores: ArrayLike, thresholds: ArrayLike, method: Method = "t", resamples: int = 2000, seed: int = 0
-) -> list[Estimate]:
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> list[Estimate]:
     """Share of runs above each threshold, with pointwise intervals (the run-score distribution of Agarwal et al.).
 
     Args:
         scores: [R, M].
         thresholds: [K].
-        method: As for `interval`.
-        resamples: B.
-        seed: Of the resampling.
 
     Returns:
         K estimates, each between 0 and 1.
@@ -247,16 +232,15 @@ def performance_profile(
         UsageError: As `interval`.
     """
     shares = partial(score_distribution, thresholds=thresholds)
-    return [estimate.within(0.0, 1.0) for estimate in intervals(scores, shares, method, resamples=resamples, seed=seed)]
+    return [estimate.within(0.0, 1.0) for estimate in _intervals(scores, shares, resamples=POINTWISE_RESAMPLES)]
 
 
-def curve(values: ArrayLike, resamples: int = 2000, seed: int = 0) -> list[Estimate]:
+def curve(values: ArrayLike, resamples: int = POINTWISE_RESAMPLES) -> list[Estimate]:
     """Interquartile mean over runs at every point of their curves, with pointwise intervals.
 
     Args:
         values: [R, K]: the same K points of each run.
         resamples: B.
-        seed: Of the resampling.
 
     Returns:
         K estimates.
@@ -264,22 +248,12 @@ def curve(values: ArrayLike, resamples: int = 2000, seed: int = 0) -> list[Estim
     Raises:
         UsageError: As `interval`.
     """
-    return intervals(
-        values,
-        lambda runs: interquartile_mean(np.swapaxes(runs, -1, -2)[..., None]),
-        resamples=resamples,
-        seed=seed,
+    return _intervals(
+        values, lambda runs: interquartile_mean(np.swapaxes(runs, -1, -2)[..., None]), resamples=resamples
     )
 
 
-def generalisation_gap(
-    train: ArrayLike,
-    held_out: ArrayLike,
-    method: Method = "t",
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Estimate:
+def generalisation_gap(train: ArrayLike, held_out: ArrayLike, resamples: int = RESAMPLES) -> Estimate:
     """How much worse runs are on what they were not trained on: train split minus mean of the held-out splits.
 
     The difference is taken within each run, so that what makes a run good or bad on both does not widen the interval.
@@ -287,10 +261,7 @@ def generalisation_gap(
     Args:
         train: [R]: score of each run on the training split.
         held_out: [R, M]: scores of the same runs on the held-out splits.
-        method: As for `interval`.
-        confidence: As for `interval`.
         resamples: As for `interval`.
-        seed: As for `interval`.
 
     Returns:
         Mean over runs, with the interval of that mean.
@@ -299,7 +270,7 @@ def generalisation_gap(
         UsageError: As `interval`.
     """
     gaps = np.asarray(train, dtype=np.float64) - _checked(held_out).mean(axis=1)
-    return interval(gaps[:, None], mean, method, confidence=confidence, resamples=resamples, seed=seed)
+    return interval(gaps[:, None], mean, resamples=resamples)
 
 
 def probability_of_improvement(
@@ -307,9 +278,7 @@ def probability_of_improvement(
     reference: ArrayLike,
     method: Literal["newcombe", "percentile"] = "newcombe",
     stratified: bool = False,
-    confidence: float = 0.95,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Estimate:
     """`improvement` over a reference, with an interval.
 
@@ -321,9 +290,7 @@ def probability_of_improvement(
             there are, because one agent plays them all; it stays honest where every run beats every run of the
             reference. ``"percentile"``: the bootstrap's quantiles, as rliable, which has no width at all there.
         stratified: For ``"percentile"``, as for `interval`.
-        confidence: As for `interval`.
         resamples: For ``"percentile"``: B.
-        seed: For ``"percentile"``: of the resampling.
 
     Returns:
         The estimate; without an interval if either side has one run only.
@@ -340,13 +307,13 @@ def probability_of_improvement(
     if min(len(ours), len(theirs)) < 2:
         return Estimate(value)
     if method == "newcombe":
-        return Estimate(value, *newcombe(value, len(ours), len(theirs), 1.0 - confidence))
+        return Estimate(value, *newcombe(value, len(ours), len(theirs), _MISSED))
     strata = ours.shape[1] if stratified else 1
     replicates = improvement(
-        resampled(ours, draw(len(ours), strata, resamples, seed)),
-        resampled(theirs, draw(len(theirs), strata, resamples, seed + 1)),
+        resampled(ours, draw(len(ours), strata, resamples, 0)),
+        resampled(theirs, draw(len(theirs), strata, resamples, 1)),
     )
-    return Estimate(value, *percentile(replicates, 1.0 - confidence))
+    return Estimate(value, *percentile(replicates, _MISSED))
 
 
 def difference(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from rimrl.reporting.comparison import Comparison, GroupSummary
+from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.groups import METRICS, Metric, common_metric, random_scores
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.statistics import Estimate
@@ -45,23 +45,14 @@ def group_table(comparison: Comparison) -> Table:
     title = f"{comparison.suite}: {metric.label}, interquartile mean over runs [95 % interval]"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.add_column("split", overflow="fold")
-    random = comparison.random
-    if random:
-        table.add_column("random", justify="right", overflow="fold")
-    for summary in comparison.summaries:
-        table.add_column(summary.group.label, justify="right", overflow="fold")
-
-    def add(name: str, cells: list[str], chance: str = "", last: bool = False) -> None:
-        table.add_row(name, *([chance] if random else []), *cells, end_section=last)
-
-    for name in comparison.splits:
-        chance = random.get(name)
-        add(
-            f"{name} (held out)" if name in comparison.held_out else name,
-            [_estimate(summary.splits[name], metric) for summary in comparison.summaries],
-            "-" if chance is None else figure(chance, metric),
-            last=name == comparison.splits[-1],
-        )
+    for label in (*(["random"] if comparison.random else []), *(group.label for group in comparison.groups)):
+        table.add_column(label, justify="right", overflow="fold")
+    of_splits, over_splits, runs = table_rows(comparison, lambda value: figure(value, metric), "-")
+    for row in of_splits:
+        table.add_row(*row)
+    table.add_section()
+    for row in (*over_splits, *runs):
+        table.add_row(*row)
     notes = []
     if comparison.held_out and comparison.trained:
         notes.append("Generalisation gap: training split minus the mean of the held-out splits, a mean over runs.")
@@ -73,32 +64,44 @@ def group_table(comparison: Comparison) -> Table:
         )
     if notes:
         table.caption, table.caption_justify = " ".join(notes), "left"
-    for label, estimates in rows_over_splits(comparison):
-        add(label, [_estimate(estimate, metric) for estimate in estimates])
-    add("runs", [str(len(summary.group.runs)) for summary in comparison.summaries])
     return table
 
 
-def rows_over_splits(comparison: Comparison) -> list[tuple[str, list[Estimate | None]]]:
-    """The rows below those of single splits: what they are called, and one estimate a group."""
-    rows: list[tuple[str, Callable[[GroupSummary], Estimate | None]]] = []
+def table_rows(comparison: Comparison, write: Callable[[float], str], nothing: str) -> tuple[list[list[str]], ...]:
+    """The table of a comparison as texts: a column for what a row is, for random actions if known, for each group.
+
+    Args:
+        comparison: What to write.
+        write: Writes a number.
+        nothing: Stands for an estimate that there is not.
+
+    Returns:
+        Rows of single splits, of what is said over splits, and of the number of runs.
+    """
+    random, summaries = comparison.random, comparison.summaries
+
+    def row(name: str, estimates: Iterable[Estimate | None], chance: str = "") -> list[str]:
+        cells = [nothing if each is None else each.written(write) for each in estimates]
+        return [name, *([chance] if random else []), *cells]
+
+    of_splits = [
+        row(
+            f"{name} (held out)" if name in comparison.held_out else name,
+            [summary.splits[name] for summary in summaries],
+            write(random[name]) if name in random else nothing,
+        )
+        for name in comparison.splits
+    ]
+    over_splits = []
     if comparison.held_out:
-        rows.append(("held-out splits together", lambda summary: summary.held_out))
-        rows.append(("mean of these", lambda summary: summary.held_out_mean))
+        over_splits.append(row("held-out splits together", [summary.held_out for summary in summaries]))
+        over_splits.append(row("mean of these", [summary.held_out_mean for summary in summaries]))
         if comparison.trained:
-            rows.append(("generalisation gap", lambda summary: summary.gap))
-    if len(comparison.summaries) > 1:
-        rows.append(("difference", lambda summary: summary.difference))
-        rows.append(("probability of improvement", lambda summary: summary.improvement))
-    return [(label, [of(summary) for summary in comparison.summaries]) for label, of in rows]
-
-
-def _estimate(estimate: Estimate | None, metric: Metric) -> str:
-    if estimate is None:
-        return "-"
-    if not estimate.has_interval:
-        return figure(estimate.value, metric)
-    return f"{figure(estimate.value, metric)} [{figure(estimate.low, metric)}, {figure(estimate.high, metric)}]"
+            over_splits.append(row("generalisation gap", [summary.gap for summary in summaries]))
+    if len(summaries) > 1:
+        over_splits.append(row("difference", [summary.difference for summary in summaries]))
+        over_splits.append(row("probability of improvement", [summary.improvement for summary in summaries]))
+    return of_splits, over_splits, [[*row("runs", []), *(str(len(group.runs)) for group in comparison.groups)]]
 
 
 def figure(value: float, metric: Metric) -> str:

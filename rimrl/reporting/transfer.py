@@ -14,7 +14,6 @@ A score needs a positive area of ``scratch`` below the line, and is left out (nu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,37 +188,26 @@ def scores(areas: Iterable[Area], random: Mapping[str, float]) -> list[Score]:
     by_seed: dict[tuple[str, str, str | None, str], dict[int, float]] = {}
     for each in areas:
         by_seed.setdefault((each.core, each.method, each.source, each.target), {})[each.seed] = each.area
+
+    def score(core: str, method: str, source: str | None, target: str, runs: Mapping[int, float], over: bool) -> Score:
+        scratch = by_seed.get((core, SCRATCH, None, target), {})
+        seeds = tuple(sorted(runs.keys() & scratch.keys()))
+        ours, theirs = (np.array([part[seed] for seed in seeds]) for part in (runs, scratch))
+        chance = random.get(target)
+        offset = None if chance is None else transfer_score(ours - chance, theirs - chance)
+        return Score(core, method, source, target, over, seeds, transfer_score(ours, theirs), offset)
+
     found = []
     sources: dict[tuple[str, str, str], list[dict[int, float]]] = {}
     for (core, method, source, target), runs in by_seed.items():
-        if method == SCRATCH:
-            continue
-        scratch = by_seed.get((core, SCRATCH, None, target), {})
-        found.append(_score(core, method, source, target, False, runs, scratch, random.get(target)))
-        sources.setdefault((core, method, target), []).append(runs)
+        if method != SCRATCH:
+            found.append(score(core, method, source, target, runs, False))
+            sources.setdefault((core, method, target), []).append(runs)
     for (core, method, target), parts in sources.items():
-        scratch = by_seed.get((core, SCRATCH, None, target), {})
         common = set.intersection(*(set(part) for part in parts))
         means = {seed: float(np.mean([part[seed] for part in parts])) for seed in sorted(common)}
-        found.append(_score(core, method, None, target, True, means, scratch, random.get(target)))
+        found.append(score(core, method, None, target, means, True))
     return found
-
-
-def _score(
-    core: str,
-    method: str,
-    source: str | None,
-    target: str,
-    over_sources: bool,
-    runs: Mapping[int, float],
-    scratch: Mapping[int, float],
-    random: float | None,
-) -> Score:
-    seeds = tuple(sorted(runs.keys() & scratch.keys()))
-    ours, theirs = (np.array([part[seed] for seed in seeds]) for part in (runs, scratch))
-    raw = transfer_score(ours, theirs)
-    offset = None if random is None else transfer_score(ours - random, theirs - random)
-    return Score(core, method, source, target, over_sources, seeds, raw, offset)
 
 
 def counts(found: Sequence[Score]) -> list[Count]:
@@ -248,25 +236,6 @@ def counts(found: Sequence[Score]) -> list[Count]:
                     )
                 )
     return rows
-
-
-def read_areas(folder: Path, plan: Mapping[str, Any]) -> list[Area]:
-    """Curves of all target runs of a transfer that have finished, and finished an episode.
-
-    Args:
-        folder: The transfer folder.
-        plan: Content of its ``transfer.json``.
-
-    Raises:
-        UsageError: If a finished run cannot be read.
-    """
-    areas = []
-    for run in plan["runs"]:
-        if run["status"] == "finished" and run["target"] is not None:
-            curve = learning_curve(folder / run["path"] / "monitor.csv", run["total_timesteps"])
-            if curve:
-                areas.append(Area(run["core"], run["method"], run["source"], run["target"], run["seed"], curve))
-    return areas
 
 
 def score_folder(folder: Path) -> dict[str, Any]:
@@ -305,12 +274,14 @@ def scored(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         UsageError: If a finished run is damaged.
     """
     random = {name: played["return_mean"] for name, played in plan["random"].items()}
-    areas = read_areas(folder, plan)
-    by_name = {(each.core, each.method, each.source, each.target, each.seed): each for each in areas}
+    areas = []
     for run in plan["runs"]:
-        area = by_name.get((run["core"], run["method"], run["source"], run["target"], run["seed"]))
-        if area is not None:
-            run |= {"area": area.area, "curve": list(area.curve)}
+        if run["status"] == "finished" and run["target"] is not None:
+            curve = learning_curve(folder / run["path"] / "monitor.csv", run["total_timesteps"])
+            if curve:  # at least one episode has finished
+                area = Area(run["core"], run["method"], run["source"], run["target"], run["seed"], curve)
+                run |= {"area": area.area, "curve": list(curve)}
+                areas.append(area)
     found = scores(areas, random)
     return plan | {
         "bins": BINS,
@@ -338,9 +309,6 @@ def _check_plan(plan: object) -> None:
 def _plain(score: Score) -> dict[str, Any]:
     content = asdict(score) | {"seeds": list(score.seeds)}
     for kind in KINDS:
-        estimate = getattr(score, kind)
-        if estimate is not None:
-            bounds = (estimate.low, estimate.high)
-            low, high = (None if math.isnan(bound) else bound for bound in bounds)
-            content[kind] = {"value": estimate.value, "low": low, "high": high}
+        estimate: Estimate | None = getattr(score, kind)
+        content[kind] = estimate and estimate.to_json()
     return content

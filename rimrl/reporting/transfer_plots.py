@@ -34,37 +34,34 @@ def save_matrix(result: Mapping[str, Any], file: Path, kind: str = "offset") -> 
     """
     scores = [score for score in result["scores"] if not score["over_sources"]]
     cores = list(dict.fromkeys(run["core"] for run in result["runs"]))
-    methods = [m for m in dict.fromkeys(r["method"] for r in result["runs"] if r["target"]) if m != "scratch"]
-    targets = list(dict.fromkeys(run["target"] for run in result["runs"] if run["target"]))
-    rows = {
-        method: list(
-            dict.fromkeys(
-                run["source"] or _NO_SOURCE for run in result["runs"] if run["target"] and run["method"] == method
-            )
-        )
-        for method in methods
-    }
-    heights = [len(rows[method]) + 1 for method in methods] or [1]
+    on_targets = [run for run in result["runs"] if run["target"]]
+    targets = list(dict.fromkeys(run["target"] for run in on_targets))
+    rows: dict[str, dict[str, None]] = {}  # sources of each method
+    for run in on_targets:
+        if run["method"] != "scratch":
+            rows.setdefault(run["method"], {})[run["source"] or _NO_SOURCE] = None
+    heights = [len(sources) + 1 for sources in rows.values()] or [1]
     size = (1.8 + len(cores) * (1.0 + 0.62 * len(targets)), 1.4 + 0.45 * sum(heights))
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(len(heights), len(cores), squeeze=False, height_ratios=heights)
         image = None
         for j, core in enumerate(cores):
-            for i, method in enumerate(methods):
+            for i, (method, sources) in enumerate(rows.items()):
                 known = {
                     (score["source"] or _NO_SOURCE, score["target"]): score[kind]
                     for score in scores
                     if (score["core"], score["method"]) == (core, method)
                 }
-                image = _draw(panels[i][j], known, rows[method], targets)
+                image = _draw(panels[i][j], known, list(sources), targets)
                 panels[i][j].set_title(f"{core}: {method}", loc="left")
-                if i < len(methods) - 1:
+                if i < len(rows) - 1:
                     panels[i][j].set_xticklabels([])
         if image is not None:
             bar = figure.colorbar(image, ax=panels, shrink=0.5)
             bar.set_ticks([-2, -1, 0, 1, 2], labels=["1/4", "1/2", "1", "2", "4"])
-            bar.set_label("area under the learning curve\nover that of scratch" + _REMARKS[kind])
+            above = "\n(above random actions)" if kind == "offset" else ""
+            bar.set_label(f"area under the learning curve\nover that of scratch{above}")
         figure.savefig(file, dpi=130)
 
 
@@ -83,9 +80,6 @@ def save_matrices(result: Mapping[str, Any], folder: Path) -> list[Path]:
             save_matrix(result, partial_file, kind)
         pictures.append(folder / name)
     return pictures
-
-
-_REMARKS = {"raw": "", "offset": "\n(above random actions)"}
 
 
 def _draw(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from rimrl.reporting.comparison import Comparison, GroupSummary
-from rimrl.reporting.statistics import Estimate, interquartile_mean, interval, probability_of_improvement
+from rimrl.reporting.statistics import Estimate, interval, probability_of_improvement
 
 
 class ComparisonSummary:
@@ -41,9 +41,7 @@ class ComparisonSummary:
         if summary.held_out is not None:
             return summary.held_out
         metric = self.comparison.metric
-        estimate = interval(summary.group.scores(self.decisive, metric), interquartile_mean)
-        low = -math.inf if metric.low is None else metric.low
-        return estimate.within(low, math.inf if metric.high is None else metric.high)
+        return metric.limit(interval(summary.group.scores(self.decisive, metric)))
 
     def improvement(self, summary: GroupSummary, over: GroupSummary) -> Estimate:
         """Probability that a run of one group does better than a run of another on the decisive splits."""
@@ -55,8 +53,8 @@ class ComparisonSummary:
     def chance(self, split: str) -> float | None:
         """What uniformly random actions reach on a split: the mean over the runs that say."""
         name = f"random_{self.comparison.metric.name}"
-        runs = [run for summary in self.comparison.summaries for run in summary.group.runs]
-        known = [float(run.splits[split][name]) for run in runs if run.splits[split].get(name) is not None]
+        splits = [run.splits[split] for group in self.comparison.groups for run in group.runs]
+        known = [float(result[name]) for result in splits if result.get(name) is not None]
         return math.fsum(known) / len(known) if known else None
 
     @cached_property
@@ -117,9 +115,7 @@ class ComparisonSummary:
 def format_estimate(estimate: Estimate) -> str:
     """An estimate in figures: ``0.80 [0.74, 0.85]``; the value alone where there is no interval."""
     digits = _digits(estimate.value)
-    if not estimate.has_interval:
-        return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return estimate.written(lambda value: f"{value:.{digits}f}")
 
 
 def number(value: float) -> str:

@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from rimrl.runs.scenes import Scene
 
 Frame = NDArray[np.uint8]
 
@@ -24,55 +25,12 @@ _MARGIN, _GUTTER = 20, 24
 _LABEL, _CELL, _STEPS, _SHARE = 62, 7, 60, 50  # the strip: label, K columns of this many pixels, share at work
 _HEAD, _FOOT, _GAP, _REWARDS, _MAX_ROW = 64, 72, 14, 36, 54
 _MIN_WIDTH, _MIN_HEIGHT = 420, 200
+_COLUMNS = tuple(_MARGIN + offset for offset in (0, 62, 190, 262))  # of the facts below the game
 
 # Okabe & Ito, safe for colour-blind eyes, on a page of quiet greys.
 _PAPER, _INK, _QUIET, _EMPTY, _LINE = (255, 255, 255), (27, 31, 36), (106, 115, 125), (246, 248, 250), (208, 215, 222)
 _ACTIVE, _IDLE = (0, 114, 178), (221, 227, 233)
 _GOOD, _BAD = (0, 128, 96), (193, 73, 0)
-
-
-class Scene(Protocol):
-    """One step as it is shown."""
-
-    @property
-    def picture(self) -> Frame:
-        """``[H, W, 3]``, the game before the action."""
-
-    @property
-    def active(self) -> NDArray[np.bool_] | None:
-        """``[N]``, the units at work; None for a core without units."""
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the core's memory was empty before this step."""
-
-    @property
-    def episode(self) -> int:
-        """Which episode, from 1."""
-
-    @property
-    def step(self) -> int:
-        """Which step of it, from 1."""
-
-    @property
-    def task(self) -> str | None:
-        """What the agent is told to do, or None."""
-
-    @property
-    def action(self) -> str:
-        """The action's name or numbers."""
-
-    @property
-    def reward(self) -> float:
-        """What came of the action."""
-
-    @property
-    def total(self) -> float:
-        """The return so far, this reward included."""
-
-    @property
-    def ending(self) -> str | None:
-        """How the episode ended; None before its last step."""
 
 
 class Film:
@@ -154,7 +112,7 @@ class Film:
         title = _shortened(self._title, self._width - 2 * _MARGIN - (130 if self.units else 0), size, bold=True)
         _write(canvas, _MARGIN, 13, title, _INK, size, bold=True)
         y = self._bottom + 16
-        for x, caption in zip(self._columns(), ("step", "action", "reward", "return"), strict=True):
+        for x, caption in zip(_COLUMNS, ("step", "action", "reward", "return"), strict=True):
             _write(canvas, x, y, caption, _QUIET, 12)
         if not self.units:
             return
@@ -169,9 +127,6 @@ class Film:
         now = left + steps * cell - 1
         _write(canvas, now, y, f"the last {steps} steps, now at the right", _QUIET, 12, "ra")
         _write(canvas, now + _SHARE, y + 18, "%: at work in this share of the episode's steps so far", _QUIET, 12, "ra")
-
-    def _columns(self) -> tuple[int, int, int, int]:
-        return _MARGIN, _MARGIN + 62, _MARGIN + 190, _MARGIN + 262
 
     def _labelled(self) -> range:
         return range(0, self.units, math.ceil(13 / self._row))
@@ -228,9 +183,8 @@ class Film:
         reward = f"{scene.reward:+.3g}" if scene.reward else "0"
         tint = _GOOD if scene.reward > 0 else _BAD if scene.reward < 0 else _INK
         values = ((str(scene.step), _INK), (scene.action, _INK), (reward, tint), (f"{scene.total:.4g}", _INK))
-        columns = self._columns()
-        ends = (*columns[1:], columns[-1] + 80)
-        for x, end, (value, colour) in zip(columns, ends, values, strict=True):
+        ends = (*_COLUMNS[1:], _COLUMNS[-1] + 80)
+        for x, end, (value, colour) in zip(_COLUMNS, ends, values, strict=True):
             _write(canvas, x, self._bottom + 34, _shortened(value, end - x - 6, 15, bold=True), colour, 15, bold=True)
         if scene.ending is not None:
             colour = {"success": _GOOD, "failed": _BAD, "out of time": _BAD}.get(scene.ending, _INK)

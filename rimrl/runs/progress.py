@@ -10,7 +10,7 @@ from tqdm import tqdm
 Bar: TypeAlias = "tqdm[NoReturn]"
 
 
-def progress_bar(title: str, total: int, done: int = 0, unit: str = "step") -> Bar:
+def progress_bar(title: str, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> Bar:
     """A bar on standard error.
 
     Args:
@@ -18,6 +18,7 @@ def progress_bar(title: str, total: int, done: int = 0, unit: str = "step") -> B
         total: Steps in all.
         done: Steps that came before.
         unit: What a step is.
+        shown: Whether there is one, after all.
     """
     interval = 0.2 if sys.stderr.isatty() else 20.0
     return tqdm(
@@ -29,4 +30,5 @@ def progress_bar(title: str, total: int, done: int = 0, unit: str = "step") -> B
         mininterval=interval,
         maxinterval=interval,
         dynamic_ncols=True,
+        disable=not shown,
     )

@@ -84,11 +84,8 @@ class Adding(Task):
             raise wrong("num_marked", f"{self.num_marked} does not fit a sequence of {steps} steps")
 
     def other_split(self, name: str) -> TaskSplit | None:
-        steps = number_in(name, "{}_steps")
-        if steps is None:
-            return None
-        require_length("steps", steps, 1, _LONGEST)
-        return self._split(steps)
+        steps = number_in(name, "{}_steps", "steps", 1, _LONGEST)
+        return None if steps is None else self._split(steps)
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         stream = training_stream(seed, update)

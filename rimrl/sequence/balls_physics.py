@@ -42,18 +42,6 @@ class Discs:
         """``[B, n]``: areas, up to a factor."""
         return self.radii**2
 
-    @property
-    def energy(self) -> Floats:
-        """Kinetic energy of each box, ``[B]``."""
-        energy: Floats = (0.5 * self.masses * (self.velocities**2).sum(-1)).sum(-1)
-        return energy
-
-    @property
-    def momentum(self) -> Floats:
-        """Momentum of each box, ``[B, 2]``."""
-        momentum: Floats = (self.masses[..., None] * self.velocities).sum(1)
-        return momentum
-
     def advance(self, time: float, walls: bool = True) -> None:
         """Let some time pass, short enough that no disc crosses another.
 

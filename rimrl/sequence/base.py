@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rimrl.cores.base import State
 from rimrl.errors import unknown_name
+from rimrl.sequence.checks import require_length
 from rimrl.sequence.model import SequenceModel
 from rimrl.splits import Split, find_split
 
@@ -246,7 +247,14 @@ def draw_length(stream: np.random.Generator, shortest: int, longest: int) -> int
     return shortest if shortest == longest else int(stream.integers(shortest, longest + 1))
 
 
-def number_in(name: str, form: str) -> int | None:
-    """The whole number that makes a name of a form such as ``{}_blanks``; None if none does."""
+def number_in(name: str, form: str, key: str, least: int, most: int) -> int | None:
+    """The whole number that makes a name of a form such as ``{}_blanks``; None if none does.
+
+    Raises:
+        UsageError: If it is none from `least` to `most`, which `key` can be.
+    """
     number = re.match(r"\d{1,9}", name)
-    return int(number[0]) if number and form.format(int(number[0])) == name else None
+    if not number or form.format(int(number[0])) != name:
+        return None
+    require_length(key, int(number[0]), least, most)
+    return int(number[0])

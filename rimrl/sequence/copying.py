@@ -97,11 +97,8 @@ class Copying(Task):
         )
 
     def other_split(self, name: str) -> TaskSplit | None:
-        blanks = number_in(name, "{}_blanks")
-        if blanks is None:
-            return None
-        require_length("blanks", blanks, 0, _LONGEST)
-        return self._split(blanks)
+        blanks = number_in(name, "{}_blanks", "blanks", 0, _LONGEST)
+        return None if blanks is None else self._split(blanks)
 
     def training_batch(self, seed: int, update: int, batch_size: int) -> Batch:
         stream = training_stream(seed, update)

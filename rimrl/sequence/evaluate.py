@@ -136,15 +136,11 @@ def score(task: Task, model: SequenceModel, split: TaskSplit, seed: int, count: 
         One row a sequence.
     """
     available = task.num_sequences(split)
-    parts: list[Scores] = []
+    count = count if available is None else min(count, available)
     with evaluating(model):
-        for batch in _batches(task, split, seed, count if available is None else min(count, available), model):
-            parts.append(task.scores(model, batch))
-    names = parts[0].others
-    return Scores(
-        _joined([part.metric for part in parts]),
-        {name: _joined([part.others[name] for part in parts]) for name in names},
-    )
+        parts = [task.scores(model, batch) for batch in _batches(task, split, seed, count, model)]
+    others = {name: _joined([part.others[name] for part in parts]) for name in parts[0].others}
+    return Scores(_joined([part.metric for part in parts]), others)
 
 
 @contextmanager

@@ -66,15 +66,10 @@ class FrameDecoder(nn.Module):
         small = size // 2 ** len(channels)
         inner = channels[-1] * small**2
         layers: list[nn.Module] = [nn.Linear(hidden_size, width), nn.ReLU(), nn.LayerNorm(width)]
-        layers += [
-            nn.Linear(width, inner),
-            nn.ReLU(),
-            nn.LayerNorm(inner),
-            nn.Unflatten(1, (channels[-1], small, small)),
-        ]
-        backwards = [*channels[-2::-1], 1]
+        layers += [nn.Linear(width, inner), nn.ReLU(), nn.LayerNorm(inner)]
+        layers += [nn.Unflatten(1, (channels[-1], small, small))]
         before = channels[-1]
-        for after in backwards[:-1]:
+        for after in channels[-2::-1]:
             layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU(), nn.GroupNorm(1, after)]
             before = after
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(before, 1, 4, stride=2, padding=1))

@@ -84,12 +84,11 @@ def record(
     if sequences * length > _MOST_STEPS:
         raise invalid_value("--episodes", f"at most {_MOST_STEPS // length}, {_MOST_STEPS} steps together", sequences)
     model = run.load_model(task)
-    batch = task.evaluation_batch(split, seed, 0, sequences)
-    on_device = batch.to(next(model.parameters()).device)
+    batch = task.evaluation_batch(split, seed, 0, sequences).to(next(model.parameters()).device)
     with evaluating(model):
-        hidden, _, trace = model(on_device.inputs, return_trace=True)
-        annotations = task.annotate_steps(on_device, hidden, model)
-        scores = task.scores(model, on_device).metric.tolist()
+        hidden, _, trace = model(batch.inputs, return_trace=True)
+        annotations = task.annotate_steps(batch, hidden, model)
+        scores = task.scores(model, batch).metric.tolist()
     arrays = _steps(trace, annotations)
     names = list(annotations.input_names) if annotations.input_names else None
     layers = model.core.units_per_layer
@@ -143,18 +142,14 @@ def _steps(trace: CoreTrace, annotations: StepAnnotations) -> dict[str, NDArray[
         "action": annotations.inputs if annotations.input_names else th.zeros(T, B, 0),
         "reward": annotations.outcomes,
     }
-    arrays = {name: _one_after_the_other(part) for name, part in parts.items() if part is not None}
+    arrays: dict[str, NDArray[Any]] = {
+        name: part.transpose(0, 1).flatten(0, 1).cpu().numpy() for name, part in parts.items() if part is not None
+    }
     steps = np.tile(np.arange(T), B)
     arrays |= {"episode": np.repeat(np.arange(B), T), "step": steps, "fresh": steps == 0}
     if annotations.phases is not None:
         arrays["phase"] = np.tile(annotations.phases.cpu().numpy(), B)
     return arrays
-
-
-def _one_after_the_other(part: th.Tensor) -> NDArray[Any]:
-    """``[T, B, ...]`` to ``[B * T, ...]``."""
-    rows: NDArray[Any] = part.transpose(0, 1).flatten(0, 1).cpu().numpy()
-    return rows
 
 
 def _rollouts(

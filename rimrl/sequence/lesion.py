@@ -54,15 +54,10 @@ class LesionResult:
         (folder / "dropping.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
 
 
-def lesion_units(
-    run: SequenceRun,
-    warm_up: int = WARM_UP,
-    steps: int = STEPS,
-    sequences: int = SEQUENCES,
-    blocks: int = BLOCKS,
-    seed: int = DEFAULT_SEED,
-) -> LesionResult:
+def lesion_units(run: SequenceRun, blocks: int = BLOCKS) -> LesionResult:
     """Roll a trained model out as it is, and without each of its units.
+
+    It sees 5 frames and predicts 25, as in the paper, in 64 sequences of the first split.
 
     A unit is dropped by putting its part of the state to zero from the last frame shown on, before and after every
     step, so that nothing reads it; of a RIM, what it would say to others within a step is silenced, too. It may still
@@ -71,27 +66,26 @@ def lesion_units(
 
     Args:
         run: A trained run of bouncing balls.
-        warm_up: Frames that are shown. Default 5, the paper's.
-        steps: Frames that are predicted. Default 25, the paper's.
-        sequences: How many sequences of the first split.
         blocks: Blocks of a core without units.
-        seed: Seed of the sequences.
 
     Raises:
         UsageError: If the run is of another task, its core has no parts that can be dropped, or its model is missing.
     """
-    _check(run, warm_up=warm_up, steps=steps, sequences=sequences, blocks=blocks)
     config = run.config
+    check_device(config.train.device)
+    if config.task.name != BouncingBalls.name:
+        raise needs("lesion", "runs of 'balls'", f"{run.path}, a run of {config.task.name!r}")
+    if blocks < 1:
+        raise invalid_value("blocks", "at least 1", blocks)
     th.set_num_threads(config.train.num_threads)
-    options = {**config.task.options, "warm_up": warm_up, "rollout": steps}
-    task = BouncingBalls(**options)
+    task = BouncingBalls(**{**config.task.options, "warm_up": WARM_UP, "rollout": STEPS})
     model = run.load_model(make_run_task(config))
     N = _parts(model, blocks)
-    batch = task.evaluation_batch(task.splits[0], seed, 0, sequences).to(next(model.parameters()).device)
-    shown, truth = batch.inputs[:warm_up], task.truth(batch)
+    batch = task.evaluation_batch(task.splits[0], DEFAULT_SEED, 0, SEQUENCES).to(next(model.parameters()).device)
+    shown, truth = batch.inputs[:WARM_UP], task.truth(batch)
 
     def rolled(of: SequenceModel, keep: Tensor | None) -> Rollout:
-        return roll_out(of, shown, steps, task.feedback, keep)
+        return roll_out(of, shown, STEPS, task.feedback, keep)
 
     with evaluating(model):
         whole = rolled(model, None)
@@ -104,9 +98,9 @@ def lesion_units(
         "core": config.core.name,
         "seed": config.train.seed,
         "split": task.splits[0].name,
-        "warm_up": warm_up,
-        "steps": steps,
-        "sequences": sequences,
+        "warm_up": WARM_UP,
+        "steps": STEPS,
+        "sequences": SEQUENCES,
         "parts": "units" if model.core.num_units > 1 else "blocks",
         "cross_entropy": intact,
         "units": units,
@@ -121,15 +115,6 @@ def lesion_units(
         "change": change.cpu().numpy(),
     }
     return LesionResult(facts, arrays)
-
-
-def _check(run: SequenceRun, **numbers: int) -> None:
-    check_device(run.config.train.device)
-    if run.config.task.name != BouncingBalls.name:
-        raise needs("lesion", "runs of 'balls'", f"{run.path}, a run of {run.config.task.name!r}")
-    for name, value in numbers.items():
-        if value < 1:
-            raise invalid_value(name, "at least 1", value)
 
 
 def _parts(model: SequenceModel, blocks: int) -> int:

@@ -74,11 +74,8 @@ class SequentialMNIST(Task):
         )
 
     def other_split(self, name: str) -> TaskSplit | None:
-        pixels = number_in(name, "{0}x{0}")
-        if pixels is None:
-            return None
-        require_length("resolution", pixels, 4, FULL)
-        return self._split(pixels)
+        pixels = number_in(name, "{0}x{0}", "resolution", 4, FULL)
+        return None if pixels is None else self._split(pixels)
 
     def num_sequences(self, split: TaskSplit) -> int | None:
         return len(self._digits("test", split.settings["resolution"])[1])

@@ -75,7 +75,8 @@ def data_folder(data: str | None = None) -> Path:
         folder = Path(named).expanduser()
         if not folder.is_dir():
             origin = "task.data" if data else ENVIRONMENT
-            raise missing(f"folder {folder} ({origin})", advice=f"it is to hold {_all_names()}")
+            names = ", ".join(file.name for part in FILES.values() for file in part)
+            raise missing(f"folder {folder} ({origin})", advice=f"it is to hold {names}")
         return folder
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "rimrl" / "mnist"
@@ -145,7 +146,3 @@ def _download(file: _File, folder: Path) -> None:
         f"cannot download {file.name} ({'; '.join(reasons)}); get it elsewhere, and name its folder with --data or "
         f"{ENVIRONMENT}; it should unpack to SHA-256 {file.sha256}"
     )
-
-
-def _all_names() -> str:
-    return ", ".join(file.name for part in FILES.values() for file in part)

@@ -62,12 +62,8 @@ class SequenceModel(nn.Module):
         return answers
 
 
-class OneHot(nn.Module):
-    """Symbols as vectors with a single one.
-
-    Args:
-        num_symbols: How many there are.
-    """
+class _OneHot(nn.Module):
+    """Symbols as vectors with a single one."""
 
     def __init__(self, num_symbols: int) -> None:
         super().__init__()
@@ -92,5 +88,5 @@ def symbol_losses(answers: Tensor, symbols: Tensor) -> Tensor:
 def symbol_encoder(num_symbols: int, embedding_size: int | None) -> tuple[nn.Module, int]:
     """A learned vector for each symbol, or its one-hot vector, and the width of either."""
     if embedding_size is None:
-        return OneHot(num_symbols), num_symbols
+        return _OneHot(num_symbols), num_symbols
     return nn.Embedding(num_symbols, embedding_size), embedding_size

@@ -13,7 +13,6 @@ dropping.json      what ``rimrl sequence lesion`` found, and dropping.png
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch as th
 from safetensors import SafetensorError
@@ -115,8 +114,7 @@ def make_model(config: SequenceConfig, task: Task) -> SequenceModel:
         UsageError: If its options do not fit together.
     """
     encoder, input_size = task.make_encoder(config.model.embedding_size)
-    options: dict[str, Any] = config.core.options
-    core = make_core(config.core.name, input_size, **options)
+    core = make_core(config.core.name, input_size, **config.core.options)
     return SequenceModel(encoder, core, task.make_decoder(core.output_size), config.model.dropout)
 
 

@@ -140,7 +140,7 @@ class Text(Task):
 
     def make_encoder(self, embedding_size: int | None) -> tuple[nn.Module, int]:
         inner, width = symbol_encoder(len(self.corpus.vocabulary), embedding_size)
-        return TextEncoder(inner, self.corpus), width
+        return _TextEncoder(inner, self.corpus), width
 
     def make_decoder(self, hidden_size: int) -> nn.Module:
         return nn.Linear(hidden_size, len(self.corpus.vocabulary))
@@ -174,13 +174,8 @@ class Text(Task):
         return StepAnnotations(("Symbol shown", "Next symbol predicted"), shown, batch.inputs, outcomes, None)
 
 
-class TextEncoder(nn.Module):
-    """Encodes symbols, and knows of which text they are: weights that were trained on another text are refused.
-
-    Args:
-        inner: ``[T, B]`` to ``[T, B, I]``.
-        corpus: Whose symbols.
-    """
+class _TextEncoder(nn.Module):
+    """Encodes symbols, and knows of which text they are: weights that were trained on another text are refused."""
 
     text: Tensor
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,26 +131,17 @@ class ModelLearner:
         """
         settings = self.config.train
         begun = time.monotonic() - self._elapsed
-        with self._progress() as progress:
+        with bar(self._run.path.name, settings.num_updates, self.reached, "update", self._shows_progress) as progress:
             while self.reached < settings.num_updates and not stop.requested:
                 self._learn_once()
                 self._elapsed = time.monotonic() - begun
                 self._log(progress)
                 if settings.resume_freq and self.reached % settings.resume_freq == 0:
                     self.write_checkpoint()
-                if progress is not None:
-                    progress.update()
+                progress.update()
         if not self._is_finite():
             raise wrong("the weights", "are not finite", "a smaller train.learning_rate may help", "not_finite")
         return self.reached >= settings.num_updates
-
-    @contextmanager
-    def _progress(self) -> Iterator[Bar | None]:
-        if not self._shows_progress:
-            yield None
-            return
-        with bar(self._run.path.name, self.config.train.num_updates, self.reached, unit="update") as progress:
-            yield progress
 
     def _learn_once(self) -> None:
         settings = self.config.train
@@ -185,7 +175,7 @@ class ModelLearner:
 
     # -- logs ----------------------------------------------------------------------------------------------------------
 
-    def _log(self, progress: Any) -> None:
+    def _log(self, progress: Bar) -> None:
         settings = self.config.train
         at_end = self.reached == settings.num_updates
         evaluates = bool(settings.eval_freq) and (self.reached % settings.eval_freq == 0 or at_end)
@@ -210,8 +200,7 @@ class ModelLearner:
         logger.record("time/time_elapsed", self._elapsed)
         logger.dump(self.reached)
         self._since_log = _Sums()
-        if progress is not None:
-            progress.set_postfix({"loss": f"{loss:.4f}"}, refresh=False)
+        progress.set_postfix({"loss": f"{loss:.4f}"}, refresh=False)
 
     def _active(self) -> list[float]:
         """How often each unit is active on a few sequences of the first split."""

@@ -12,7 +12,8 @@ from rimrl.errors import UsageError
 from rimrl.experiments.evaluate import DEFAULT_SEED
 from rimrl.experiments.inspect import record
 from rimrl.experiments.run import Run
-from rimrl.experiments.watch import Scene, showing
+from rimrl.experiments.watch import showing
+from rimrl.runs.scenes import Scene
 from tests.commands import SMALL_PPO, succeed
 
 

@@ -17,13 +17,15 @@ from PIL import Image
 from rimrl.errors import UsageError
 from rimrl.reporting.video import HOLD, Film
 from rimrl.reporting.video_files import check_format, write_video
+from rimrl.runs.scenes import Scene as CompleteScene
 
 ACTIVE, IDLE, EMPTY = (0, 114, 178), (221, 227, 233), (246, 248, 250)
 
 
 @dataclass(frozen=True)
-class Scene:
-    picture: NDArray[np.uint8]
+class Scene(CompleteScene):
+    """A step of which most is left out."""
+
     active: NDArray[np.bool_] | None = None
     fresh: bool = False
     episode: int = 1

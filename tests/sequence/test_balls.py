@@ -23,23 +23,35 @@ def scattered(count: tuple[int, int] = (6, 8), boxes: int = 50, seed: int = 0) -
     return scatter(np.random.default_rng(seed), boxes, count, (0.05, 0.12), 0.05)
 
 
+def energy(discs: Discs) -> Floats:
+    """Kinetic energy of each box, ``[B]``."""
+    energy: Floats = (0.5 * discs.masses * (discs.velocities**2).sum(-1)).sum(-1)
+    return energy
+
+
+def momentum(discs: Discs) -> Floats:
+    """Momentum of each box, ``[B, 2]``."""
+    momentum: Floats = (discs.masses[..., None] * discs.velocities).sum(1)
+    return momentum
+
+
 def test_energy_is_kept_by_walls_and_collisions() -> None:
     discs = scattered()
-    before, first = discs.energy, discs.velocities.copy()
+    before, first = energy(discs), discs.velocities.copy()
     for _ in range(60 * SUBSTEPS):
         discs.advance(1 / SUBSTEPS)
-    np.testing.assert_allclose(discs.energy, before, rtol=1e-10)
+    np.testing.assert_allclose(energy(discs), before, rtol=1e-10)
     assert (np.abs(discs.velocities - first).max(axis=(1, 2)) > 0.01).all()  # something has happened in every box
 
 
 def test_momentum_is_kept_by_collisions() -> None:
     discs = scattered()
     discs.velocities += 0.02 * (0.5 - discs.positions)  # towards each other
-    before, energy, first = discs.momentum, discs.energy, discs.velocities.copy()
+    before, moving, first = momentum(discs), energy(discs), discs.velocities.copy()
     for _ in range(20 * SUBSTEPS):
         discs.advance(1 / SUBSTEPS, walls=False)
-    np.testing.assert_allclose(discs.momentum, before, atol=1e-14)
-    np.testing.assert_allclose(discs.energy, energy, rtol=1e-10)
+    np.testing.assert_allclose(momentum(discs), before, atol=1e-14)
+    np.testing.assert_allclose(energy(discs), moving, rtol=1e-10)
     assert (discs.velocities != first).any()
 
 
