@@ -145,7 +145,7 @@ def test_balls_shows_every_run() -> None:
 
 def test_balls_say_what_scoff_reaches() -> None:
     scores = [[f"{run['scores'][split]:.0f}" for split in BALLS] for run in groups("balls_scoff")["scoff"]]
-    four, more, curtain = (" and ".join(column) for column in zip(*scores, strict=True))
+    four, more, curtain = (", ".join(column) for column in zip(*scores, strict=True))
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert f"{four} with 4 balls, {more} with 6 to 8, and {curtain} behind the curtain" in text
 
