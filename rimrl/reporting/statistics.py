@@ -34,8 +34,7 @@ Aggregate = Callable[[Floats], Floats]
 
 Method = Literal["t", "percentile", "basic", "bca"]
 METHODS: tuple[Method, ...] = get_args(Method)
-RESAMPLES, POINTWISE_RESAMPLES = 10_000, 2000
-_MISSED = 1.0 - 0.95
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -187,13 +186,19 @@ def interval(
     Raises:
         UsageError: If there is no such method, or `scores` is not [R, M] or holds what is not finite.
     """
-    (estimate,) = _intervals(
-        scores, lambda runs: np.asarray(aggregate(runs))[..., None], method, stratified, confidence, resamples, seed
+    (estimate,) = intervals(
+        scores,
+        lambda runs: np.asarray(aggregate(runs))[..., None],
+        method=method,
+        stratified=stratified,
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
     )
     return estimate
 
 
-def _intervals(
+def intervals(
     scores: ArrayLike,
     aggregate: Aggregate,
     method: Method = "t",
@@ -202,7 +207,23 @@ def _intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Estimate]:
-    """`interval` of an aggregate that gives K numbers, [..., R, M] to [..., K]: an estimate of each."""
+    """Several numbers at once, each with an interval of its own.
+
+    Args:
+        scores: [R, M].
+        aggregate: [..., R, M] to [..., K].
+        method: As for `interval`, and so are the others.
+        stratified: As for `interval`.
+        confidence: As for `interval`.
+        resamples: As for `interval`.
+        seed: As for `interval`.
+
+    Returns:
+        K estimates.
+
+    Raises:
+        UsageError: As `interval`.
+    """
     runs = _checked(scores)
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
@@ -218,12 +239,17 @@ def _intervals(
     ]
 
 
-def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> list[Estimate]:
+def performance_profile(
+    scores: ArrayLike, thresholds: ArrayLike, method: Method = "t", resamples: int = 2000, seed: int = 0
+) -> list[Estimate]:
     """Share of runs above each threshold, with pointwise intervals (the run-score distribution of Agarwal et al.).
 
     Args:
         scores: [R, M].
         thresholds: [K].
+        method: As for `interval`.
+        resamples: B.
+        seed: Of the resampling.
 
     Returns:
         K estimates, each between 0 and 1.
@@ -232,15 +258,16 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> list[Estima
         UsageError: As `interval`.
     """
     shares = partial(score_distribution, thresholds=thresholds)
-    return [estimate.within(0.0, 1.0) for estimate in _intervals(scores, shares, resamples=POINTWISE_RESAMPLES)]
+    return [estimate.within(0.0, 1.0) for estimate in intervals(scores, shares, method, resamples=resamples, seed=seed)]
 
 
-def curve(values: ArrayLike, resamples: int = POINTWISE_RESAMPLES) -> list[Estimate]:
+def curve(values: ArrayLike, resamples: int = 2000, seed: int = 0) -> list[Estimate]:
     """Interquartile mean over runs at every point of their curves, with pointwise intervals.
 
     Args:
         values: [R, K]: the same K points of each run.
         resamples: B.
+        seed: Of the resampling.
 
     Returns:
         K estimates.
@@ -248,12 +275,22 @@ def curve(values: ArrayLike, resamples: int = POINTWISE_RESAMPLES) -> list[Estim
     Raises:
         UsageError: As `interval`.
     """
-    return _intervals(
-        values, lambda runs: interquartile_mean(np.swapaxes(runs, -1, -2)[..., None]), resamples=resamples
+    return intervals(
+        values,
+        lambda runs: interquartile_mean(np.swapaxes(runs, -1, -2)[..., None]),
+        resamples=resamples,
+        seed=seed,
     )
 
 
-def generalisation_gap(train: ArrayLike, held_out: ArrayLike, resamples: int = RESAMPLES) -> Estimate:
+def generalisation_gap(
+    train: ArrayLike,
+    held_out: ArrayLike,
+    method: Method = "t",
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
     """How much worse runs are on what they were not trained on: train split minus mean of the held-out splits.
 
     The difference is taken within each run, so that what makes a run good or bad on both does not widen the interval.
@@ -261,7 +298,10 @@ def generalisation_gap(train: ArrayLike, held_out: ArrayLike, resamples: int = R
     Args:
         train: [R]: score of each run on the training split.
         held_out: [R, M]: scores of the same runs on the held-out splits.
+        method: As for `interval`.
+        confidence: As for `interval`.
         resamples: As for `interval`.
+        seed: As for `interval`.
 
     Returns:
         Mean over runs, with the interval of that mean.
@@ -270,7 +310,7 @@ def generalisation_gap(train: ArrayLike, held_out: ArrayLike, resamples: int = R
         UsageError: As `interval`.
     """
     gaps = np.asarray(train, dtype=np.float64) - _checked(held_out).mean(axis=1)
-    return interval(gaps[:, None], mean, resamples=resamples)
+    return interval(gaps[:, None], mean, method, confidence=confidence, resamples=resamples, seed=seed)
 
 
 def probability_of_improvement(
@@ -278,7 +318,9 @@ def probability_of_improvement(
     reference: ArrayLike,
     method: Literal["newcombe", "percentile"] = "newcombe",
     stratified: bool = False,
+    confidence: float = 0.95,
     resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Estimate:
     """`improvement` over a reference, with an interval.
 
@@ -290,7 +332,9 @@ def probability_of_improvement(
             there are, because one agent plays them all; it stays honest where every run beats every run of the
             reference. ``"percentile"``: the bootstrap's quantiles, as rliable, which has no width at all there.
         stratified: For ``"percentile"``, as for `interval`.
+        confidence: As for `interval`.
         resamples: For ``"percentile"``: B.
+        seed: For ``"percentile"``: of the resampling.
 
     Returns:
         The estimate; without an interval if either side has one run only.
@@ -307,13 +351,13 @@ def probability_of_improvement(
     if min(len(ours), len(theirs)) < 2:
         return Estimate(value)
     if method == "newcombe":
-        return Estimate(value, *newcombe(value, len(ours), len(theirs), _MISSED))
+        return Estimate(value, *newcombe(value, len(ours), len(theirs), 1.0 - confidence))
     strata = ours.shape[1] if stratified else 1
     replicates = improvement(
-        resampled(ours, draw(len(ours), strata, resamples, 0)),
-        resampled(theirs, draw(len(theirs), strata, resamples, 1)),
+        resampled(ours, draw(len(ours), strata, resamples, seed)),
+        resampled(theirs, draw(len(theirs), strata, resamples, seed + 1)),
     )
-    return Estimate(value, *percentile(replicates, _MISSED))
+    return Estimate(value, *percentile(replicates, 1.0 - confidence))
 
 
 def difference(
