@@ -143,6 +143,13 @@ def test_balls_shows_every_run() -> None:
     assert shown == expected
 
 
+def test_copying_says_what_gtrxl_reaches() -> None:
+    ((run,),) = groups("copying_gtrxl").values()
+    short, long = (printed(run["scores"][split]) for split in ("50_blanks", "200_blanks"))
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert f"after {run['num_updates']} it ends at {short} with 50 blanks and at {long} with 200" in text
+
+
 def test_balls_say_what_scoff_reaches() -> None:
     scores = [[f"{run['scores'][split]:.0f}" for split in BALLS] for run in groups("balls_scoff")["scoff"]]
     four, more, curtain = (", ".join(column) for column in zip(*scores, strict=True))
