@@ -22,7 +22,9 @@ SUITES = (
     "recall_brims",
     "recall_shorter",
     "tmaze",
+    "memory",
     "multiroom",
+    "multiroom_a2c",
     "distractors",
 )
 FEWEST_RUNS = 3
