@@ -38,24 +38,14 @@
 #define TILE_ROWS 8
 #define TILE_VECTORS 1
 #include "loops.h"
-#undef INSTRUCTIONS
-#undef TARGET
-#undef WIDE_BYTES
-#undef TILE_ROWS
-#undef TILE_VECTORS
 
 #define INSTRUCTIONS avx2
 #define TARGET __attribute__((target("arch=x86-64-v3")))
 #define WIDE_BYTES 32
+#define NARROW_BYTES 32
 #define TILE_ROWS 6
 #define TILE_VECTORS 2
 #include "loops.h"
-#undef INSTRUCTIONS
-#undef TARGET
-#undef WIDE_BYTES
-#undef NARROW_BYTES
-#undef TILE_ROWS
-#undef TILE_VECTORS
 #endif
 
 #define INSTRUCTIONS baseline

@@ -1,4 +1,5 @@
-// The loops over time of RIM, BRIMs and LSTM, and what is exported, for one set of instructions, which `kernels.cpp` names.
+// The loops over time of RIM, BRIMs and LSTM, and what is exported, for one set of instructions. `kernels.cpp` defines
+// which, and how wide vectors and tiles are; this file undefines it.
 // Products of small matrices are ours, those of an LSTM the BLAS' that torch brings. All are row-major.
 namespace INSTRUCTIONS {
 #include "kernels.h"
@@ -540,3 +541,10 @@ BOTH(soft_update, A13, (N, B, D, hn, h, hs, w, mask, share, ho, hos, y))
 BOTH(soft_update_backward, A14, (N, B, D, dy, hn, h, hs, w, mask, share, dh, dhn, dw))
 #define A15(R) (idx N, idx B, idx D, const R* d_means, R* dhn, R* dh)
 BOTH(soft_means_backward, A15, (N, B, D, d_means, dhn, dh))
+
+#undef INSTRUCTIONS
+#undef TARGET
+#undef WIDE_BYTES
+#undef NARROW_BYTES
+#undef TILE_ROWS
+#undef TILE_VECTORS
