@@ -23,7 +23,7 @@ from rimrl.experiments.config_files import load_config
 from rimrl.imports import options
 from rimrl.reading import check_regular
 from rimrl.runs.environment import refuse_edited, run_processes
-from rimrl.runs.folder import RunFolder
+from rimrl.runs.folder import RunFolder, missing_run
 from rimrl.runs.kinds import AGENT, kind_of_run
 from rimrl.runs.yaml_files import read_yaml
 
@@ -74,7 +74,7 @@ class Run(RunFolder[ExperimentConfig]):
             UsageError: If the folder is not there, or is not a run folder.
         """
         if not path.is_dir():
-            raise missing(f"run folder {path}")
+            raise missing_run(path)
         if not (path / "config.yaml").is_file() and (path / CARD).is_file():
             return cls(path, load_config(str(path / CARD), of_others=True, to_train=False))
         if not (path / "config.yaml").is_file():

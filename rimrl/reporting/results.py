@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rimrl.errors import UsageError, damaged, mismatch, missing, quoted, shorten, wrong
+from rimrl.errors import UsageError, damaged, mismatch, quoted, shorten, wrong
 from rimrl.reading import MissingError, UnreadableError, read_rows
 from rimrl.runs.added import with_added
 from rimrl.runs.environment import refuse_edited
 from rimrl.runs.evaluations import FIGURES, read_evaluation
+from rimrl.runs.folder import missing_run
 from rimrl.runs.kinds import Kind, kind_of_facts, upgrade_header
 from rimrl.runs.yaml_files import read_yaml
 
@@ -104,7 +105,7 @@ def find_runs(paths: Sequence[Path], suite: str | None = None, variant: str = ""
     waiting: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
-            raise missing(f"run folder {path}")
+            raise missing_run(path)
         if _is_run(path):
             found.setdefault(path.resolve(), path)
             continue
@@ -165,7 +166,7 @@ def _runs_below(path: Path, above: frozenset[Path] = frozenset()) -> Iterator[Pa
 
 def _read(path: Path, suite: str | None, variant: str = "") -> RunResults:
     if not path.is_dir():
-        raise missing(f"run folder {path}")
+        raise missing_run(path)
     file = _evaluation_file(path, suite, variant)
     command = f"rimrl evaluate {quoted(path)}" + (f" --suite {suite}" if suite else "")
     if file is None:

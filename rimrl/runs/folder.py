@@ -26,7 +26,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import yaml
 
-from rimrl.errors import invalid_value, missing, quoted, trying, wrong
+from rimrl.errors import UsageError, invalid_value, missing, quoted, trying, wrong
 from rimrl.files import check_writable, locked, remove_leftovers, separate, temporary_folder, write_text, write_together
 from rimrl.imports import options as import_options
 from rimrl.runs.config import Configuration
@@ -65,6 +65,11 @@ _PACKAGES = (
 
 
 C = TypeVar("C", bound=Configuration)
+
+
+def missing_run(path: Path) -> UsageError:
+    """There is no such run folder."""
+    return missing(f"run folder {path}", advice="give the folder that a training named when it ended")
 
 
 class RunFolder(ABC, Generic[C]):

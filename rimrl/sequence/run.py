@@ -23,7 +23,7 @@ from rimrl.errors import damaged, missing, one_line, quoted, wrong
 from rimrl.files import placing_file
 from rimrl.imports import options as import_options
 from rimrl.runs.environment import refuse_edited
-from rimrl.runs.folder import RunFolder
+from rimrl.runs.folder import RunFolder, missing_run
 from rimrl.runs.kinds import SEQUENCE, kind_of
 from rimrl.runs.yaml_files import read_yaml
 from rimrl.sequence.base import Task
@@ -54,7 +54,7 @@ class SequenceRun(RunFolder[SequenceConfig]):
             UsageError: If the folder is not there, is no run of a sequence task, or its configuration is damaged.
         """
         if not path.is_dir():
-            raise missing(f"run folder {path}")
+            raise missing_run(path)
         file = path / "config.yaml"
         content = read_yaml(file, follow=False) if file.is_file() else {}
         if not isinstance(content, dict):
