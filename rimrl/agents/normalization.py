@@ -3,6 +3,9 @@
 They are buffers of the policy, so that whatever saves, loads, exports or resumes an agent takes them along, and no
 agent is played without those that it learned with. The numbers are those of Stable-Baselines3's `VecNormalize`; they
 are brought up to date after each update, not within a rollout, so that an update sees observations as the rollout did.
+
+In an image, every pixel has a mean and a variance of its own, as in random network distillation (Burda et al., 2018,
+Sec. 2.4). What moves stands out then, and what is always there is zero.
 """
 
 from __future__ import annotations
@@ -23,6 +26,11 @@ from rimrl.spaces import describe_space
 
 EPSILON = 1e-8
 CLIP = 10.0
+# A grey level, squared: a pixel that hardly ever changes is not magnified further than that.
+_PIXEL_EPSILON = 1.0
+_WHITE = 255.0
+# Images whose moments are computed at once, which bounds memory.
+_IMAGES = 256
 # As many observations are the first mean, 0, and variance, 1, worth; SB3's RunningMeanStd.
 _INITIAL_COUNT = 1e-4
 _FEWEST_AXES_OF_MAPS = 3
@@ -49,6 +57,10 @@ class RunningMoments(nn.Module):
         """Normalise ``[..., *shape]``, clipped to `CLIP` deviations; float32."""
         return ((x - self.mean) / (self.var + EPSILON).sqrt()).clamp(-CLIP, CLIP).float()
 
+    def batch_moments(self, batch: Tensor) -> Moments:
+        """Moments of ``[N, *shape]``."""
+        return moments(batch)
+
     def update(self, batch: Moments) -> None:
         """Take in further observations."""
         total = combined(Moments(self.count, self.mean, self.var * self.count), batch)
@@ -57,10 +69,30 @@ class RunningMoments(nn.Module):
         self.var.copy_(total.squares / total.number)
 
 
-class ObservationStatistics(nn.Module):
-    """Running moments of those parts of an observation that are vectors of real numbers.
+class RunningPixelMoments(RunningMoments):
+    """Running mean and variance of each pixel of an image of bytes, ``[C, H, W]``.
 
-    Pictures, maps, tokens, choices and efference copies stay as they are.
+    Before the first update, pixels are divided by 255.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self.var.fill_(_WHITE**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``[..., *shape]``, bytes, clipped to `CLIP` deviations; float32, laid out in memory as `x` is."""
+        scale = (self.var + _PIXEL_EPSILON).rsqrt().float()
+        return (x - self.mean.float()).mul_(scale).clamp_(-CLIP, CLIP)
+
+    def batch_moments(self, batch: Tensor) -> Moments:
+        """Moments of ``[N, *shape]``."""
+        return reduce(combined, map(moments, batch.split(_IMAGES)))
+
+
+class ObservationStatistics(nn.Module):
+    """Running moments of those parts of an observation that are vectors of real numbers or images of bytes.
+
+    Maps, tokens, choices and efference copies stay as they are.
 
     Args:
         space: Observation space.
@@ -78,16 +110,17 @@ class ObservationStatistics(nn.Module):
     def __init__(self, space: spaces.Space[Any]) -> None:
         super().__init__()
         parts: Mapping[Any, spaces.Space[Any]] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
-        self.keys: list[str | None] = [key for key, part in parts.items() if key not in COPIES and _is_vector(part)]
+        kinds = {key: kind for key, part in parts.items() if key not in COPIES and (kind := _kind(part)) is not None}
+        self.keys: list[str | None] = list(kinds)
         if not self.keys:
-            raise needs("normalize_observations", "vectors of real numbers", describe_space(space), "leave it out")
-        self.parts = nn.ModuleList(RunningMoments(tuple(parts[key].shape or ())) for key in self.keys)
+            raise needs(
+                "normalize_observations", "vectors of real numbers, or images", describe_space(space), "leave it out"
+            )
+        self.parts = nn.ModuleList(kind(tuple(parts[key].shape or ())) for key, kind in kinds.items())
         self.register_buffer("fixed", th.tensor(False))
 
-    def normalized(self, key: str | None, x: Tensor) -> Tensor | None:
-        """A part ``[..., *shape]`` normalised, float32; None for one that stays as it is."""
-        if key not in self.keys:
-            return None
+    def normalized(self, key: str | None, x: Tensor) -> Tensor:
+        """A part ``[..., *shape]``, one of `keys`, normalised; float32."""
         result: Tensor = self.parts[self.keys.index(key)](x)
         return result
 
@@ -105,17 +138,19 @@ class ObservationStatistics(nn.Module):
             assert isinstance(part, RunningMoments)
             seen = observations if key is None else observations[key]  # type: ignore[index]
             assert isinstance(seen, Tensor)
-            number, mean, squares = moments(seen.flatten(0, 1))
+            number, mean, squares = part.batch_moments(seen.flatten(0, 1))
             rows = th.cat([number.reshape(1), mean.flatten(), squares.flatten()])
             of_ranks = (row.split([1, mean.numel(), mean.numel()]) for row in of_all(rows).view(-1, len(rows)))
             part.update(reduce(combined, (Moments(n[0], m.view_as(mean), s.view_as(mean)) for n, m, s in of_ranks)))
 
 
-def _is_vector(space: spaces.Space[Any]) -> bool:
-    return (
+def _kind(space: spaces.Space[Any]) -> type[RunningMoments] | None:
+    if is_image_space(space):
+        return RunningPixelMoments
+    is_vector = (
         isinstance(space, spaces.Box)
         and space.dtype is not None
         and space.dtype.kind == "f"
         and len(space.shape) < _FEWEST_AXES_OF_MAPS
-        and not is_image_space(space)
     )
+    return RunningMoments if is_vector else None

@@ -24,7 +24,7 @@ class Preparation:
     Args:
         space: Observation space.
         normalize_images: Divide images by 255.
-        statistics: Brings vectors to one scale; None (default) leaves them as they are.
+        statistics: Brings vectors and images to one scale; None (default) leaves them as they are.
 
     Attributes:
         channels_last: Lay images out channels-last in memory; shapes stay. Default False.
@@ -51,15 +51,15 @@ class Preparation:
         return self._prepared(obs, None, self.space)
 
     def _prepared(self, obs: Tensor, key: str | None, space: spaces.Space[Any]) -> Tensor:
-        if self._statistics is not None and (normalized := self._statistics.normalized(key, obs)) is not None:
-            return _at_least_vectors(normalized)
+        layout = th.channels_last if self.channels_last and obs.dim() == 4 else th.contiguous_format
+        if self._statistics is not None and key in self._statistics.keys:
+            return _at_least_vectors(self._statistics.normalized(key, obs.contiguous(memory_format=layout)))
         if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start):
             obs = obs.long() - th.as_tensor(np.asarray(space.start, dtype=np.int64), device=obs.device)
         if key not in self._images or obs.dtype != th.uint8:
             prepared = preprocess_obs(obs, space, normalize_images=self.normalize_images)
             assert isinstance(prepared, Tensor)
             return _at_least_vectors(prepared)
-        layout = th.channels_last if self.channels_last and obs.dim() == 4 else th.preserve_format
         return obs.to(self.image_dtype, memory_format=layout).div_(255.0)
 
 

@@ -11,10 +11,12 @@ import torch as th
 from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib import RecurrentPPO as ContribRecurrentPPO
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
 import rimrl
+from rimrl.agents.extractors import SmallCNN
 from rimrl.agents.normalization import ObservationStatistics
 from rimrl.agents.saved.exported import write_exported
 from rimrl.agents.transfer import initialize_from
@@ -38,10 +40,16 @@ def wide() -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
+def _policy_for(space: spaces.Space[Any] | None) -> str:
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if space is not None and is_image_space(space) else "MlpPolicy"
+
+
 def agent(algorithm: Any = rimrl.RecurrentPPO, space: spaces.Space[Any] | None = None, **policy_kwargs: Any) -> Any:
     options = {"batch_size": N_STEPS * N_ENVS, "n_epochs": 2} if algorithm is rimrl.RecurrentPPO else {}
     return algorithm(
-        "MlpPolicy" if not isinstance(space, spaces.Dict) else "MultiInputPolicy",
+        _policy_for(space),
         short_episodes(N_ENVS, observation_space=space or wide()),
         n_steps=N_STEPS,
         policy_kwargs={"core_kwargs": SMALL_RIM, "net_arch": [6], "normalize_observations": True} | policy_kwargs,
@@ -97,17 +105,49 @@ def test_an_update_sees_what_the_rollout_saw() -> None:
     assert th.equal(part.mean, before)
 
 
-def test_only_vectors_of_real_numbers_are_normalised() -> None:
-    statistics = ObservationStatistics(MIXED)
-    assert statistics.keys == ["place"]
-    assert statistics.normalized("grid", th.zeros(2, 4, 4, 2)) is None
+def test_each_pixel_of_an_image_has_statistics_of_its_own() -> None:
+    shape, rng = (4, 21, 21), np.random.default_rng(0)
+    statistics = ObservationStatistics(spaces.Box(0, 255, shape, np.uint8))
+    frames = rng.integers(0, 256, (150, 4, *shape), dtype=np.uint8)  # more than are taken in at once
+    frames[..., :5, :] = 87  # what never changes
+    first = th.as_tensor(frames[0])
+    np.testing.assert_allclose(statistics.normalized(None, first), frames[0] / 255, atol=1e-5)
+    statistics.update(th.as_tensor(frames), lambda own: own)
+    flat = frames.reshape(-1, *shape).astype(np.float64)
+    normalized = statistics.normalized(None, first)
+    assert normalized.dtype == th.float32
+    np.testing.assert_allclose(
+        normalized, (frames[0] - flat.mean(axis=0)) / np.sqrt(flat.var(axis=0) + 1), rtol=1e-3, atol=1e-3
+    )
+    assert float(normalized[..., :5, :].abs().max()) < 1e-3
+    # One grey level more, where there was never any, counts for one deviation; many of them are clipped.
+    other = first.clone()
+    other[..., 0, 0], other[..., 0, 1] = 88, 200
+    np.testing.assert_allclose(statistics.normalized(None, other)[..., 0, :2], [[[1.0, 10.0]] * 4] * 4, atol=1e-2)
+
+
+def test_an_agent_sees_normalised_frames() -> None:
+    space = spaces.Box(0, 255, (24, 24, 1), np.uint8)
+    model = agent(space=space, features_extractor_class=SmallCNN)
+    model.learn(2 * N_STEPS * N_ENVS)
+    part, policy = model.policy.observation_statistics.parts[0], model.policy
+    assert tuple(part.mean.shape) == (1, 24, 24)
+    assert float(part.count) > 2 * N_STEPS * N_ENVS
+    frames = th.randint(0, 256, (5, 1, 24, 24), dtype=th.uint8)
+    expected = (frames - part.mean) / (part.var + 1).sqrt()
+    np.testing.assert_allclose(policy._prepare(frames), expected.clamp(-10, 10), rtol=1e-5, atol=1e-5)
+    check_rollouts(model)
+
+
+def test_maps_and_choices_are_not_normalised() -> None:
+    assert ObservationStatistics(MIXED).keys == ["place"]
     model = agent(space=MIXED)
     model.learn(N_STEPS * N_ENVS)
     assert float(model.policy.observation_statistics.parts[0].count) > N_STEPS * N_ENVS
 
 
 @pytest.mark.parametrize(
-    "space", [spaces.Discrete(3), spaces.Box(0, 255, (8, 8, 3), np.uint8)], ids=["choice", "image"]
+    "space", [spaces.Discrete(3), spaces.Box(0.0, 1.0, (4, 4, 2), np.float32)], ids=["choice", "map"]
 )
 def test_nothing_to_normalise_is_refused(space: spaces.Space[Any]) -> None:
     with pytest.raises(UsageError, match=r"normalize_observations.*vectors"):
