@@ -76,8 +76,9 @@ class AgentConfig:
         vf_coef: Weight of the value loss.
         max_grad_norm: Gradients are scaled down to this global norm.
         normalize_advantage: Normalise advantages over each minibatch.
-        normalize_observations: Bring observations that are vectors of real numbers to zero mean and unit variance by
-            running statistics, as Stable-Baselines3's ``VecNormalize``; the agent keeps them wherever it goes.
+        normalize_observations: Bring observations that are vectors of real numbers, and every pixel of those that are
+            images, to zero mean and unit variance by running statistics, as Stable-Baselines3's ``VecNormalize``; the
+            agent keeps them wherever it goes.
         normalize_rewards: Divide the rewards that are learned from by the running deviation of discounted returns, and
             clip them to 10, as `VecNormalize`; logs and evaluations keep the environment's own. rl-baselines3-zoo's
             ``normalize`` (true, or ``{norm_obs: true, norm_reward: false}``) sets both.
