@@ -12,6 +12,7 @@ may differ. It is not written to. Weights are rounded to float16, and the scores
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shutil
 import sys
@@ -35,9 +36,15 @@ from rimrl.experiments.export import export
 from rimrl.experiments.loading import load_agent
 from rimrl.experiments.run import Run
 from rimrl.experiments.trials import carry_on
+from rimrl.reporting.bootstrap import student_t
 
-AGENTS = ("recall/rim", "recall/riglstm", "recall/lstm", "distractors/rim", "multiroom/rim")
+AGENTS = (
+    *("recall/rim", "recall/riglstm", "recall/lstm", "distractors/rim", "multiroom/rim"),
+    *("atari-small/pong/rim", "atari-small/pong/lstm"),
+)
 SEED = 0
+EPISODES = 500
+GAMES = 100  # episodes of an Atari game, each of which is some hundred times as long
 LARGEST = 1_000_000
 PAGE = Path(__file__).parents[1] / "docs" / "pretrained.md"
 _WORK = Path("runs", "to-ship")
@@ -98,14 +105,14 @@ def _difference(shipped: ExperimentConfig, config: ExperimentConfig) -> str | No
     return None
 
 
-def ship(run: Run, name: str, root: Path, episodes: int) -> Path:
+def ship(run: Run, name: str, root: Path, episodes: int | None) -> Path:
     """Score the agent of a run on every split, and export it with its scores.
 
     Args:
         run: The run; nothing is written to it.
         name: Of the agent.
         root: Where the agents are.
-        episodes: Of each split.
+        episodes: Of each split; None for `EPISODES`, or `GAMES` of Atari.
 
     Raises:
         UsageError: If its weights are larger than `LARGEST`.
@@ -117,7 +124,7 @@ def ship(run: Run, name: str, root: Path, episodes: int) -> Path:
             shutil.copyfile(run.path / file, copied / file)
         copy = Run(copied, replace(Run.open(copied).config, name=name))
         _round(copy)
-        evaluate(copy, episodes, n_envs=32)
+        evaluate(copy, episodes or (GAMES if name.startswith("atari") else EPISODES), n_envs=32)
         folder = export(copy, root / name, half=True)
     size = (folder / WEIGHTS).stat().st_size
     if size > LARGEST:
@@ -137,7 +144,7 @@ def _round(run: Run) -> None:
 
 def table(root: Path = ROOT) -> str:
     """The agents and what they reach, in Markdown."""
-    lines = ["| agent | seed | steps | kB | success |", "|---|---|---|---|---|"]
+    lines = ["| agent | seed | steps | kB | success, or score in Pong |", "|---|---|---|---|---|"]
     for name in AGENTS:
         if not (root / name).is_dir():
             continue
@@ -150,8 +157,13 @@ def table(root: Path = ROOT) -> str:
 
 
 def _score(split: str, scores: dict[str, Any]) -> str:
-    low, high = scores["success_interval"]
-    shown = f"{split} {scores['success_rate']:.2f} [{low:.2f}, {high:.2f}]"
+    if "success_rate" in scores:
+        value, (low, high) = scores["success_rate"], scores["success_interval"]
+    else:
+        value, number = scores["return_mean"], scores["episodes"]
+        half = student_t(0.975, number - 1) * scores["return_std"] / math.sqrt(number - 1)
+        low, high = value - half, value + half
+    shown = f"{split} {value:.2f} [{low:.2f}, {high:.2f}]"
     return shown if scores["held_out"] else f"**{shown}**"
 
 
@@ -169,7 +181,7 @@ def main(words: Sequence[str] | None = None) -> int:
         metavar="RUN_OR_AGENT",
         help="trained runs, or agents to train (default all)",
     )
-    parser.add_argument("--episodes", type=int, default=500, help="of each split (default 500)")
+    parser.add_argument("--episodes", type=int, help=f"of each split (default {EPISODES}, or {GAMES} of Atari)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"of what is trained here (default {SEED})")
     parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="where to (default the package)")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="what holds the table")

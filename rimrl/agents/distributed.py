@@ -269,5 +269,5 @@ def combined(one: Moments, other: Moments) -> Moments:
     """Moments of two sets of values together (Chan et al., 1979, "Updating formulae and a pairwise algorithm")."""
     number = one.number + other.number
     delta = other.mean - one.mean
-    share = other.number / number
+    share = other.number / number.clamp(min=1)  # both may be of nothing
     return Moments(number, one.mean + delta * share, one.squares + other.squares + delta**2 * one.number * share)

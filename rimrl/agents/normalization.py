@@ -5,7 +5,8 @@ agent is played without those that it learned with. The numbers are those of Sta
 are brought up to date after each update, not within a rollout, so that an update sees observations as the rollout did.
 
 In an image, every pixel has a mean and a variance of its own, as in random network distillation (Burda et al., 2018,
-Sec. 2.4). What moves stands out then, and what is always there is zero.
+Sec. 2.4). What moves stands out then, and what is always there is zero. A channel that is black all over is a screen
+that was not shown (`rimrl.envs.flicker`, or a stack that is not full yet): it stays zero and changes no statistics.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ CLIP = 10.0
 # A grey level, squared: a pixel that hardly ever changes is not magnified further than that.
 _PIXEL_EPSILON = 1.0
 _WHITE = 255.0
+# As many images are at most worth what an agent brings from another environment: the screen is that of the new one.
+_IMAGES_BROUGHT = 1000.0
 # Images whose moments are computed at once, which bounds memory.
 _IMAGES = 256
 # As many observations are the first mean, 0, and variance, 1, worth; SB3's RunningMeanStd.
@@ -70,23 +73,24 @@ class RunningMoments(nn.Module):
 
 
 class RunningPixelMoments(RunningMoments):
-    """Running mean and variance of each pixel of an image of bytes, ``[C, H, W]``.
+    """Running mean and variance of each pixel of an image of bytes, ``[C, H, W]``; blank channels do not count.
 
-    Before the first update, pixels are divided by 255.
+    Before the first update, pixels are divided by 255. There is a count for each channel, ``[C, 1, 1]``.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
         self.var.fill_(_WHITE**2)
+        self.register_buffer("count", th.full((shape[0], 1, 1), _INITIAL_COUNT, dtype=th.float64))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``[..., *shape]``, bytes, clipped to `CLIP` deviations; float32, laid out in memory as `x` is."""
         scale = (self.var + _PIXEL_EPSILON).rsqrt().float()
-        return (x - self.mean.float()).mul_(scale).clamp_(-CLIP, CLIP)
+        return (x - self.mean.float()).mul_(scale).clamp_(-CLIP, CLIP).mul_(_seen(x))
 
     def batch_moments(self, batch: Tensor) -> Moments:
         """Moments of ``[N, *shape]``."""
-        return reduce(combined, map(moments, batch.split(_IMAGES)))
+        return reduce(combined, map(_moments_of_seen, batch.split(_IMAGES)))
 
 
 class ObservationStatistics(nn.Module):
@@ -99,7 +103,8 @@ class ObservationStatistics(nn.Module):
 
     Attributes:
         keys: Which parts of a Dict; ``[None]`` for an observation that is none.
-        fixed: Whether `update` leaves them alone, for features that are frozen. Default False.
+        fixed: Whether `update` leaves those of vectors alone, for features that are frozen. Those of images say what
+            the screen is like, not what was learned, and always follow it. Default False.
 
     Raises:
         UsageError: If the space has no such part.
@@ -124,6 +129,17 @@ class ObservationStatistics(nn.Module):
         result: Tensor = self.parts[self.keys.index(key)](x)
         return result
 
+    def adopt(self, fixed: bool) -> None:
+        """Go on in another environment with statistics that were taken over.
+
+        Args:
+            fixed: Whether those of vectors stay what they are from now on.
+        """
+        self.fixed.fill_(fixed)
+        for part in self.parts:
+            if isinstance(part, RunningPixelMoments):
+                part.count.clamp_(max=_IMAGES_BROUGHT)
+
     @th.no_grad()
     def update(self, observations: Tensor | dict[str, Tensor], of_all: Callable[[Tensor], Tensor]) -> None:
         """Take in the observations of a rollout.
@@ -132,16 +148,35 @@ class ObservationStatistics(nn.Module):
             observations: ``[T, B, ...]`` or a dict of such.
             of_all: Puts the values ``[N]`` of all ranks one behind the other.
         """
-        if self.fixed:
-            return
         for key, part in zip(self.keys, self.parts, strict=True):
             assert isinstance(part, RunningMoments)
+            if self.fixed and not isinstance(part, RunningPixelMoments):
+                continue
             seen = observations if key is None else observations[key]  # type: ignore[index]
             assert isinstance(seen, Tensor)
             number, mean, squares = part.batch_moments(seen.flatten(0, 1))
-            rows = th.cat([number.reshape(1), mean.flatten(), squares.flatten()])
-            of_ranks = (row.split([1, mean.numel(), mean.numel()]) for row in of_all(rows).view(-1, len(rows)))
-            part.update(reduce(combined, (Moments(n[0], m.view_as(mean), s.view_as(mean)) for n, m, s in of_ranks)))
+            rows = th.cat([number.flatten(), mean.flatten(), squares.flatten()])
+            sizes = [number.numel(), mean.numel(), squares.numel()]
+            of_ranks = (row.split(sizes) for row in of_all(rows).view(-1, len(rows)))
+            part.update(
+                reduce(
+                    combined,
+                    (Moments(n.view_as(number), m.view_as(mean), s.view_as(mean)) for n, m, s in of_ranks),
+                )
+            )
+
+
+def _seen(images: Tensor) -> Tensor:
+    """``[..., C, 1, 1]``: whether a channel of ``[..., C, H, W]`` is not black all over."""
+    return images.amax(dim=(-2, -1), keepdim=True) > 0
+
+
+def _moments_of_seen(images: Tensor) -> Moments:
+    """Moments of the images ``[N, C, H, W]``, blank channels left out."""
+    seen, values = _seen(images), images.double()
+    number = seen.sum(dim=0).double()
+    mean = values.sum(dim=0) / number.clamp(min=1)
+    return Moments(number, mean, ((values - mean) * seen).square_().sum(dim=0))
 
 
 def _kind(space: spaces.Space[Any]) -> type[RunningMoments] | None:

@@ -72,8 +72,9 @@ class RecurrentCorePolicy(SequencePolicy):
             the core learns; ``"progressive"``: they are learned, and lateral connections bring in what a second, frozen
             column makes of the same observations (`rimrl.cores.progressive`). What is frozen is random until
             `rimrl.agents.transfer.initialize_from` or a saved file fills it.
-        normalize_observations: Bring vectors of real numbers and the pixels of images to zero mean and unit variance, as
-            SB3's `VecNormalize` (`rimrl.agents.normalization`). rimrl's algorithms learn both from what the agent sees. Default False.
+        normalize_observations: Bring vectors of real numbers, and the pixels of images, to zero mean and unit variance,
+            as SB3's `VecNormalize` (`rimrl.agents.normalization`). rimrl's algorithms learn both from what the agent
+            sees. Default False.
 
     Raises:
         UsageError: For spaces that no agent learns with (`rimrl.spaces`) or the extractor does not read, an unknown

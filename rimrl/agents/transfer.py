@@ -22,7 +22,8 @@ def initialize_from(policy: RecurrentCorePolicy, source: RecurrentCorePolicy, na
     * ``"progressive"``: features extractor and cores become the frozen column; everything else stays new.
 
     Momentum is never taken over: it belongs to the optimiser. The mean and variance that observations are normalised by
-    are taken over; where features are frozen that learned with them, they stay what they are.
+    are taken over; where features are frozen that learned with them, those of vectors stay what they are. Those of
+    images soon become those of the new environment.
 
     Args:
         policy: Changed in place.
@@ -52,8 +53,8 @@ def initialize_from(policy: RecurrentCorePolicy, source: RecurrentCorePolicy, na
     absent = {key for key in wanted if _must_be_given(key, policy)} - taken.keys()
     _check_shapes(taken, wanted, absent, name)
     policy.load_state_dict({**wanted, **taken})
-    if policy.observation_statistics is not None and policy.trunk != "learned":
-        policy.observation_statistics.fixed.fill_(True)
+    if policy.observation_statistics is not None:
+        policy.observation_statistics.adopt(fixed=policy.trunk != "learned")
 
 
 def _in_source_column(key: str) -> str:

@@ -126,6 +126,59 @@ def test_each_pixel_of_an_image_has_statistics_of_its_own() -> None:
     np.testing.assert_allclose(statistics.normalized(None, other)[..., 0, :2], [[[1.0, 10.0]] * 4] * 4, atol=1e-2)
 
 
+def test_a_blank_screen_is_zero_and_changes_nothing() -> None:
+    shape, rng = (2, 6, 7), np.random.default_rng(0)
+    frames = rng.integers(1, 256, (40, 10, *shape), dtype=np.uint8)
+    frames[rng.random((40, 10)) < 0.5, 0] = 0
+    frames[rng.random((40, 10)) < 0.9, 1] = 0  # of a stack, one screen may be blank and another not
+    statistics = ObservationStatistics(spaces.Box(0, 255, shape, np.uint8))
+    statistics.update(th.zeros((3, 2, *shape), dtype=th.uint8), lambda own: own)  # nothing to be seen yet
+    np.testing.assert_allclose(statistics.normalized(None, th.as_tensor(frames[0])), frames[0] / 255, atol=1e-5)
+    for rollout in np.split(frames, 4):
+        statistics.update(th.as_tensor(rollout), lambda own: own)
+    flat, part = frames.reshape(-1, *shape).astype(np.float64), statistics.parts[0]
+    normalized = statistics.normalized(None, th.as_tensor(frames[0])).numpy()
+    for channel in range(2):
+        of_channel = flat[:, channel]
+        seen = of_channel[of_channel.any(axis=(1, 2))]
+        assert float(part.count[channel]) == pytest.approx(len(seen), abs=1e-3)
+        np.testing.assert_allclose(part.mean[channel], seen.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(part.var[channel], seen.var(axis=0), rtol=1e-2)
+        blank = ~frames[0, :, channel].any(axis=(1, 2))
+        assert blank.any()
+        assert not normalized[blank, channel].any()
+        assert normalized[~blank, channel].any(axis=(1, 2)).all()
+
+
+def test_ranks_put_their_images_together() -> None:
+    space = spaces.Box(0, 255, (1, 4, 5), np.uint8)
+    one, other, both = (ObservationStatistics(space) for _ in range(3))
+    frames = th.randint(0, 256, (8, 4, 1, 4, 5), dtype=th.uint8)
+    frames[:, 1] = 0
+    rows: list[th.Tensor] = []
+    other.update(frames[:, 2:], lambda own: rows.append(own) or own)  # type: ignore[func-returns-value]
+    one.update(frames[:, :2], lambda own: th.cat([own, *rows]))
+    both.update(frames, lambda own: own)
+    for name in ("mean", "var", "count"):
+        np.testing.assert_allclose(getattr(one.parts[0], name), getattr(both.parts[0], name), rtol=1e-10)
+
+
+def test_images_follow_the_new_environment() -> None:
+    space = spaces.Box(0, 255, (24, 24, 1), np.uint8)
+    source = agent(space=space, features_extractor_class=SmallCNN)
+    source.learn(N_STEPS * N_ENVS)
+    part = source.policy.observation_statistics.parts[0]
+    part.count.fill_(1e6)
+    for trunk in ("learned", "frozen", "progressive"):
+        target = agent(space=space, features_extractor_class=SmallCNN, trunk=trunk)
+        initialize_from(target.policy, source.policy)
+        own = target.policy.observation_statistics.parts[0]
+        assert th.equal(own.mean, part.mean)
+        target.policy.observation_statistics.update(th.full((100, 100, 1, 24, 24), 7, dtype=th.uint8), lambda own: own)
+        share = 10_000 / 11_000
+        np.testing.assert_allclose(own.mean, (1 - share) * part.mean + share * 7, rtol=1e-6)
+
+
 def test_an_agent_sees_normalised_frames() -> None:
     space = spaces.Box(0, 255, (24, 24, 1), np.uint8)
     model = agent(space=space, features_extractor_class=SmallCNN)
