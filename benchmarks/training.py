@@ -81,6 +81,8 @@ SMALL_PONG = Task(
     *("ALE/Pong-v5", "atari", "Cnn"),
     n_envs=32,
     n_steps=64,
+    batch_size=256,
+    n_epochs=3,
     lstm_size=192,
     rim_size=192,
     backend="native",
