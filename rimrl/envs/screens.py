@@ -48,7 +48,7 @@ class Screen:
         Returns:
             uint8 [H, W, 3], a new array; of grey pixels, the three channels are equal.
         """
-        image = np.asarray(observation if self.key is None else observation[self.key])[0]  # type: ignore[call-overload]
+        image = np.asarray(observation if self.key is None else observation[self.key])[0]
         if self.channels_first:
             image = image.transpose(1, 2, 0)
         stacked = image.shape[2]

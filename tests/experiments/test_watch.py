@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_a_picture_is_the_game_before_the_action(trained: Path) -> None:
 @pytest.mark.parametrize("n_stack", ["1", "3"])
 def test_a_flickering_screen_is_shown_as_the_agent_sees_it(tmp_path: Path, n_stack: str) -> None:
     """Its own size and greys, blank where the frame was blank, not normalised; the game is always there."""
-    kwargs = {"screen_size": 36, "max_num_frames_per_episode": 63, "frame_stack": int(n_stack)}
+    kwargs: dict[str, Any] = {"screen_size": 36, "max_num_frames_per_episode": 63, "frame_stack": int(n_stack)}
     words = [word for key, value in kwargs.items() for word in (f"--env.kwargs.{key}", str(value))]
     run = small_run(tmp_path / "run", "lstm", "flicker/Pong", *words, "--agent.normalize_observations", "true")
     shown = scenes(run, episodes=2)
