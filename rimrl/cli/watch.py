@@ -14,8 +14,8 @@ def add(verbs: Verbs) -> None:
         "watch",
         help="film a trained agent and its units",
         parents=[filming_options(3)],
-        description="Play episodes of a run and write a film of them: the game, and beside it which unit of the core "
-        "is active in each of the last steps.",
+        description="Play episodes of a run and write a film of them: the game, beside it the image that the agent "
+        "sees, if it sees one, and which unit of the core is active in each of the last steps.",
         examples=["rimrl watch runs/rim --episodes 3 --output rim.gif"],
     )
     watch.add_argument(

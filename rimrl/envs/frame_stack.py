@@ -25,6 +25,9 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         env: An environment that shows a Box, or a Dict of Boxes.
         n_stack: How many are shown, at least 1.
 
+    Attributes:
+        n_stack: The same.
+
     Raises:
         UsageError: For other observations.
     """
@@ -36,6 +39,7 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
         if not all(isinstance(part, spaces.Box) and part.shape for part in parts):
             raise needs("env.frame_stack", "a Box, or a Dict of Boxes", describe_space(space), "leave it out")
+        self.n_stack = n_stack
         self._stack: StackedObservations[Any] = StackedObservations(1, n_stack, space)  # type: ignore[arg-type]
         self.observation_space = self._stack.stacked_observation_space
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from rimrl.agents.masked_play import player_of
 from rimrl.agents.policies import RecurrentCorePolicy
 from rimrl.cores.base import CoreTrace
+from rimrl.envs.screens import screen_of
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.vector import make_vec_env
 from rimrl.errors import trying, wrong
@@ -66,6 +67,8 @@ class Step:
         observation: What the agent is shown before it acts, a batch of one.
         state: The actor's recurrent state after the step, ``(h, c)``, each ``[num_layers, 1, hidden_size]``.
         picture: ``[H, W, 3]`` uint8, what the environment shows before the action; None unless it is rendered.
+        seen: ``[H, W, 3]`` uint8, the image in the observation (`rimrl.envs.screens`); None unless there is one and the
+            environment is rendered.
         trace: What the units of the actor's core did, T = B = 1.
         action: For discrete actions the index of its name.
         reward: What came of it.
@@ -80,6 +83,7 @@ class Step:
     observation: NDArray[Any] | dict[str, NDArray[Any]]
     state: tuple[NDArray[Any], ...]
     picture: NDArray[np.uint8] | None
+    seen: NDArray[np.uint8] | None
     trace: CoreTrace
     action: Any
     reward: float
@@ -130,6 +134,7 @@ class Player:
         env, policy, player = self.env, self.agent.policy, player_of(self.agent, self.env)
         assert isinstance(policy, RecurrentCorePolicy)
         rendered = env.render_mode == "rgb_array"
+        screen = screen_of(env) if rendered else None
         first_action = env.action_space.start if isinstance(env.action_space, spaces.Discrete) else 0
         set_random_seed(self.seed)
         observation, state, start = env.reset(), None, np.ones(1, dtype=bool)
@@ -142,7 +147,7 @@ class Player:
                 action, state = player.predict(observation, state, start, self.deterministic)  # type: ignore[arg-type]
                 assert state is not None
                 assert not isinstance(observation, tuple)
-                shown = observation
+                shown, seen = observation, None if screen is None else screen.latest(observation)
                 observation, _, start, infos = env.step(action)
                 # The monitor counts whole games and true scores; what is learned from may be clipped and cut.
                 ended = infos[0].get("episode")
@@ -150,7 +155,9 @@ class Player:
                 if ended is not None:
                     outcome = _outcome(number + 1, score, infos[0])
                 taken, reward, event = action[0] - first_action, score - before, _event(infos[0])
-                yield Step(episode, number, fresh, task, shown, state, picture, trace, taken, reward, outcome, event)
+                yield Step(
+                    episode, number, fresh, task, shown, state, picture, seen, trace, taken, reward, outcome, event
+                )
                 number += 1
 
     def _picture(self) -> NDArray[np.uint8]:

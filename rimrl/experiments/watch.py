@@ -73,6 +73,7 @@ def _scenes(player: Player, title: str | None) -> Iterator[Scene]:
         active = step.trace.active[0, 0].cpu().numpy()
         yield Scene(
             picture=step.picture,
+            seen=step.seen,
             active=active if len(active) > 1 else None,
             fresh=step.fresh,
             episode=step.episode + 1,

@@ -1,4 +1,4 @@
-"""Films of an agent: the game as it is drawn, beside it which units of its core work.
+"""Films of an agent: the game as it is drawn, beside it the image that the agent sees and which units of its core work.
 
 Letters: H, W height and width of a frame in pixels; N units; K steps of history in the strip.
 """
@@ -21,10 +21,13 @@ Frame = NDArray[np.uint8]
 
 HOLD = 1.2  # seconds that the last step of an episode stays
 _GAME = 420  # side of the square that the game is fitted into
+_SEEN = 336  # and of the one for what the agent sees: a multiple of the usual 84, 56 and 42 pixels
+_SEEN_CAPTION = "as the agent sees it"
 _MARGIN, _GUTTER = 20, 24
 _LABEL, _CELL, _STEPS, _SHARE = 62, 7, 60, 50  # the strip: label, K columns of this many pixels, share at work
 _HEAD, _FOOT, _GAP, _REWARDS, _MAX_ROW = 64, 72, 14, 36, 54
 _MIN_WIDTH, _MIN_HEIGHT = 420, 200
+_MIN_GAME, _MIN_SEEN, _BELOW_SEEN = 180, 130, 24  # widths that hold words; height of the caption
 _COLUMNS = tuple(_MARGIN + offset for offset in (0, 62, 190, 262))  # of the facts below the game
 
 # Okabe & Ito, safe for colour-blind eyes, on a page of quiet greys.
@@ -70,6 +73,8 @@ class Film:
         assert self._blank is not None
         canvas = self._blank.copy()
         self._draw_game(canvas, scene.picture)
+        if scene.seen is not None:
+            self._draw_seen(canvas, scene.seen)
         if scene.active is not None:
             self._active.append(scene.active)
             self._marks.append((scene.reward, scene.fresh and scene.step > 1))
@@ -92,11 +97,14 @@ class Film:
     # -- layout --------------------------------------------------------------------------------------------------------
 
     def _lay_out(self, scene: Scene) -> None:
-        height, width = scene.picture.shape[:2]
-        self._scale = _fit(height, width)
+        self._scale = _fit(scene.picture, _GAME * 5 // 4, _GAME)
         shown = self._scale(scene.picture).shape
-        wide, tall = max(shown[1], _MIN_WIDTH), max(shown[0], _MIN_HEIGHT)
+        beside, below = self._lay_out_seen(scene.seen)
+        wide = max(shown[1], _MIN_WIDTH - beside, _MIN_GAME)
+        tall = max(shown[0], below, _MIN_HEIGHT)
         self._game = (_MARGIN + (wide - shown[1]) // 2, _HEAD)
+        self._seen = (_MARGIN + wide + _GUTTER, _HEAD)
+        wide += beside
         self._left = _MARGIN + wide + _GUTTER
         self.units = 0 if scene.active is None else len(scene.active)
         self._row = min(_MAX_ROW, max(3, (tall - _GAP - _REWARDS) // max(1, self.units)))
@@ -106,6 +114,14 @@ class Film:
         self._width = _even(right + _MARGIN)
         self._blank = np.full((_even(self._bottom + _FOOT), self._width, 3), _PAPER, dtype=np.uint8)
         self._write_captions(self._blank)
+
+    def _lay_out_seen(self, seen: Frame | None) -> tuple[int, int]:
+        """How much wider what the agent sees makes the page, and its height with the caption."""
+        if seen is None:
+            return 0, 0
+        self._scale_seen = _fit(seen, _SEEN, _SEEN)
+        height, width = self._scale_seen(seen).shape[:2]
+        return _GUTTER + max(width, _MIN_SEEN), height + _BELOW_SEEN
 
     def _write_captions(self, canvas: Frame) -> None:
         size = 15 if self.units else 13
@@ -137,6 +153,12 @@ class Film:
         shown = self._scale(picture)
         x, y = self._game
         canvas[y : y + shown.shape[0], x : x + shown.shape[1]] = shown
+
+    def _draw_seen(self, canvas: Frame, seen: Frame) -> None:
+        shown = self._scale_seen(seen)
+        x, y = self._seen
+        canvas[y : y + shown.shape[0], x : x + shown.shape[1]] = shown
+        _write(canvas, x, y + shown.shape[0] + 6, _SEEN_CAPTION, _QUIET, 12)
 
     def _draw_strip(self, canvas: Frame) -> None:
         left, top, steps, cell, row = self.strip
@@ -193,12 +215,13 @@ class Film:
             _write(canvas, x + 8, y + 5, scene.ending, _PAPER, 14, bold=True)
 
 
-def _fit(height: int, width: int) -> Callable[[Frame], Frame]:
-    """How pictures of a size are brought near the size of the game's square: whole pixels up, averages down."""
-    times = _GAME * 5 // 4 // max(height, width)
+def _fit(picture: Frame, largest: int, otherwise: int) -> Callable[[Frame], Frame]:
+    """How pictures of a size are scaled: whole pixels up to a side of at most `largest`; averages down to another."""
+    height, width = picture.shape[:2]
+    times = largest // max(height, width)
     if times >= 1:
         return lambda picture: picture.repeat(times, axis=0).repeat(times, axis=1)
-    ratio = _GAME / max(height, width)
+    ratio = otherwise / max(height, width)
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
     return lambda picture: np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
 

@@ -17,6 +17,8 @@ class Scene:
 
     Attributes:
         picture: ``[H, W, 3]``, the environment before the action.
+        seen: ``[H, W, 3]``, the image that the agent acts on, of a size of its own: raw pixels, of a stack of frames
+            the latest one. None where it observes no image.
         active: ``[N]``, the units at work; None for a core without units.
         fresh: Whether the core's memory was empty before this step.
         episode: Which episode, from 1.
@@ -29,6 +31,7 @@ class Scene:
     """
 
     picture: NDArray[np.uint8]
+    seen: NDArray[np.uint8] | None
     active: NDArray[np.bool_] | None
     fresh: bool
     episode: int

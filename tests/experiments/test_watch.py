@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ def test_the_episodes_and_units_are_those_that_inspect_records(trained: Path) ->
     recording = record(run, 3, "all_novel", progress_bar=False)
     arrays, names = recording.arrays, recording.facts["action_names"]
     np.testing.assert_array_equal([scene.active for scene in shown], arrays["active"])
+    assert all(scene.seen is None for scene in shown)  # tiles are no image
     assert [scene.action for scene in shown] == [names[action] for action in arrays["action"]]
     assert [scene.reward for scene in shown] == pytest.approx(arrays["reward"].tolist())
     assert [(scene.episode - 1, scene.step - 1) for scene in shown] == list(
@@ -60,9 +62,40 @@ def test_a_picture_is_the_game_before_the_action(trained: Path) -> None:
             env.reset()
 
 
+@pytest.mark.parametrize("n_stack", ["1", "3"])
+def test_a_flickering_screen_is_shown_as_the_agent_sees_it(tmp_path: Path, n_stack: str) -> None:
+    """Its own size and greys, blank where the frame was blank, not normalised; the game is always there."""
+    kwargs: dict[str, Any] = {"screen_size": 36, "max_num_frames_per_episode": 63, "frame_stack": int(n_stack)}
+    words = [word for key, value in kwargs.items() for word in (f"--env.kwargs.{key}", str(value))]
+    run = small_run(tmp_path / "run", "lstm", "flicker/Pong", *words, "--agent.normalize_observations", "true")
+    shown = scenes(run, episodes=2)
+    env = rimrl.make_env("flicker/Pong", **kwargs)
+    observation, _ = env.reset(seed=DEFAULT_SEED)
+    names = [meaning.lower() for meaning in env.unwrapped.get_action_meanings()]  # type: ignore[attr-defined]
+    for scene in shown:
+        assert scene.seen is not None
+        np.testing.assert_array_equal(scene.seen, np.stack([observation[-1]] * 3, axis=-1))
+        assert scene.picture.any()
+        observation, *_ = env.step(names.index(scene.action))
+        if scene.ending is not None:
+            observation, _ = env.reset()
+    blank = [not scene.seen.any() for scene in shown if scene.seen is not None]
+    assert 0 < sum(blank) < len(shown)
+
+
+def test_pixels_of_tiles_are_shown_as_the_agent_sees_them(tmp_path: Path) -> None:
+    shown = scenes(small_run(tmp_path / "run", "lstm", "distractors", "--env.kwargs.tiles", "rgb"), episodes=1)
+    env = rimrl.make_env("distractors", tiles="rgb")
+    observation, _ = env.reset(seed=DEFAULT_SEED)
+    names = list(env.unwrapped.actions.__members__)  # type: ignore[attr-defined]
+    for scene in shown:
+        np.testing.assert_array_equal(scene.seen, observation["image"])
+        observation, *_ = env.step(names.index(scene.action))
+
+
 def test_a_core_without_units_shows_the_game_alone(tmp_path: Path) -> None:
     shown = scenes(small_run(tmp_path / "run", "lstm", "CartPole-v1"), episodes=1)
-    assert all(scene.active is None and scene.task is None for scene in shown)
+    assert all(scene.active is None and scene.task is None and scene.seen is None for scene in shown)
     assert {scene.action for scene in shown} <= {"0", "1"}
     assert shown[-1].ending == "over"
     assert shown[-1].total == len(shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ ACTIVE, IDLE, EMPTY = (0, 114, 178), (221, 227, 233), (246, 248, 250)
 class Scene(CompleteScene):
     """A step of which most is left out."""
 
+    seen: NDArray[np.uint8] | None = None
     active: NDArray[np.bool_] | None = None
     fresh: bool = False
     episode: int = 1
@@ -96,7 +97,7 @@ def test_the_game_is_shown_whole(units: int, size: tuple[int, int]) -> None:
 
 def test_small_pictures_keep_their_pixels() -> None:
     (scene,) = scenes((1,), units=0, size=(7, 9))
-    frame = Film("title", 1).frame(Scene(scene.picture, active=None))
+    frame = Film("title", 1).frame(Scene(scene.picture))
     times = 58
     assert any(
         (frame[y : y + 7 * times : times, x : x + 9 * times : times] == scene.picture).all()
@@ -105,12 +106,96 @@ def test_small_pictures_keep_their_pixels() -> None:
     )
 
 
+def with_screens(size: tuple[int, int], units: int, seen: tuple[int, int]) -> tuple[Scene, Scene]:
+    """The same step with a screen that has no black pixel, and with a blank one."""
+    rng = np.random.default_rng(0)
+    (scene,) = scenes((1,), units, size)
+    lit = rng.integers(1, 250, (*seen, 3), dtype=np.uint8)
+    scene = replace(scene, seen=lit, ending=None)
+    return scene, replace(scene, seen=np.zeros_like(lit))
+
+
+def place_of_the_screen(lit: NDArray[np.uint8], blank: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """Rows and columns in which two frames differ."""
+    differs = (lit != blank).any(axis=2)
+    rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+@pytest.mark.parametrize("units", [0, 2, 30])
+@pytest.mark.parametrize("size", [(210, 160), (704, 704), (20, 300)])
+@pytest.mark.parametrize(("seen", "times"), [((42, 42), 8), ((84, 84), 4), ((7, 7), 48), ((100, 60), 3), ((3, 1), 112)])
+def test_the_screen_is_shown_in_whole_pixels(
+    units: int, size: tuple[int, int], seen: tuple[int, int], times: int
+) -> None:
+    scene, blank = with_screens(size, units, seen)
+    assert scene.seen is not None
+    film = Film("title", 1)
+    frame, dark = film.frame(scene), film.frame(blank)
+    place = place_of_the_screen(frame, dark)
+    np.testing.assert_array_equal(frame[place], scene.seen.repeat(times, axis=0).repeat(times, axis=1))
+    assert not dark[place].any()
+    assert frame.shape == dark.shape
+    assert frame.shape[0] % 2 == frame.shape[1] % 2 == 0
+    assert (frame[:, -15:] == 255).all()
+
+
+@pytest.mark.parametrize("units", [0, 2, 30])
+@pytest.mark.parametrize("size", [(210, 160), (400, 600), (600, 10), (1, 1)])
+def test_the_game_stays_whole_beside_a_screen(units: int, size: tuple[int, int]) -> None:
+    """Also with the sign of the episode's end, which stands on the game."""
+    picture = np.zeros((*size, 3), dtype=np.uint8)
+    picture[..., 1] = 200
+    scene, blank = with_screens((2, 2), units, (84, 84))
+    frame, dark = (Film("title", 1).frame(replace(step, picture=picture)) for step in (scene, blank))
+    rows, columns = place_of_the_screen(frame, dark)
+    green = (dark == (0, 200, 0)).all(axis=2)
+    high, wide = np.flatnonzero(green.any(axis=1)), np.flatnonzero(green.any(axis=0))
+    alone = (Film("title", 1).frame(Scene(picture, active=scene.active)) == (0, 200, 0)).all(axis=2)
+    assert (green.sum(), len(high), len(wide)) == (alone.sum(), *(alone.any(axis=axis).sum() for axis in (1, 0)))
+    assert wide[-1] < columns.start
+    ended = Film("title", 1).frame(replace(scene, picture=picture, ending="out of time"))
+    assert (ended != frame).any()
+    np.testing.assert_array_equal(ended[rows, columns], frame[rows, columns])
+
+
+@pytest.mark.parametrize("units", [0, 5])
+def test_a_film_without_a_screen_is_one_with_it_cut_out(units: int) -> None:
+    scene, blank = with_screens((500, 480), units, (42, 42))
+    frame = Film("title", 1).frame(scene)
+    _, columns = place_of_the_screen(frame, Film("title", 1).frame(blank))
+    gutter, head = 24, 60  # the title and the number of the episode are at the ends of the page, whatever its width
+    cut = np.delete(frame, slice(columns.start - gutter, columns.stop), axis=1)
+    without = Film("title", 1).frame(replace(scene, seen=None))
+    assert cut.shape == without.shape
+    np.testing.assert_array_equal(cut[head:], without[head:])
+
+
+@pytest.mark.parametrize(
+    ("size", "units", "shape", "strip"),
+    [
+        ((210, 160), 6, (556, 1016), (526, 64, 60, 7, 54)),
+        ((320, 320), 30, (456, 1016), (526, 64, 60, 7, 9)),
+        ((7, 9), 2, (542, 1118), (628, 64, 60, 7, 54)),
+        ((210, 160), 0, (556, 460), None),
+        ((400, 600), 0, (416, 460), None),
+    ],
+)
+def test_the_page_without_a_screen_is_that_of_earlier_versions(
+    size: tuple[int, int], units: int, shape: tuple[int, int], strip: tuple[int, ...] | None
+) -> None:
+    (scene,) = scenes((1,), units, size)
+    film = Film("title", 1)
+    assert film.frame(scene).shape == (*shape, 3)
+    assert strip is None or film.strip == strip
+
+
 def test_rewards_are_bars_on_their_side_of_the_line() -> None:
     film = Film("title", 1)
     picture = np.zeros((9, 9, 3), dtype=np.uint8)
     rewards = [0.0, 1.0, -0.5, 0.0]
     for step, reward in enumerate(rewards, start=1):
-        frame = film.frame(Scene(picture, np.array([True, False]), step=step, reward=reward))
+        frame = film.frame(Scene(picture, active=np.array([True, False]), step=step, reward=reward))
     left, top, steps, cell, row = film.strip
     below = frame[top + 2 * row :, left + (steps - 4) * cell + 1 : left + steps * cell : cell].astype(int)
     green = [((column == (0, 128, 96)).all(axis=1)).nonzero()[0] for column in below.swapaxes(0, 1)]
@@ -123,7 +208,7 @@ def test_rewards_are_bars_on_their_side_of_the_line() -> None:
 
 def test_words_change_what_is_drawn_and_nothing_else() -> None:
     """Task, action, reward and return are text: each changes its own place of the frame."""
-    plain = Scene(np.zeros((9, 9, 3), dtype=np.uint8), np.array([True, False]), task="go", total=1.0)
+    plain = Scene(np.zeros((9, 9, 3), dtype=np.uint8), active=np.array([True, False]), task="go", total=1.0)
     base = Film("title", 1).frame(plain)
     for change in ({"task": "stay"}, {"action": "right"}, {"total": 2.0}, {"step": 2}, {"episode": 2}):
         other = Film("title", 1).frame(Scene(**{**vars(plain), **change}))
