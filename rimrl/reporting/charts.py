@@ -124,12 +124,14 @@ class LevelLine:
         text: Its label.
         height: Of the line or of the edge, in percent.
         label_height: Height of its label, which gives way to others.
+        inner_height: The same where lines have no labels at their ends, so that only those of levels give way.
         beyond: An arrow to where it lies if that is not in the plot; empty if it is.
     """
 
     text: str
     height: float
     label_height: float
+    inner_height: float
     beyond: str
 
 
@@ -187,8 +189,8 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, description: str, lev
         for k, (each, end, label_height) in enumerate(zip(series, ends, labels, strict=False))
     ]
     drawn = [
-        LevelLine(level.text, height, label_height, beyond(level.value, y.low, y.high))
-        for level, height, label_height in zip(levels, heights, labels[len(ends) :], strict=True)
+        LevelLine(level.text, height, outer, inner, beyond(level.value, y.low, y.high))
+        for level, height, outer, inner in zip(levels, heights, labels[len(ends) :], spread(heights), strict=True)
     ]
     return LineChart(x, y, tuple(lines), description, tuple(drawn))
 

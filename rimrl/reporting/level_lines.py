@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 
 from rimrl.reporting.charts import spread
 from rimrl.reporting.curves import TrainingCurve
-from rimrl.reporting.levels import Level, beyond, widened
+from rimrl.reporting.levels import Level, beyond, scale_of
 
 _COLOUR = "#666666"
-_MARGIN = 0.05  # above and below, as matplotlib's own
 
 
 def draw_levels(panels: Sequence[Axes], curves: Sequence[TrainingCurve]) -> None:
@@ -22,13 +21,11 @@ def draw_levels(panels: Sequence[Axes], curves: Sequence[TrainingCurve]) -> None
         panels: Axes with curves in them; several share their vertical scale.
         curves: What each of them shows.
     """
-    values = [level.value for curve in curves for level in curve.levels]
+    levels = [level for curve in curves for level in curve.levels]
     ends = [end for axes in panels for end in axes.dataLim.intervaly if math.isfinite(end)]
-    if not values or not ends:
+    if not levels or not ends:
         return
-    low, high = widened(min(ends), max(ends), values)
-    margin = _MARGIN * (high - low or 1.0)
-    low, high = low - margin, high + margin
+    low, high = scale_of(min(ends), max(ends), levels)
     for axes, curve in zip(panels, curves, strict=True):
         axes.set_ylim(low, high)
         _draw(axes, curve.levels, low, high)

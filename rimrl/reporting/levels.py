@@ -11,6 +11,7 @@ from rimrl.reporting.results import RunResults
 
 # Curves keep at least this share of a picture's height; a human may score a thousand times what they reach.
 LEAST_SHARE = 0.4
+_MARGIN = 0.05  # of the height, above and below: as matplotlib has them
 
 
 @dataclass(frozen=True)
@@ -72,24 +73,25 @@ def described(levels: Sequence[Level]) -> str:
     return said
 
 
-def widened(low: float, high: float, values: Iterable[float]) -> tuple[float, float]:
-    """A range that also holds those of some values that are near enough for curves to remain readable.
+def scale_of(low: float, high: float, levels: Iterable[Level]) -> tuple[float, float]:
+    """The vertical scale of a picture of curves and of those levels near enough for curves to remain readable.
 
     Args:
         low: Least value of the curves.
         high: Greatest value of the curves.
-        values: Such as those of levels.
+        levels: What the curves are read against.
 
     Returns:
-        A range of which `low` to `high`, or 1 if that is more, is at least `LEAST_SHARE`.
+        Its ends, with margins. But for these, `low` to `high`, or 1 if that is more, is at least `LEAST_SHARE` of it.
     """
     longest = max(high - low, 1.0) / LEAST_SHARE
     least, most = low, high
-    for value in sorted(values, key=lambda value: max(low - value, value - high)):
+    for value in sorted((level.value for level in levels), key=lambda value: max(low - value, value - high)):
         wider = min(least, value), max(most, value)
         if wider[1] - wider[0] <= longest:
             least, most = wider
-    return least, most
+    margin = _MARGIN * (most - least or 1.0)
+    return least - margin, most + margin
 
 
 def beyond(value: float, low: float, high: float) -> str:

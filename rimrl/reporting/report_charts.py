@@ -10,7 +10,7 @@ from rimrl.reporting.curves import TrainingCurve, training_curve
 from rimrl.reporting.group_plots import estimates, known_curves
 from rimrl.reporting.group_plots import learning_curves as group_curves
 from rimrl.reporting.groups import Group
-from rimrl.reporting.levels import widened
+from rimrl.reporting.levels import scale_of
 from rimrl.reporting.statistics import performance_profile
 from rimrl.reporting.verdict import ComparisonSummary, format_estimate
 
@@ -33,8 +33,10 @@ def learning_curves(groups: Sequence[Group], shown_as: TrainingCurve | None = No
     x = axis([0.0, *(step for each in series for step in each.x)], shown_as.steps, in_thousands, tight=True)
     shown = [value for each in series for _, values in each.threads for value in values]
     shown += [estimate.value for each in series for estimate in each.estimates]
-    shown += widened(min(shown), max(shown), [level.value for level in shown_as.levels])
-    y = axis([0.0, 1.0] if shown_as.is_rate else shown, name)
+    if shown_as.levels:
+        y = axis(scale_of(min(shown), max(shown), shown_as.levels), name, tight=True)
+    else:
+        y = axis([0.0, 1.0] if shown_as.is_rate else shown, name)
     ends = "; ".join(f"{each.label}: {format_estimate(each.estimates[-1])}" for each in series)
     described = f"Learning curves: {name} over {shown_as.steps}. At the end, {ends}."
     if shown_as.levels:

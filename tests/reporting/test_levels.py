@@ -16,7 +16,7 @@ from rimrl.reporting.figures import save_figures
 from rimrl.reporting.group_plots import save_groups
 from rimrl.reporting.groups import METRICS, group_runs
 from rimrl.reporting.level_lines import draw_levels
-from rimrl.reporting.levels import LEAST_SHARE, Level, beyond, widened
+from rimrl.reporting.levels import LEAST_SHARE, Level, beyond, scale_of
 from rimrl.reporting.plots import save_comparison
 from rimrl.reporting.report import page
 from rimrl.reporting.report_charts import learning_curves
@@ -79,13 +79,21 @@ def test_curves_keep_their_share_of_the_height() -> None:
     for _ in range(200):
         low, high = sorted(rng.normal(size=2) * 10)
         values = (rng.standard_cauchy(size=2) * 20).tolist()
-        least, most = widened(low, high, values)
-        assert least <= low <= high <= most
+        bottom, top = scale_of(low, high, [Level("random", values[0]), Level("human", values[1])])
+        margin = (top - bottom) * 0.05 / 1.1
+        least, most = bottom + margin, top - margin
         assert most - least <= max(high - low, 1.0) / LEAST_SHARE + 1e-9
-        assert {least, most} <= {low, high, *values}
+        for end, other in ((least, low), (most, high)):
+            assert min(abs(end - value) for value in (other, *values)) < 1e-9
+        assert least - 1e-9 <= low <= high <= most + 1e-9
         nearest = min(values, key=lambda value: max(low - value, value - high, 0.0))
         alone = max(high, nearest) - min(low, nearest) <= max(high - low, 1.0) / LEAST_SHARE
-        assert (least <= nearest <= most) == alone
+        assert (bottom <= nearest <= top) or not alone
+
+
+def test_a_flat_curve_has_a_scale() -> None:
+    assert scale_of(3.0, 3.0, []) == pytest.approx((2.95, 3.05))
+    assert scale_of(0.0, 0.0, [Level("human", 2.4), Level("random", 2.6)]) == pytest.approx((-0.12, 2.52))
 
 
 def test_arrows_point_out_of_the_range() -> None:
@@ -115,9 +123,9 @@ def test_a_human_far_above_leaves_the_scale_alone(tmp_path: Path) -> None:
     path = write_game(tmp_path / "run", [0.0, 10.0, 20.0], game="MontezumaRevenge")
     chart = learning_curves(group_runs(read_runs([path])))
     assert chart is not None
-    assert (chart.y.low, chart.y.high) == (0.0, 20.0)
+    assert (chart.y.low, chart.y.high) == pytest.approx((-1.0, 21.0))
     random, human = chart.levels
-    assert (random.beyond, random.height) == ("", 100.0)
+    assert (random.beyond, random.height) == ("", chart.y.height(0.0))
     assert (human.beyond, human.height) == ("↑", 0.0)
     curves = parsed(page(comparison([path]))).one(id="curves")
     assert len(curves.all("line", class_="level")) == 1
@@ -131,6 +139,16 @@ def test_labels_of_levels_give_way_to_those_of_groups(tmp_path: Path) -> None:
     assert chart is not None
     heights = sorted(each.label_height for each in (*chart.lines, *chart.levels))
     assert min(np.diff(heights)) > 6
+
+
+def test_labels_of_levels_give_way_to_each_other(tmp_path: Path) -> None:
+    """Curves from -20 to 20 leave a twentieth of the height between random actions, -18.6, and the human, -16.4."""
+    path = write_game(tmp_path / "run", [-20.0, 20.0], game="DoubleDunk")
+    chart = learning_curves(group_runs(read_runs([path])))
+    assert chart is not None
+    random, human = chart.levels
+    assert random.height - human.height < 6
+    assert random.inner_height - human.inner_height > 6
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
