@@ -93,7 +93,7 @@ def _held_out(comparison: Comparison) -> Figure | None:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, curve in zip(panels, curves, strict=False):
         draw_curves(axes, comparison.groups, curve)
-    draw_levels(panels[: len(curves)], curves)
+    draw_levels(list(panels[: len(curves)]), curves)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
     fullest = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))

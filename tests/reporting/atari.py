@@ -53,6 +53,6 @@ def write_game(
     }
     write_run(path, splits, f"atari/{name}", f"sticky/{game}", settings)
     columns = ["time/total_timesteps", "rollout/ep_rew_mean", *(["eval/return_mean_sticky"] if held_out else [])]
-    rows = [[1000 * (k + 1), value, *held_out[k : k + 1]] for k, value in enumerate(returns)]
-    (path / "progress.csv").write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]) + "\n")
+    rows = [",".join(map(str, [1000 * (k + 1), value, *held_out[k : k + 1]])) for k, value in enumerate(returns)]
+    (path / "progress.csv").write_text("\n".join([",".join(columns), *rows]) + "\n")
     return path

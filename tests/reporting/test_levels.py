@@ -137,7 +137,7 @@ def test_labels_of_levels_give_way_to_those_of_groups(tmp_path: Path) -> None:
     paths = [write_game(tmp_path / name, [-20.7, -20.7], name=name) for name in ("rim", "lstm")]
     chart = learning_curves(group_runs(read_runs(paths)))
     assert chart is not None
-    heights = sorted(each.label_height for each in (*chart.lines, *chart.levels))
+    heights = sorted([line.label_height for line in chart.lines] + [level.label_height for level in chart.levels])
     assert min(np.diff(heights)) > 6
 
 
