@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rimrl.reporting.levels import Level, beyond
 from rimrl.reporting.statistics import Estimate
 from rimrl.reporting.verdict import number
 
@@ -116,6 +117,25 @@ class Line:
 
 
 @dataclass(frozen=True)
+class LevelLine:
+    """A horizontal line, or a remark at the edge of the plot where it lies beyond.
+
+    Attributes:
+        text: Its label.
+        height: Of the line or of the edge, in percent.
+        label_height: Height of its label, which gives way to others.
+        inner_height: The same where lines have no labels at their ends, so that only those of levels give way.
+        beyond: An arrow to where it lies if that is not in the plot; empty if it is.
+    """
+
+    text: str
+    height: float
+    label_height: float
+    inner_height: float
+    beyond: str
+
+
+@dataclass(frozen=True)
 class LineChart:
     """Lines over one axis.
 
@@ -124,12 +144,14 @@ class LineChart:
         y: Vertical scale.
         lines: One a group.
         description: The chart in words, for those who do not see it.
+        levels: What they are read against.
     """
 
     x: Axis
     y: Axis
     lines: tuple[Line, ...]
     description: str
+    levels: tuple[LevelLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,9 +171,11 @@ class Series:
     threads: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
 
 
-def line_chart(series: Sequence[Series], x: Axis, y: Axis, description: str) -> LineChart:
-    """Lay out lines with their intervals, their runs and their labels."""
+def line_chart(series: Sequence[Series], x: Axis, y: Axis, description: str, levels: Sequence[Level] = ()) -> LineChart:
+    """Lay out lines with their intervals, their runs and their labels, and what they are read against."""
     ends = [y.height(each.estimates[-1].value) for each in series]
+    heights = [y.height(level.value) for level in levels]
+    labels = spread([*ends, *heights])
     lines = [
         Line(
             label=each.label,
@@ -162,9 +186,13 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, description: str) -> 
             end=end,
             label_height=label_height,
         )
-        for k, (each, end, label_height) in enumerate(zip(series, ends, _spread(ends), strict=True))
+        for k, (each, end, label_height) in enumerate(zip(series, ends, labels, strict=False))
     ]
-    return LineChart(x, y, tuple(lines), description)
+    drawn = [
+        LevelLine(level.text, height, outer, inner, beyond(level.value, y.low, y.high))
+        for level, height, outer, inner in zip(levels, heights, labels[len(ends) :], spread(heights), strict=True)
+    ]
+    return LineChart(x, y, tuple(lines), description, tuple(drawn))
 
 
 def path(xs: Sequence[float], ys: Sequence[float], x: Axis, y: Axis) -> str:
@@ -194,8 +222,8 @@ def _kept(length: int) -> list[int]:
     return [round(k * (length - 1) / (_POINTS - 1)) for k in range(_POINTS)]
 
 
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Heights of labels near the lines' ends, none over another."""
+def spread(heights: Sequence[float]) -> list[float]:
+    """Heights of labels near the lines' ends, in percent, none over another."""
     order = sorted(range(len(heights)), key=lambda k: heights[k])
     placed = [heights[k] for k in order]
     for _ in range(200):
@@ -208,8 +236,8 @@ def _spread(heights: Sequence[float]) -> list[float]:
                 moved = True
         if not moved:
             break
-    spread = dict(zip(order, placed, strict=True))
-    return [round(spread[k], 2) for k in range(len(heights))]
+    found = dict(zip(order, placed, strict=True))
+    return [round(found[k], 2) for k in range(len(heights))]
 
 
 # -- bars --------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rimrl.errors import missing
+from rimrl.reporting.atari_runs import published_scores
 from rimrl.reporting.comparability import check_comparable, remarks
 from rimrl.reporting.groups import Group, Metric, common_metric, common_splits, find_group, random_scores
 from rimrl.reporting.results import RunResults
@@ -44,6 +45,8 @@ class GroupSummary:
         differences: How much higher its interquartile mean is than the reference's, on each split; of the reference
             itself none.
         difference: The same on held-out splits together, or on all where none is held out; None for the reference.
+        human_normalized: Mean over runs of the human-normalised score on the training split, 0 at random actions and 1
+            at a human, both as published; None where it is no Atari game with such scores.
     """
 
     group: Group
@@ -56,10 +59,11 @@ class GroupSummary:
     improvement: Estimate | None = None
     differences: dict[str, Estimate] = field(default_factory=dict)
     difference: Estimate | None = None
+    human_normalized: Estimate | None = None
 
     @property
     def over_splits(self) -> dict[str, Estimate | None]:
-        """What is known over splits, by its name in files, but for the difference."""
+        """What is known beside single splits, by its name in files, but for the difference."""
         return {
             "held_out_interquartile_mean": self.held_out,
             "held_out_mean": self.held_out_mean,
@@ -67,6 +71,7 @@ class GroupSummary:
             "optimality_gap": self.optimality_gap,
             "generalisation_gap": self.gap,
             "probability_of_improvement": self.improvement,
+            "human_normalized_score": self.human_normalized,
         }
 
 
@@ -213,6 +218,10 @@ def _summary(group: Group, reference: Group, metric: Metric, trained: list[str],
         if trained:
             gap = generalisation_gap(sign * group.scores(trained, metric).mean(axis=1), sign * scores)
             summary = replace(summary, gap=_possible_difference(gap, metric))
+    published = published_scores(group.runs, trained) if trained and metric.name == "return_mean" else None
+    if published is not None:
+        normalized = interval(published.normalized(group.scores(trained, metric)), mean)
+        summary = replace(summary, human_normalized=normalized)
     if group is not reference:
         compared = held_out or trained
         ours, theirs = (sign * each.scores(compared, metric) for each in (group, reference))

@@ -22,6 +22,7 @@ from rimrl.reporting.group_plots import (
     is_known,
     known_curves,
 )
+from rimrl.reporting.level_lines import draw_levels
 from rimrl.reporting.plots import STYLE, draw_runs
 
 FIGURES = ("learning_curves", "held_out_curves", "final_scores", "performance_profile")
@@ -73,7 +74,12 @@ def _learning(comparison: Comparison) -> Figure | None:
     shown = training_curve([run for group in comparison.groups for run in group.runs])
     if not is_known(comparison, shown):
         return None
-    return _alone(lambda axes: draw_curves(axes, comparison.groups, shown))
+
+    def draw(axes: Axes) -> None:
+        draw_curves(axes, comparison.groups, shown)
+        draw_levels([axes], [shown])
+
+    return _alone(draw)
 
 
 def _held_out(comparison: Comparison) -> Figure | None:
@@ -87,6 +93,7 @@ def _held_out(comparison: Comparison) -> Figure | None:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, curve in zip(panels, curves, strict=False):
         draw_curves(axes, comparison.groups, curve)
+    draw_levels(list(panels[: len(curves)]), curves)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
     fullest = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))

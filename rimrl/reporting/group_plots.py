@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from rimrl.reporting.comparison import Comparison
 from rimrl.reporting.curves import TrainingCurve, split_curves, training_curve
 from rimrl.reporting.groups import Group
+from rimrl.reporting.level_lines import draw_levels
 from rimrl.reporting.plots import (
     CHANCE,
     COLOURS,
@@ -55,10 +56,14 @@ def save_groups(comparison: Comparison, file: Path) -> None:
         figure = Figure(figsize=(11, 8.2 + ROW_HEIGHT * rows), layout="constrained")
         grid = figure.add_gridspec(2 + bool(rows), 1, height_ratios=[4, *([3 * rows] if rows else []), 4])
         upper = grid[0].subgridspec(1, 2, width_ratios=(1.25, 1))
-        draw_curves(figure.add_subplot(upper[0]), groups)
+        training, shown = figure.add_subplot(upper[0]), training_curve([run for group in groups for run in group.runs])
+        draw_curves(training, groups, shown)
+        draw_levels([training], [shown])
         draw_profiles(figure.add_subplot(upper[1]), comparison)
-        for axes, curve in zip(add_panels(figure, grid[1], len(held_out)), held_out, strict=True):
+        panels = add_panels(figure, grid[1], len(held_out))
+        for axes, curve in zip(panels, held_out, strict=True):
             draw_curves(axes, groups, curve)
+        draw_levels(panels, held_out)
         splits = figure.add_subplot(grid[-1])
         draw_splits(splits, comparison)
         add_legend(figure, splits, _LETTERS)
@@ -73,19 +78,19 @@ def save_groups(comparison: Comparison, file: Path) -> None:
         figure.savefig(file, dpi=130)
 
 
-def draw_curves(axes: Axes, groups: Sequence[Group], shown: TrainingCurve | None = None) -> None:
+def draw_curves(axes: Axes, groups: Sequence[Group], shown: TrainingCurve) -> None:
     """Draw learning curves: the interquartile mean over a group's runs, in a band of its interval.
 
     Args:
         axes: Where to.
         groups: Groups whose runs left a ``progress.csv``; a group is shown as far as all of its runs have come.
-        shown: Which curve; default: how training went.
+        shown: Which curve.
     """
-    shown = shown or training_curve([run for group in groups for run in group.runs])
     for group, style in zip(groups, _styles(), strict=False):
         steps, values = learning_curves(group, shown.column)
         if values.size:
-            _draw_line(axes, steps, estimates(values, shown), group.label, style, len(groups))
+            places = steps * shown.per_step(group.runs[0])
+            _draw_line(axes, places, estimates(values, shown), group.label, style, len(groups))
     label_curves(axes, shown)
 
 

@@ -16,6 +16,7 @@ from matplotlib.gridspec import SubplotSpec
 from rimrl.reporting.charts import in_thousands
 from rimrl.reporting.curves import TrainingCurve, split_curves, training_curve
 from rimrl.reporting.groups import Metric, common_metric, common_splits, random_scores
+from rimrl.reporting.level_lines import draw_levels
 from rimrl.reporting.results import RunResults
 from rimrl.runs.evaluations import wilson_interval
 
@@ -53,10 +54,14 @@ def save_comparison(runs: list[RunResults], file: Path) -> None:
         figure = Figure(figsize=(11, 4.4 + ROW_HEIGHT * rows), layout="constrained")
         grid = figure.add_gridspec(1 + bool(rows), 1, height_ratios=[4.4, *([ROW_HEIGHT * rows] if rows else [])])
         upper = grid[0].subgridspec(1, 2, width_ratios=(1, 1.3))
-        _draw_curves(figure.add_subplot(upper[0]), runs, training_curve(runs))
+        training, shown = figure.add_subplot(upper[0]), training_curve(runs)
+        _draw_curves(training, runs, shown)
+        draw_levels([training], [shown])
         draw_runs(figure.add_subplot(upper[1]), runs)
-        for axes, curve in zip(add_panels(figure, grid[-1], len(held_out)), held_out, strict=True):
+        panels = add_panels(figure, grid[-1], len(held_out))
+        for axes, curve in zip(panels, held_out, strict=True):
             _draw_curves(axes, runs, curve)
+        draw_levels(panels, held_out)
         figure.savefig(file, dpi=130)
 
 
@@ -116,8 +121,8 @@ def label_bars(axes: Axes, metric: Metric, title: str) -> None:
 
 def _draw_curves(axes: Axes, runs: list[RunResults], shown: TrainingCurve) -> None:
     for run, colour in zip(runs, cycle(COLOURS), strict=False):
-        steps, values = run.steps, run.progress.get(shown.column, [])
-        points = [(x, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
+        steps, values, each = run.steps, run.progress.get(shown.column, []), shown.per_step(run)
+        points = [(x * each, y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, label=run.label, linewidth=1.8)
     label_curves(axes, shown)
 

@@ -20,7 +20,9 @@ from rimrl.reporting import activity
 from rimrl.reporting.charts import SQUARE
 from rimrl.reporting.commands import commands, inspections
 from rimrl.reporting.comparison import Comparison
+from rimrl.reporting.curves import training_curve
 from rimrl.reporting.groups import Group, settings, written
+from rimrl.reporting.levels import described
 from rimrl.reporting.report_charts import gap_chart, held_out_curves, learning_curves, profile_chart, split_charts
 from rimrl.reporting.results import RunResults
 from rimrl.reporting.searches import STATES, Searched
@@ -77,6 +79,7 @@ def page(comparison: Comparison, searches: Sequence[Searched] = ()) -> str:
         summary=_summary(groups),
         curves=learning_curves(groups),
         held_out_curves=held_out_curves(comparison),
+        levels=described(training_curve(runs).levels),
         table=_table(findings),
         splits=split_charts(findings),
         gap=gap_chart(comparison),

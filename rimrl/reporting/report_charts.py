@@ -10,6 +10,7 @@ from rimrl.reporting.curves import TrainingCurve, training_curve
 from rimrl.reporting.group_plots import estimates, known_curves
 from rimrl.reporting.group_plots import learning_curves as group_curves
 from rimrl.reporting.groups import Group
+from rimrl.reporting.levels import scale_of
 from rimrl.reporting.statistics import performance_profile
 from rimrl.reporting.verdict import ComparisonSummary, format_estimate
 
@@ -31,9 +32,16 @@ def learning_curves(groups: Sequence[Group], shown_as: TrainingCurve | None = No
         return None
     x = axis([0.0, *(step for each in series for step in each.x)], shown_as.steps, in_thousands, tight=True)
     shown = [value for each in series for _, values in each.threads for value in values]
-    y = axis([0.0, 1.0] if shown_as.is_rate else shown, name)
+    shown += [estimate.value for each in series for estimate in each.estimates]
+    if shown_as.levels:
+        y = axis(scale_of(min(shown), max(shown), shown_as.levels), name, tight=True)
+    else:
+        y = axis([0.0, 1.0] if shown_as.is_rate else shown, name)
     ends = "; ".join(f"{each.label}: {format_estimate(each.estimates[-1])}" for each in series)
-    return line_chart(series, x, y, f"Learning curves: {name} over {shown_as.steps}. At the end, {ends}.")
+    described = f"Learning curves: {name} over {shown_as.steps}. At the end, {ends}."
+    if shown_as.levels:
+        described += f" To compare: {', '.join(level.text for level in shown_as.levels)}."
+    return line_chart(series, x, y, described, shown_as.levels)
 
 
 def held_out_curves(comparison: Comparison) -> list[tuple[str, LineChart]]:
@@ -47,6 +55,7 @@ def _series(group: Group, shown_as: TrainingCurve) -> Series | None:
     steps, values = group_curves(group, shown_as.column)
     if values.size == 0:
         return None
+    steps = steps * shown_as.per_step(group.runs[0])
     threads = [(steps.tolist(), run.tolist()) for run in values] if len(values) > 1 else []
     return Series(group.label, steps.tolist(), estimates(values, shown_as), threads)
 
