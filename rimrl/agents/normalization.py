@@ -90,7 +90,8 @@ class RunningPixelMoments(RunningMoments):
 
     def batch_moments(self, batch: Tensor) -> Moments:
         """Moments of ``[N, *shape]``."""
-        return reduce(combined, map(_moments_of_seen, batch.split(_IMAGES)))
+        chunks = (batch[start : start + _IMAGES] for start in range(0, len(batch), _IMAGES))
+        return reduce(combined, map(_moments_of_seen, chunks))
 
 
 class ObservationStatistics(nn.Module):

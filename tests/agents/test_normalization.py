@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import rimrl
 from rimrl.agents.extractors import SmallCNN
-from rimrl.agents.normalization import ObservationStatistics
+from rimrl.agents.normalization import ObservationStatistics, RunningPixelMoments
 from rimrl.agents.saved.exported import write_exported
 from rimrl.agents.transfer import initialize_from
 from rimrl.errors import UsageError
@@ -137,6 +137,7 @@ def test_a_blank_screen_is_zero_and_changes_nothing() -> None:
     for rollout in np.split(frames, 4):
         statistics.update(th.as_tensor(rollout), lambda own: own)
     flat, part = frames.reshape(-1, *shape).astype(np.float64), statistics.parts[0]
+    assert isinstance(part, RunningPixelMoments)
     normalized = statistics.normalized(None, th.as_tensor(frames[0])).numpy()
     for channel in range(2):
         of_channel = flat[:, channel]

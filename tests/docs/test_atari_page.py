@@ -1,0 +1,36 @@
+"""The table of docs/results/atari.md says what the file beside it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/results/atari.md"
+SETTINGS: list[dict[str, Any]] = json.loads((PAGE.parent / "atari/pong_search.json").read_text(encoding="utf-8"))[
+    "settings"
+]
+
+
+def rows() -> list[list[str]]:
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_a_row_has_every_setting_and_score() -> None:
+    head, _, *table = rows()[: len(SETTINGS) + 2]
+    steps = [str(int(float(cell.removesuffix("M")) * 1_000_000)) for cell in head if cell.endswith("M")]
+    assert {step for entry in SETTINGS for step in entry["returns"]} == set(steps)
+    assert len(table) == len(SETTINGS)
+    for cells, entry in zip(table, SETTINGS, strict=True):
+        said = dict(zip(head, cells, strict=True))
+        assert said["core"] == f"`{entry['core']}`"
+        assert said["active"] == str(entry.get("num_active", ""))
+        assert said["initialisation"].strip("`") == entry.get("initialization", "")
+        assert (said["normalised"] == "yes") is entry["normalize_observations"]
+        for name, key in {"learning rate": "learning_rate", "minibatch": "batch_size", "entropy": "ent_coef"}.items():
+            assert float(said[name]) == entry[key]
+        assert float(said["falls to 0 at"].removesuffix("M")) * 1_000_000 == entry["schedule"]
+        assert said["seed"] == str(entry["seed"])
+        scores = [cell for name, cell in said.items() if name.endswith("M")]
+        assert scores == [f"{entry['returns'][step]:.1f}" if step in entry["returns"] else "" for step in steps]
