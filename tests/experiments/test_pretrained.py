@@ -47,7 +47,7 @@ def made(runs: dict[str, Path]) -> Path:
     page.write_text("before\n<!-- agents -->\nold\n<!-- end of agents -->\nafter\n")
     before = {name: files(run) for name, run in runs.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained, "AGENTS", tuple(STEPS))
+        patch.setattr(pretrained, "AGENTS", dict.fromkeys(STEPS, 0))
         patch.setattr(pretrained, "load_config", load_tiny)
         words = [*map(str, runs.values()), "--episodes", str(EPISODES), "--root", str(root), "--page", str(page)]
         assert pretrained.main(words) == 0
@@ -129,7 +129,7 @@ def test_a_run_with_another_configuration_is_not_shipped(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(pretrained, "AGENTS", tuple(STEPS))
+    monkeypatch.setattr(pretrained, "AGENTS", dict.fromkeys(STEPS, 0))
     monkeypatch.setattr(pretrained, "load_config", load_tiny)
     run = tmp_path / "run"
     succeed("train", "recall/lstm", *TINY, "--train.total_timesteps", "64", *change.split("="), "--run-dir", run)
@@ -145,7 +145,7 @@ def test_what_is_named_is_trained_once_with_the_seed(
     made: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pretrained, "AGENTS", tuple(STEPS))
+    monkeypatch.setattr(pretrained, "AGENTS", dict.fromkeys(STEPS, 0))
     monkeypatch.setattr(pretrained, "load_config", load_tiny)
     shutil.copy(made.parent / "page.md", tmp_path)
     words = ["recall/lstm", "--seed", "5", "--episodes", "1", "--root", "root", "--page", "page.md"]
