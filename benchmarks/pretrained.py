@@ -46,7 +46,6 @@ AGENTS = {
     "distractors/rim": 0,
     "multiroom/rim": 0,
     "atari-small/pong/rim": 100,
-    "atari-small/pong/lstm": 100,
 }
 EPISODES = 500
 GAMES = 100  # episodes of an Atari game, each of which is some hundred times as long
