@@ -161,7 +161,7 @@ def table(root: Path = ROOT) -> str:
 
 
 def _score(split: str, scores: dict[str, Any]) -> str:
-    if "success_rate" in scores:
+    if scores.get("success_rate") is not None:
         value, (low, high) = scores["success_rate"], scores["success_interval"]
     else:
         value, number = scores["return_mean"], scores["episodes"]
