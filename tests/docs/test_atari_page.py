@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,11 @@ def test_a_row_has_every_setting_and_score() -> None:
         assert said["seed"] == str(entry["seed"])
         scores = [cell for name, cell in said.items() if name.endswith("M")]
         assert scores == [f"{entry['returns'][step]:.1f}" if step in entry["returns"] else "" for step in steps]
+
+
+def test_scores_of_the_trained_agent_are_those_of_the_table() -> None:
+    table = (PAGE.parents[1] / "pretrained.md").read_text(encoding="utf-8")
+    (row,) = [line for line in table.splitlines() if line.startswith("| `atari-small/pong/rim`")]
+    train, sticky = re.findall(r"(?:train|sticky) (\S+ \[.+?\])", row)
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert f"scores {train} in Pong as it was trained and {sticky} with sticky actions" in text
