@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rimrl.errors import UsageError
-from rimrl.reporting import figures
 from rimrl.reporting.columns import arranged
 from rimrl.reporting.comparison import Comparison, compare
 from rimrl.reporting.figures import figure_names, save_figures
@@ -69,19 +68,6 @@ def test_formats(tmp_path: Path) -> None:
         assert content.rstrip().endswith(b"%%EOF")
         assert b"/Type3" not in content.replace(b" ", b"")  # which venues refuse
         assert b"/TrueType" in content or b"/CIDFontType2" in content
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    kept: list[Figure] = []
-
-    class Kept(Figure):
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)  # type: ignore[arg-type]
-            kept.append(self)
-
-    monkeypatch.setattr(figures, "Figure", Kept)
-    return kept
 
 
 def line(axes: Axes, label: str) -> list[list[float]]:

@@ -10,7 +10,6 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rimrl.reporting import figures, group_plots, plots
 from rimrl.reporting.curves import split_curves, training_curve
 from rimrl.reporting.figures import save_figures
 from rimrl.reporting.group_plots import save_groups
@@ -158,20 +157,6 @@ def flat_lines(axes: Axes) -> list[float]:
     """Where lines without a label of the legend lie."""
     lines = [np.asarray(line.get_ydata()) for line in axes.get_lines() if str(line.get_label()).startswith("_")]
     return [float(y[0]) for y in lines]
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    kept: list[Figure] = []
-
-    class Kept(Figure):
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)  # type: ignore[arg-type]
-            kept.append(self)
-
-    for module in (figures, group_plots, plots):
-        monkeypatch.setattr(module, "Figure", Kept)
-    return kept
 
 
 def test_every_picture_has_frames_and_levels(drawn: list[Figure], tmp_path: Path) -> None:
