@@ -11,9 +11,10 @@ that was not shown (`rimrl.envs.flicker`, or a stack that is not full yet): it s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
@@ -30,8 +31,6 @@ CLIP = 10.0
 # A grey level, squared: a pixel that hardly ever changes is not magnified further than that.
 _PIXEL_EPSILON = 1.0
 _WHITE = 255.0
-# As many images are at most worth what an agent brings from another environment: the screen is that of the new one.
-_IMAGES_BROUGHT = 1000.0
 # Images whose moments are computed at once, which bounds memory.
 _IMAGES = 256
 # As many observations are the first mean, 0, and variance, 1, worth; SB3's RunningMeanStd.
@@ -44,8 +43,14 @@ class RunningMoments(nn.Module):
 
     Args:
         shape: Of that part.
+
+    Attributes:
+        can_be_fixed: Whether features that are frozen keep them as they are.
+        most_brought: As many observations they are at most worth in an environment that they were not taken in.
     """
 
+    can_be_fixed: ClassVar[bool] = True
+    most_brought: ClassVar[float] = math.inf
     mean: Tensor
     var: Tensor
     count: Tensor
@@ -75,8 +80,12 @@ class RunningMoments(nn.Module):
 class RunningPixelMoments(RunningMoments):
     """Running mean and variance of each pixel of an image of bytes, ``[C, H, W]``; blank channels do not count.
 
-    Before the first update, pixels are divided by 255. There is a count for each channel, ``[C, 1, 1]``.
+    Before the first update, pixels are divided by 255. There is a count for each channel, ``[C, 1, 1]``. They say what
+    a screen is like, not what was learned, and so follow that of a new environment.
     """
+
+    can_be_fixed = False
+    most_brought = 1000.0
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
@@ -104,8 +113,7 @@ class ObservationStatistics(nn.Module):
 
     Attributes:
         keys: Which parts of a Dict; ``[None]`` for an observation that is none.
-        fixed: Whether `update` leaves those of vectors alone, for features that are frozen. Those of images say what
-            the screen is like, not what was learned, and always follow it. Default False.
+        fixed: Whether `update` leaves those alone that can be fixed, for features that are frozen. Default False.
 
     Raises:
         UsageError: If the space has no such part.
@@ -134,12 +142,12 @@ class ObservationStatistics(nn.Module):
         """Go on in another environment with statistics that were taken over.
 
         Args:
-            fixed: Whether those of vectors stay what they are from now on.
+            fixed: Whether those that can be fixed stay what they are from now on.
         """
         self.fixed.fill_(fixed)
         for part in self.parts:
-            if isinstance(part, RunningPixelMoments):
-                part.count.clamp_(max=_IMAGES_BROUGHT)
+            assert isinstance(part, RunningMoments)
+            part.count.clamp_(max=part.most_brought)
 
     @th.no_grad()
     def update(self, observations: Tensor | dict[str, Tensor], of_all: Callable[[Tensor], Tensor]) -> None:
@@ -151,7 +159,7 @@ class ObservationStatistics(nn.Module):
         """
         for key, part in zip(self.keys, self.parts, strict=True):
             assert isinstance(part, RunningMoments)
-            if self.fixed and not isinstance(part, RunningPixelMoments):
+            if self.fixed and part.can_be_fixed:
                 continue
             seen = observations if key is None else observations[key]  # type: ignore[index]
             assert isinstance(seen, Tensor)
