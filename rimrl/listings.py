@@ -110,13 +110,15 @@ def _pretrained() -> Table:
     from rimrl.agents.saved.names import WEIGHTS  # noqa: PLC0415
     from rimrl.agents.saved.shipped import PREFIX, shipped_agents  # noqa: PLC0415
 
-    table = _table("agent", "trained steps", "success on train", "kB")
+    table = _table("agent", "trained steps", "success on train", "return on train", "kB")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, folder in shipped_agents().items():
         card = read_card(folder)
-        success = card["evaluation"]["splits"]["train"]["success_rate"]
+        scores = card["evaluation"]["splits"]["train"]
+        success = "-" if scores["success_rate"] is None else f"{scores['success_rate']:.2f}"
         size = (folder / WEIGHTS).stat().st_size / 1000
-        table.add_row(f"{PREFIX}{name}", f"{card['agent']['num_timesteps']:,}", f"{success:.2f}", f"{size:.0f}")
+        steps, mean = f"{card['agent']['num_timesteps']:,}", f"{scores['return_mean']:.2f}"
+        table.add_row(f"{PREFIX}{name}", steps, success, mean, f"{size:.0f}")
     table.caption = 'rimrl.pretrained("NAME") loads one, and every command that plays a run takes pretrained:NAME'
     return table

@@ -66,6 +66,15 @@ def test_the_page_shows_what_is_shipped() -> None:
     assert SHIPPED.keys() <= set(pretrained.AGENTS) <= shipped_configs().keys()
 
 
+def test_each_is_listed_with_what_it_reaches() -> None:
+    lines = [line.split() for line in succeed("list", "pretrained").out.splitlines()]
+    shown = {words[0]: words[1:] for words in lines if words}
+    for name, folder in SHIPPED.items():
+        said = read_json(folder / "card.json")["evaluation"]["splits"]["train"]
+        success = "-" if said["success_rate"] is None else f"{said['success_rate']:.2f}"
+        assert shown[f"pretrained:{name}"][1:3] == [success, f"{said['return_mean']:.2f}"]
+
+
 def test_they_are_small() -> None:
     sizes = {name: sum(file.stat().st_size for file in folder.iterdir()) for name, folder in SHIPPED.items()}
     assert all(size < 1_000_000 for size in sizes.values()), sizes
