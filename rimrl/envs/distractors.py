@@ -4,8 +4,6 @@ An agent that learned to fetch a named object among known distractors must still
 never met (Goyal et al., "Recurrent Independent Mechanisms", ICLR 2021, Sec. 4.2 and App. D.6). The task follows the
 local pick-up levels of BabyAI (Chevalier-Boisvert et al., ICLR 2019). `rimrl.envs.suites` says which distractors each
 split shows.
-
-Notation: P = padded grid width, V = `agent_view_size`.
 """
 
 from __future__ import annotations
@@ -14,17 +12,16 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any, SupportsFloat
 
-import numpy as np
 from gymnasium import spaces
 from minigrid.core.constants import COLOR_TO_IDX, DIR_TO_VEC
 from minigrid.core.grid import Grid
 from minigrid.core.mission import MissionSpace
-from minigrid.core.world_object import Ball, Box, Key, Wall, WorldObj
+from minigrid.core.world_object import Ball, Box, Key, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
-from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
-from rimrl.envs.minigrid import CELL_OF_CODE, code_of, prepared
+from rimrl.envs.minigrid import prepared
+from rimrl.envs.minigrid_view import observe
 from rimrl.envs.suites import KNOWN_COLORS, KNOWN_TYPES, MAX_STEPS, NUM_DISTRACTORS, ROOM_SIZE
 from rimrl.errors import invalid_value, unknown_name, wrong
 
@@ -40,8 +37,6 @@ MAX_LAYOUTS = 100
 
 _LEFT, _RIGHT, _FORWARD, _PICKUP = range(4)
 _STEP_OF_DIRECTION = tuple((int(dx), int(dy)) for dx, dy in DIR_TO_VEC)
-_EMPTY = code_of(1, 0, 0)
-_WALL = code_of(*Wall().encode())
 
 
 class ObjectPickingEnv(MiniGridEnv):
@@ -148,10 +143,6 @@ class ObjectPickingEnv(MiniGridEnv):
         )
         self.action_space = spaces.Discrete(4)
         self._interior = [(x, y) for y in range(1, size - 1) for x in range(1, size - 1)]
-        # The view reaches V - 1 cells beyond the agent; padding with walls spares every bounds check.
-        self._pad = agent_view_size - 1
-        self._codes = np.full((size + 2 * self._pad,) * 2, _WALL, dtype=np.uint8)  # [P, P], row = y
-        self._view_offsets = [_view_offsets(agent_view_size, direction, self._codes.shape[1]) for direction in range(4)]
 
     @staticmethod
     def _gen_mission(color: str, kind: str) -> str:
@@ -208,20 +199,8 @@ class ObjectPickingEnv(MiniGridEnv):
         return False
 
     def gen_obs(self) -> dict[str, Any]:
-        """Encode the egocentric view exactly as MiniGrid does, without building the rotated grid.
-
-        Returns:
-            ``image`` uint8 [V, V, 3], ``direction`` and ``mission``.
-        """
-        pad, view = self._pad, self.agent_view_size
-        cells = [_EMPTY if cell is None else code_of(*cell.encode()) for cell in self.grid.grid]
-        self._codes[pad:-pad, pad:-pad] = np.array(cells, dtype=np.uint8).reshape(self.height, self.width)
-        x, y = self.agent_pos
-        origin = (int(y) + pad) * self._codes.shape[1] + int(x) + pad
-        codes = self._codes.ravel().take(self._view_offsets[self.agent_dir] + origin)  # [V, V]
-        # MiniGrid shows what the agent carries in the agent's own cell.
-        codes[view // 2, view - 1] = code_of(*self.carrying.encode()) if self.carrying else _EMPTY
-        return {"image": CELL_OF_CODE[codes], "direction": self.agent_dir, "mission": self.mission}
+        """MiniGrid's view of the room; see `observe`."""
+        return observe(self)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Carry out one of the four actions.
@@ -278,16 +257,6 @@ def _kinds(role: str, types: Sequence[str], colors: Sequence[str]) -> list[tuple
         if len(set(values)) < len(values):
             raise wrong(name, f"names something twice: {', '.join(values)}")
     return list(product(types, colors))
-
-
-def _view_offsets(view: int, direction: int, stride: int) -> NDArray[np.intp]:
-    """Flat offsets, from the agent's cell in a row-major grid, of the cells that it sees; [V, V]."""
-    (fx, fy), half = _STEP_OF_DIRECTION[direction], view // 2
-    ahead = view - 1 - np.arange(view)  # by view row
-    aside = (np.arange(view) - half)[:, None]  # by view column
-    rx, ry = -fy, fx
-    offsets: NDArray[np.intp] = (fy * ahead + ry * aside) * stride + fx * ahead + rx * aside
-    return offsets
 
 
 make_distractors = prepared(ObjectPickingEnv, mission_length=MISSION_LENGTH)

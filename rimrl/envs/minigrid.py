@@ -28,6 +28,7 @@ from minigrid.minigrid_env import MiniGridEnv
 from numpy.typing import NDArray
 
 from rimrl.envs.checks import check_at_least
+from rimrl.envs.minigrid_view import with_fast_view
 from rimrl.errors import needs, unknown_name, wrong
 
 TILES = ("one_hot", "rgb", "colors")
@@ -234,6 +235,7 @@ class MiniGridObservation(gymnasium.ObservationWrapper[dict[str, Any], Any, Any]
             raise needs("MiniGridObservation", "an environment that shows MiniGrid tiles", str(env.unwrapped))
         assert isinstance(env.observation_space, spaces.Dict)
         width, height, _ = env.observation_space["image"].shape or ()
+        with_fast_view(env)
         self._prepare = Preparation((width, height), tiles, mission, tile_size, mission_length)
         self.observation_space = self._prepare.space
         self.metadata = {**env.metadata, "info_keywords": ("is_success",)}
