@@ -3,6 +3,7 @@
 `loop` drives a cell over time. `rim`, `riglstm` and `brims` are the cells of those cores on torch's operations, made
 of stages: `input_attention`, `dynamics` and `communication` for RIM, `riglstm_stages` for RigLSTM, and those of RIM
 with `elements` instead of `input_attention` for BRIMs. Where `library` finds the compiled kernels of ``kernels.cpp``,
-`native` (RIM, LSTM), `riglstm_native` and `brims_native` take their place. `rim_backends`, `riglstm_backends`,
+`native` (RIM, LSTM), `riglstm_native` and `brims_native` take their place, `calls` calls those of whole sequences, and
+`threads` divides the rows of a RIM or BRIMs among torch's threads. `rim_backends`, `riglstm_backends`,
 `brims_backends` and `lstm_backends` make the cells of a plain core, which knows nothing of them.
 """

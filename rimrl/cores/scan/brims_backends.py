@@ -18,6 +18,7 @@ from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors, Nativ
 from rimrl.cores.scan.elements import scaled
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
 from rimrl.cores.scan.rim_backends import of_communication, plan_of, unknown_option
+from rimrl.cores.scan.threads import in_threads
 from rimrl.cores.units import UnitLSTMCell
 
 
@@ -81,7 +82,9 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
             keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
             make_cell, tensors = native_cell(core, native, keys, values)
             if torch.is_grad_enabled():
-                return _run(core, make_cell, tensors, len(x), state, episode_starts, return_trace)
+                rows = {"input_keys": 2, "input_values": 2}
+                threaded = in_threads(make_cell, rows, core.num_layers * core.hidden_size)
+                return _run(core, threaded, tensors, len(x), state, episode_starts, return_trace)
             cell = make_cell(len(x), x.shape[1], return_trace, tensors)
             return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
 

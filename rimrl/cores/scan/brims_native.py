@@ -5,7 +5,6 @@ The loop over time and layers is in ``loops.h``, and so are the gradients; here 
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +13,10 @@ from torch import Tensor
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
 from rimrl.cores.scan.brims import BRIMsPlan
+from rimrl.cores.scan.calls import KernelCall
 from rimrl.cores.scan.communication import communication_sizes
 from rimrl.cores.scan.layout import BRIMS_LAYER
-from rimrl.cores.scan.loop import LayersTensors
+from rimrl.cores.scan.loop import FillingCell, LayersTensors
 from rimrl.cores.scan.native import ROWS_AT_ONCE
 from rimrl.cores.stepwise import StepTrace
 
@@ -90,6 +90,7 @@ class _Layer:
         )
         self.held = {name: tensor.contiguous() for name, tensor in vars(own).items() if tensor is not None}
         self.numbers: dict[str, int | None] = {
+            "L": len(plan.layers),
             **{"T": T, "B": B, "N": N, "D": D, "H": config.heads, "dk": dk, "dv": dv, "heads": plan.input_heads},
             **{"key_size": Q // plan.input_heads, "value_size": U // plan.input_heads, "M": inputs},
             **{"below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
@@ -142,7 +143,7 @@ class _Layer:
         return StepTrace(active, attention, self.memory["attention"].mean(2).flatten(0, 1))
 
 
-class NativeBRIMs:
+class NativeBRIMs(FillingCell):
     """`rimrl.cores.scan.brims.BRIMsCell` for LSTM dynamics and gated communication among candidates.
 
     Args:
@@ -154,17 +155,22 @@ class NativeBRIMs:
         self.plan, self.shape, self.saving = plan, (T, B), saving
         self.layers = [_Layer(plan, i, T, B, saving, own) for i, own in enumerate(tensors.layers)]
 
-    def run(
+    def start_run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> None:
+    ) -> KernelCall:
         L, T = len(self.layers), self.shape[0]
         at_start = None
         if h_start is not None and c_start is not None:
             at_start = h_start.view(L, -1), c_start.view(L, -1)
-        self.fill((h[:, 0], c[:, 0]), (h[:, T], c[:, T]), y[:, :, -1], at_start, starts)
+        return self._filling((h[:, 0], c[:, 0]), (h[:, T], c[:, T]), y[:, :, -1], at_start, starts)
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        self.starts = starts
+        self._filling(first, last, y, at_start, starts).run()
+
+    def _filling(
+        self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None
+    ) -> KernelCall:
+        self.starts = starts  # the backward pass reads them, too
         states = dict(zip(("h_first", "c_first", "h_last", "c_last"), (*first, *last), strict=True))
         if at_start is not None:
             states |= {"h_start": at_start[0], "c_start": at_start[1]}
@@ -175,22 +181,23 @@ class NativeBRIMs:
             layer.numbers["starts"] = None if starts is None else starts.data_ptr()
             layer.numbers["y_stride"] = y.stride(1)
         self.layers[-1].numbers["y"] = y.data_ptr()
-        self._call("brims_forward")
+        return self._call("brims_forward", (first, last, y, at_start))
 
-    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             layer.numbers |= layer.start_backward(dh[index], dc[index])
             layer.numbers |= {"dh_start": dh_start[index].data_ptr(), "dc_start": dc_start[index].data_ptr()}
         self.layers[last].numbers["dy"] = dy[:, :, last].data_ptr()
-        self._call("brims_backward")
+        return self._call("brims_backward", (dh_start, dc_start, dy))
+
+    def end_backward(self, dh: Tensor, dc: Tensor) -> None:
         for index, layer in enumerate(self.layers):
             layer.end_backward(dh[index], dc[index])
 
-    def _call(self, kernel: str) -> None:
-        L = len(self.layers)
-        structures = (_BRIMSLayer * L)(*(_BRIMSLayer(**layer.numbers) for layer in self.layers))
-        getattr(self.plan.layers[0].kernels, kernel)(L, ctypes.addressof(structures))
+    def _call(self, kernel: str, kept: object) -> KernelCall:
+        structures = (_BRIMSLayer * len(self.layers))(*(_BRIMSLayer(**layer.numbers) for layer in self.layers))
+        return KernelCall(getattr(self.plan.layers[0].kernels, kernel), structures, kept)
 
     def gradients(self, h: Tensor) -> NativeBRIMsTensors:
         return NativeBRIMsTensors.of_layers([layer.gradients() for layer in self.layers])

@@ -67,3 +67,17 @@ KERNEL const char* rimrl_instructions() {
 #endif
     return "baseline";
 }
+
+// Calls of one kernel that run at the same time, and how a thread finds those that are its own.
+struct SharedCalls {
+    idx count;
+    void (*function)(const void*);
+    const void* const* arguments;
+    int (*thread)();
+    int (*threads)();
+};
+
+KERNEL void rimrl_share(void* data) {
+    const SharedCalls* calls = static_cast<const SharedCalls*>(data);
+    for (idx i = calls->thread(); i < calls->count; i += calls->threads()) calls->function(calls->arguments[i]);
+}

@@ -116,6 +116,7 @@ LSTM_SEQUENCE = Structure(
 BRIMS_LAYER = Structure(
     "BRIMsLayer",
     (
+        (_NUMBER, "L", "layers, which lie one after the other"),
         (_NUMBER, "T B N D", "time steps, rows, units, width of a unit; W is N D"),
         (_NUMBER, "H dk dv", "communication: heads, width of a key and of a value"),
         (_NUMBER, "heads key_size value_size", "the same of the input attention"),

@@ -31,8 +31,8 @@ SIGNATURES = {
     "rim_backward": "p",
     "lstm_sequence_forward": "p",
     "lstm_sequence_backward": "p",
-    "brims_forward": "ip",
-    "brims_backward": "ip",
+    "brims_forward": "p",
+    "brims_backward": "p",
 }
 """Arguments of each function of ``loops.h``: i an integer, p an address."""
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -76,6 +76,7 @@ def _library() -> ctypes.CDLL | str:
     try:
         library = ctypes.CDLL(str(FILE))
         library.rimrl_instructions.restype = ctypes.c_char_p
+        library.rimrl_share.restype = None
     except (OSError, AttributeError) as error:  # compiled for another machine, or from earlier sources
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"the compiled kernels do not load here ({reason}); install rimrl again"
@@ -90,6 +91,12 @@ def _gemm(name: str) -> int | None:
     except (OSError, AttributeError):
         return None
     return ctypes.cast(function, ctypes.c_void_p).value
+
+
+def share_address() -> int | None:
+    """Address of what shares calls of a kernel among threads (`rimrl.cores.scan.calls`); None without kernels."""
+    library = _library()
+    return None if isinstance(library, str) else ctypes.cast(library.rimrl_share, ctypes.c_void_p).value
 
 
 @cache

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
+from rimrl.cores.scan.calls import KernelCall
 from rimrl.cores.stepwise import rows_to_reset
 
 L = TypeVar("L")
@@ -39,6 +40,10 @@ class Tensors:
     def in_order(self) -> tuple[Tensor | None, ...]:
         """The tensors in the order of the fields, from which the class builds itself again."""
         return tuple(vars(self).values())
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the fields, in the same order."""
+        return tuple(vars(self))
 
 
 class LayersTensors(Tensors, Generic[L]):
@@ -64,6 +69,9 @@ class LayersTensors(Tensors, Generic[L]):
 
     def in_order(self) -> tuple[Tensor | None, ...]:
         return tuple(tensor for layer in self.layers for tensor in vars(layer).values())
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for layer in self.layers for name in vars(layer))
 
 
 class SequenceCell(Protocol):
@@ -155,7 +163,32 @@ class StepCell(SequenceCell, Protocol):
 
 
 class CompiledCell(SequenceCell, Protocol):
-    """A cell in compiled code.
+    """A cell in compiled code: what it does is a call of a kernel."""
+
+    def start_run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> KernelCall:
+        """What `run` has to call; the arguments are the same."""
+
+    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
+        """What `run_backward` has to call; the arguments are the same."""
+
+    def end_backward(self, dh: Tensor, dc: Tensor) -> None:
+        """Write ``dh`` and ``dc``, if the kernel did not."""
+        return
+
+    def run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> None:
+        self.start_run(h, c, y, h_start, c_start, starts).run()
+
+    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+        self.start_backward(dh, dc, dh_start, dc_start, dy).run()
+        self.end_backward(dh, dc)
+
+
+class FillingCell(CompiledCell, Protocol):
+    """A compiled cell that also runs without a gradient to follow.
 
     Attributes:
         saving: Whether the cell keeps every step.
@@ -164,7 +197,7 @@ class CompiledCell(SequenceCell, Protocol):
     saving: bool
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        """Run all steps, without a gradient to follow.
+        """Run all steps.
 
         Args:
             first: State before the first step, ``(h, c)``, each ``[L, B, W]``, W being the width of a layer.
@@ -224,7 +257,7 @@ def run(
 
 
 def fill(
-    cell: CompiledCell,
+    cell: FillingCell,
     num_steps: int,
     state: State,
     initial: Callable[[int], State],

@@ -483,7 +483,8 @@ template <typename R> std::vector<idx> brims_rows(idx L, const BRIMsLayer<R>* la
     return std::vector<idx>(units * layers->B);
 }
 
-template <typename R> INLINE void brims_forward(idx L, const BRIMsLayer<R>* layers) {
+template <typename R> INLINE void brims_forward(const BRIMsLayer<R>* layers) {
+    const idx L = layers->L;
     const auto panels = brims_panels(L, layers, false);
     auto rows = brims_rows(L, layers);
     for (idx t = 0; t < layers->T; ++t) {
@@ -492,7 +493,8 @@ template <typename R> INLINE void brims_forward(idx L, const BRIMsLayer<R>* laye
     }
 }
 
-template <typename R> INLINE void brims_backward(idx L, const BRIMsLayer<R>* layers) {
+template <typename R> INLINE void brims_backward(const BRIMsLayer<R>* layers) {
+    const idx L = layers->L;
     const auto panels = brims_panels(L, layers, true);
     auto rows = brims_rows(L, layers);
     for (idx t = layers->T - 1; t >= 0; --t) {
@@ -524,9 +526,9 @@ BOTH(rim_backward, S1, (s))
 #define S2(R) (const LSTMSequence<R>* s)
 BOTH(lstm_sequence_forward, S2, (s))
 BOTH(lstm_sequence_backward, S2, (s))
-#define S3(R) (idx L, const BRIMsLayer<R>* layers)
-BOTH(brims_forward, S3, (L, layers))
-BOTH(brims_backward, S3, (L, layers))
+#define S3(R) (const BRIMsLayer<R>* layers)
+BOTH(brims_forward, S3, (layers))
+BOTH(brims_backward, S3, (layers))
 #define A9(R) (idx N, idx B, idx K, const R* priority, R* mask)
 BOTH(choose, A9, (N, B, K, priority, mask))
 #define A10(R) (idx N, idx B, idx V, idx dk, idx F, idx kept, const R* q, const R* k, const R* v, R* attention, R* mean, R* read)

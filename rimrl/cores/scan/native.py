@@ -6,8 +6,6 @@ loop takes those of its weights itself: what they are made of is still in the ca
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,34 +13,15 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
+from rimrl.cores.scan.calls import Arguments, KernelCall
 from rimrl.cores.scan.layout import LSTM_SEQUENCE, RIM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
-from rimrl.cores.scan.loop import Tensors
+from rimrl.cores.scan.loop import CompiledCell, FillingCell, Tensors
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
 
 _RIMSequence = RIM_SEQUENCE.as_ctypes()
 _LSTMSequence = LSTM_SEQUENCE.as_ctypes()
-
-
-class _Call:
-    """What a structure holds: numbers, and addresses of tensors, which it keeps alive."""
-
-    def __init__(self, structure: type[ctypes.Structure], **numbers: int | None) -> None:
-        self.structure, self.numbers = structure, numbers
-        self.tensors: dict[str, Tensor] = {}
-
-    def hold(self, **tensors: Tensor | None) -> None:
-        """Set addresses; None stays a null pointer."""
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                assert tensor.is_contiguous(), name
-                self.tensors[name] = tensor
-                self.numbers[name] = tensor.data_ptr()
-
-    def run(self, function: Callable[[int], None]) -> None:
-        structure = self.structure(**self.numbers)
-        function(ctypes.addressof(structure))
 
 
 @dataclass
@@ -78,7 +57,7 @@ ROWS_AT_ONCE = 64
 """Of the products that can wait for several steps: enough for them to be fast, few enough to stay in the cache."""
 
 
-class NativeRIM:
+class NativeRIM(FillingCell):
     """`rimrl.cores.scan.rim.RIMCell` for one input head, LSTM dynamics and gated communication among candidates.
 
     Args:
@@ -111,34 +90,34 @@ class NativeRIM:
                 "read": (N * B, V),
             },
         )
-        self.call = _Call(
+        self.arguments = Arguments(
             _RIMSequence,
             **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": (W // heads - dv) // 2, "dv": dv, "I": inputs},
             **{"key_size": Q, "value_size": U, "K": num_active, "keep": int(saving), "chunk": chunk},
             **self.memory.addresses(),
         )
-        self.call.hold(**self.weights, x=tensors.x.contiguous())
+        self.arguments.hold(**self.weights, x=tensors.x.contiguous())
 
-    def run(
+    def start_run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> None:
-        self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
-        self.call.run(self.kernels.rim_forward)
+    ) -> KernelCall:
+        self.arguments.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
+        return self.arguments.call(self.kernels.rim_forward)
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
         N, T, B, D = self.sizes[:4]
         h, c = memory.empty(self, y, 2, N, T + 1, B, D)
-        self.call.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
+        self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
         h_start, c_start = (None, None) if at_start is None else at_start
         self.run(h, c, y, h_start, c_start, starts)
 
-    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
         N, _, B, D, Q, U, W, V, chunk = self.sizes
         self.found = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
-        self.dx = torch.empty_like(self.call.tensors["x"]) if self.wants_dx else None
-        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, dx=self.dx)
-        self.call.hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
-        scratch = memory.Block(
+        self.dx = torch.empty_like(self.arguments.tensors["x"]) if self.wants_dx else None
+        self.arguments.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, dx=self.dx)
+        self.arguments.hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
+        self.scratch = memory.Block(
             self,
             dh,
             {
@@ -148,8 +127,8 @@ class NativeRIM:
                 **{"dh_new": (N, B, D), "d_h_read": (N, B, D), "dh_gates": (B, D), "d_input": (B, U)},
             },
         )
-        self.call.numbers |= scratch.addresses()
-        self.call.run(self.kernels.rim_backward)
+        self.arguments.numbers |= self.scratch.addresses()
+        return self.arguments.call(self.kernels.rim_backward)
 
     def gradients(self, h: Tensor) -> NativeRIMTensors:
         return NativeRIMTensors(self.dx, **self.found)  # type: ignore[arg-type]
@@ -173,7 +152,7 @@ class LSTMTensors(Tensors):
     weight_hidden: Tensor
 
 
-class NativeLSTM:
+class NativeLSTM(CompiledCell):
     """N independent LSTMs, given what the input adds to their gates.
 
     Args:
@@ -187,8 +166,8 @@ class NativeLSTM:
         N, D = weight_hidden.shape[:2]
         self.sizes = (N, T, B, D)
         self.buffers = buffers = Buffers(N, T, B, saving, input_gates)
-        self.call = _Call(_LSTMSequence, T=T, B=B, N=N, D=D, keep=int(saving), gemm=kernels.gemm)
-        self.call.hold(
+        self.arguments = Arguments(_LSTMSequence, T=T, B=B, N=N, D=D, keep=int(saving), gemm=kernels.gemm)
+        self.arguments.hold(
             input_gates=input_gates.contiguous(),
             weight_hidden=weight_hidden.contiguous(),
             ones=input_gates.new_ones(N, B),
@@ -196,18 +175,18 @@ class NativeLSTM:
             tanh_c=buffers.empty(buffers.slots, N, B, D),
         )
 
-    def run(
+    def start_run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> None:
-        self.call.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
-        self.call.run(self.kernels.lstm_sequence_forward)
+    ) -> KernelCall:
+        self.arguments.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
+        return self.arguments.call(self.kernels.lstm_sequence_forward)
 
-    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
         N, T, B, D = self.sizes
         self.d_gates = dh.new_empty(N, T, B, 4 * D)  # becomes a gradient, which outlives the buffers
-        self.call.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, d_gates=self.d_gates)
-        self.call.hold(dh_new=self.buffers.empty(N, B, D), nothing=dh.new_zeros(N, B, D))
-        self.call.run(self.kernels.lstm_sequence_backward)
+        self.arguments.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, d_gates=self.d_gates)
+        self.arguments.hold(dh_new=self.buffers.empty(N, B, D), nothing=dh.new_zeros(N, B, D))
+        return self.arguments.call(self.kernels.lstm_sequence_backward)
 
     def gradients(self, h: Tensor) -> LSTMTensors:
         return LSTMTensors(self.d_gates, weight_gradient(h, self.d_gates))

@@ -18,6 +18,7 @@ from rimrl.cores.scan.native import NativeRIM, NativeRIMTensors
 from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.products import input_product
 from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
+from rimrl.cores.scan.threads import in_threads
 from rimrl.cores.units import UnitLSTMCell
 
 
@@ -71,8 +72,8 @@ class NativeOrTorchRIM(TorchRIM):
             return super().run(core, x, state, episode_starts, return_trace)
         make_cell, tensors = native_cell(core, (x if x.dim() == 3 else x.squeeze(2)).to(state[0].dtype))
         if torch.is_grad_enabled():
-            initial = partial(core.initial_state, 1)
-            return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
+            initial, threaded = partial(core.initial_state, 1), in_threads(make_cell, {"x": 1}, core.hidden_size)
+            return loop.run(threaded, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
         cell = make_cell(len(x), x.shape[1], return_trace, tensors)
         return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
 

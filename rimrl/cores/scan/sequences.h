@@ -58,6 +58,7 @@ template <typename R> struct LSTMSequence {
 };
 
 template <typename R> struct BRIMsLayer {
+    idx L;  // layers, which lie one after the other
     idx T, B, N, D;  // time steps, rows, units, width of a unit; W is N D
     idx H, dk, dv;  // communication: heads, width of a key and of a value
     idx heads, key_size, value_size;  // the same of the input attention
