@@ -21,7 +21,10 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium", "minigrid", "ale-py", "envpool")
+PACKAGES = (
+    *("torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium", "minigrid", "ale-py", "envpool"),
+    *("torchrl", "skrl", "torch-ac"),
+)
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,12 @@ class Scattered(MiniGridEnv):
     def _gen_grid(self, width: int, height: int) -> None:
         self.grid = Grid(width, height)
         rng = self.np_random
+        ball, lava = Ball("red"), Lava()  # type: ignore[no-untyped-call]
         for x in range(width):
             for y in range(height):
                 closed, locked = (bool(flag) for flag in rng.integers(2, size=2))
-                things = [Wall(), Ball("red"), Box("green"), Key("blue"), Goal(), Lava(), Mirror(closed)]
-                things.append(Door("yellow", is_open=not closed, is_locked=closed and locked))
+                door = Door("yellow", is_open=not closed, is_locked=closed and locked)
+                things: list[WorldObj] = [Wall(), ball, Box("green"), Key("blue"), Goal(), lava, Mirror(closed), door]
                 choice = rng.integers(2 * len(things))
                 self.grid.set(x, y, things[choice] if choice < len(things) else None)
         self.agent_pos = (int(rng.integers(width)), int(rng.integers(height)))
