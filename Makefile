@@ -3,7 +3,7 @@
 # make test-slow  that: agents learn what they should, and what lacks memory does not
 # make test-exhaustive  more of that: every other core learns every probe (an hour)
 # make coverage  which lines and branches the fast tests run, as a page in build/coverage
-# make bench  what RIMs and training cost beside torch's LSTM and sb3-contrib; BENCH=--quick for a glance
+# make bench  what RIMs and training cost beside torch's LSTM and other libraries; BENCH=--quick for a glance
 # make pretrained  the agents that come with rimrl: trained, scored and exported; RUNS="…" takes trained runs instead
 # make docs   the site, in build/site; docs-serve shows it while you write
 # make wheels what a release is made of, in dist: the source, and a wheel with compiled kernels for this platform
@@ -46,6 +46,9 @@ coverage: $(DEV)
 bench: $(DEV)
 	$(BIN)/python -m benchmarks.cores --json docs/benchmarks/cores.json --plot docs/results/cores.png $(BENCH)
 	$(BIN)/python -m benchmarks.training --json docs/benchmarks/training.json $(BENCH)
+	$(BIN)/python -m benchmarks.training --task minigrid --peers all --json docs/benchmarks/training-peers.json $(BENCH)
+	$(BIN)/python -m benchmarks.training --task minigrid --peers all --warmup 30 \
+		--json docs/benchmarks/training-peers-later.json $(BENCH)
 
 pretrained: $(DEV)
 	$(BIN)/python -m benchmarks.pretrained $(RUNS)

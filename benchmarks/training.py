@@ -167,13 +167,23 @@ def table(task: Task, timings: dict[str, Timing], state: dict[str, int]) -> str:
     return markdown_table(rows)
 
 
+def peer_table(timings: dict[str, Timing], peers: Sequence[str]) -> str:
+    """How many times as fast as each peer's LSTM rimrl's sides are, as Markdown."""
+    sides = [label for side, label in LABELS.items() if side != "contrib" and label in timings]
+    rows = [
+        {"beside": label} | {side: timings[side].speedup_over(timings[label]) for side in sides}
+        for label in (PEERS[name].label for name in peers)
+    ]
+    return markdown_table(rows)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the shell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--task", nargs="+", choices=TASKS, help=f"default: {', '.join(MAIN_TASKS)}")
     parser.add_argument("--rounds", type=int, default=7, help="timed iterations of each side")
     parser.add_argument("--warmup", type=int, default=1, help="iterations of each side before that, untimed")
-    parser.add_argument("--quick", action="store_true", help="MiniGrid alone, two rounds")
+    parser.add_argument("--quick", action="store_true", help="the first task alone, two rounds")
     parser.add_argument("--cores", nargs="+", choices=["lstm", "rim"], default=["lstm", "rim"], help="rimrl's cores")
     parser.add_argument(
         "--peers",
@@ -196,11 +206,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.peers = list(PEERS) if "all" in args.peers else args.peers
         check_peers(parser, names, args.peers)
     if args.quick:
-        names, args.rounds = names[:1], min(args.rounds, 2)
+        names, args.rounds, args.warmup = names[:1], min(args.rounds, 2), 1
     results = {}
     for name in names:
         results[name] = run_task(name, args)
         print(f"\n{table(TASKS[name], results[name]['timings'], results[name]['state_bytes'])}\n", flush=True)
+        if args.peers:
+            print(f"{peer_table(results[name]['timings'], args.peers)}\n", flush=True)
     if args.json is not None:
         settings = {key: value for key, value in vars(args).items() if key != "json"}
         write_json(args.json, "training", settings, results)
