@@ -113,8 +113,13 @@ def _rows(tensor: Tensor | None, dim: int | None, group: slice) -> Tensor | None
 
 
 def _joined(parts: Sequence[Tensor | None], dim: int | None) -> Tensor | None:
-    """The same of all groups: one after the other along `dim`, or their sum."""
+    """The same of all groups: one after the other along `dim`, or their sum, in the memory of the first."""
     present = [part for part in parts if part is not None]
     if not present:
         return None
-    return torch.cat(present, dim) if dim is not None else torch.stack(present).sum(0)
+    if dim is not None:
+        return torch.cat(present, dim)
+    total = present[0]
+    for part in present[1:]:
+        total += part
+    return total
