@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -13,13 +14,16 @@ SETTINGS: list[dict[str, Any]] = json.loads((PAGE.parent / "atari/pong_search.js
 ]
 
 
-def rows() -> list[list[str]]:
-    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+def table_after(heading: str) -> list[list[str]]:
+    """Cells of the first table below a heading."""
+    text = PAGE.read_text(encoding="utf-8").split(f"\n{heading}\n", 1)[1]
+    first = text[text.index("\n|") + 1 :]
+    lines = itertools.takewhile(lambda line: line.startswith("|"), first.splitlines())
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_a_row_has_every_setting_and_score() -> None:
-    head, _, *table = rows()[: len(SETTINGS) + 2]
+    head, _, *table = table_after("## The search for settings")
     steps = [str(int(float(cell.removesuffix("M")) * 1_000_000)) for cell in head if cell.endswith("M")]
     assert {step for entry in SETTINGS for step in entry["returns"]} == set(steps)
     assert len(table) == len(SETTINGS)
@@ -35,6 +39,20 @@ def test_a_row_has_every_setting_and_score() -> None:
         assert said["seed"] == str(entry["seed"])
         scores = [cell for name, cell in said.items() if name.endswith("M")]
         assert scores == [f"{entry['returns'][step]:.1f}" if step in entry["returns"] else "" for step in steps]
+
+
+def test_scores_of_all_seeds() -> None:
+    compared = json.loads((PAGE.parent / "atari/pong.json").read_text(encoding="utf-8"))
+    head, _, *table = table_after("## Four seeds")
+    assert [cell for cell in head if cell.isdigit()] == ["2", "3", "4", "5"]
+    assert len(table) == 2 * len(compared["groups"])
+    for core, split, *cells in table:
+        group = compared["groups"][core.strip("`")]
+        assert [run["seed"] for run in group["runs"]] == [2, 3, 4, 5]
+        assert {run["num_timesteps"] for run in group["runs"]} == {2_000_896}
+        scores = [f"{run['scores'][split]:.1f}" for run in group["runs"]]
+        mean = group["splits"][split]
+        assert cells == [*scores, f"{mean['value']:.1f} [{mean['low']:.1f}, {mean['high']:.1f}]"]
 
 
 def test_scores_of_the_trained_agent_are_those_of_the_table() -> None:
