@@ -39,9 +39,9 @@ def test_the_fields_in_c_are_those_of_ctypes(structure: Structure) -> None:
 @every_structure
 def test_the_kernels_read_no_other_field(structure: Structure) -> None:
     names = {name for name, _ in structure.fields()}
-    used = re.findall(rf"\(const {structure.name}<R>[*&] s\b[^)]*\) {{\n(.*?)\n}}", KERNELS, re.DOTALL)
+    used = re.findall(rf"\(const {structure.name}<R>[*&] (?:s|layers)\b[^)]*\) {{\n(.*?)\n}}", KERNELS, re.DOTALL)
     assert len(used) >= 2
-    assert {name for text in used for name in re.findall(r"\bs(?:->|\.)(\w+)", text)} == names
+    assert {name for text in used for name in re.findall(r"\b(?:s|layers)(?:->|\.)(\w+)", text)} == names
 
 
 @every_structure
