@@ -63,6 +63,7 @@ class TorchAC:
             env.reset(seed=1 + index)
         size = int(np.prod(envs[0].observation_space.shape or ()))
         self.network = Network(size, task.lstm_size, envs[0].action_space.n)  # type: ignore[attr-defined]
+        others = set(multiprocessing.active_children())
         self._algo = PPOAlgo(
             envs,
             self.network,
@@ -75,6 +76,7 @@ class TorchAC:
             batch_size=task.batch_size,
             preprocess_obss=as_tensor,
         )
+        self._players = set(multiprocessing.active_children()) - others
         self.optimizer: th.optim.Optimizer = self._algo.optimizer
 
     def iterate(self) -> None:
@@ -85,8 +87,9 @@ class TorchAC:
     def close(self) -> None:
         """End the processes of the environments, which wait for commands otherwise."""
         self._algo.env.envs[0].close()
-        for connection in self._algo.env.locals:
-            connection.close()
+        for player in self._players:
+            player.terminate()
+            player.join()
 
 
 def as_tensor(observations: Sequence[NDArray[Any]], device: th.device | None = None) -> th.Tensor:

@@ -67,13 +67,10 @@ def run_together(calls: Sequence[KernelCall]) -> None:
     """Run calls of the same kernel at the same time.
 
     Args:
-        calls: None writes what another one reads or writes.
+        calls: At least one, where `can_run_together`. None writes what another one reads or writes.
     """
     openmp = _openmp()
-    if openmp is None or len(calls) == 1:
-        for call in calls:
-            call.run()
-        return
+    assert openmp is not None
     arguments = (ctypes.c_void_p * len(calls))(*(ctypes.addressof(call.structure) for call in calls))
     shared = _Shared(len(calls), _address(calls[0].function), ctypes.addressof(arguments), *openmp.queries)
     openmp.parallel(openmp.share, ctypes.addressof(shared), len(calls), 0)
