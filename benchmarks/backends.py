@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks._timing import interleave, markdown_table, repeated
-from benchmarks.cores import PEER, Workload, acting, against_peer, sequence
+from benchmarks._timing import interleave, markdown_table
+from benchmarks.cores import PEER, Workload, acting, against_peer, rollout, sequence
 from rimrl.cores.backends import use_backend
 from rimrl.cores.base import RecurrentCore
 from rimrl.cores.registry import make_core
@@ -39,7 +39,7 @@ def compare(
     workloads |= {
         name: on(name, make(core)) for name, unsupported_reason in core.backends.items() if unsupported_reason is None
     }
-    timings = interleave({name: repeated(workload, times) for name, workload in workloads.items()}, rounds)
+    timings = interleave({name: rollout(workload, times) for name, workload in workloads.items()}, rounds)
     return against_peer(timings, times)
 
 

@@ -14,9 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks._timing import Spread, Timing, interleave, markdown_table, repeated, write_json
+from benchmarks._timing import Spread, Timing, interleave, markdown_table, write_json
 from rimrl.cores.backends import use_backend
 from rimrl.cores.registry import make_core
+from rimrl.cores.unchanging import unchanging_weights
 
 INPUT_SIZE = 512
 WIDTH = 600
@@ -76,6 +77,17 @@ def acting(module: nn.Module, batch_size: int, device: str) -> Workload:
     @torch.no_grad()
     def run() -> None:
         module(x, state)
+
+    return run
+
+
+def rollout(step: Workload, num_steps: int) -> Workload:
+    """Several acting steps, between which weights do not change."""
+
+    def run() -> None:
+        with unchanging_weights():
+            for _ in range(num_steps):
+                step()
 
     return run
 
@@ -142,7 +154,7 @@ def compare(rounds: int, device: str, quick: bool) -> dict[str, Any]:
     for batch_size in (8, 16):
         workloads = {name: acting(module, batch_size, device) for name, module in every.items()}
         workloads[STEP_LOOP] = by_steps(acting(every["rim"], batch_size, device))
-        timings = interleave({name: repeated(w, 50) for name, w in workloads.items()}, rounds)
+        timings = interleave({name: rollout(w, 50) for name, w in workloads.items()}, rounds)
         results[f"one acting step, B={batch_size}"] = against_peer(timings, 50)
     return results
 

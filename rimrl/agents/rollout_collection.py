@@ -27,6 +27,7 @@ from rimrl.agents.precision import Autocast, keeping_casts
 from rimrl.agents.ranks import Ranks
 from rimrl.agents.rollout import SequenceRolloutBuffer
 from rimrl.agents.step_counter import StepCounter, step_counter_of
+from rimrl.cores.unchanging import unchanging_weights
 from rimrl.errors import wrong
 
 
@@ -80,7 +81,7 @@ class RolloutCollectionMixin(OnPolicyAlgorithm):
         cuts: list[Truncation] = []
         episodes: list[Episode] = []
 
-        with keeping_casts(self.autocast, self.device):
+        with keeping_casts(self.autocast, self.device), unchanging_weights():
             for n_steps in range(n_rollout_steps):
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                     self.policy.reset_noise(env.num_envs)

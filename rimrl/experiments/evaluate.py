@@ -26,6 +26,7 @@ from tqdm import tqdm
 from rimrl.agents.masked_play import PLAYED, player_of
 from rimrl.agents.masks import ask, check_offered, sample_valid
 from rimrl.agents.saved.names import CARD
+from rimrl.cores.unchanging import unchanging_weights
 from rimrl.envs.splits import EnvSplit, Suite
 from rimrl.envs.suites import get_suite, is_own, is_suite
 from rimrl.envs.vector import default_arguments, make_vec_env, resolve
@@ -423,7 +424,7 @@ def play(
             outcome.numbers.append(int(local["episode_counts"][i]))
             outcome.levels.append(env.ended[i])
 
-    with closing(env):
+    with closing(env), unchanging_weights():
         player = _RandomPlayer(env, seed, use_masking) if agent is None else player_of(agent, env)
         returns, lengths = evaluate_policy(
             player,

@@ -30,6 +30,13 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     "gru, top 2": {"dynamics": "gru", "communication_top_k": 2},
     "no input attention": {"input_attention": False, "num_active": None},
     "three elements, two heads": {"num_inputs": 3, "input_heads": 2},
+    "three elements, gru, competition of units, no communication": {
+        "num_inputs": 3,
+        "dynamics": "gru",
+        "competition": "units",
+        "communication": None,
+        "learn_initial_state": True,
+    },
     "learned start": {"learn_initial_state": True},
     "all active": {"num_active": 4},
 }

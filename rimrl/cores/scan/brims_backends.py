@@ -11,15 +11,13 @@ from rimrl.cores.attention import FurtherElements, InputAttention
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.brims import BRIMs
 from rimrl.cores.registry import BackendName
-from rimrl.cores.rim import RIM
 from rimrl.cores.scan import loop
-from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors, LayerTensors
-from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors, NativeLayerTensors
+from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors
+from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors
 from rimrl.cores.scan.elements import scaled
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
-from rimrl.cores.scan.rim_backends import of_communication, plan_of, unknown_option
+from rimrl.cores.scan.rim_layers import by_element, layer_tensors, native_layer_tensors, plan_of, unknown_option
 from rimrl.cores.scan.threads import in_threads
-from rimrl.cores.units import UnitLSTMCell
 
 
 class TorchBRIMs:
@@ -48,7 +46,7 @@ class TorchBRIMs:
         for index, layer in enumerate(core._rims()):
             read = layer.input_read
             assert isinstance(read, InputAttention)
-            tensors = _layer_tensors(layer, read)
+            tensors = layer_tensors(layer, read)
             if index == 0:
                 tensors.keys, tensors.values = keys, values
             else:
@@ -77,7 +75,7 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
         native, read = kernels(state[0]), core._rims()[0].input_read
         assert native is not None
         assert isinstance(read, InputAttention)
-        encoded = [_by_element(x, weight) for weight in (read.key, read.value)]
+        encoded = [by_element(x, weight) for weight in (read.key, read.value)]
         with torch.autocast(x.device.type, enabled=False):
             keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
             make_cell, tensors = native_cell(core, native, keys, values)
@@ -102,12 +100,8 @@ def native_cell(
     """
     layers = []
     for index, layer in enumerate(core._rims()):
-        read, dynamics, communication = layer.input_read, layer.dynamics, layer.communication
+        read, tensors = layer.input_read, native_layer_tensors(layer)
         assert isinstance(read, InputAttention)
-        assert isinstance(dynamics, UnitLSTMCell)
-        assert communication is not None
-        messages, of_gates = of_communication(communication), (dynamics.weight_input, dynamics.bias)
-        tensors = NativeLayerTensors(read.query, *of_gates, dynamics.weight_hidden, *messages)
         if index == 0:
             tensors.input_keys, tensors.input_values = keys, values
         else:
@@ -142,26 +136,6 @@ def _run(
     y, after, trace = loop.run(make_cell, tensors, L, num_steps, before, initial, episode_starts, return_trace)
     h, c = (s.view(s.shape[1], L, -1).transpose(0, 1).contiguous() for s in after)
     return y[..., -core.hidden_size :], (h, c), trace
-
-
-def _by_element(x: Tensor, weight: Tensor) -> Tensor:
-    """``[M, T, B, out]`` of ``x [T, B, I]`` or ``[T, B, M, I]`` and ``weight [M, I, out]``."""
-    if x.dim() == 3:
-        return (x @ weight[0]).unsqueeze(0)
-    return torch.einsum("tbmi,mio->mtbo", x, weight)
-
-
-def _layer_tensors(layer: RIM, read: InputAttention) -> LayerTensors:
-    """All but what the layer reads."""
-    dynamics = layer.dynamics
-    bias, bias_hidden = (
-        (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
-    )
-    tensors = LayerTensors(read.query, dynamics.weight_input, bias, dynamics.weight_hidden, bias_hidden)
-    if layer.communication is not None:
-        messages = of_communication(layer.communication)
-        tensors.query_key_value, tensors.project, tensors.project_bias = messages
-    return tensors
 
 
 def _row_weight(element: InputAttention | FurtherElements) -> Tensor:

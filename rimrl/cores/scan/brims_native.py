@@ -75,13 +75,14 @@ class _Layer:
         inputs = 0 if own.input_keys is None else own.input_keys.shape[0]
         self.inputs, self.sizes = inputs, (T, B, N, D, Q, U, F)
         M = self.elements = inputs + (own.below_key is not None) + (own.above_key is not None)
+        kept = M if inputs < M else 0  # keys and values of the input alone are read where they are
         self.V, S, self.chunk = config.heads * dv, T if saving else 1, min(T, max(1, ROWS_AT_ONCE // B))
         self.memory = memory.Block(
             self,
             own.query,
             {
                 **{"h": (N, T + 1, B, D), "c": (N, T + 1, B, D), "rows": (T + 1, B, N * D), "outputs": (S, B, N * D)},
-                **{"keys": (M, T, B, Q), "values": (M, T, B, U), "queries": (S, N, B, Q)},
+                **{"keys": (kept, T, B, Q), "values": (kept, T, B, U), "queries": (S, N, B, Q)},
                 **{"weights": (S, N, B, plan.input_heads, 1 + M), "read": (N, S, B, U), "gates": (S, N, B, 4 * D)},
                 **{"priority": (S, N, B), "mask": (S, N, B), "tanh_c": (S, N, B, D), "h_new": (N, S, B, D)},
                 **{"qkv": (S, N, B, F), "attention": (S, B, config.heads, N, N), "received": (S, N * B, self.V)},
@@ -108,18 +109,20 @@ class _Layer:
             dh,
             {
                 **{"dh": (N, B, D), "dc": (N, B, D), "d_rows": (B, N * D), "d_gates": (N, chunk, B, 4 * D)},
-                **{"d_queries": (N, chunk, B, Q), "d_keys": (M, T, B, Q), "d_values": (M, T, B, U)},
-                **{"d_qkv": (N, chunk, B, F), "d_output": (N * B, 2 * D), "dh_new": (N, B, D), "d_h_read": (N, B, D)},
-                **{"d_received": (N * B, self.V), "d_read": (N, B, U)},
+                **{"d_queries": (N, chunk, B, Q), "d_qkv": (N, chunk, B, F), "d_output": (N * B, 2 * D)},
+                **{"dh_new": (N, B, D), "d_h_read": (N, B, D), "d_received": (N * B, self.V), "d_read": (N, B, U)},
             },
         )
+        # Those of the input become gradients, which outlive the layer.
+        self.d_keys, self.d_values = dh.new_empty(M, T, B, Q), dh.new_empty(M, T, B, U)
         self.gradient_memory["dh"].copy_(dh.view(B, N, D).transpose(0, 1))
         self.gradient_memory["dc"].copy_(dc.view(B, N, D).transpose(0, 1))
         self.gradient_memory["d_rows"].zero_()
         of_weights = (name for name in self.held if name not in ("input_keys", "input_values"))
         self.found = {name: torch.zeros_like(self.held[name]) for name in of_weights}
         of_found = {f"d_{name}": gradient.data_ptr() for name, gradient in self.found.items()}
-        return self.gradient_memory.addresses() | of_found
+        of_elements = {"d_keys": self.d_keys.data_ptr(), "d_values": self.d_values.data_ptr()}
+        return self.gradient_memory.addresses() | of_found | of_elements
 
     def end_backward(self, dh: Tensor, dc: Tensor) -> None:
         """Fill in the gradients of the first state, ``[B, W]``."""
@@ -132,8 +135,7 @@ class _Layer:
         """Those of its tensors."""
         result = NativeLayerTensors(**self.found)
         if self.inputs:
-            d_keys, d_values = (self.gradient_memory[name][: self.inputs] for name in ("d_keys", "d_values"))
-            result.input_keys, result.input_values = d_keys.clone(), d_values.clone()
+            result.input_keys, result.input_values = self.d_keys[: self.inputs], self.d_values[: self.inputs]
         return result
 
     def trace(self) -> StepTrace:

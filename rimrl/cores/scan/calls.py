@@ -42,20 +42,28 @@ class Arguments:
     """What a structure holds: numbers, and addresses of tensors, which it keeps alive."""
 
     def __init__(self, structure: type[ctypes.Structure], **numbers: int | None) -> None:
-        self.structure, self.numbers = structure, numbers
+        self.structure = structure(**numbers)
         self.tensors: dict[str, Tensor] = {}
 
+    def set(self, **numbers: int | None) -> None:
+        """Set numbers, or addresses of memory that the caller keeps alive; None is a null pointer."""
+        for name, number in numbers.items():
+            setattr(self.structure, name, number)
+
     def hold(self, **tensors: Tensor | None) -> None:
-        """Set addresses; None stays a null pointer."""
+        """Set addresses; None is a null pointer."""
         for name, tensor in tensors.items():
-            if tensor is not None:
+            if tensor is None:
+                self.tensors.pop(name, None)
+                setattr(self.structure, name, None)
+            else:
                 assert tensor.is_contiguous(), name
                 self.tensors[name] = tensor
-                self.numbers[name] = tensor.data_ptr()
+                setattr(self.structure, name, tensor.data_ptr())
 
     def call(self, function: Callable[[int], None]) -> KernelCall:
-        """A call with all that it holds now."""
-        return KernelCall(function, self.structure(**self.numbers), dict(self.tensors))
+        """A call with all that it holds when the call runs."""
+        return KernelCall(function, self.structure, self)
 
 
 def can_run_together() -> bool:

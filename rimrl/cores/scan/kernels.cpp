@@ -29,7 +29,8 @@
 #define JOIN(A, B, C) JOIN_3(A, B, C)
 #define EXPORTED(NAME) JOIN(rimrl_, NAME, INSTRUCTIONS)
 
-// The sums of a tile stay in registers: TILE_ROWS times TILE_VECTORS of them, of WIDE_BYTES each.
+// The sums of a tile stay in registers: TILE_ROWS times TILE_VECTORS of them, of WIDE_BYTES each. Where there are only
+// FEW_ROWS, a tile is wider, since each sum has to wait for its last addition.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define INSTRUCTIONS avx512
 #define TARGET __attribute__((target("arch=x86-64-v4")))
@@ -37,6 +38,8 @@
 #define NARROW_BYTES 32
 #define TILE_ROWS 8
 #define TILE_VECTORS 1
+#define FEW_ROWS 4
+#define FEW_VECTORS 4
 #include "loops.h"
 
 #define INSTRUCTIONS avx2
@@ -45,6 +48,8 @@
 #define NARROW_BYTES 32
 #define TILE_ROWS 6
 #define TILE_VECTORS 2
+#define FEW_ROWS 3
+#define FEW_VECTORS 3
 #include "loops.h"
 #endif
 
@@ -54,6 +59,8 @@
 #define NARROW_BYTES 16
 #define TILE_ROWS 4
 #define TILE_VECTORS 2
+#define FEW_ROWS 2
+#define FEW_VECTORS 4
 #include "loops.h"
 
 // Which of them this processor has.

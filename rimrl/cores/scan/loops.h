@@ -8,7 +8,10 @@ namespace INSTRUCTIONS {
 template <typename R>
 NOT_INLINE void row_product(idx count, const idx* rows, idx n, idx k, const R* a, idx lda, const R* panels, bool add, R* c,
                             idx ldc) {
-    product_strips<R, TILE_ROWS, TILE_VECTORS>(count, rows, n, k, a, lda, panels, add, c, ldc);
+    if (count <= FEW_ROWS)
+        product_strips<R, FEW_ROWS, FEW_VECTORS>(count, rows, n, k, a, lda, panels, add, c, ldc);
+    else
+        product_strips<R, TILE_ROWS, TILE_VECTORS>(count, rows, n, k, a, lda, panels, add, c, ldc);
 }
 
 // c [k, n] += the transpose of a [count, k] times b [count, n]; rows as above.
@@ -90,10 +93,12 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
     const idx state = (T + 1) * step, kept = s->keep ? T * step : step, Q = s->key_size, U = s->value_size;
     const idx key_steps = s->keep ? T : s->chunk;
-    const Panels<R> key(1, s->I, Q, s->key, false, R(1) / std::sqrt(R(Q))), value(1, s->I, U, s->value, false),
-        query(N, Q, D, s->query, true), weight_input(N, U, 4 * D, s->weight_input, false),
-        weight_hidden(N, D, 4 * D, s->weight_hidden, false), weight_qkv(N, D, W, s->query_key_value, false),
-        project(1, V, 2 * D, s->project, true);
+    PackedMemory<R> packed = {s->packed, s->is_packed != 0};
+    const R one = 1, scale = one / std::sqrt(R(Q));
+    const Panels<R> key(1, s->I, Q, s->key, false, scale, &packed), value(1, s->I, U, s->value, false, one, &packed),
+        query(N, Q, D, s->query, true, one, &packed), weight_input(N, U, 4 * D, s->weight_input, false, one, &packed),
+        weight_hidden(N, D, 4 * D, s->weight_hidden, false, one, &packed),
+        weight_qkv(N, D, W, s->query_key_value, false, one, &packed), project(1, V, 2 * D, s->project, true, one, &packed);
     const std::unique_ptr<idx[]> active(new idx[N * B]);
     if (s->h_first)
         for (idx n = 0; n < N; ++n)
@@ -326,16 +331,27 @@ template <typename R> INLINE void brims_layer_start(const BRIMsLayer<R>* s, idx 
     }
 }
 
+// Keys and values of all that a layer reads in a step. Where that is the input alone, they lie there.
+template <typename R> INLINE const R* brims_keys(const BRIMsLayer<R>* s, idx t) {
+    return (s->below || s->above ? s->keys : s->input_keys) + t * s->B * s->heads * s->key_size;
+}
+template <typename R> INLINE const R* brims_values(const BRIMsLayer<R>* s, idx t) {
+    return (s->below || s->above ? s->values : s->input_values) + t * s->B * s->heads * s->value_size;
+}
+
 template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& panels, idx* active, idx t) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = N * D, state = (T + 1) * step;
     const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, V = s->H * s->dv;
     const idx F = s->H * (2 * s->dk + s->dv), slot = s->keep ? t : 0, at = slot * N * B, kept = s->keep ? T : 1;
-    R *h = s->h + t * step, *c = s->c + t * step, *keys = s->keys + t * B * Q, *values = s->values + t * B * U;
+    R *h = s->h + t * step, *c = s->c + t * step;
     R *gates = s->gates + at * 4 * D, *mask = s->mask + at, *read = s->read + slot * B * U;
     R *queries = s->queries + at * Q, *h_new = s->h_new + slot * step, *qkv = s->qkv + at * F;
     R *received = s->received + at * V, *output = s->output + at * 2 * D, *layer_output = s->outputs + slot * B * W;
+    const bool further = s->below || s->above;
+    R *keys = s->keys + (further ? t * B * Q : 0), *values = s->values + (further ? t * B * U : 0);
+    const R *all_keys = brims_keys(s, t), *all_values = brims_values(s, t);
     idx M = s->M;
-    for (idx m = 0; m < M; ++m) {
+    for (idx m = 0; further && m < M; ++m) {
         std::memcpy(keys + m * T * B * Q, s->input_keys + (m * T + t) * B * Q, B * Q * sizeof(R));
         std::memcpy(values + m * T * B * U, s->input_values + (m * T + t) * B * U, B * U * sizeof(R));
     }
@@ -351,8 +367,8 @@ template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, co
     }
     for (idx n = 0; n < N; ++n)
         row_product(B, nullptr, Q, D, h + n * state, D, panels.query[n], false, queries + n * B * Q, Q);
-    read_elements(N, B, s->heads, s->key_size, s->value_size, M, (const R*)queries, (const R*)keys, T * B * Q,
-                  (const R*)values, T * B * U, s->weights + at * s->heads * (1 + M), s->priority + at, read, kept * B * U);
+    read_elements(N, B, s->heads, s->key_size, s->value_size, M, (const R*)queries, all_keys, T * B * Q, all_values,
+                  T * B * U, s->weights + at * s->heads * (1 + M), s->priority + at, read, kept * B * U);
     choose(N, B, s->K, (const R*)s->priority + at, mask);
     for (idx n = 0; n < N; ++n) {
         R* g = gates + n * 4 * step;
@@ -417,8 +433,8 @@ INLINE void brims_layer_backward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& p
         row_product(counts[n], active + n * B, U, 4 * D, d, 4 * D, panels.weight_input[n], false, s->d_read + n * B * U, U);
     }
     read_elements_backward(N, B, s->heads, s->key_size, s->value_size, M, (const R*)s->queries + at * Q,
-                           (const R*)s->keys + t * B * Q, T * B * Q, (const R*)s->values + t * B * U, T * B * U, weights,
-                           mask, (const R*)s->d_read, d_queries, slots * Q, d_keys, d_values);
+                           brims_keys(s, t), T * B * Q, brims_values(s, t), T * B * U, weights, mask,
+                           (const R*)s->d_read, d_queries, slots * Q, d_keys, d_values);
     for (idx n = 0; n < N; ++n)
         row_product(counts[n], active + n * B, D, Q, d_queries + n * slots * Q, Q, panels.query[n], true,
                     s->dh + n * step, D);
@@ -550,3 +566,5 @@ BOTH(soft_means_backward, A15, (N, B, D, d_means, dhn, dh))
 #undef NARROW_BYTES
 #undef TILE_ROWS
 #undef TILE_VECTORS
+#undef FEW_ROWS
+#undef FEW_VECTORS

@@ -97,6 +97,21 @@ class NativeRIM(FillingCell):
             **self.memory.addresses(),
         )
         self.arguments.hold(**self.weights, x=tensors.x.contiguous())
+        self.packed: Tensor | None = None
+
+    def keep_packed(self) -> None:
+        """From its first call on, multiply by the weights of that call; the other arguments may change."""
+        N, _, _, D, Q, U, W, V, _ = self.sizes
+        inputs = self.weights["key"].shape[0]
+        products = ((1, inputs, Q), (1, inputs, U), (N, Q, D), (N, U, 4 * D), (N, D, 4 * D), (N, D, W), (1, V, 2 * D))
+        widest = 16  # numbers in a vector, of which panels have whole ones
+        size = sum(units * k * -(-n // widest) * widest for units, k, n in products) + widest
+        self.packed = self.weights["query"].new_empty(size)
+        self.arguments.hold(packed=self.packed)
+
+    def read(self, x: Tensor) -> None:
+        """Take another input than the one that the cell was made from."""
+        self.arguments.hold(x=x.contiguous())
 
     def start_run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
@@ -110,6 +125,7 @@ class NativeRIM(FillingCell):
         self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
         h_start, c_start = (None, None) if at_start is None else at_start
         self.run(h, c, y, h_start, c_start, starts)
+        self.arguments.set(is_packed=int(self.packed is not None))
 
     def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
         N, _, B, D, Q, U, W, V, chunk = self.sizes
@@ -127,7 +143,7 @@ class NativeRIM(FillingCell):
                 **{"dh_new": (N, B, D), "d_h_read": (N, B, D), "dh_gates": (B, D), "d_input": (B, U)},
             },
         )
-        self.arguments.numbers |= self.scratch.addresses()
+        self.arguments.set(**self.scratch.addresses())
         return self.arguments.call(self.kernels.rim_backward)
 
     def gradients(self, h: Tensor) -> NativeRIMTensors:

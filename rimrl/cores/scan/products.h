@@ -184,16 +184,16 @@ INLINE void product_tile(idx first, const idx* rows, idx k, idx width, const R* 
             store(c + row_at(rows, first + r) * ldc + v * L, sum[r][v], v == last ? width : L);
 }
 
-// One or two panels for all rows, in tiles of about equal height.
+// Up to VECTORS panels for all rows, in tiles of about equal height.
 template <typename R, int ROWS, int VECTORS>
 INLINE void product_strip(idx count, const idx* rows, idx k, idx width, const R* a, idx lda, const R* panels, bool add,
                           R* c, idx ldc) {
     const idx tiles = (count + ROWS - 1) / ROWS;
     for (idx t = 0, first = 0; t < tiles; ++t) {
         const idx height = (count - first + tiles - t - 1) / (tiles - t);
-#define HEIGHT(Q)                                                                                             \
-    case Q:                                                                                                   \
-        product_tile<R, (Q < ROWS ? Q : ROWS), VECTORS>(first, rows, k, width, a, lda, panels, add, c, ldc); \
+#define HEIGHT(Q)                                                                                                     \
+    case Q:                                                                                                           \
+        if constexpr (Q <= ROWS) product_tile<R, Q, VECTORS>(first, rows, k, width, a, lda, panels, add, c, ldc); \
         break;
         switch (height) { HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8) }
         first += height;
@@ -204,48 +204,95 @@ template <typename R, int ROWS, int VECTORS>
 INLINE void product_strips(idx count, const idx* rows, idx n, idx k, const R* a, idx lda, const R* panels, bool add, R* c,
                            idx ldc) {
     const idx L = Wide<R>::size;
-    idx j = 0;
-    for (; VECTORS > 1 && j + L < n; j += 2 * L)
-        product_strip<R, ROWS, 2>(count, rows, k, n - j - L < L ? n - j - L : L, a, lda, panels + j * k, add, c + j, ldc);
-    for (; j < n; j += L)
-        product_strip<R, ROWS, 1>(count, rows, k, n - j < L ? n - j : L, a, lda, panels + j * k, add, c + j, ldc);
+    for (idx j = 0; j < n; j += VECTORS * L) {
+        const idx left = n - j, vectors = (left + L - 1) / L;
+#define STRIP(Q)                                                                                               \
+    case Q:                                                                                                    \
+        if constexpr (Q <= VECTORS)                                                                            \
+            product_strip<R, ROWS, Q>(count, rows, k, left < Q * L ? left - (Q - 1) * L : L, a, lda, panels + j * k, \
+                                      add, c + j, ldc);                                                        \
+        break;
+        switch (vectors < VECTORS ? vectors : VECTORS) { STRIP(1) STRIP(2) STRIP(3) STRIP(4) }
+    }
 }
 
+// The last `width` entries of a vector, to where it would end.
+template <typename V, typename R> INLINE void store_last(R* p, V v, idx width) {
+    const idx L = sizeof(V) / sizeof(R);
+    if (width == L) {
+        std::memcpy(p, &v, sizeof v);
+        return;
+    }
+    R x[L];
+    std::memcpy(x, &v, sizeof v);
+    std::memcpy(p + L - width, x + L - width, width * sizeof(R));
+}
+
+// Of the last vector only the last `width` entries are written: the others, if there are some, belong to another tile.
 template <typename R, int ROWS, int VECTORS>
 INLINE void gradient_tile(idx count, const idx* rows, idx width, const R* a, idx lda, const R* b, idx ldb, R* c, idx ldc) {
     using V = typename Wide<R>::Vector;
     const idx L = Wide<R>::size, last = VECTORS - 1;
     V sum[ROWS][VECTORS];
     for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] = load<V>(c + r * ldc + v * L, v == last ? width : L);
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = load<V>(c + r * ldc + v * L);
     for (idx i = 0; i < count; ++i) {
         const idx at = row_at(rows, i);
         V x[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) x[v] = load<V>(b + at * ldb + v * L, v == last ? width : L);
+        for (int v = 0; v < VECTORS; ++v) x[v] = load<V>(b + at * ldb + v * L);
         for (int r = 0; r < ROWS; ++r)
             for (int v = 0; v < VECTORS; ++v) add_scaled(sum[r][v], a[at * lda + r], x[v]);
     }
     for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) store(c + r * ldc + v * L, sum[r][v], v == last ? width : L);
+        for (int v = 0; v < VECTORS; ++v) store_last(c + r * ldc + v * L, sum[r][v], v == last ? width : L);
+}
+
+// Columns of less than a vector.
+template <typename R> INLINE void gradient_of_few(idx count, const idx* rows, idx k, idx n, const R* a, idx lda, const R* b,
+                                                  idx ldb, R* c, idx ldc) {
+    for (idx i = 0; i < count; ++i) {
+        const idx at = row_at(rows, i);
+        for (idx r = 0; r < k; ++r)
+            for (idx j = 0; j < n; ++j) c[r * ldc + j] += a[at * lda + r] * b[at * ldb + j];
+    }
 }
 
 template <typename R, int ROWS, int VECTORS>
 INLINE void gradient_strip(idx count, const idx* rows, idx k, idx width, const R* a, idx lda, const R* b, idx ldb, R* c,
                            idx ldc) {
-    idx i = 0;
-    for (; i + ROWS <= k; i += ROWS)
-        gradient_tile<R, ROWS, VECTORS>(count, rows, width, a + i, lda, b, ldb, c + i * ldc, ldc);
-    for (; i < k; ++i) gradient_tile<R, 1, VECTORS>(count, rows, width, a + i, lda, b, ldb, c + i * ldc, ldc);
+    const idx tiles = (k + ROWS - 1) / ROWS;
+    for (idx t = 0, first = 0; t < tiles; ++t) {
+        const idx height = (k - first + tiles - t - 1) / (tiles - t);
+#define GRADIENT_HEIGHT(Q)                                                                                      \
+    case Q:                                                                                                     \
+        if constexpr (Q <= ROWS)                                                                                \
+            gradient_tile<R, Q, VECTORS>(count, rows, width, a + first, lda, b, ldb, c + first * ldc, ldc); \
+        break;
+        switch (height) {
+            GRADIENT_HEIGHT(1)
+            GRADIENT_HEIGHT(2)
+            GRADIENT_HEIGHT(3)
+            GRADIENT_HEIGHT(4)
+            GRADIENT_HEIGHT(5)
+            GRADIENT_HEIGHT(6)
+            GRADIENT_HEIGHT(7)
+            GRADIENT_HEIGHT(8)
+        }
+        first += height;
+    }
 }
 
 template <typename R, int ROWS, int VECTORS>
 INLINE void gradient_strips(idx count, const idx* rows, idx k, idx n, const R* a, idx lda, const R* b, idx ldb, R* c) {
     const idx L = Wide<R>::size;
+    if (n < L) return gradient_of_few(count, rows, k, n, a, lda, b, ldb, c, n);
     idx j = 0;
     for (; VECTORS > 1 && j + 2 * L <= n; j += 2 * L)
         gradient_strip<R, ROWS, 2>(count, rows, k, L, a, lda, b + j, ldb, c + j, n);
-    for (; j + L <= n; j += L) gradient_strip<R, ROWS, 1>(count, rows, k, L, a, lda, b + j, ldb, c + j, n);
-    if (j < n) gradient_strip<R, ROWS, 1>(count, rows, k, n - j, a, lda, b + j, ldb, c + j, n);
+    for (; j < n; j += L) {
+        const idx width = n - j < L ? n - j : L, from = j + width - L;
+        gradient_strip<R, ROWS, 1>(count, rows, k, width, a, lda, b + from, ldb, c + from, n);
+    }
 }
 
 template <typename R> NOT_INLINE void pack(idx k, idx n, const R* b, bool transposed, R factor, R* panels) {
@@ -257,18 +304,35 @@ template <typename R> NOT_INLINE void pack(idx k, idx n, const R* b, bool transp
         if (transposed)
             for (idx l = 0; l < width; ++l)
                 for (idx i = 0; i < k; ++i) to[i * L + l] = factor * b[(j + l) * k + i];
+        else if (width == L)
+            for (idx i = 0; i < k; ++i) {
+                typename Wide<R>::Vector scaled = {};
+                add_scaled(scaled, factor, load<typename Wide<R>::Vector>(b + i * n + j));
+                store(to + i * L, scaled);
+            }
         else
             for (idx i = 0; i < k; ++i)
                 for (idx l = 0; l < width; ++l) to[i * L + l] = factor * b[i * n + j + l];
     }
 }
 
+// Where packed matrices lie side by side that outlive a call, and whether they do already; null: each has memory of its own.
+template <typename R> struct PackedMemory {
+    R* next;
+    bool filled;
+};
+
 // The packed form of a matrix [k, n] for each of N units, times a factor; with `transposed`, b holds it as [n, k].
 template <typename R> class Panels {
   public:
-    Panels(idx N, idx k, idx n, const R* b, bool transposed, R factor = R(1))
-        : size((n + L - 1) / L * L * k), memory(new R[N * size + L]), first(memory.get()) {
+    Panels(idx N, idx k, idx n, const R* b, bool transposed, R factor = R(1), PackedMemory<R>* shared = nullptr)
+        : size((n + L - 1) / L * L * k) {
+        const bool is_shared = shared && shared->next;
+        if (!is_shared) memory.reset(new R[N * size + L]);
+        first = is_shared ? shared->next : memory.get();
         while (reinterpret_cast<uintptr_t>(first) % (L * sizeof(R))) ++first;
+        if (is_shared) shared->next = first + N * size;
+        if (is_shared && shared->filled) return;
         for (idx u = 0; u < N; ++u) pack(k, n, b + u * k * n, transposed, factor, first + u * size);
     }
     const R* operator[](idx unit) const { return first + unit * size; }

@@ -7,18 +7,28 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rimrl.cores.attention import InputAttention, UnitCommunication, split_heads
+from rimrl.cores.attention import InputAttention, split_heads
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
 from rimrl.cores.scan import loop
-from rimrl.cores.scan.layout import MAX_UNITS
+from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors
+from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason, warn_if_missing
 from rimrl.cores.scan.native import NativeRIM, NativeRIMTensors
 from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.products import input_product
-from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
+from rimrl.cores.scan.rim import RIMCell, RIMTensors
+from rimrl.cores.scan.rim_layers import (
+    by_element,
+    layer_tensors,
+    native_layer_tensors,
+    of_communication,
+    plan_of,
+    unknown_option,
+)
 from rimrl.cores.scan.threads import in_threads
+from rimrl.cores.unchanging import made_once, weights_are_unchanging
 from rimrl.cores.units import UnitLSTMCell
 
 
@@ -28,8 +38,8 @@ class TorchRIM:
     name: BackendName = "torch"
 
     def unsupported_reason(self, core: RIM, like: Tensor) -> str | None:
-        if core.num_inputs > 1:
-            return f"whole sequences are run of one input element, and num_inputs is {core.num_inputs}"
+        if core.num_inputs > 1 and not isinstance(core.input_read, InputAttention):
+            return "whole sequences of several elements are run with input attention, and input_attention is false"
         return "dropout draws anew in every step, and the core is in training mode" if core.drops_out else None
 
     def run(
@@ -37,6 +47,8 @@ class TorchRIM:
     ) -> tuple[Tensor, State, CoreTrace | None]:
         if core.has_cell_memory:
             warn_if_missing(state[0])
+        if core.num_inputs > 1 and len(x) == 1:  # where the scan gains nothing
+            return core._scan(x, state, episode_starts, return_trace)
         return run_side_by_side(partial(self._run, core), x, state, episode_starts, return_trace)
 
     def _run(
@@ -45,8 +57,12 @@ class TorchRIM:
         encoded = core._encode(x)
         # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
         with torch.autocast(x.device.type, enabled=False):
-            make_cell, tensors = self._cell(core, *(tensor.to(state[0].dtype) for tensor in encoded))
+            encoded = tuple(tensor.to(state[0].dtype) for tensor in encoded)
             initial = partial(core.initial_state, 1)
+            if core.num_inputs > 1:
+                make_cell, tensors = elements_cell(core, *encoded)
+                return loop.run(make_cell, tensors, 1, len(x), state, initial, episode_starts, return_trace)
+            make_cell, tensors = self._cell(core, *encoded)
             return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
 
     def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
@@ -54,7 +70,7 @@ class TorchRIM:
 
 
 class NativeOrTorchRIM(TorchRIM):
-    """`NativeRIM` where it knows all of the core's options, else `RIMCell` with the kernels of an LSTM's gates."""
+    """Compiled where kernels know all of the core's options, else `RIMCell` with the kernels of an LSTM's gates."""
 
     name: BackendName = "native"
 
@@ -63,22 +79,84 @@ class NativeOrTorchRIM(TorchRIM):
             return unavailable_reason(like)
         if not core.has_cell_memory:
             return 'no kernel knows dynamics="gru"'
-        return super().unsupported_reason(core, like)
+        unknown = unknown_option(core) if core.num_inputs > 1 else None
+        return unknown or super().unsupported_reason(core, like)
 
     def run(
         self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
+        if core.num_inputs > 1:
+            return _run_elements(core, x, state, episode_starts, return_trace)
         if not runs_natively(core):
             return super().run(core, x, state, episode_starts, return_trace)
-        make_cell, tensors = native_cell(core, (x if x.dim() == 3 else x.squeeze(2)).to(state[0].dtype))
-        if torch.is_grad_enabled():
-            initial, threaded = partial(core.initial_state, 1), in_threads(make_cell, {"x": 1}, core.hidden_size)
-            return loop.run(threaded, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
-        cell = make_cell(len(x), x.shape[1], return_trace, tensors)
-        return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+        x = (x if x.dim() == 3 else x.squeeze(2)).to(state[0].dtype)
+        if not torch.is_grad_enabled():
+            cell = _acting_cell(core, x) if len(x) == 1 and not return_trace else _filling_cell(core, x, return_trace)
+            return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+        make_cell, tensors = native_cell(core, x)
+        initial, threaded = partial(core.initial_state, 1), in_threads(make_cell, {"x": 1}, core.hidden_size)
+        return loop.run(threaded, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
 
     def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
         return rim_cell(core, kernels(encoded[0]), *encoded)
+
+
+def _run_elements(
+    core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+) -> tuple[Tensor, State, CoreTrace | None]:
+    """Several input elements: those of a BRIMs of one layer."""
+    read, native = core.input_read, kernels(state[0])
+    assert isinstance(read, InputAttention)
+    assert native is not None
+    encoded = [by_element(x, weight) for weight in (read.key, read.value)]
+    with torch.autocast(x.device.type, enabled=False):
+        layer = native_layer_tensors(core)
+        layer.input_keys, layer.input_values = (tensor.to(state[0].dtype) for tensor in encoded)
+        make_cell, tensors = partial(NativeBRIMs, _plan(core, native)), NativeBRIMsTensors.of_layers([layer])
+        if not torch.is_grad_enabled():
+            cell = make_cell(len(x), x.shape[1], return_trace, tensors)
+            return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+        threaded = in_threads(make_cell, {"input_keys": 2, "input_values": 2}, core.hidden_size)
+        initial = partial(core.initial_state, 1)
+        return loop.run(threaded, tensors, 1, len(x), state, initial, episode_starts, return_trace)
+
+
+def elements_cell(core: RIM, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
+    """The cell of a core that reads several input elements, and what it is made from.
+
+    Args:
+        core: A core with input attention.
+        keys: Of the input, scaled, ``[T, B, H, dk, M]``.
+        values: ``[T, B, H, M, dv]``.
+    """
+    read = core.input_read
+    assert isinstance(read, InputAttention)
+    layer = layer_tensors(core, read)
+    layer.keys, layer.values = keys, values
+    return partial(BRIMsCell, _plan(core, None)), BRIMsTensors.of_layers([layer])
+
+
+def _plan(core: RIM, native: Kernels | None) -> BRIMsPlan:
+    """A BRIMs of one layer."""
+    read = core.input_read
+    assert isinstance(read, InputAttention)
+    layer = plan_of(core, core.communication, read.competition == "units", native)
+    return BRIMsPlan([layer], read.heads, {}, lambda traces: traces[0])
+
+
+def _filling_cell(core: RIM, x: Tensor, saving: bool) -> NativeRIM:
+    make_cell, tensors = native_cell(core, x)
+    return make_cell(len(x), x.shape[1], saving, tensors)
+
+
+def _acting_cell(core: RIM, x: Tensor) -> NativeRIM:
+    """The cell of a single step; in `unchanging_weights` the same one for many."""
+    cell = made_once(core, (x.shape[1], core.num_active), lambda: _filling_cell(core, x, False))
+    if weights_are_unchanging():
+        if cell.packed is None:
+            cell.keep_packed()
+        cell.read(x)
+    return cell
 
 
 def native_cell(core: RIM, x: Tensor) -> tuple[partial[NativeRIM], NativeRIMTensors]:
@@ -97,23 +175,6 @@ def runs_natively(core: RIM) -> bool:
     """Whether kernels know all of a core's options, so that its whole loop over time is compiled."""
     read = core.input_read
     return isinstance(read, InputAttention) and read.heads == 1 and unknown_option(core) is None
-
-
-def unknown_option(core: RIM) -> str | None:
-    """The first option, of a core or of a layer with input attention, that kernels for whole sequences do not know."""
-    read, communication = core.input_read, core.communication
-    if not core.has_cell_memory:
-        return 'no kernel knows dynamics="gru"'
-    if isinstance(read, InputAttention) and read.competition != "null":
-        return f"no kernel knows competition={read.competition!r}"
-    if communication is None or communication.kind != "gated":
-        return f"no kernel knows communication={communication and communication.kind!r}"
-    if communication.top_k is not None or core.communication_reads != "candidate":
-        return "no kernel knows communication_top_k and communication_reads='previous'"
-    heads = read.heads if isinstance(read, InputAttention) else 1
-    if max(core.num_units, core.num_inputs + 2, heads) > MAX_UNITS:
-        return f"kernels take at most {MAX_UNITS} units, elements or heads"
-    return None
 
 
 def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
@@ -141,25 +202,10 @@ def rim_cell(core: RIM, native: Kernels | None, *encoded: Tensor) -> tuple[loop.
     return partial(RIMCell, plan_of(core, communication, over_units, native)), tensors
 
 
-def plan_of(
-    core: RIM, communication: UnitCommunication | None, over_units: bool, native: Kernels | None
-) -> RIMScanConfig:
-    """What the cell of a core, or of a layer, cannot read off its tensors."""
-    heads, top_k = (1, None) if communication is None else (communication.heads, communication.top_k)
-    return RIMScanConfig(core.num_active, over_units, heads, top_k, core.communication_reads == "candidate", native)
-
-
 def _by_head(x: Tensor, weight: Tensor) -> Tensor:
     """``[N, T, B, H, out]`` of ``x [T, B, H, in]`` and ``weight [H, N, in, out]``."""
     products = [input_product(x_head, w) for x_head, w in zip(x.unbind(2), weight, strict=True)]
     return products[0].unsqueeze(3) if len(products) == 1 else torch.stack(products, dim=3)
-
-
-def of_communication(communication: UnitCommunication) -> tuple[Tensor, Tensor, Tensor]:
-    """``query_key_value``, then Wf over Wg and their biases."""
-    project, gate = communication.project, communication.gate
-    maps = [project] if gate is None else [project, gate]
-    return communication.query_key_value, torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps])
 
 
 BACKENDS = (NativeOrTorchRIM(), TorchRIM())

@@ -15,6 +15,8 @@ template <typename R> struct RIMSequence {
     idx I, key_size, value_size;  // input attention of one head: width of the input, of a key and of a value
     idx K, keep;  // active units; 0: all steps share one slot of what only the backward pass reads
     idx chunk;  // steps that enter a product together, where a step does not need it right away
+    idx is_packed;  // whether `packed` holds the weights
+    R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
     const uint8_t *starts;  // [T, B], or null: no episode starts
     const R *h_start, *c_start;  // [N, D]
     const R *h_first, *c_first;  // [B, W], or null: they are in h and c already
@@ -76,7 +78,7 @@ template <typename R> struct BRIMsLayer {
     const R *weight_qkv, *project, *project_bias;  // [N, D, H (2 dk + dv)], [2 D, H dv], [2 D]
     R *h, *c;  // [N, T + 1, B, D]
     R *rows, *outputs, *y;  // before and after a step: [T + 1, B, W], [T, B, W], [T, B, W]; y may be null
-    R *keys, *values;  // of all elements, [M', T, B, heads key_size], [M', T, B, U]
+    R *keys, *values;  // of all elements, [M', T, B, heads key_size], [M', T, B, U]; not if all are the input's
     R *queries, *weights, *read;  // [T, N, B, heads key_size], [T, N, B, heads, 1 + M'], [N, T, B, U]
     R *gates, *priority, *mask, *tanh_c;  // [T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]
     R *h_new, *qkv;  // [N, T, B, D], [T, N, B, H (2 dk + dv)]
