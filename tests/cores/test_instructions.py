@@ -21,6 +21,7 @@ CORES: dict[str, tuple[str, dict[str, Any]]] = {
     "wide vectors": ("rim", {"hidden_size": 96}),
     "remainders": ("rim", {"num_units": 5, "num_active": 3, "unit_size": 7, "input_value_size": 9}),
     "lstm": ("lstm", {"hidden_size": 21}),
+    "lstm, torch's BLAS": ("lstm", {"hidden_size": 21}),
     "riglstm": ("riglstm", {"hidden_size": 30}),
     "brims": ("brims", {"hidden_size": 72}),
 }
@@ -41,19 +42,26 @@ def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("batch_size", [3, 13])
 @pytest.mark.parametrize("case", CORES)
-@pytest.mark.usefixtures("instructions")
-def test_outputs_and_gradients_are_those_of_the_step(case: str, dtype: torch.dtype) -> None:
+def test_outputs_and_gradients_are_those_of_the_step(
+    case: str, dtype: torch.dtype, batch_size: int, instructions: str
+) -> None:
     name, options = CORES[case]
+    compiled = library._kernels(dtype)
+    assert compiled is not None
+    compiled.gemm = library._gemm("sgemm_" if dtype == torch.float32 else "dgemm_") if "BLAS" in case else None
+    if "BLAS" in case and compiled.gemm is None:
+        pytest.skip("torch hides its BLAS")
     torch.manual_seed(0)
     core = make_core(name, 11, **options).to(dtype)
-    x = torch.randn(9, 13, 11, dtype=dtype)
-    starts = (torch.rand(9, 13) < 0.2).to(dtype)
+    x = torch.randn(9, batch_size, 11, dtype=dtype)
+    starts = (torch.rand(9, batch_size) < 0.2).to(dtype)
 
     def outputs_and_gradients(backend: str) -> list[Tensor]:
         inputs = x.clone().requires_grad_()
         with use_backend(backend):
-            y, state = core(inputs, core.initial_state(13), starts)[:2]
+            y, state = core(inputs, core.initial_state(batch_size), starts)[:2]
         loss = (y * torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y)).sum() + sum(part.sum() for part in state)
         return [y, *state, *torch.autograd.grad(loss, [inputs, *core.parameters()], allow_unused=True)]
 

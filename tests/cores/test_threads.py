@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rimrl.cores.scan import calls, memory, threads
+from rimrl.cores.scan import calls, library, memory, threads
 from tests import paths
 from tests.cores.builders import SPECS, CoreSpec, build, randomise
 from tests.cores.test_scan import assert_same, everything, problem, step_by_step
@@ -19,7 +19,9 @@ pytestmark = [
     pytest.mark.skipif(not calls.can_run_together(), reason="torch brings another OpenMP than GNU's"),
 ]
 COMPILED = {
-    name: spec for name, spec in SPECS.items() if spec[0] in ("rim", "brims") and paths.has(build(spec), "native")
+    name: spec
+    for name, spec in SPECS.items()
+    if spec[0] in ("rim", "brims", "lstm") and paths.has(build(spec), "native")
 }
 every_compiled_core = pytest.mark.parametrize("spec", COMPILED.values(), ids=COMPILED)
 
@@ -38,6 +40,13 @@ def always_in_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     before = torch.get_num_threads()
     yield together
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def without_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which has threads of its own."""
+    for dtype in library._DTYPES:
+        monkeypatch.setattr(library._kernels(dtype), "gemm", None)
 
 
 @pytest.fixture
@@ -62,11 +71,13 @@ def test_the_same_as_step_by_step(spec: CoreSpec, num_threads: int, always_in_th
     assert set(always_in_threads) <= {min(num_threads, 5)}
 
 
-@pytest.mark.parametrize("name", ["rim", "brims"])
+@pytest.mark.parametrize("name", ["rim", "brims", "lstm"])
 def test_threads_are_used(name: str, always_in_threads: list[int]) -> None:
     torch.set_num_threads(2)
     p = problem(randomise(build(SPECS[name])), batch_size=4)
-    y, _ = p.core(p.x)
+    starts = torch.zeros(p.x.shape[:2], dtype=torch.bool)
+    starts[-1] = True  # without one, torch's own layer is the LSTM
+    y, _ = p.core(p.x, None, starts)
     y.sum().backward()
     assert always_in_threads == [2, 2]
 

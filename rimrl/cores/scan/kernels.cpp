@@ -75,6 +75,16 @@ KERNEL const char* rimrl_instructions() {
     return "baseline";
 }
 
+// Whether our products of few rows are faster than those of MKL, torch's BLAS on x86, which has its best for Intel's alone.
+KERNEL int32_t rimrl_outdoes_blas() {
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_cpu_init();
+    return __builtin_cpu_is("amd");
+#else
+    return 0;
+#endif
+}
+
 // Calls of one kernel that run at the same time, and how a thread finds those that are its own.
 struct SharedCalls {
     idx count;

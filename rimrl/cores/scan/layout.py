@@ -106,7 +106,7 @@ LSTM_SEQUENCE = Structure(
     "LSTMSequence",
     (
         (_NUMBER, "T B N D keep", "as above"),
-        (_PRODUCT, "gemm", "the product of matrices of torch's BLAS"),
+        (_PRODUCT, "gemm", "the product of matrices of torch's BLAS; null: ours"),
         *_START,
         (_READ, "input_gates weight_hidden ones", "[N, T, B, 4 D], [N, D, 4 D], [N, B]"),
         (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),

@@ -48,11 +48,12 @@ class Kernels:
             the last alone. Default: the best that this processor has.
 
     Attributes:
-        gemm: Address of the product of matrices in the BLAS that torch brings; None where torch hides it.
+        gemm: Address of the product of matrices in the BLAS that torch brings; None where torch hides it, or where ours
+            is faster for few rows.
     """
 
     def __init__(self, library: ctypes.CDLL, dtype: str, instructions: str | None = None) -> None:
-        self.gemm = _gemm({"float32": "sgemm_", "float64": "dgemm_"}[dtype])
+        self.gemm = None if library.rimrl_outdoes_blas() else _gemm({"float32": "sgemm_", "float64": "dgemm_"}[dtype])
         types: dict[str, type[ctypes.c_int64] | type[ctypes.c_void_p]] = {"i": ctypes.c_int64, "p": ctypes.c_void_p}
         instructions = instructions or library.rimrl_instructions().decode()
         for name, signature in SIGNATURES.items():
@@ -77,6 +78,7 @@ def _library() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(FILE))
         library.rimrl_instructions.restype = ctypes.c_char_p
         library.rimrl_share.restype = None
+        library.rimrl_outdoes_blas.restype = ctypes.c_int32
     except (OSError, AttributeError) as error:  # compiled for another machine, or from earlier sources
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"the compiled kernels do not load here ({reason}); install rimrl again"

@@ -19,6 +19,7 @@ from rimrl.cores.scan.library import kernels, unavailable_reason, warn_if_missin
 from rimrl.cores.scan.native import LSTMTensors, NativeLSTM
 from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
+from rimrl.cores.scan.threads import in_threads
 
 Cell: TypeAlias = tuple[loop.MakeCell, loop.Tensors]
 
@@ -69,15 +70,15 @@ class NativeLayers(_Layers):
     name: BackendName = "native"
 
     def unsupported_reason(self, core: LSTM, like: Tensor) -> str | None:
-        native = kernels(like)
-        if native is None:
-            return unavailable_reason(like)
-        return "torch's BLAS is hidden" if native.gemm is None else None
+        return unavailable_reason(like) if kernels(like) is None else None
 
     def _cell(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> Cell:
         native = kernels(gates)
         assert native is not None
-        return partial(NativeLSTM, native), LSTMTensors(gates, weight_hidden)
+        make_cell, tensors = partial(NativeLSTM, native), LSTMTensors(gates, weight_hidden)
+        if native.gemm is not None:  # which uses torch's threads itself
+            return make_cell, tensors
+        return in_threads(make_cell, {"input_gates": 2}, core.hidden_size), tensors
 
 
 class TorchLayers(_Layers):

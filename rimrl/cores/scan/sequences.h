@@ -47,7 +47,7 @@ template <typename R> struct RIMSequence {
 
 template <typename R> struct LSTMSequence {
     idx T, B, N, D, keep;  // as above
-    Gemm<R> gemm;  // the product of matrices of torch's BLAS
+    Gemm<R> gemm;  // the product of matrices of torch's BLAS; null: ours
     const uint8_t *starts;  // [T, B], or null: no episode starts
     const R *h_start, *c_start;  // [N, D]
     const R *input_gates, *weight_hidden, *ones;  // [N, T, B, 4 D], [N, D, 4 D], [N, B]
