@@ -6,7 +6,7 @@ python -m benchmarks.backends brims --width 96 240 --threads 1
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,10 +32,14 @@ def on(backend: str, workload: Workload) -> Workload:
 
 
 def compare(
-    core: RecurrentCore, peer: nn.Module, make: Callable[[nn.Module], Workload], rounds: int, times: int
+    core: RecurrentCore,
+    peers: Mapping[str, nn.Module],
+    make: Callable[[nn.Module], Workload],
+    rounds: int,
+    times: int,
 ) -> list[dict[str, object]]:
-    """Rows of a table: torch's LSTM, and the core on every backend that it can run on."""
-    workloads = {PEER: make(peer)}
+    """Rows of a table: torch's LSTM and other peers, and the core on every backend that it can run on."""
+    workloads = {name: make(peer) for name, peer in peers.items()}
     workloads |= {
         name: on(name, make(core)) for name, unsupported_reason in core.backends.items() if unsupported_reason is None
     }
@@ -48,6 +52,9 @@ def main() -> None:
     parser.add_argument("core", help="name of a core")
     parser.add_argument("--width", type=int, nargs="+", default=[96], help="hidden_size of both (default 96)")
     parser.add_argument("--input-size", type=int, default=128, help="width of the input (default 128)")
+    parser.add_argument(
+        "--num-inputs", type=int, default=1, help="elements of the input; with more, also the core of one"
+    )
     parser.add_argument("--num-steps", type=int, default=32, help="time steps of a sequence (default 32)")
     parser.add_argument("--batch-size", type=int, default=16, help="batch rows (default 16)")
     parser.add_argument("--rounds", type=int, default=9, help="timed runs of each side (default 9)")
@@ -63,10 +70,13 @@ def main() -> None:
     }
     for width in arguments.width:
         options: dict[str, Any] = {"hidden_size": width}
+        peers: dict[str, nn.Module] = {PEER: nn.LSTM(arguments.input_size, width)}
+        if arguments.num_inputs > 1:
+            peers["of one element"] = make_core(arguments.core, arguments.input_size, **options)
+            options["num_inputs"] = arguments.num_inputs
         core = make_core(arguments.core, arguments.input_size, **options)
-        peer = nn.LSTM(arguments.input_size, width)
         for title, (make, times) in kinds.items():
-            rows = compare(core, peer, make, arguments.rounds, times)
+            rows = compare(core, peers, make, arguments.rounds, times)
             print(f"### {arguments.core}, width {width}: {title}\n\n{markdown_table(rows)}\n", flush=True)
 
 

@@ -39,7 +39,7 @@ Workload = Callable[[], object]
 
 def sequence(module: nn.Module, num_steps: int, batch_size: int, device: str, resets: bool = False) -> Workload:
     """Forward and backward over a sequence, gradients of the input included, as under a feature extractor."""
-    x = torch.randn(num_steps, batch_size, _input_size(module), device=device, requires_grad=True)
+    x = torch.randn(num_steps, batch_size, *_input_shape(module), device=device, requires_grad=True)
     starts: tuple[Tensor, ...] = ()
     if resets:
         starts = (torch.rand(num_steps, batch_size, device=device) < 1 / 50,)
@@ -59,7 +59,7 @@ def sequence(module: nn.Module, num_steps: int, batch_size: int, device: str, re
 
 def forward(module: nn.Module, num_steps: int, batch_size: int, device: str) -> Workload:
     """Forward alone, without gradient."""
-    x = torch.randn(num_steps, batch_size, _input_size(module), device=device)
+    x = torch.randn(num_steps, batch_size, *_input_shape(module), device=device)
 
     @torch.no_grad()
     def run() -> None:
@@ -70,9 +70,9 @@ def forward(module: nn.Module, num_steps: int, batch_size: int, device: str) -> 
 
 def acting(module: nn.Module, batch_size: int, device: str) -> Workload:
     """One step of every environment, without gradient, from a state in the midst of an episode."""
-    x = torch.randn(1, batch_size, _input_size(module), device=device)
+    x = torch.randn(1, batch_size, *_input_shape(module), device=device)
     with torch.no_grad():
-        _, state = module(torch.randn(4, batch_size, _input_size(module), device=device))
+        _, state = module(torch.randn(4, batch_size, *_input_shape(module), device=device))
 
     @torch.no_grad()
     def run() -> None:
@@ -92,9 +92,11 @@ def rollout(step: Workload, num_steps: int) -> Workload:
     return run
 
 
-def _input_size(module: nn.Module) -> int:
+def _input_shape(module: nn.Module) -> tuple[int, ...]:
+    """Of a step's input; torch's own layers read one element."""
     input_size: Any = module.input_size
-    return int(input_size)
+    num_inputs: Any = getattr(module, "num_inputs", 1)
+    return (input_size,) if num_inputs == 1 else (num_inputs, input_size)
 
 
 def by_steps(workload: Workload) -> Workload:

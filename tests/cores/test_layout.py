@@ -8,11 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from rimrl.cores.scan.layout import BRIMS_LAYER, HEADER, LSTM_SEQUENCE, RIM_SEQUENCE, Structure, header
+from rimrl.cores.scan.layout import (
+    BRIMS_LAYER,
+    HEADER,
+    LSTM_SEQUENCE,
+    RIGLSTM_SEQUENCE,
+    RIM_SEQUENCE,
+    Structure,
+    header,
+)
 from rimrl.cores.scan.library import SIGNATURES
 
-KERNELS = HEADER.with_name("loops.h").read_text(encoding="utf-8")
-every_structure = pytest.mark.parametrize("structure", [RIM_SEQUENCE, LSTM_SEQUENCE, BRIMS_LAYER], ids=lambda s: s.name)
+KERNELS = "".join(HEADER.with_name(name).read_text(encoding="utf-8") for name in ("loops.h", "riglstm.h"))
+every_structure = pytest.mark.parametrize(
+    "structure", [RIM_SEQUENCE, LSTM_SEQUENCE, RIGLSTM_SEQUENCE, BRIMS_LAYER], ids=lambda s: s.name
+)
 
 
 def test_the_header_is_that_of_the_description() -> None:

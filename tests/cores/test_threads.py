@@ -21,7 +21,7 @@ pytestmark = [
 COMPILED = {
     name: spec
     for name, spec in SPECS.items()
-    if spec[0] in ("rim", "brims", "lstm") and paths.has(build(spec), "native")
+    if spec[0] in ("rim", "brims", "lstm", "riglstm") and paths.has(build(spec), "native")
 }
 every_compiled_core = pytest.mark.parametrize("spec", COMPILED.values(), ids=COMPILED)
 
@@ -71,7 +71,7 @@ def test_the_same_as_step_by_step(spec: CoreSpec, num_threads: int, always_in_th
     assert set(always_in_threads) <= {min(num_threads, 5)}
 
 
-@pytest.mark.parametrize("name", ["rim", "brims", "lstm"])
+@pytest.mark.parametrize("name", ["rim", "brims", "lstm", "riglstm"])
 def test_threads_are_used(name: str, always_in_threads: list[int]) -> None:
     torch.set_num_threads(2)
     p = problem(randomise(build(SPECS[name])), batch_size=4)

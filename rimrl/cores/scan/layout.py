@@ -1,4 +1,4 @@
-"""What Python and ``loops.h`` hand to each other for a whole sequence, described once.
+"""What Python and ``loops.h`` or ``riglstm.h`` hand to each other for a whole sequence, described once.
 
 `Structure.as_ctypes` is Python's side. ``sequences.h`` is the kernels' side, written from the same description:
 
@@ -115,6 +115,47 @@ LSTM_SEQUENCE = Structure(
         (_WRITTEN, "d_gates dh_new nothing", "[N, T, B, 4 D], [N, B, D], zeros [N, B, D]"),
     ),
 )
+RIGLSTM_SEQUENCE = Structure(
+    "RigLSTMSequence",
+    (
+        (_NUMBER, "T B N D", "time steps, rows, units, width of a unit"),
+        (
+            _NUMBER,
+            "V F dk dv",
+            "views, their width, width of a query or key, width of what is read of a unit",
+        ),
+        (_NUMBER, "K views_kept units_kept", "active units, views that a unit reads, other units that it reads"),
+        (_NUMBER, "keep chunk", "as above; steps whose weights' gradients are taken together"),
+        (_NUMBER, "is_packed", "whether `packed` holds the weights"),
+        (_WRITTEN, "packed", "weights as the forward pass multiplies by them, for the next call; null: not kept"),
+        *_START,
+        (_READ, "h_first c_first", "[B, N D], or null: they are in h and c already"),
+        (_WRITTEN, "h_last c_last", "[B, N D], or null"),
+        (_READ, "views keys soft_input", "[T, B, V, F], [T, B, V, dk], [T, B, dk]"),
+        (_READ, "query weight_input bias", "[N, D, dk], [N, F, 4 D], [N, 4 D]"),
+        (_READ, "weight_own weight_others query_key_value", "[N, D, 4 D], [N, dv, 4 D], [N, D, 2 dk + dv]"),
+        (_READ, "soft_matrix soft_key", "[2 D, dk], [D, dk]"),
+        (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),
+        (_WRITTEN, "queries attention read priority", "[T, N, B, dk], [T, B, N, V], [T, B, N, F], scratch: [N, B]"),
+        (_WRITTEN, "qkv unit_attention others", "[T, N, B, 2 dk + dv], [T, B, N, N], [N, T, B, dv]"),
+        (_WRITTEN, "received", "scratch: [N, B, dv]"),
+        (_WRITTEN, "gates tanh_c h_new mask share", "[T, N, B, 4 D], twice [T, N, B, D], twice [T, N, B]"),
+        (_WRITTEN, "means soft_query direction", "[T, B, 2 D], [T, B, dk], [T, B, D]"),
+        *_GRADIENTS,
+        (_READ, "ones nothing", "[N, B], zeros [N, B, D]"),
+        (_WRITTEN, "d_views d_keys d_soft_input", "[T, B, V, F], [T, B, V, dk], [T, B, dk]"),
+        (_WRITTEN, "d_query d_weight_input d_bias", "as the weights; these and the next two rows are added to"),
+        (_WRITTEN, "d_weight_own d_weight_others d_query_key_value", "the same"),
+        (_WRITTEN, "d_soft_matrix d_soft_key", "the same; d_soft_key times sqrt(dk)"),
+        (
+            _WRITTEN,
+            "d_gates d_queries d_qkv",
+            "scratch: [N, chunk, B, 4 D], [.., dk], [.., 2 dk + dv]",
+        ),
+        (_WRITTEN, "d_direction d_means dh_new dc_past", "scratch: [chunk, B, D], [B, 2 D], twice [N, B, D]"),
+        (_WRITTEN, "d_read d_others", "scratch: [N, B, F], [N, B, dv]"),
+    ),
+)
 BRIMS_LAYER = Structure(
     "BRIMsLayer",
     (
@@ -175,7 +216,7 @@ def header() -> str:
         "template <typename R>\n"
         "using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,\n"
         "                      const int*, const R*, const int*, const R*, R*, const int*);\n\n"
-        f"{RIM_SEQUENCE.as_c()}\n{LSTM_SEQUENCE.as_c()}\n{BRIMS_LAYER.as_c()}"
+        f"{RIM_SEQUENCE.as_c()}\n{LSTM_SEQUENCE.as_c()}\n{RIGLSTM_SEQUENCE.as_c()}\n{BRIMS_LAYER.as_c()}"
     )
 
 

@@ -31,6 +31,8 @@ SIGNATURES = {
     "rim_backward": "p",
     "lstm_sequence_forward": "p",
     "lstm_sequence_backward": "p",
+    "riglstm_forward": "p",
+    "riglstm_backward": "p",
     "brims_forward": "p",
     "brims_backward": "p",
 }

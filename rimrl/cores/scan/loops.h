@@ -530,6 +530,7 @@ template <typename R> INLINE void brims_backward(const BRIMsLayer<R>* layers) {
     }
 }
 
+#include "riglstm.h"
 }  // namespace INSTRUCTIONS
 
 #define ENTRY(NAME, ARGUMENTS_F, ARGUMENTS_D, CALL)                                             \
@@ -551,6 +552,9 @@ BOTH(rim_backward, S1, (s))
 #define S2(R) (const LSTMSequence<R>* s)
 BOTH(lstm_sequence_forward, S2, (s))
 BOTH(lstm_sequence_backward, S2, (s))
+#define S4(R) (const RigLSTMSequence<R>* s)
+BOTH(riglstm_forward, S4, (s))
+BOTH(riglstm_backward, S4, (s))
 #define S3(R) (const BRIMsLayer<R>* layers)
 BOTH(brims_forward, S3, (layers))
 BOTH(brims_backward, S3, (layers))

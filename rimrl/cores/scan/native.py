@@ -6,6 +6,7 @@ loop takes those of its weights itself: what they are made of is still in the ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,15 @@ ROWS_AT_ONCE = 64
 """Of the products that can wait for several steps: enough for them to be fast, few enough to stay in the cache."""
 
 
+_WIDEST = 16
+"""Numbers in the widest vector."""
+
+
+def room_for_packed(products: Sequence[tuple[int, int, int]]) -> int:
+    """Numbers of memory for packed matrices ``[k, n]``, each given as how many, k and n; `Panels` has whole vectors."""
+    return sum(count * k * -(-n // _WIDEST) * _WIDEST for count, k, n in products) + _WIDEST
+
+
 class NativeRIM(FillingCell):
     """`rimrl.cores.scan.rim.RIMCell` for one input head, LSTM dynamics and gated communication among candidates.
 
@@ -104,9 +114,7 @@ class NativeRIM(FillingCell):
         N, _, _, D, Q, U, W, V, _ = self.sizes
         inputs = self.weights["key"].shape[0]
         products = ((1, inputs, Q), (1, inputs, U), (N, Q, D), (N, U, 4 * D), (N, D, 4 * D), (N, D, W), (1, V, 2 * D))
-        widest = 16  # numbers in a vector, of which panels have whole ones
-        size = sum(units * k * -(-n // widest) * widest for units, k, n in products) + widest
-        self.packed = self.weights["query"].new_empty(size)
+        self.packed = self.weights["query"].new_empty(room_for_packed(products))
         self.arguments.hold(packed=self.packed)
 
     def read(self, x: Tensor) -> None:

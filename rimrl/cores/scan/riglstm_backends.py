@@ -15,7 +15,10 @@ from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason, warn_if_missing
 from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMScanConfig, RigLSTMTensors
+from rimrl.cores.scan.riglstm_loop import NativeRigLSTM, NativeRigLSTMTensors, RigLSTMPlan
 from rimrl.cores.scan.riglstm_native import NativeRigLSTMCell
+from rimrl.cores.scan.threads import in_threads
+from rimrl.cores.unchanging import made_once, weights_are_unchanging
 
 
 class TorchRigLSTM:
@@ -46,18 +49,95 @@ class TorchRigLSTM:
         return partial(RigLSTMCell, _scan_config(core, None))
 
 
-class NativeRigLSTM(TorchRigLSTM):
-    """`NativeRigLSTMCell`, but for sets that are too large for it `RigLSTMCell` with the kernels of its gates."""
+class CompiledRigLSTM(TorchRigLSTM):
+    """`NativeRigLSTM` with the usual mechanisms, `NativeRigLSTMCell` without some of them.
+
+    For sets that are too large for kernels it is `RigLSTMCell` with those of its gates.
+    """
 
     name: BackendName = "native"
 
     def unsupported_reason(self, core: RigLSTM, like: Tensor) -> str | None:
         return unavailable_reason(like) if kernels(like) is None else None
 
+    def _run(
+        self, core: RigLSTM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if not runs_in_one_loop(core):
+            return super()._run(core, x, state, episode_starts, return_trace)
+        encoded = core._encode(x)
+        with torch.autocast(x.device.type, enabled=False):
+            views, _, keys, _, soft_query = (tensor.to(state[0].dtype) for tensor in encoded)
+            of_input = views, keys.transpose(2, 3), soft_query
+            if not torch.is_grad_enabled():
+                saves = return_trace or len(x) > 1
+                cell = _filling_cell(core, return_trace, *of_input) if saves else _acting_cell(core, *of_input)
+                return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+            make_cell, tensors = loop_cell(core, *of_input)
+            rows = {"views": 1, "keys": 1, "soft_input": 1}
+            threaded, initial = in_threads(make_cell, rows, core.hidden_size), partial(core.initial_state, 1)
+            return loop.run(threaded, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
+
+    def run(
+        self, core: RigLSTM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
+    ) -> tuple[Tensor, State, CoreTrace | None]:
+        if runs_in_one_loop(core):
+            return self._run(core, x, state, episode_starts, return_trace)
+        return super().run(core, x, state, episode_starts, return_trace)
+
     def _cell(self, core: RigLSTM, like: Tensor) -> loop.MakeCell:
         largest = core.num_units if core.input_selection is None else max(core.num_units, core.num_views)
         cell = NativeRigLSTMCell if largest <= MAX_UNITS else RigLSTMCell
         return partial(cell, _scan_config(core, kernels(like)))
+
+
+def runs_in_one_loop(core: RigLSTM) -> bool:
+    """Whether the whole loop over time is compiled: if all mechanisms are on, and cell selection has no weights."""
+    mechanisms = (core.input_selection, core.hidden_selection, core.soft_update)
+    return None not in mechanisms and core.cell_selection is None and max(core.num_units, core.num_views) <= MAX_UNITS
+
+
+def loop_cell(
+    core: RigLSTM, views: Tensor, keys: Tensor, soft_input: Tensor
+) -> tuple[partial[NativeRigLSTM], NativeRigLSTMTensors]:
+    """The compiled cell of a core, and what it is made from.
+
+    Args:
+        core: A core that `runs_in_one_loop`.
+        views: ``[T, B, V, F]``.
+        keys: ``[T, B, V, dk]``.
+        soft_input: ``[T, B, dk]``.
+    """
+    native, hidden, soft, dynamics = kernels(views), core.hidden_selection, core.soft_update, core.dynamics
+    assert native is not None
+    assert core.input_selection is not None
+    assert hidden is not None
+    assert soft is not None
+    shared = torch.cat([hidden.key, hidden.value], dim=1).expand(core.num_units, -1, -1)
+    own, others = dynamics.weight_hidden[:, : core.unit_size], dynamics.weight_hidden[:, core.unit_size :]
+    tensors = NativeRigLSTMTensors(
+        *(views, keys, soft_input, core.input_selection.query, dynamics.weight_input, dynamics.bias, own, others),
+        *(torch.cat([hidden.query, shared], dim=2), soft.query[core.input_size :], soft.key),
+    )
+    num_active = core.num_active if core.cell_selection_shared else core.num_units
+    return partial(NativeRigLSTM, RigLSTMPlan(native, num_active, core.input_top_k, hidden.top_k)), tensors
+
+
+def _filling_cell(core: RigLSTM, saving: bool, *of_input: Tensor) -> NativeRigLSTM:
+    make_cell, tensors = loop_cell(core, *of_input)
+    views = of_input[0]
+    return make_cell(len(views), views.shape[1], saving, tensors)
+
+
+def _acting_cell(core: RigLSTM, *of_input: Tensor) -> NativeRigLSTM:
+    """The cell of a single step; in `unchanging_weights` the same one for many."""
+    key = of_input[0].shape[1], core.num_active
+    cell = made_once(core, key, lambda: _filling_cell(core, False, *of_input))
+    if weights_are_unchanging():
+        if cell.packed is None:
+            cell.keep_packed()
+        cell.read(*of_input)
+    return cell
 
 
 def _scan_config(core: RigLSTM, native: Kernels | None) -> RigLSTMScanConfig:
@@ -89,4 +169,4 @@ def tensors_of(
     return tensors
 
 
-BACKENDS = (NativeRigLSTM(), TorchRigLSTM())
+BACKENDS = (CompiledRigLSTM(), TorchRigLSTM())

@@ -59,6 +59,40 @@ template <typename R> struct LSTMSequence {
     R *d_gates, *dh_new, *nothing;  // [N, T, B, 4 D], [N, B, D], zeros [N, B, D]
 };
 
+template <typename R> struct RigLSTMSequence {
+    idx T, B, N, D;  // time steps, rows, units, width of a unit
+    idx V, F, dk, dv;  // views, their width, width of a query or key, width of what is read of a unit
+    idx K, views_kept, units_kept;  // active units, views that a unit reads, other units that it reads
+    idx keep, chunk;  // as above; steps whose weights' gradients are taken together
+    idx is_packed;  // whether `packed` holds the weights
+    R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
+    const uint8_t *starts;  // [T, B], or null: no episode starts
+    const R *h_start, *c_start;  // [N, D]
+    const R *h_first, *c_first;  // [B, N D], or null: they are in h and c already
+    R *h_last, *c_last;  // [B, N D], or null
+    const R *views, *keys, *soft_input;  // [T, B, V, F], [T, B, V, dk], [T, B, dk]
+    const R *query, *weight_input, *bias;  // [N, D, dk], [N, F, 4 D], [N, 4 D]
+    const R *weight_own, *weight_others, *query_key_value;  // [N, D, 4 D], [N, dv, 4 D], [N, D, 2 dk + dv]
+    const R *soft_matrix, *soft_key;  // [2 D, dk], [D, dk]
+    R *h, *c, *y;  // [N, T + 1, B, D], the same, [T, B, N, D]
+    R *queries, *attention, *read, *priority;  // [T, N, B, dk], [T, B, N, V], [T, B, N, F], scratch: [N, B]
+    R *qkv, *unit_attention, *others;  // [T, N, B, 2 dk + dv], [T, B, N, N], [N, T, B, dv]
+    R *received;  // scratch: [N, B, dv]
+    R *gates, *tanh_c, *h_new, *mask, *share;  // [T, N, B, 4 D], twice [T, N, B, D], twice [T, N, B]
+    R *means, *soft_query, *direction;  // [T, B, 2 D], [T, B, dk], [T, B, D]
+    const R *dy;  // [T, B, N, D]; this and all below are for the backward pass
+    R *dh, *dc;  // [N, B, D]: of the last state, then of the first
+    R *dh_start, *dc_start;  // [N, D], added to
+    const R *ones, *nothing;  // [N, B], zeros [N, B, D]
+    R *d_views, *d_keys, *d_soft_input;  // [T, B, V, F], [T, B, V, dk], [T, B, dk]
+    R *d_query, *d_weight_input, *d_bias;  // as the weights; these and the next two rows are added to
+    R *d_weight_own, *d_weight_others, *d_query_key_value;  // the same
+    R *d_soft_matrix, *d_soft_key;  // the same; d_soft_key times sqrt(dk)
+    R *d_gates, *d_queries, *d_qkv;  // scratch: [N, chunk, B, 4 D], [.., dk], [.., 2 dk + dv]
+    R *d_direction, *d_means, *dh_new, *dc_past;  // scratch: [chunk, B, D], [B, 2 D], twice [N, B, D]
+    R *d_read, *d_others;  // scratch: [N, B, F], [N, B, dv]
+};
+
 template <typename R> struct BRIMsLayer {
     idx L;  // layers, which lie one after the other
     idx T, B, N, D;  // time steps, rows, units, width of a unit; W is N D

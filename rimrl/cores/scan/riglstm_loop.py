@@ -1,0 +1,165 @@
+"""RigLSTM as a loop in compiled code, for a core with all of its selections and the soft update, on the CPU.
+
+The loop over time is in ``riglstm.h``, and so are the gradients of the weights; here is their memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.scan import memory
+from rimrl.cores.scan.calls import Arguments, KernelCall
+from rimrl.cores.scan.layout import RIGLSTM_SEQUENCE
+from rimrl.cores.scan.library import Kernels
+from rimrl.cores.scan.loop import FillingCell, Tensors
+from rimrl.cores.scan.native import ROWS_AT_ONCE, room_for_packed
+
+_RigLSTMSequence = RIGLSTM_SEQUENCE.as_ctypes()
+_OF_INPUT = ("views", "keys", "soft_input")
+
+
+@dataclass
+class NativeRigLSTMTensors(Tensors):
+    """What a `NativeRigLSTM` is made from; letters as in `rimrl.cores.riglstm.RigLSTM`.
+
+    Attributes:
+        views: ``[T, B, V, F]``.
+        keys: Of the views, scaled, ``[T, B, V, dk]``.
+        soft_input: The input's part of the soft update's query, ``[T, B, dk]``.
+        query: ``[N, D, dk]``.
+        weight_input: ``[N, F, 4 D]``.
+        bias: ``[N, 4 D]``.
+        weight_own: What the gates see of a unit's own hidden vector, ``[N, D, 4 D]``.
+        weight_others: What they see of the other units, ``[N, dv, 4 D]``.
+        query_key_value: Of hidden selection, ``[N, D, 2 dk + dv]``.
+        soft_matrix: The states' part of the matrix of the soft update's query, ``[2 D, dk]``.
+        soft_key: ``[D, dk]``.
+    """
+
+    views: Tensor
+    keys: Tensor
+    soft_input: Tensor
+    query: Tensor
+    weight_input: Tensor
+    bias: Tensor
+    weight_own: Tensor
+    weight_others: Tensor
+    query_key_value: Tensor
+    soft_matrix: Tensor
+    soft_key: Tensor
+
+
+@dataclass
+class RigLSTMPlan:
+    """What a `NativeRigLSTM` cannot read off its tensors.
+
+    Attributes:
+        kernels: Compiled for the tensors' dtype.
+        num_active: Active units Ka; all of them without cell selection.
+        views_kept: Views Kx that a unit reads.
+        units_kept: Other units Kh that a unit reads.
+    """
+
+    kernels: Kernels
+    num_active: int
+    views_kept: int
+    units_kept: int
+
+
+class NativeRigLSTM(FillingCell):
+    """`rimrl.cores.scan.riglstm.RigLSTMCell` with all stages, whose cell selection has no weights of its own.
+
+    Args:
+        plan: Options.
+        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
+    """
+
+    def __init__(self, plan: RigLSTMPlan, T: int, B: int, saving: bool, tensors: NativeRigLSTMTensors) -> None:
+        self.kernels, self.saving = plan.kernels, saving
+        N, D, dk = tensors.query.shape
+        V, F = tensors.views.shape[2:]
+        dv = tensors.weight_others.shape[1]
+        W, chunk = 2 * dk + dv, min(T, max(1, ROWS_AT_ONCE // B))
+        self.sizes = (N, T, B, D, V, F, dk, dv, chunk)
+        self.weights = {name: tensor.contiguous() for name, tensor in vars(tensors).items() if name not in _OF_INPUT}
+        S = T if saving else 1
+        self.memory = memory.Block(
+            self,
+            tensors.query,
+            {
+                **{"queries": (S, N, B, dk), "attention": (S, B, N, V), "read": (S, B, N, F), "priority": (N, B)},
+                **{"qkv": (S, N, B, W), "unit_attention": (S, B, N, N), "others": (N, S, B, dv)},
+                **{"received": (N, B, dv), "gates": (S, N, B, 4 * D), "tanh_c": (S, N, B, D), "h_new": (S, N, B, D)},
+                **{"mask": (S, N, B), "share": (S, N, B), "means": (S, B, 2 * D), "soft_query": (S, B, dk)},
+                "direction": (S, B, D),
+            },
+        )
+        self.arguments = Arguments(
+            _RigLSTMSequence,
+            **{"T": T, "B": B, "N": N, "D": D, "V": V, "F": F, "dk": dk, "dv": dv, "K": plan.num_active},
+            **{"views_kept": plan.views_kept, "units_kept": plan.units_kept, "keep": int(saving), "chunk": chunk},
+            **self.memory.addresses(),
+        )
+        self.arguments.hold(**self.weights)
+        self.read(tensors.views, tensors.keys, tensors.soft_input)
+        self.packed: Tensor | None = None
+
+    def keep_packed(self) -> None:
+        """As `rimrl.cores.scan.native.NativeRIM.keep_packed`."""
+        N, _, _, D, _, F, dk, dv, _ = self.sizes
+        gates = ((N, F, 4 * D), (N, D, 4 * D), (N, dv, 4 * D))
+        products = ((N, D, dk), (N, D, 2 * dk + dv), *gates, (1, 2 * D, dk), (1, dk, D))
+        self.packed = self.weights["query"].new_empty(room_for_packed(products))
+        self.arguments.hold(packed=self.packed)
+
+    def read(self, views: Tensor, keys: Tensor, soft_input: Tensor) -> None:
+        """Take an input."""
+        self.arguments.hold(views=views.contiguous(), keys=keys.contiguous(), soft_input=soft_input.contiguous())
+
+    def start_run(
+        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
+    ) -> KernelCall:
+        self.arguments.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
+        return self.arguments.call(self.kernels.riglstm_forward)
+
+    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        N, T, B, D = self.sizes[:4]
+        h, c = memory.empty(self, y, 2, N, T + 1, B, D)
+        self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
+        h_start, c_start = (None, None) if at_start is None else at_start
+        self.run(h, c, y, h_start, c_start, starts)
+        self.arguments.set(is_packed=int(self.packed is not None))
+
+    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
+        N, _, B, D, _, F, dk, dv, chunk = self.sizes
+        self.found = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
+        self.found |= {name: torch.empty_like(self.arguments.tensors[name]) for name in _OF_INPUT}
+        self.arguments.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy)
+        self.arguments.hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
+        self.arguments.hold(ones=dh.new_ones(N, B), nothing=dh.new_zeros(N, B, D))
+        self.scratch = memory.Block(
+            self,
+            dh,
+            {
+                **{"d_gates": (N, chunk, B, 4 * D), "d_queries": (N, chunk, B, dk)},
+                **{"d_qkv": (N, chunk, B, 2 * dk + dv), "d_read": (N, B, F), "d_others": (N, B, dv)},
+                **{"d_direction": (chunk, B, D), "d_means": (B, 2 * D), "dh_new": (N, B, D), "dc_past": (N, B, D)},
+            },
+        )
+        self.arguments.set(**self.scratch.addresses())
+        return self.arguments.call(self.kernels.riglstm_backward)
+
+    def gradients(self, h: Tensor) -> NativeRigLSTMTensors:
+        self.found["soft_key"] /= math.sqrt(self.sizes[6])
+        return NativeRigLSTMTensors(**self.found)
+
+    def trace(self) -> CoreTrace:
+        active = self.memory["mask"].transpose(1, 2).bool()
+        # There is no null element: column 0 is zero.
+        views = torch.nn.functional.pad(self.memory["attention"], (1, 0))
+        return CoreTrace(active, views, self.memory["unit_attention"].clone())
