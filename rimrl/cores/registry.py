@@ -80,6 +80,7 @@ CORES: dict[str, CoreEntry] = {
         "rimrl.cores.rmc:RMC",
         "memory slots that attend to each other and the input, gated",
         "Santoro et al., NeurIPS 2018",
+        backends="rimrl.cores.scan.rmc_backends:BACKENDS",
     ),
     "entnet": CoreEntry(
         "rimrl.cores.entnet:EntNet",

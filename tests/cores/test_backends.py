@@ -29,6 +29,7 @@ FASTER = {
     "brims": ["native", "torch"],
     "lstm": ["native", "torch"],
     "gru": ["torch"],
+    "rmc": ["native"],
 }
 
 

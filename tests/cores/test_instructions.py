@@ -24,6 +24,7 @@ CORES: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm, torch's BLAS": ("lstm", {"hidden_size": 21}),
     "riglstm": ("riglstm", {"hidden_size": 30}),
     "brims": ("brims", {"hidden_size": 72}),
+    "rmc": ("rmc", {"hidden_size": 60, "num_slots": 3, "num_blocks": 2}),
 }
 
 

@@ -14,14 +14,15 @@ from rimrl.cores.scan.layout import (
     LSTM_SEQUENCE,
     RIGLSTM_SEQUENCE,
     RIM_SEQUENCE,
+    RMC_SEQUENCE,
     Structure,
     header,
 )
 from rimrl.cores.scan.library import SIGNATURES
 
-KERNELS = "".join(HEADER.with_name(name).read_text(encoding="utf-8") for name in ("loops.h", "riglstm.h"))
+KERNELS = "".join(HEADER.with_name(name).read_text(encoding="utf-8") for name in ("loops.h", "riglstm.h", "rmc.h"))
 every_structure = pytest.mark.parametrize(
-    "structure", [RIM_SEQUENCE, LSTM_SEQUENCE, RIGLSTM_SEQUENCE, BRIMS_LAYER], ids=lambda s: s.name
+    "structure", [RIM_SEQUENCE, LSTM_SEQUENCE, RIGLSTM_SEQUENCE, RMC_SEQUENCE, BRIMS_LAYER], ids=lambda s: s.name
 )
 
 

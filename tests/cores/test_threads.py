@@ -21,7 +21,7 @@ pytestmark = [
 COMPILED = {
     name: spec
     for name, spec in SPECS.items()
-    if spec[0] in ("rim", "brims", "lstm", "riglstm") and paths.has(build(spec), "native")
+    if spec[0] in ("rim", "brims", "lstm", "riglstm", "rmc") and paths.has(build(spec), "native")
 }
 every_compiled_core = pytest.mark.parametrize("spec", COMPILED.values(), ids=COMPILED)
 

@@ -15,7 +15,7 @@ from rimrl.cores.unchanging import unchanging_weights, weights_are_unchanging
 from tests import paths
 from tests.cores.builders import INPUT_SIZE, SPECS, CoreSpec, build, randomise
 
-NATIVE = {name: spec for name, spec in SPECS.items() if spec[0] in ("rim", "brims", "riglstm", "lstm")}
+NATIVE = {name: spec for name, spec in SPECS.items() if spec[0] in ("rim", "brims", "riglstm", "lstm", "rmc")}
 every_core = pytest.mark.parametrize("spec", NATIVE.values(), ids=NATIVE)
 
 

@@ -1,4 +1,4 @@
-"""What Python and ``loops.h`` or ``riglstm.h`` hand to each other for a whole sequence, described once.
+"""What Python and the kernels' loops over time hand to each other for a whole sequence, described once.
 
 `Structure.as_ctypes` is Python's side. ``sequences.h`` is the kernels' side, written from the same description:
 
@@ -156,6 +156,46 @@ RIGLSTM_SEQUENCE = Structure(
         (_WRITTEN, "d_read d_others", "scratch: [N, B, F], [N, B, dv]"),
     ),
 )
+RMC_SEQUENCE = Structure(
+    "RMCSequence",
+    (
+        (_NUMBER, "T B N D E", "time steps, rows, slots, their width F, elements of the input; R is N + E"),
+        (_NUMBER, "H dk dv", "heads, width of a key and of a value; W is H (2 dk + dv)"),
+        (_NUMBER, "blocks layers", "rounds K of attention, layers L of the perceptron"),
+        (_NUMBER, "keep", "as above"),
+        (_NUMBER, "is_packed", "whether `packed` holds the weights"),
+        (_WRITTEN, "packed", "weights as the forward pass multiplies by them, for the next call; null: not kept"),
+        (_FLAGS, "starts", "[T, B], or null: no episode starts"),
+        (_READ, "h_start", "[N, F]"),
+        (_READ, "h_first", "[B, N F], or null: it is in h already"),
+        (_WRITTEN, "h_last", "[B, N F], or null"),
+        (_READ, "rows gate_input", "[T, B, E, F], [T, B, 2 F] with the constants that are added to gates"),
+        (_READ, "qkv_weight qkv_bias qkv_scale qkv_shift", "[K, W, F], thrice [K, W]"),
+        (
+            _READ,
+            "first_scale first_shift second_scale second_shift",
+            "[K, F]: of the norms in a block",
+        ),
+        (_READ, "mlp_weight mlp_bias gate_memory", "[L, F, F], [L, F], [2 F, F]"),
+        (_WRITTEN, "h y", "[N, T + 1, B, F], [T, B, N, F]"),
+        (_WRITTEN, "z", "what enters the blocks and what leaves the last: [T, K + 1, R, B, F]"),
+        (_WRITTEN, "qkv_hat qkv attention", "[T, K, R, B, W], the same, [T, K, B, H, R, R]; hat: normalised"),
+        (_WRITTEN, "first_hat between second_hat", "[T, K, R, B, F]"),
+        (_WRITTEN, "hidden deviation", "[T, K, L - 1, R, B, F], [T, K, 3, R, B]: inverse standard deviations"),
+        (_WRITTEN, "gates tanh_memory tanh_new", "[T, N, B, 2 F], twice [T, N, B, F]"),
+        (_READ, "dy", "[T, B, N, F]; this and all below are for the backward pass"),
+        (_WRITTEN, "dh dh_start", "[N, B, F]: of the last state, then of the first; [N, F], added to"),
+        (_WRITTEN, "d_rows d_gate_input", "[T, B, E, F], [T, B, 2 F]"),
+        (
+            _WRITTEN,
+            "d_qkv_weight d_qkv_bias d_qkv_scale d_qkv_shift",
+            "as the weights: added to, like all that follows",
+        ),
+        (_WRITTEN, "d_first_scale d_first_shift d_second_scale d_second_shift", "the same"),
+        (_WRITTEN, "d_mlp_weight d_mlp_bias d_gate_memory", "the same"),
+        (_WRITTEN, "dz d_first d_second d_qkv d_gates", "scratch: thrice [R, B, F], [R, B, W], [N, B, 2 F]"),
+    ),
+)
 BRIMS_LAYER = Structure(
     "BRIMsLayer",
     (
@@ -216,7 +256,7 @@ def header() -> str:
         "template <typename R>\n"
         "using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,\n"
         "                      const int*, const R*, const int*, const R*, R*, const int*);\n\n"
-        f"{RIM_SEQUENCE.as_c()}\n{LSTM_SEQUENCE.as_c()}\n{RIGLSTM_SEQUENCE.as_c()}\n{BRIMS_LAYER.as_c()}"
+        f"{RIM_SEQUENCE.as_c()}\n{LSTM_SEQUENCE.as_c()}\n{RIGLSTM_SEQUENCE.as_c()}\n{RMC_SEQUENCE.as_c()}\n{BRIMS_LAYER.as_c()}"
     )
 
 

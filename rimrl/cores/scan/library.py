@@ -33,6 +33,8 @@ SIGNATURES = {
     "lstm_sequence_backward": "p",
     "riglstm_forward": "p",
     "riglstm_backward": "p",
+    "rmc_forward": "p",
+    "rmc_backward": "p",
     "brims_forward": "p",
     "brims_backward": "p",
 }

@@ -531,6 +531,7 @@ template <typename R> INLINE void brims_backward(const BRIMsLayer<R>* layers) {
 }
 
 #include "riglstm.h"
+#include "rmc.h"
 }  // namespace INSTRUCTIONS
 
 #define ENTRY(NAME, ARGUMENTS_F, ARGUMENTS_D, CALL)                                             \
@@ -555,6 +556,9 @@ BOTH(lstm_sequence_backward, S2, (s))
 #define S4(R) (const RigLSTMSequence<R>* s)
 BOTH(riglstm_forward, S4, (s))
 BOTH(riglstm_backward, S4, (s))
+#define S5(R) (const RMCSequence<R>* s)
+BOTH(rmc_forward, S5, (s))
+BOTH(rmc_backward, S5, (s))
 #define S3(R) (const BRIMsLayer<R>* layers)
 BOTH(brims_forward, S3, (layers))
 BOTH(brims_backward, S3, (layers))

@@ -93,6 +93,36 @@ template <typename R> struct RigLSTMSequence {
     R *d_read, *d_others;  // scratch: [N, B, F], [N, B, dv]
 };
 
+template <typename R> struct RMCSequence {
+    idx T, B, N, D, E;  // time steps, rows, slots, their width F, elements of the input; R is N + E
+    idx H, dk, dv;  // heads, width of a key and of a value; W is H (2 dk + dv)
+    idx blocks, layers;  // rounds K of attention, layers L of the perceptron
+    idx keep;  // as above
+    idx is_packed;  // whether `packed` holds the weights
+    R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
+    const uint8_t *starts;  // [T, B], or null: no episode starts
+    const R *h_start;  // [N, F]
+    const R *h_first;  // [B, N F], or null: it is in h already
+    R *h_last;  // [B, N F], or null
+    const R *rows, *gate_input;  // [T, B, E, F], [T, B, 2 F] with the constants that are added to gates
+    const R *qkv_weight, *qkv_bias, *qkv_scale, *qkv_shift;  // [K, W, F], thrice [K, W]
+    const R *first_scale, *first_shift, *second_scale, *second_shift;  // [K, F]: of the norms in a block
+    const R *mlp_weight, *mlp_bias, *gate_memory;  // [L, F, F], [L, F], [2 F, F]
+    R *h, *y;  // [N, T + 1, B, F], [T, B, N, F]
+    R *z;  // what enters the blocks and what leaves the last: [T, K + 1, R, B, F]
+    R *qkv_hat, *qkv, *attention;  // [T, K, R, B, W], the same, [T, K, B, H, R, R]; hat: normalised
+    R *first_hat, *between, *second_hat;  // [T, K, R, B, F]
+    R *hidden, *deviation;  // [T, K, L - 1, R, B, F], [T, K, 3, R, B]: inverse standard deviations
+    R *gates, *tanh_memory, *tanh_new;  // [T, N, B, 2 F], twice [T, N, B, F]
+    const R *dy;  // [T, B, N, F]; this and all below are for the backward pass
+    R *dh, *dh_start;  // [N, B, F]: of the last state, then of the first; [N, F], added to
+    R *d_rows, *d_gate_input;  // [T, B, E, F], [T, B, 2 F]
+    R *d_qkv_weight, *d_qkv_bias, *d_qkv_scale, *d_qkv_shift;  // as the weights: added to, like all that follows
+    R *d_first_scale, *d_first_shift, *d_second_scale, *d_second_shift;  // the same
+    R *d_mlp_weight, *d_mlp_bias, *d_gate_memory;  // the same
+    R *dz, *d_first, *d_second, *d_qkv, *d_gates;  // scratch: thrice [R, B, F], [R, B, W], [N, B, 2 F]
+};
+
 template <typename R> struct BRIMsLayer {
     idx L;  // layers, which lie one after the other
     idx T, B, N, D;  // time steps, rows, units, width of a unit; W is N D
