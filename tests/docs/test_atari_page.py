@@ -41,18 +41,36 @@ def test_a_row_has_every_setting_and_score() -> None:
         assert scores == [f"{entry['returns'][step]:.1f}" if step in entry["returns"] else "" for step in steps]
 
 
+COMPARED: dict[str, Any] = json.loads((PAGE.parent / "atari/pong.json").read_text(encoding="utf-8"))["groups"]
+
+
 def test_scores_of_all_seeds() -> None:
-    compared = json.loads((PAGE.parent / "atari/pong.json").read_text(encoding="utf-8"))
-    head, _, *table = table_after("## Four seeds")
-    assert [cell for cell in head if cell.isdigit()] == ["2", "3", "4", "5"]
-    assert len(table) == 2 * len(compared["groups"])
+    head, _, *table = table_after("## Five seeds")
+    assert [cell for cell in head if cell.isdigit()] == ["2", "3", "4", "5", "6"]
+    assert [row[:2] for row in table] == [
+        [f"`{core}`", split] for core in ("rim", "lstm") for split in ("train", "sticky")
+    ]
     for core, split, *cells in table:
-        group = compared["groups"][core.strip("`")]
-        assert [run["seed"] for run in group["runs"]] == [2, 3, 4, 5]
+        group = COMPARED[core.strip("`")]
+        assert [run["seed"] for run in group["runs"]] == [2, 3, 4, 5, 6]
         assert {run["num_timesteps"] for run in group["runs"]} == {2_000_896}
         scores = [f"{run['scores'][split]:.1f}" for run in group["runs"]]
         mean = group["splits"][split]
         assert cells == [*scores, f"{mean['value']:.1f} [{mean['low']:.1f}, {mean['high']:.1f}]"]
+
+
+def test_scores_and_curves_of_other_cores() -> None:
+    curves = json.loads((PAGE.parent / "atari/pong_curves.json").read_text(encoding="utf-8"))
+    head, _, *table = table_after("### Other cores")
+    steps = [str(int(float(cell.removesuffix("M")) * 1_000_000)) for cell in head if cell.endswith("M")]
+    assert len(steps) == 3
+    expected = []
+    for core, group in COMPARED.items():
+        for run in [] if core in ("rim", "lstm") else group["runs"]:
+            values = [run["scores"]["train"], run["scores"]["sticky"]]
+            values += [curves[core][str(run["seed"])][step] for step in steps]
+            expected.append([f"`{core}`", str(run["seed"]), *(f"{value:.1f}" for value in values)])
+    assert sorted(table) == sorted(expected)
 
 
 def test_scores_of_the_trained_agent_are_those_of_the_table() -> None:
