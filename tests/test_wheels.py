@@ -120,7 +120,9 @@ def test_without_a_compiler_the_list_of_cores_says_why_and_what_helps(plain_whee
     listed = run_from(plain_wheel, tmp_path, "-m", "rimrl", "list", "cores")
     rows = {line.split()[0]: line.split()[2] for line in listed.splitlines() if len(line.split()) > 2}
     assert (rows["rim"], rows["riglstm"], rows["lstm"], rows["gru"]) == ("torch/step",) * 4
-    (reason,) = re.findall(r"not native: [^()]*\(rim, riglstm, brims, lstm\)", " ".join(listed.split()))
+    assert rows["rmc"] == "step"
+    ((reason, cores),) = re.findall(r"not native: ([^()]*)\(([^()]*)\)", " ".join(listed.split()))
+    assert sorted(cores.split(", ")) == ["brims", "lstm", "riglstm", "rim", "rmc"]
     for part in ("compiler", "wheel"):
         assert part in reason
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rimrl.cores.attention import split_heads
 from rimrl.cores.base import State, require_positive
+from rimrl.cores.fixed import FixedOptions
 from rimrl.cores.options import require_choice, require_divisible, require_finite, require_switch, resolve_unit_size
 from rimrl.cores.stepwise import StepTrace, StepwiseCore
 
@@ -189,8 +190,10 @@ class RMC(StepwiseCore):
         return StepTrace(active, torch.cat([null, elements], dim=-1), slots / slots.sum(dim=-1, keepdim=True))
 
 
-class _AttentionBlock(nn.Module):
+class _AttentionBlock(FixedOptions):
     """Self-attention and a row-wise MLP, each with a residual and LayerNorm; the MLP belongs to the caller."""
+
+    fixed = frozenset({"heads"})
 
     def __init__(self, slot_size: int, *, heads: int, key_size: int, qkv_norm: bool) -> None:
         super().__init__()

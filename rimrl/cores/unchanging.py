@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 M = TypeVar("M")
 
-_kept: ContextVar[dict[Hashable, tuple[Sequence[Tensor], list[tuple[int, int]], object]] | None] = ContextVar(
-    "kept", default=None
-)
+_Kept: TypeAlias = tuple[Sequence[Tensor], list[tuple[int, int]], object]
+"""Weights, how they were, and what was made of them."""
+
+_kept: ContextVar[dict[Hashable, _Kept] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
 def unchanging_weights() -> Iterator[None]:
     """Let cores keep what they make of their weights from one acting step to the next.
 
-    Inside, for the current thread, a RIM on the kernels acts faster. Weights may still be changed in place, by an
-    optimiser or by ``load_state_dict``, which is noticed. Two changes are not: another parameter in the place of one,
-    and one through ``parameter.data``.
+    Inside, for the current thread, a RIM, RigLSTM or RMC on the kernels acts faster. Weights may still be changed in
+    place, by an optimiser or by ``load_state_dict``, which is noticed. Two changes are not: another parameter in the
+    place of one, and one through ``parameter.data``.
 
     Example:
         >>> from rimrl.cores.unchanging import unchanging_weights
@@ -31,12 +33,18 @@ def unchanging_weights() -> Iterator[None]:
         ...     for _ in range(3):
         ...         y, state = core(torch.randn(1, 16, 8), state)
     """
-    token = None if _kept.get() is not None else _kept.set({})
+    if weights_are_unchanging():
+        yield
+        return
+    kept: dict[Hashable, _Kept] = {}
+    token = _kept.set(kept)
+    # A fused optimiser does not count its changes.
+    hook = register_optimizer_step_post_hook(lambda *_: kept.clear())
     try:
         yield
     finally:
-        if token is not None:
-            _kept.reset(token)
+        hook.remove()
+        _kept.reset(token)
 
 
 def weights_are_unchanging() -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import RecurrentCore, State
-from rimrl.cores.scan import native
+from rimrl.cores.scan import memory, native
 from rimrl.cores.unchanging import unchanging_weights, weights_are_unchanging
 from tests import paths
 from tests.cores.builders import INPUT_SIZE, SPECS, CoreSpec, build, randomise
@@ -64,10 +64,10 @@ def test_acts_as_without(spec: CoreSpec, dtype: torch.dtype) -> None:
         assert torch.equal(one, other)
 
 
-def optimise(core: RecurrentCore) -> None:
+def optimise(core: RecurrentCore, fused: bool = False) -> None:
     for parameter in core.parameters():
         parameter.grad = torch.ones_like(parameter)
-    torch.optim.Adam(core.parameters(), lr=0.1).step()
+    torch.optim.Adam(core.parameters(), lr=0.1, fused=fused).step()
 
 
 def load(core: RecurrentCore) -> None:
@@ -80,6 +80,7 @@ def activate_fewer(core: RecurrentCore) -> None:
 
 CHANGES: dict[str, Callable[[RecurrentCore], object]] = {
     "optimiser": optimise,
+    "fused optimiser": lambda core: optimise(core, fused=True),
     "loaded": load,
     "dtype": lambda core: core.float(),
     "units": activate_fewer,
@@ -88,8 +89,11 @@ CHANGES: dict[str, Callable[[RecurrentCore], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("gradient", ["no_grad", "inference_mode"])
-def test_a_change_is_noticed(change: Callable[[RecurrentCore], object], gradient: str) -> None:
-    core = randomise(build(SPECS["rim"]))
+@pytest.mark.parametrize("name", ["rim", "riglstm", "rmc"])
+def test_a_change_is_noticed(name: str, change: Callable[[RecurrentCore], object], gradient: str) -> None:
+    core = randomise(build(SPECS[name]))
+    if name == "rmc" and change is activate_fewer:
+        pytest.skip("an RMC has no active units")
     x = inputs(core, 4, 3)
     with unchanging_weights():
         with getattr(torch, gradient)():
@@ -133,6 +137,21 @@ def test_a_cell_serves_all_steps_of_as_many_rows(cells: list[native.NativeRIM]) 
         with torch.no_grad():
             core(inputs(core, 1, 3), return_trace=True)  # which needs what acting does not keep
         assert len(cells) == 3
+
+
+@pytest.mark.parametrize("name", ["rim", "riglstm", "rmc"])
+def test_a_kept_cell_takes_no_more_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes goes back to the pool only with itself."""
+    core, taken = build(SPECS[name]), []
+    if not paths.has(core, "native"):
+        pytest.skip("no kernels were compiled")
+    original = memory.empty
+    monkeypatch.setattr(memory, "empty", lambda *args: taken.append(args) or original(*args))  # type: ignore[func-returns-value]
+    with unchanging_weights():
+        act(core, inputs(core, 2, 3))
+        first = len(taken)
+        act(core, inputs(core, 20, 3))
+    assert len(taken) == first > 0
 
 
 def test_blocks_nest_and_end() -> None:

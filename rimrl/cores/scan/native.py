@@ -108,6 +108,7 @@ class NativeRIM(FillingCell):
         )
         self.arguments.hold(**self.weights, x=tensors.x.contiguous())
         self.packed: Tensor | None = None
+        self.states: Tensor | None = None  # before and after a step, where none is kept
 
     def keep_packed(self) -> None:
         """From its first call on, multiply by the weights of that call; the other arguments may change."""
@@ -129,7 +130,9 @@ class NativeRIM(FillingCell):
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
         N, T, B, D = self.sizes[:4]
-        h, c = memory.empty(self, y, 2, N, T + 1, B, D)
+        if self.states is None:
+            self.states = memory.empty(self, y, 2, N, T + 1, B, D)
+        h, c = self.states
         self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
         h_start, c_start = (None, None) if at_start is None else at_start
         self.run(h, c, y, h_start, c_start, starts)

@@ -108,6 +108,7 @@ class NativeRigLSTM(FillingCell):
         self.arguments.hold(**self.weights)
         self.read(tensors.views, tensors.keys, tensors.soft_input)
         self.packed: Tensor | None = None
+        self.states: Tensor | None = None  # before and after a step, where none is kept
 
     def keep_packed(self) -> None:
         """As `rimrl.cores.scan.native.NativeRIM.keep_packed`."""
@@ -129,7 +130,9 @@ class NativeRigLSTM(FillingCell):
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
         N, T, B, D = self.sizes[:4]
-        h, c = memory.empty(self, y, 2, N, T + 1, B, D)
+        if self.states is None:
+            self.states = memory.empty(self, y, 2, N, T + 1, B, D)
+        h, c = self.states
         self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
         h_start, c_start = (None, None) if at_start is None else at_start
         self.run(h, c, y, h_start, c_start, starts)

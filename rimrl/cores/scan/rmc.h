@@ -97,7 +97,7 @@ template <typename R> INLINE void rmc_forward(const RMCSequence<R>* s) {
                 R* out = last ? second : s->hidden + (at * (layers - 1) + l) * rows * F;
                 affine(rows, F, F, seen, mlp_weight[l], s->mlp_bias + l * F, out);
                 if (!last)
-                    SIMD for (idx j = 0; j < rows * F; ++j) out[j] = out[j] > R(0) ? out[j] : R(0);
+                    SIMD for (idx j = 0; j < rows * F; ++j) out[j] = out[j] < R(0) ? R(0) : out[j];
                 seen = out;
             }
             SIMD for (idx j = 0; j < rows * F; ++j) second[j] += z1[j];
@@ -180,7 +180,7 @@ template <typename R> INLINE void rmc_backward(const RMCSequence<R>* s) {
                 affine_gradient(rows, F, F, seen, (const R*)d2, s->d_mlp_weight + l * F * F, s->d_mlp_bias + l * F);
                 row_product(rows, nullptr, F, F, d2, F, mlp_weight[l], false, d1, F);
                 if (l > 0)
-                    SIMD for (idx j = 0; j < rows * F; ++j) d2[j] = seen[j] > R(0) ? d1[j] : R(0);
+                    SIMD for (idx j = 0; j < rows * F; ++j) d2[j] = seen[j] <= R(0) ? R(0) : d1[j];
             }
             SIMD for (idx j = 0; j < rows * F; ++j) dz[j] += d1[j];
             normalise_backward(rows, F, (const R*)s->first_hat + at * rows * F, s->first_scale + k * F, deviation + rows, dz,

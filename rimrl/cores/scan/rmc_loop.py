@@ -113,6 +113,7 @@ class NativeRMC(FillingCell):
         self.arguments.hold(**self.weights)
         self.read(tensors.rows, tensors.gate_input)
         self.packed: Tensor | None = None
+        self.states: Tensor | None = None  # before and after a step, where none is kept
 
     def keep_packed(self) -> None:
         """As `rimrl.cores.scan.native.NativeRIM.keep_packed`."""
@@ -133,8 +134,10 @@ class NativeRMC(FillingCell):
 
     def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
         T, B, S, F = self.sizes[:4]
+        if self.states is None:
+            self.states = memory.empty(self, y, S, T + 1, B, F)
         self.arguments.hold(
-            h=memory.empty(self, y, S, T + 1, B, F),
+            h=self.states,
             y=y,
             h_first=first[0],
             h_last=last[0],
