@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rimrl.cores.scan import library
 from rimrl.cores.scan.layout import (
     BRIMS_LAYER,
     HEADER,
@@ -75,3 +76,14 @@ def test_the_signatures_of_python_are_those_of_the_kernels() -> None:
 def test_the_package_brings_the_header_along() -> None:
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert f"rimrl/cores/scan/{HEADER.name}" in project
+
+
+def test_kernels_of_other_structures_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an editable checkout has them that was updated and not installed again."""
+    loaded = library._library.__wrapped__
+    if isinstance(loaded(), str):
+        pytest.skip("no kernels were compiled")
+    monkeypatch.setattr(library, "fingerprint", lambda: "of others")
+    reason = loaded()
+    assert isinstance(reason, str)
+    assert "install" in reason

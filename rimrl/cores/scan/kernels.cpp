@@ -63,6 +63,9 @@
 #define FEW_VECTORS 4
 #include "loops.h"
 
+// For which structures all of this was compiled.
+KERNEL const char* rimrl_layout() { return LAYOUT; }
+
 // Which of them this processor has.
 KERNEL const char* rimrl_instructions() {
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -10,6 +10,7 @@ A test holds the file against the description.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,6 +246,18 @@ BRIMS_LAYER = Structure(
 )
 
 
+STRUCTURES = (RIM_SEQUENCE, LSTM_SEQUENCE, RIGLSTM_SEQUENCE, RMC_SEQUENCE, BRIMS_LAYER)
+
+
+def fingerprint() -> str:
+    """What kernels say of themselves that were compiled for these structures."""
+    return hashlib.sha256(_structures().encode()).hexdigest()[:16]
+
+
+def _structures() -> str:
+    return "\n".join(structure.as_c() for structure in STRUCTURES)
+
+
 def header() -> str:
     """Content of ``sequences.h``."""
     return (
@@ -256,7 +269,8 @@ def header() -> str:
         "template <typename R>\n"
         "using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,\n"
         "                      const int*, const R*, const int*, const R*, R*, const int*);\n\n"
-        f"{RIM_SEQUENCE.as_c()}\n{LSTM_SEQUENCE.as_c()}\n{RIGLSTM_SEQUENCE.as_c()}\n{RMC_SEQUENCE.as_c()}\n{BRIMS_LAYER.as_c()}"
+        f'#define LAYOUT "{fingerprint()}"\n\n'
+        f"{_structures()}"
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rimrl.cores.scan.layout import fingerprint
+
 FILE = Path(__file__).with_name("_kernels.dll" if sys.platform == "win32" else "_kernels.so")
 """A plain shared library, the same for every Python; ``setup.py`` gives it this name."""
 _TORCH = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
@@ -83,6 +85,9 @@ def _library() -> ctypes.CDLL | str:
         library.rimrl_instructions.restype = ctypes.c_char_p
         library.rimrl_share.restype = None
         library.rimrl_outdoes_blas.restype = ctypes.c_int32
+        library.rimrl_layout.restype = ctypes.c_char_p
+        if library.rimrl_layout().decode() != fingerprint():
+            raise OSError("they were compiled from other sources")
     except (OSError, AttributeError) as error:  # compiled for another machine, or from earlier sources
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"the compiled kernels do not load here ({reason}); install rimrl again"

@@ -9,6 +9,8 @@ template <typename R>
 using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,
                       const int*, const R*, const int*, const R*, R*, const int*);
 
+#define LAYOUT "217f6d2dabdd2b60"
+
 template <typename R> struct RIMSequence {
     idx T, B, N, D;  // time steps, rows, units, width of a unit; W is N D
     idx H, dk, dv;  // communication: heads, width of a key and of a value
