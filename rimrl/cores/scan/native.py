@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan import memory
+from rimrl.cores.scan.acting import ActingCell
 from rimrl.cores.scan.calls import Arguments, KernelCall
 from rimrl.cores.scan.layout import LSTM_SEQUENCE, RIM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
-from rimrl.cores.scan.loop import CompiledCell, FillingCell, Tensors
+from rimrl.cores.scan.loop import CompiledCell, Tensors
 from rimrl.cores.scan.memory import Buffers
 from rimrl.cores.scan.products import weight_gradient
 
@@ -58,16 +59,7 @@ ROWS_AT_ONCE = 64
 """Of the products that can wait for several steps: enough for them to be fast, few enough to stay in the cache."""
 
 
-_WIDEST = 16
-"""Numbers in the widest vector."""
-
-
-def room_for_packed(products: Sequence[tuple[int, int, int]]) -> int:
-    """Numbers of memory for packed matrices ``[k, n]``, each given as how many, k and n; `Panels` has whole vectors."""
-    return sum(count * k * -(-n // _WIDEST) * _WIDEST for count, k, n in products) + _WIDEST
-
-
-class NativeRIM(FillingCell):
+class NativeRIM(ActingCell):
     """`rimrl.cores.scan.rim.RIMCell` for one input head, LSTM dynamics and gated communication among candidates.
 
     Args:
@@ -107,19 +99,15 @@ class NativeRIM(FillingCell):
             **self.memory.addresses(),
         )
         self.arguments.hold(**self.weights, x=tensors.x.contiguous())
-        self.packed: Tensor | None = None
-        self.states: Tensor | None = None  # before and after a step, where none is kept
 
-    def keep_packed(self) -> None:
-        """From its first call on, multiply by the weights of that call; the other arguments may change."""
+    def products(self) -> Sequence[tuple[int, int, int]]:
         N, _, _, D, Q, U, W, V, _ = self.sizes
         inputs = self.weights["key"].shape[0]
-        products = ((1, inputs, Q), (1, inputs, U), (N, Q, D), (N, U, 4 * D), (N, D, 4 * D), (N, D, W), (1, V, 2 * D))
-        self.packed = self.weights["query"].new_empty(room_for_packed(products))
-        self.arguments.hold(packed=self.packed)
+        of_input = (1, inputs, Q), (1, inputs, U), (N, Q, D)
+        return *of_input, (N, U, 4 * D), (N, D, 4 * D), (N, D, W), (1, V, 2 * D)
 
-    def read(self, x: Tensor) -> None:
-        """Take another input than the one that the cell was made from."""
+    def read(self, *of_input: Tensor) -> None:
+        (x,) = of_input
         self.arguments.hold(x=x.contiguous())
 
     def start_run(
@@ -127,16 +115,6 @@ class NativeRIM(FillingCell):
     ) -> KernelCall:
         self.arguments.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
         return self.arguments.call(self.kernels.rim_forward)
-
-    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        N, T, B, D = self.sizes[:4]
-        if self.states is None:
-            self.states = memory.empty(self, y, 2, N, T + 1, B, D)
-        h, c = self.states
-        self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
-        h_start, c_start = (None, None) if at_start is None else at_start
-        self.run(h, c, y, h_start, c_start, starts)
-        self.arguments.set(is_packed=int(self.packed is not None))
 
     def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
         N, _, B, D, Q, U, W, V, chunk = self.sizes

@@ -11,6 +11,7 @@ from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.riglstm import RigLSTM
 from rimrl.cores.scan import loop
+from rimrl.cores.scan.acting import filling_cell
 from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason, warn_if_missing
 from rimrl.cores.scan.pieces import run_side_by_side
@@ -18,7 +19,6 @@ from rimrl.cores.scan.riglstm import RigLSTMCell, RigLSTMScanConfig, RigLSTMTens
 from rimrl.cores.scan.riglstm_loop import NativeRigLSTM, NativeRigLSTMTensors, RigLSTMPlan
 from rimrl.cores.scan.riglstm_native import NativeRigLSTMCell
 from rimrl.cores.scan.threads import in_threads
-from rimrl.cores.unchanging import made_once, weights_are_unchanging
 
 
 class TorchRigLSTM:
@@ -70,8 +70,7 @@ class CompiledRigLSTM(TorchRigLSTM):
             views, _, keys, _, soft_query = (tensor.to(state[0].dtype) for tensor in encoded)
             of_input = views, keys.transpose(2, 3), soft_query
             if not torch.is_grad_enabled():
-                saves = return_trace or len(x) > 1
-                cell = _filling_cell(core, return_trace, *of_input) if saves else _acting_cell(core, *of_input)
+                cell = filling_cell(core, core.num_active, loop_cell, of_input, return_trace)
                 return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = loop_cell(core, *of_input)
             rows = {"views": 1, "keys": 1, "soft_input": 1}
@@ -121,23 +120,6 @@ def loop_cell(
     )
     num_active = core.num_active if core.cell_selection_shared else core.num_units
     return partial(NativeRigLSTM, RigLSTMPlan(native, num_active, core.input_top_k, hidden.top_k)), tensors
-
-
-def _filling_cell(core: RigLSTM, saving: bool, *of_input: Tensor) -> NativeRigLSTM:
-    make_cell, tensors = loop_cell(core, *of_input)
-    views = of_input[0]
-    return make_cell(len(views), views.shape[1], saving, tensors)
-
-
-def _acting_cell(core: RigLSTM, *of_input: Tensor) -> NativeRigLSTM:
-    """The cell of a single step; in `unchanging_weights` the same one for many."""
-    key = of_input[0].shape[1], core.num_active
-    cell = made_once(core, key, lambda: _filling_cell(core, False, *of_input))
-    if weights_are_unchanging():
-        if cell.packed is None:
-            cell.keep_packed()
-        cell.read(*of_input)
-    return cell
 
 
 def _scan_config(core: RigLSTM, native: Kernels | None) -> RigLSTMScanConfig:

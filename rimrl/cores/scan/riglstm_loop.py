@@ -6,18 +6,20 @@ The loop over time is in ``riglstm.h``, and so are the gradients of the weights;
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan import memory
+from rimrl.cores.scan.acting import ActingCell
 from rimrl.cores.scan.calls import Arguments, KernelCall
 from rimrl.cores.scan.layout import RIGLSTM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
-from rimrl.cores.scan.loop import FillingCell, Tensors
-from rimrl.cores.scan.native import ROWS_AT_ONCE, room_for_packed
+from rimrl.cores.scan.loop import Tensors
+from rimrl.cores.scan.native import ROWS_AT_ONCE
 
 _RigLSTMSequence = RIGLSTM_SEQUENCE.as_ctypes()
 _OF_INPUT = ("views", "keys", "soft_input")
@@ -71,7 +73,7 @@ class RigLSTMPlan:
     units_kept: int
 
 
-class NativeRigLSTM(FillingCell):
+class NativeRigLSTM(ActingCell):
     """`rimrl.cores.scan.riglstm.RigLSTMCell` with all stages, whose cell selection has no weights of its own.
 
     Args:
@@ -107,36 +109,20 @@ class NativeRigLSTM(FillingCell):
         )
         self.arguments.hold(**self.weights)
         self.read(tensors.views, tensors.keys, tensors.soft_input)
-        self.packed: Tensor | None = None
-        self.states: Tensor | None = None  # before and after a step, where none is kept
 
-    def keep_packed(self) -> None:
-        """As `rimrl.cores.scan.native.NativeRIM.keep_packed`."""
+    def products(self) -> Sequence[tuple[int, int, int]]:
         N, _, _, D, _, F, dk, dv, _ = self.sizes
-        gates = ((N, F, 4 * D), (N, D, 4 * D), (N, dv, 4 * D))
-        products = ((N, D, dk), (N, D, 2 * dk + dv), *gates, (1, 2 * D, dk), (1, dk, D))
-        self.packed = self.weights["query"].new_empty(room_for_packed(products))
-        self.arguments.hold(packed=self.packed)
+        gates = (N, F, 4 * D), (N, D, 4 * D), (N, dv, 4 * D)
+        return (N, D, dk), (N, D, 2 * dk + dv), *gates, (1, 2 * D, dk), (1, dk, D)
 
-    def read(self, views: Tensor, keys: Tensor, soft_input: Tensor) -> None:
-        """Take an input."""
-        self.arguments.hold(views=views.contiguous(), keys=keys.contiguous(), soft_input=soft_input.contiguous())
+    def read(self, *of_input: Tensor) -> None:
+        self.arguments.hold(**{name: part.contiguous() for name, part in zip(_OF_INPUT, of_input, strict=True)})
 
     def start_run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
     ) -> KernelCall:
         self.arguments.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
         return self.arguments.call(self.kernels.riglstm_forward)
-
-    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        N, T, B, D = self.sizes[:4]
-        if self.states is None:
-            self.states = memory.empty(self, y, 2, N, T + 1, B, D)
-        h, c = self.states
-        self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
-        h_start, c_start = (None, None) if at_start is None else at_start
-        self.run(h, c, y, h_start, c_start, starts)
-        self.arguments.set(is_packed=int(self.packed is not None))
 
     def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
         N, _, B, D, _, F, dk, dv, chunk = self.sizes

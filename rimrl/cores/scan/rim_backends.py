@@ -12,6 +12,7 @@ from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
 from rimrl.cores.scan import loop
+from rimrl.cores.scan.acting import filling_cell
 from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors
 from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason, warn_if_missing
@@ -28,7 +29,6 @@ from rimrl.cores.scan.rim_layers import (
     unknown_option,
 )
 from rimrl.cores.scan.threads import in_threads
-from rimrl.cores.unchanging import made_once, weights_are_unchanging
 from rimrl.cores.units import UnitLSTMCell
 
 
@@ -91,7 +91,7 @@ class NativeOrTorchRIM(TorchRIM):
             return super().run(core, x, state, episode_starts, return_trace)
         x = (x if x.dim() == 3 else x.squeeze(2)).to(state[0].dtype)
         if not torch.is_grad_enabled():
-            cell = _acting_cell(core, x) if len(x) == 1 and not return_trace else _filling_cell(core, x, return_trace)
+            cell = filling_cell(core, core.num_active, native_cell, (x,), return_trace)
             return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
         make_cell, tensors = native_cell(core, x)
         initial, threaded = partial(core.initial_state, 1), in_threads(make_cell, {"x": 1}, core.hidden_size)
@@ -142,21 +142,6 @@ def _plan(core: RIM, native: Kernels | None) -> BRIMsPlan:
     assert isinstance(read, InputAttention)
     layer = plan_of(core, core.communication, read.competition == "units", native)
     return BRIMsPlan([layer], read.heads, {}, lambda traces: traces[0])
-
-
-def _filling_cell(core: RIM, x: Tensor, saving: bool) -> NativeRIM:
-    make_cell, tensors = native_cell(core, x)
-    return make_cell(len(x), x.shape[1], saving, tensors)
-
-
-def _acting_cell(core: RIM, x: Tensor) -> NativeRIM:
-    """The cell of a single step; in `unchanging_weights` the same one for many."""
-    cell = made_once(core, (x.shape[1], core.num_active), lambda: _filling_cell(core, x, False))
-    if weights_are_unchanging():
-        if cell.packed is None:
-            cell.keep_packed()
-        cell.read(x)
-    return cell
 
 
 def native_cell(core: RIM, x: Tensor) -> tuple[partial[NativeRIM], NativeRIMTensors]:

@@ -12,11 +12,11 @@ from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.rmc import RMC
 from rimrl.cores.scan import loop
+from rimrl.cores.scan.acting import filling_cell
 from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import kernels, unavailable_reason
 from rimrl.cores.scan.rmc_loop import NativeRMC, NativeRMCTensors, RMCPlan
 from rimrl.cores.scan.threads import in_threads
-from rimrl.cores.unchanging import made_once, weights_are_unchanging
 
 
 class CompiledRMC:
@@ -44,10 +44,7 @@ class CompiledRMC:
             constants = gate_input.new_tensor([core.input_bias, core.forget_bias]).repeat_interleave(core.slot_size)
             gate_input = gate_input + constants
             if not torch.is_grad_enabled():
-                if len(x) > 1 or return_trace:
-                    cell = _filling_cell(core, return_trace, rows, gate_input)
-                else:
-                    cell = _acting_cell(core, rows, gate_input)
+                cell = filling_cell(core, None, loop_cell, (rows, gate_input), return_trace)
                 return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = loop_cell(core, rows, gate_input)
             threaded = in_threads(make_cell, {"rows": 1, "gate_input": 1}, core.hidden_size)
@@ -73,21 +70,6 @@ def loop_cell(core: RMC, rows: Tensor, gate_input: Tensor) -> tuple[partial[Nati
     tensors = NativeRMCTensors(*(rows, gate_input, *stacked, core.gate_memory.weight))
     heads: Any = core.blocks[0].heads
     return partial(NativeRMC, RMCPlan(native, core.num_slots, heads, core._trace)), tensors
-
-
-def _filling_cell(core: RMC, saving: bool, rows: Tensor, gate_input: Tensor) -> NativeRMC:
-    make_cell, tensors = loop_cell(core, rows, gate_input)
-    return make_cell(len(rows), rows.shape[1], saving, tensors)
-
-
-def _acting_cell(core: RMC, rows: Tensor, gate_input: Tensor) -> NativeRMC:
-    """The cell of a single step; in `unchanging_weights` the same one for many."""
-    cell = made_once(core, rows.shape[1], lambda: _filling_cell(core, False, rows, gate_input))
-    if weights_are_unchanging():
-        if cell.packed is None:
-            cell.keep_packed()
-        cell.read(rows, gate_input)
-    return cell
 
 
 BACKENDS = (CompiledRMC(),)

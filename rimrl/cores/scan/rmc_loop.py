@@ -5,7 +5,7 @@ The loop over time is in ``rmc.h``, and so are the gradients; here is their memo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
+from rimrl.cores.scan.acting import ActingCell
 from rimrl.cores.scan.calls import Arguments, KernelCall
 from rimrl.cores.scan.layout import RMC_SEQUENCE
 from rimrl.cores.scan.library import Kernels
-from rimrl.cores.scan.loop import FillingCell, Tensors
-from rimrl.cores.scan.native import room_for_packed
+from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.stepwise import StepTrace
 
 _RMCSequence = RMC_SEQUENCE.as_ctypes()
@@ -76,7 +76,7 @@ class RMCPlan:
     make_trace: Callable[[Tensor], StepTrace]
 
 
-class NativeRMC(FillingCell):
+class NativeRMC(ActingCell):
     """`rimrl.cores.rmc.RMC._step` over time, with gates for every entry and normalised queries, keys and values.
 
     Args:
@@ -90,7 +90,7 @@ class NativeRMC(FillingCell):
         K, W, _ = tensors.qkv_weight.shape
         L, S, H = len(tensors.mlp_weight), plan.num_slots, plan.heads
         R, kept = S + E, T if saving else 1
-        self.sizes = (T, B, S, F, R, W, K, L)
+        self.sizes = (S, T, B, F, R, W, K, L)
         self.weights = {name: tensor.contiguous() for name, tensor in vars(tensors).items() if name not in _OF_INPUT}
         self.memory = memory.Block(
             self,
@@ -112,18 +112,13 @@ class NativeRMC(FillingCell):
         )
         self.arguments.hold(**self.weights)
         self.read(tensors.rows, tensors.gate_input)
-        self.packed: Tensor | None = None
-        self.states: Tensor | None = None  # before and after a step, where none is kept
 
-    def keep_packed(self) -> None:
-        """As `rimrl.cores.scan.native.NativeRIM.keep_packed`."""
+    def products(self) -> Sequence[tuple[int, int, int]]:
         _, _, _, F, _, W, K, L = self.sizes
-        self.packed = self.weights["qkv_weight"].new_empty(room_for_packed(((K, F, W), (L, F, F), (1, F, 2 * F))))
-        self.arguments.hold(packed=self.packed)
+        return (K, F, W), (L, F, F), (1, F, 2 * F)
 
-    def read(self, rows: Tensor, gate_input: Tensor) -> None:
-        """Take an input."""
-        self.arguments.hold(rows=rows.contiguous(), gate_input=gate_input.contiguous())
+    def read(self, *of_input: Tensor) -> None:
+        self.arguments.hold(**{name: part.contiguous() for name, part in zip(_OF_INPUT, of_input, strict=True)})
 
     def start_run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
@@ -132,24 +127,12 @@ class NativeRMC(FillingCell):
         self.arguments.hold(h=h, y=y, h_start=h_start, starts=starts)
         return self.arguments.call(self.kernels.rmc_forward)
 
-    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        T, B, S, F = self.sizes[:4]
-        if self.states is None:
-            self.states = memory.empty(self, y, S, T + 1, B, F)
-        self.arguments.hold(
-            h=self.states,
-            y=y,
-            h_first=first[0],
-            h_last=last[0],
-            h_start=None if at_start is None else at_start[0],
-            starts=starts,
-        )
+    def hold_ends(self, first: State, last: State) -> None:
         last[1].zero_()
-        self.arguments.call(self.kernels.rmc_forward).run()
-        self.arguments.set(is_packed=int(self.packed is not None))
+        self.arguments.hold(h_first=first[0], h_last=last[0])
 
     def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
-        _, B, S, F, R, W, _, _ = self.sizes
+        S, _, B, F, R, W, _, _ = self.sizes
         dc.zero_()
         self.found = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.found |= {name: torch.empty_like(self.arguments.tensors[name]) for name in _OF_INPUT}
@@ -170,6 +153,6 @@ class NativeRMC(FillingCell):
         return NativeRMCTensors(**self.found)
 
     def trace(self) -> CoreTrace:
-        T, B = self.sizes[:2]
+        _, T, B = self.sizes[:3]
         step = self.plan.make_trace(self.memory["attention"][:, 0].flatten(0, 1))
         return CoreTrace(*(None if part is None else part.view(T, B, *part.shape[1:]) for part in step))  # type: ignore[arg-type]

@@ -1,0 +1,95 @@
+"""Compiled cells that act: one step without a gradient to follow, and in `unchanging_weights` many with one cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from rimrl.cores.base import State
+from rimrl.cores.scan import memory
+from rimrl.cores.scan.calls import Arguments
+from rimrl.cores.scan.loop import FillingCell, Tensors
+from rimrl.cores.unchanging import made_once, weights_are_unchanging
+
+_WIDEST = 16
+"""Numbers in the widest vector; packed matrices have whole ones."""
+
+
+class ActingCell(FillingCell, Protocol):
+    """A compiled cell whose input may be replaced, and which can keep its weights packed.
+
+    Attributes:
+        arguments: What its kernels are called with.
+        weights: By name.
+        sizes: Units N, steps T, rows B and the width D of a unit, then others.
+        packed: Where packed weights are kept.
+        states: Before and after a step, where none is kept.
+    """
+
+    arguments: Arguments
+    weights: dict[str, Tensor]
+    sizes: tuple[int, ...]
+    packed: Tensor | None = None
+    states: Tensor | None = None
+
+    def read(self, *of_input: Tensor) -> None:
+        """Take an input."""
+
+    def products(self) -> Sequence[tuple[int, int, int]]:
+        """Matrices ``[k, n]`` that the forward kernel packs, in its order, each as how many, k and n."""
+
+    def keep_packed(self) -> None:
+        """From its first call on, multiply by the weights of that call; the other arguments may change."""
+        size = sum(count * k * -(-n // _WIDEST) * _WIDEST for count, k, n in self.products()) + _WIDEST
+        self.packed = next(iter(self.weights.values())).new_empty(size)
+        self.arguments.hold(packed=self.packed)
+
+    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        N, T, B, D = self.sizes[:4]
+        if self.states is None:
+            self.states = memory.empty(self, y, 2, N, T + 1, B, D)
+        self.hold_ends(first, last)
+        h_start, c_start = (None, None) if at_start is None else at_start
+        self.run(self.states[0], self.states[1], y, h_start, c_start, starts)
+        self.arguments.set(is_packed=int(self.packed is not None))
+
+    def hold_ends(self, first: State, last: State) -> None:
+        """Have the kernel read the first state, and write the last."""
+        self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
+
+
+C = TypeVar("C", bound=nn.Module)
+
+
+def filling_cell(
+    core: C,
+    key: Hashable,
+    describe: Callable[..., tuple[Callable[[int, int, bool, Any], ActingCell], Tensors]],
+    of_input: tuple[Tensor, ...],
+    saving: bool,
+) -> ActingCell:
+    """The cell of a core without a gradient to follow.
+
+    Args:
+        core: The core.
+        key: What the cell depends on besides the core's weights and the number of rows.
+        describe: Makes, of the core and `of_input`, what makes a cell, and the tensors that it is made from.
+        of_input: What is made of the input, each ``[T, B, ...]``.
+        saving: Whether every step is to be kept.
+    """
+    T, B = of_input[0].shape[:2]
+
+    def make() -> ActingCell:
+        make_cell, tensors = describe(core, *of_input)
+        return make_cell(T, B, saving, tensors)
+
+    if T > 1 or saving:
+        return make()
+    cell = made_once(core, (B, key), make)
+    if weights_are_unchanging():
+        if cell.packed is None:
+            cell.keep_packed()
+        cell.read(*of_input)
+    return cell
