@@ -39,6 +39,8 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     },
     "learned start": {"learn_initial_state": True},
     "all active": {"num_active": 4},
+    # Kernels join what makes values and what projects them where units are this much narrower than values.
+    "wide values": {"communication_value_size": 6, "learn_initial_state": True},
 }
 WORKSPACE: dict[str, Any] = {
     "num_units": 4,
@@ -123,6 +125,7 @@ BRIMS_VARIANTS: dict[str, dict[str, Any]] = {
     "three layers": {"num_layers": 3},
     "three layers, last to first": {"num_layers": 3, "top_down": "last_to_first"},
     "no top-down": {"top_down": None},
+    "wide values": {"communication_value_size": 6},
     "one layer": {"num_layers": 1},
     "units of each layer": {"num_units": [4, 3], "num_active": [3, 1], "unit_size": None, "hidden_size": 12},
     "three elements": {"num_inputs": 3},

@@ -8,31 +8,24 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor, nn
 
 from rimrl.cores.base import State
-from rimrl.cores.scan import memory
-from rimrl.cores.scan.calls import Arguments
-from rimrl.cores.scan.loop import FillingCell, Tensors
+from rimrl.cores.scan.compiled import OneStructureCell
+from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.unchanging import made_once, weights_are_unchanging
 
 _WIDEST = 16
 """Numbers in the widest vector; packed matrices have whole ones."""
 
 
-class ActingCell(FillingCell, Protocol):
+class ActingCell(OneStructureCell, Protocol):
     """A compiled cell whose input may be replaced, and which can keep its weights packed.
 
     Attributes:
-        arguments: What its kernels are called with.
         weights: By name.
-        sizes: Units N, steps T, rows B and the width D of a unit, then others.
         packed: Where packed weights are kept.
-        states: Before and after a step, where none is kept.
     """
 
-    arguments: Arguments
     weights: dict[str, Tensor]
-    sizes: tuple[int, ...]
     packed: Tensor | None = None
-    states: Tensor | None = None
 
     def read(self, *of_input: Tensor) -> None:
         """Take an input."""
@@ -46,18 +39,9 @@ class ActingCell(FillingCell, Protocol):
         self.packed = next(iter(self.weights.values())).new_empty(size)
         self.arguments.hold(packed=self.packed)
 
-    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        N, T, B, D = self.sizes[:4]
-        if self.states is None:
-            self.states = memory.empty(self, y, 2, N, T + 1, B, D)
-        self.hold_ends(first, last)
-        h_start, c_start = (None, None) if at_start is None else at_start
-        self.run(self.states[0], self.states[1], y, h_start, c_start, starts)
+    def run(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        super().run(first, last, y, at_start, starts)
         self.arguments.set(is_packed=int(self.packed is not None))
-
-    def hold_ends(self, first: State, last: State) -> None:
-        """Have the kernel read the first state, and write the last."""
-        self.arguments.hold(h_first=first[0], c_first=first[1], h_last=last[0], c_last=last[1])
 
 
 C = TypeVar("C", bound=nn.Module)

@@ -11,7 +11,7 @@ from rimrl.cores.attention import FurtherElements, InputAttention
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.brims import BRIMs
 from rimrl.cores.registry import BackendName
-from rimrl.cores.scan import loop
+from rimrl.cores.scan import compiled, loop
 from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors
 from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors
 from rimrl.cores.scan.elements import scaled
@@ -82,9 +82,9 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
             if torch.is_grad_enabled():
                 rows = {"input_keys": 2, "input_values": 2}
                 threaded = in_threads(make_cell, rows, core.num_layers * core.hidden_size)
-                return _run(core, threaded, tensors, len(x), state, episode_starts, return_trace)
+                return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
             cell = make_cell(len(x), x.shape[1], return_trace, tensors)
-            return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+            return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
 
 
 def native_cell(
@@ -148,8 +148,8 @@ def _side_by_side(state: State) -> State:
     return h, c
 
 
-def _initial(core: BRIMs) -> State:
-    return _side_by_side(core.initial_state(1))
+def _initial(core: BRIMs, batch_size: int) -> State:
+    return _side_by_side(core.initial_state(batch_size))
 
 
 BACKENDS = (NativeBRIMsWhereKnown(), TorchBRIMs())

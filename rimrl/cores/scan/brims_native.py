@@ -5,6 +5,7 @@ The loop over time and layers is in ``loops.h``, and so are the gradients; here 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,10 @@ from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
 from rimrl.cores.scan.brims import BRIMsPlan
 from rimrl.cores.scan.calls import KernelCall
-from rimrl.cores.scan.communication import communication_sizes
+from rimrl.cores.scan.communication import communication_sizes, joins_values
+from rimrl.cores.scan.compiled import KernelCell
 from rimrl.cores.scan.layout import BRIMS_LAYER
-from rimrl.cores.scan.loop import FillingCell, LayersTensors
+from rimrl.cores.scan.loop import LayersTensors
 from rimrl.cores.scan.native import ROWS_AT_ONCE
 from rimrl.cores.stepwise import StepTrace
 
@@ -70,13 +72,16 @@ class _Layer:
     def __init__(self, plan: BRIMsPlan, index: int, T: int, B: int, saving: bool, own: NativeLayerTensors) -> None:
         self.own, config = own, plan.layers[index]
         N, D, Q = own.query.shape
-        U, F = own.weight_input.shape[1], own.weight_qkv.shape[2]
+        U = own.weight_input.shape[1]
         dk, dv = communication_sizes(config.heads, own.weight_qkv, own.project)
+        is_joined = joins_values(D, dv)
+        self.V = config.heads * (2 * D if is_joined else dv)
+        F = config.heads * 2 * dk + self.V
         inputs = 0 if own.input_keys is None else own.input_keys.shape[0]
         self.inputs, self.sizes = inputs, (T, B, N, D, Q, U, F)
         M = self.elements = inputs + (own.below_key is not None) + (own.above_key is not None)
         kept = M if inputs < M else 0  # keys and values of the input alone are read where they are
-        self.V, S, self.chunk = config.heads * dv, T if saving else 1, min(T, max(1, ROWS_AT_ONCE // B))
+        S, self.chunk = T if saving else 1, min(T, max(1, ROWS_AT_ONCE // B))
         self.memory = memory.Block(
             self,
             own.query,
@@ -95,18 +100,18 @@ class _Layer:
             **{"T": T, "B": B, "N": N, "D": D, "H": config.heads, "dk": dk, "dv": dv, "heads": plan.input_heads},
             **{"key_size": Q // plan.input_heads, "value_size": U // plan.input_heads, "M": inputs},
             **{"below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
-            **{"K": config.num_active, "keep": int(saving), "chunk": self.chunk},
+            **{"K": config.num_active, "keep": int(saving), "chunk": self.chunk, "is_joined": int(is_joined)},
             **{name: tensor.data_ptr() for name, tensor in self.held.items()},
             **self.memory.addresses(),
         }
 
-    def start_backward(self, dh: Tensor, dc: Tensor) -> dict[str, int]:
-        """Addresses of gradients, given those of the last state, ``[B, W]``."""
+    def start_backward(self, like: Tensor) -> dict[str, int]:
+        """Addresses of gradients, of the dtype of `like`."""
         T, B, N, D, Q, U, F = self.sizes
         M, chunk = self.elements, self.chunk
         self.gradient_memory = memory.Block(
             self,
-            dh,
+            like,
             {
                 **{"dh": (N, B, D), "dc": (N, B, D), "d_rows": (B, N * D), "d_gates": (N, chunk, B, 4 * D)},
                 **{"d_queries": (N, chunk, B, Q), "d_qkv": (N, chunk, B, F), "d_output": (N * B, 2 * D)},
@@ -114,22 +119,12 @@ class _Layer:
             },
         )
         # Those of the input become gradients, which outlive the layer.
-        self.d_keys, self.d_values = dh.new_empty(M, T, B, Q), dh.new_empty(M, T, B, U)
-        self.gradient_memory["dh"].copy_(dh.view(B, N, D).transpose(0, 1))
-        self.gradient_memory["dc"].copy_(dc.view(B, N, D).transpose(0, 1))
-        self.gradient_memory["d_rows"].zero_()
+        self.d_keys, self.d_values = like.new_empty(M, T, B, Q), like.new_empty(M, T, B, U)
         of_weights = (name for name in self.held if name not in ("input_keys", "input_values"))
         self.found = {name: torch.zeros_like(self.held[name]) for name in of_weights}
         of_found = {f"d_{name}": gradient.data_ptr() for name, gradient in self.found.items()}
         of_elements = {"d_keys": self.d_keys.data_ptr(), "d_values": self.d_values.data_ptr()}
         return self.gradient_memory.addresses() | of_found | of_elements
-
-    def end_backward(self, dh: Tensor, dc: Tensor) -> None:
-        """Fill in the gradients of the first state, ``[B, W]``."""
-        _, B, N, D = self.sizes[:4]
-        found = self.gradient_memory
-        torch.add(found["dh"].transpose(0, 1), found["d_rows"].view(B, N, D), out=dh.view(B, N, D))
-        dc.view(B, N, D).copy_(found["dc"].transpose(0, 1))
 
     def gradients(self) -> NativeLayerTensors:
         """Those of its tensors."""
@@ -145,63 +140,54 @@ class _Layer:
         return StepTrace(active, attention, self.memory["attention"].mean(2).flatten(0, 1))
 
 
-class NativeBRIMs(FillingCell):
+class NativeBRIMs(KernelCell):
     """`rimrl.cores.scan.brims.BRIMsCell` for LSTM dynamics and gated communication among candidates.
 
     Args:
         plan: Options.
-        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
+        T, B, saving, tensors: As `rimrl.cores.scan.compiled.MakeCell` says.
     """
 
     def __init__(self, plan: BRIMsPlan, T: int, B: int, saving: bool, tensors: NativeBRIMsTensors) -> None:
         self.plan, self.shape, self.saving = plan, (T, B), saving
+        kernels = plan.layers[0].kernels
+        assert kernels is not None
+        self.kernels = kernels.brims_forward, kernels.brims_backward
         self.layers = [_Layer(plan, i, T, B, saving, own) for i, own in enumerate(tensors.layers)]
 
     def start_run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> KernelCall:
-        L, T = len(self.layers), self.shape[0]
-        at_start = None
-        if h_start is not None and c_start is not None:
-            at_start = h_start.view(L, -1), c_start.view(L, -1)
-        return self._filling((h[:, 0], c[:, 0]), (h[:, T], c[:, T]), y[:, :, -1], at_start, starts)
-
-    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        self._filling(first, last, y, at_start, starts).run()
-
-    def _filling(
         self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None
     ) -> KernelCall:
         self.starts = starts  # the backward pass reads them, too
-        states = dict(zip(("h_first", "c_first", "h_last", "c_last"), (*first, *last), strict=True))
+        named = {"h_first": first[0], "c_first": first[1], "h_last": last[0], "c_last": last[1]}
         if at_start is not None:
-            states |= {"h_start": at_start[0], "c_start": at_start[1]}
-        size = y.element_size()
-        places = {name: (state.data_ptr(), state.stride(0) * size) for name, state in states.items()}
-        for index, layer in enumerate(self.layers):
-            layer.numbers |= {name: at + index * step for name, (at, step) in places.items()}
-            layer.numbers["starts"] = None if starts is None else starts.data_ptr()
-            layer.numbers["y_stride"] = y.stride(1)
+            named |= {"h_start": at_start[0], "c_start": at_start[1]}
+        self._set_states(named)
+        for layer in self.layers:
+            layer.numbers |= {"starts": None if starts is None else starts.data_ptr(), "y_step": y.stride(0)}
         self.layers[-1].numbers["y"] = y.data_ptr()
-        return self._call("brims_forward", (first, last, y, at_start))
+        return self._call(self.kernels[0], (first, last, y, at_start))
 
-    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
-        last = len(self.layers) - 1
-        for index, layer in enumerate(self.layers):
-            layer.numbers |= layer.start_backward(dh[index], dc[index])
-            layer.numbers |= {"dh_start": dh_start[index].data_ptr(), "dc_start": dc_start[index].data_ptr()}
-        self.layers[last].numbers["dy"] = dy[:, :, last].data_ptr()
-        return self._call("brims_backward", (dh_start, dc_start, dy))
+    def start_backward(self, d_last: State, d_first: State, d_start: State, dy: Tensor) -> KernelCall:
+        for layer in self.layers:
+            layer.numbers |= layer.start_backward(dy) | {"y_step": dy.stride(0)}
+        named = {"dh_last": d_last[0], "dc_last": d_last[1], "dh_first": d_first[0], "dc_first": d_first[1]}
+        self._set_states(named | {"dh_start": d_start[0], "dc_start": d_start[1]})
+        self.layers[-1].numbers["dy"] = dy.data_ptr()
+        return self._call(self.kernels[1], (d_last, d_first, d_start, dy))
 
-    def end_backward(self, dh: Tensor, dc: Tensor) -> None:
-        for index, layer in enumerate(self.layers):
-            layer.end_backward(dh[index], dc[index])
+    def _set_states(self, states: dict[str, Tensor]) -> None:
+        """Tell each layer where its part of ``[L, ...]`` is."""
+        for name, state in states.items():
+            first, step = state.data_ptr(), state.stride(0) * state.element_size()
+            for index, layer in enumerate(self.layers):
+                layer.numbers[name] = first + index * step
 
-    def _call(self, kernel: str, kept: object) -> KernelCall:
+    def _call(self, kernel: Callable[[int], None], kept: object) -> KernelCall:
         structures = (_BRIMSLayer * len(self.layers))(*(_BRIMSLayer(**layer.numbers) for layer in self.layers))
-        return KernelCall(getattr(self.plan.layers[0].kernels, kernel), structures, kept)
+        return KernelCall(kernel, structures, kept)
 
-    def gradients(self, h: Tensor) -> NativeBRIMsTensors:
+    def gradients(self) -> NativeBRIMsTensors:
         return NativeBRIMsTensors.of_layers([layer.gradients() for layer in self.layers])
 
     def trace(self) -> CoreTrace:

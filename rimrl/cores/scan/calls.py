@@ -61,9 +61,9 @@ class Arguments:
                 self.tensors[name] = tensor
                 setattr(self.structure, name, tensor.data_ptr())
 
-    def call(self, function: Callable[[int], None]) -> KernelCall:
-        """A call with all that it holds when the call runs."""
-        return KernelCall(function, self.structure, self)
+    def call(self, function: Callable[[int], None], kept: object = None) -> KernelCall:
+        """A call with all that it holds when the call runs, and what else is to be kept alive until then."""
+        return KernelCall(function, self.structure, (self, kept))
 
 
 def can_run_together() -> bool:

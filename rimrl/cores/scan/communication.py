@@ -129,3 +129,11 @@ def communication_sizes(heads: int, query_key_value: Tensor, project: Tensor) ->
     """Width of a key and of a value of one head, read off the weights."""
     value_size = project.shape[1] // heads
     return (query_key_value.shape[2] // heads - value_size) // 2, value_size
+
+
+def joins_values(unit_size: int, value_size: int) -> bool:
+    """Whether kernels project the values of units before other units read them, not after.
+
+    Both give the same; the first takes less work where a unit is narrow, since its values get as wide as Wf over Wg.
+    """
+    return 8 * unit_size <= 5 * value_size

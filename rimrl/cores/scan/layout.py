@@ -24,15 +24,31 @@ _NUMBER, _PRODUCT, _FLAGS, _READ, _WRITTEN = "idx", "Gemm<R>", "const uint8_t*",
 Part = tuple[str, str, str]
 """Type in C, names, and what they are."""
 
-_START: tuple[Part, ...] = (
-    (_FLAGS, "starts", "[T, B], or null: no episode starts"),
-    (_READ, "h_start c_start", "[N, D]"),
-)
-_GRADIENTS: tuple[Part, ...] = (
-    (_READ, "dy", "[T, B, N, D]; this and all below are for the backward pass"),
-    (_WRITTEN, "dh dc", "[N, B, D]: of the last state, then of the first"),
-    (_WRITTEN, "dh_start dc_start", "[N, D], added to"),
-)
+
+def _ends(*states: str) -> tuple[Part, ...]:
+    """What a sequence starts from, and what comes out of it, for states of these names."""
+    return (
+        (_FLAGS, "starts", "[T, B], or null: no episode starts"),
+        (_READ, _each(states, "{}_start"), "[N, D]: at the start of an episode"),
+        (_READ, _each(states, "{}_first"), "[B, N D]: before the first step"),
+        (_WRITTEN, _each(states, "{}_last"), "[B, N D]: after the last step"),
+        (_WRITTEN, "y", "[B, N D] of each step, which are `y_step` apart"),
+        (_NUMBER, "y_step", "from step to step of y, and of dy"),
+    )
+
+
+def _gradients(*states: str) -> tuple[Part, ...]:
+    return (
+        (_READ, "dy", "as y; this and all below are for the backward pass"),
+        (_READ, _each(states, "d{}_last"), "[B, N D]"),
+        (_WRITTEN, _each(states, "d{}_first"), "[B, N D]"),
+        (_WRITTEN, _each(states, "d{}_start"), "[N, D], added to"),
+        (_WRITTEN, _each(states, "d{}"), "scratch: [N, B, D]"),
+    )
+
+
+def _each(states: tuple[str, ...], name: str) -> str:
+    return " ".join(name.format(state) for state in states)
 
 
 @dataclass(frozen=True)
@@ -71,35 +87,38 @@ class Structure:
 RIM_SEQUENCE = Structure(
     "RIMSequence",
     (
-        (_NUMBER, "T B N D", "time steps, rows, units, width of a unit; W is N D"),
+        (_NUMBER, "T B N D", "time steps, rows, units, width of a unit"),
         (_NUMBER, "H dk dv", "communication: heads, width of a key and of a value"),
         (_NUMBER, "I key_size value_size", "input attention of one head: width of the input, of a key and of a value"),
         (_NUMBER, "K keep", "active units; 0: all steps share one slot of what only the backward pass reads"),
         (_NUMBER, "chunk", "steps that enter a product together, where a step does not need it right away"),
+        (
+            _NUMBER,
+            "is_joined",
+            "whether values are projected before units read them: dv' is 2 D then, else dv",
+        ),
         (_NUMBER, "is_packed", "whether `packed` holds the weights"),
         (_WRITTEN, "packed", "weights as the forward pass multiplies by them, for the next call; null: not kept"),
-        *_START,
-        (_READ, "h_first c_first", "[B, W], or null: they are in h and c already"),
-        (_WRITTEN, "h_last c_last", "[B, W], or null"),
+        *_ends("h", "c"),
         (_READ, "x key value", "[T, B, I], [I, key_size], [I, value_size]"),
         (_READ, "query weight_input bias", "[N, D, key_size], [N, value_size, 4 D], [N, 4 D]"),
         (_READ, "weight_hidden query_key_value", "[N, D, 4 D], [N, D, H (2 dk + dv)]"),
         (_READ, "project project_bias", "[2 D, H dv], [2 D]"),
-        (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),
+        (_WRITTEN, "h c", "before and after each step: [N, T + 1, B, D]"),
         (_WRITTEN, "keys values", "[T, B, key_size], [T, B, value_size]; here T is `chunk` without `keep`"),
         (_WRITTEN, "unit_keys", "the keys, met by the units' queries: [N, T, B, D], as above"),
         (_WRITTEN, "gates share mask tanh_c", "[T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]"),
         (_WRITTEN, "h_new attention output", "[N, T, B, D], [T, B, H, N, N], [T, N B, 2 D]"),
-        (_WRITTEN, "reads qkv read", "scratch: [N, chunk, B, 4 D], [N, B, H (2 dk + dv)], [N B, H dv]"),
-        *_GRADIENTS,
+        (_WRITTEN, "reads qkv read", "scratch: [N, chunk, B, 4 D], [N, B, H (2 dk + dv')], [N B, H dv']"),
+        *_gradients("h", "c"),
         (_WRITTEN, "dx", "[T, B, I], or null"),
         (_WRITTEN, "d_key d_value", "[I, key_size], [I, value_size]; these and the next three rows are added to"),
         (_WRITTEN, "d_query d_weight_input d_bias", "[N, D, key_size], [N, value_size, 4 D], [N, 4 D]"),
         (_WRITTEN, "d_weight_hidden d_query_key_value", "[N, D, 4 D], [N, D, H (2 dk + dv)]"),
         (_WRITTEN, "d_project d_project_bias", "[2 D, H dv], [2 D]"),
         (_WRITTEN, "d_keys d_values d_scores", "scratch: [chunk, B, key_size], [chunk, B, value_size], [chunk, N, B]"),
-        (_WRITTEN, "d_gates d_qkv", "scratch: [N, chunk, B, 4 D], [N, chunk, B, H (2 dk + dv)]"),
-        (_WRITTEN, "d_output d_read h_scaled", "scratch: [N B, 2 D], [N B, H dv], [chunk, B, D]"),
+        (_WRITTEN, "d_gates d_qkv", "scratch: [N, chunk, B, 4 D], [N, chunk, B, H (2 dk + dv')]"),
+        (_WRITTEN, "d_output d_read h_scaled", "scratch: [N B, 2 D], [N B, H dv'], [chunk, B, D]"),
         (_WRITTEN, "dh_new d_h_read dh_gates d_input", "scratch: twice [N, B, D], [B, D], [B, value_size]"),
     ),
 )
@@ -108,11 +127,11 @@ LSTM_SEQUENCE = Structure(
     (
         (_NUMBER, "T B N D keep", "as above"),
         (_PRODUCT, "gemm", "the product of matrices of torch's BLAS; null: ours"),
-        *_START,
+        *_ends("h", "c"),
         (_READ, "input_gates weight_hidden ones", "[N, T, B, 4 D], [N, D, 4 D], [N, B]"),
-        (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),
+        (_WRITTEN, "h c", "before and after each step: [N, T + 1, B, D]"),
         (_WRITTEN, "gates tanh_c", "[T, N, B, 4 D], [T, N, B, D]"),
-        *_GRADIENTS,
+        *_gradients("h", "c"),
         (_WRITTEN, "d_gates dh_new nothing", "[N, T, B, 4 D], [N, B, D], zeros [N, B, D]"),
     ),
 )
@@ -129,20 +148,18 @@ RIGLSTM_SEQUENCE = Structure(
         (_NUMBER, "keep chunk", "as above; steps whose weights' gradients are taken together"),
         (_NUMBER, "is_packed", "whether `packed` holds the weights"),
         (_WRITTEN, "packed", "weights as the forward pass multiplies by them, for the next call; null: not kept"),
-        *_START,
-        (_READ, "h_first c_first", "[B, N D], or null: they are in h and c already"),
-        (_WRITTEN, "h_last c_last", "[B, N D], or null"),
+        *_ends("h", "c"),
         (_READ, "views keys soft_input", "[T, B, V, F], [T, B, V, dk], [T, B, dk]"),
         (_READ, "query weight_input bias", "[N, D, dk], [N, F, 4 D], [N, 4 D]"),
         (_READ, "weight_own weight_others query_key_value", "[N, D, 4 D], [N, dv, 4 D], [N, D, 2 dk + dv]"),
         (_READ, "soft_matrix soft_key", "[2 D, dk], [D, dk]"),
-        (_WRITTEN, "h c y", "[N, T + 1, B, D], the same, [T, B, N, D]"),
+        (_WRITTEN, "h c", "before and after each step: [N, T + 1, B, D]"),
         (_WRITTEN, "queries attention read priority", "[T, N, B, dk], [T, B, N, V], [T, B, N, F], scratch: [N, B]"),
         (_WRITTEN, "qkv unit_attention others", "[T, N, B, 2 dk + dv], [T, B, N, N], [N, T, B, dv]"),
         (_WRITTEN, "received", "scratch: [N, B, dv]"),
         (_WRITTEN, "gates tanh_c h_new mask share", "[T, N, B, 4 D], twice [T, N, B, D], twice [T, N, B]"),
         (_WRITTEN, "means soft_query direction", "[T, B, 2 D], [T, B, dk], [T, B, D]"),
-        *_GRADIENTS,
+        *_gradients("h", "c"),
         (_READ, "ones nothing", "[N, B], zeros [N, B, D]"),
         (_WRITTEN, "d_views d_keys d_soft_input", "[T, B, V, F], [T, B, V, dk], [T, B, dk]"),
         (_WRITTEN, "d_query d_weight_input d_bias", "as the weights; these and the next two rows are added to"),
@@ -166,10 +183,7 @@ RMC_SEQUENCE = Structure(
         (_NUMBER, "keep", "as above"),
         (_NUMBER, "is_packed", "whether `packed` holds the weights"),
         (_WRITTEN, "packed", "weights as the forward pass multiplies by them, for the next call; null: not kept"),
-        (_FLAGS, "starts", "[T, B], or null: no episode starts"),
-        (_READ, "h_start", "[N, F]"),
-        (_READ, "h_first", "[B, N F], or null: it is in h already"),
-        (_WRITTEN, "h_last", "[B, N F], or null"),
+        *_ends("h"),
         (_READ, "rows gate_input", "[T, B, E, F], [T, B, 2 F] with the constants that are added to gates"),
         (_READ, "qkv_weight qkv_bias qkv_scale qkv_shift", "[K, W, F], thrice [K, W]"),
         (
@@ -178,14 +192,13 @@ RMC_SEQUENCE = Structure(
             "[K, F]: of the norms in a block",
         ),
         (_READ, "mlp_weight mlp_bias gate_memory", "[L, F, F], [L, F], [2 F, F]"),
-        (_WRITTEN, "h y", "[N, T + 1, B, F], [T, B, N, F]"),
+        (_WRITTEN, "h", "before and after each step: [N, T + 1, B, F]"),
         (_WRITTEN, "z", "what enters the blocks and what leaves the last: [T, K + 1, R, B, F]"),
         (_WRITTEN, "qkv_hat qkv attention", "[T, K, R, B, W], the same, [T, K, B, H, R, R]; hat: normalised"),
         (_WRITTEN, "first_hat between second_hat", "[T, K, R, B, F]"),
         (_WRITTEN, "hidden deviation", "[T, K, L - 1, R, B, F], [T, K, 3, R, B]: inverse standard deviations"),
         (_WRITTEN, "gates tanh_memory tanh_new", "[T, N, B, 2 F], twice [T, N, B, F]"),
-        (_READ, "dy", "[T, B, N, F]; this and all below are for the backward pass"),
-        (_WRITTEN, "dh dh_start", "[N, B, F]: of the last state, then of the first; [N, F], added to"),
+        *_gradients("h"),
         (_WRITTEN, "d_rows d_gate_input", "[T, B, E, F], [T, B, 2 F]"),
         (
             _WRITTEN,
@@ -205,18 +218,17 @@ BRIMS_LAYER = Structure(
         (_NUMBER, "H dk dv", "communication: heads, width of a key and of a value"),
         (_NUMBER, "heads key_size value_size", "the same of the input attention"),
         (_NUMBER, "M below above", "elements of the input; layers down and up to those that are elements, or 0"),
-        (_NUMBER, "K keep y_stride", "active units; as above; from row to row of y and dy"),
+        (_NUMBER, "K keep", "active units; as above"),
         (_NUMBER, "chunk", "steps whose weights' gradients are taken together"),
-        *_START,
-        (_READ, "h_first c_first", "[B, W]"),
-        (_WRITTEN, "h_last c_last", "[B, W]"),
+        (_NUMBER, "is_joined", "as above"),
+        *_ends("h", "c"),
         (_READ, "input_keys input_values", "[M, T, B, heads key_size], [M, T, B, U]; U is heads value_size"),
         (_READ, "query", "[N, D, heads key_size]"),
         (_READ, "below_key below_value above_key above_value", "[W, heads key_size], [W, U]; null where there is none"),
         (_READ, "weight_input bias weight_hidden", "[N, U, 4 D], [N, 4 D], [N, D, 4 D]"),
         (_READ, "weight_qkv project project_bias", "[N, D, H (2 dk + dv)], [2 D, H dv], [2 D]"),
         (_WRITTEN, "h c", "[N, T + 1, B, D]"),
-        (_WRITTEN, "rows outputs y", "before and after a step: [T + 1, B, W], [T, B, W], [T, B, W]; y may be null"),
+        (_WRITTEN, "rows outputs", "before and after a step: [T + 1, B, W], [T, B, W]; y, and dy, may be null"),
         (
             _WRITTEN,
             "keys values",
@@ -224,14 +236,13 @@ BRIMS_LAYER = Structure(
         ),
         (_WRITTEN, "queries weights read", "[T, N, B, heads key_size], [T, N, B, heads, 1 + M'], [N, T, B, U]"),
         (_WRITTEN, "gates priority mask tanh_c", "[T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]"),
-        (_WRITTEN, "h_new qkv", "[N, T, B, D], [T, N, B, H (2 dk + dv)]"),
-        (_WRITTEN, "attention received output", "[T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]"),
-        (_READ, "dy", "[T, B, W], or null; this and all below are for the backward pass"),
-        (_WRITTEN, "dh dc d_rows", "[N, B, D], the same, [B, W]: of the last state, then of the first"),
-        (_WRITTEN, "dh_start dc_start", "[N, D], added to"),
+        (_WRITTEN, "h_new qkv", "[N, T, B, D], [T, N, B, H (2 dk + dv')]"),
+        (_WRITTEN, "attention received output", "[T, B, H, N, N], [T, N B, H dv'], [T, N B, 2 D]"),
+        *_gradients("h", "c"),
+        (_WRITTEN, "d_rows", "scratch: [B, W]"),
         (_WRITTEN, "d_gates d_queries", "scratch: [N, chunk, B, 4 D], [N, chunk, B, heads key_size]"),
         (_WRITTEN, "d_keys d_values", "[M', T, B, heads key_size], [M', T, B, U]"),
-        (_WRITTEN, "d_qkv", "scratch: [N, chunk, B, H (2 dk + dv)]"),
+        (_WRITTEN, "d_qkv", "scratch: [N, chunk, B, H (2 dk + dv')]"),
         (
             _WRITTEN,
             "d_query d_weight_input d_bias",
@@ -241,7 +252,7 @@ BRIMS_LAYER = Structure(
         (_WRITTEN, "d_project d_project_bias", "[2 D, H dv], [2 D]"),
         (_WRITTEN, "d_below_key d_below_value d_above_key d_above_value", "[W, heads key_size], [W, U]"),
         (_WRITTEN, "d_output dh_new d_h_read", "scratch: [N B, 2 D], twice [N, B, D]"),
-        (_WRITTEN, "d_received d_read", "scratch: [N B, H dv], [N, B, U]"),
+        (_WRITTEN, "d_received d_read", "scratch: [N B, H dv'], [N, B, U]"),
     ),
 )
 

@@ -25,7 +25,6 @@ from torch.autograd.function import once_differentiable
 
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
-from rimrl.cores.scan.calls import KernelCall
 from rimrl.cores.stepwise import rows_to_reset
 
 L = TypeVar("L")
@@ -162,52 +161,6 @@ class StepCell(SequenceCell, Protocol):
         dc.copy_(dc_t)
 
 
-class CompiledCell(SequenceCell, Protocol):
-    """A cell in compiled code: what it does is a call of a kernel."""
-
-    def start_run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> KernelCall:
-        """What `run` has to call; the arguments are the same."""
-
-    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
-        """What `run_backward` has to call; the arguments are the same."""
-
-    def end_backward(self, dh: Tensor, dc: Tensor) -> None:
-        """Write ``dh`` and ``dc``, if the kernel did not."""
-        return
-
-    def run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> None:
-        self.start_run(h, c, y, h_start, c_start, starts).run()
-
-    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
-        self.start_backward(dh, dc, dh_start, dc_start, dy).run()
-        self.end_backward(dh, dc)
-
-
-class FillingCell(CompiledCell, Protocol):
-    """A compiled cell that also runs without a gradient to follow.
-
-    Attributes:
-        saving: Whether the cell keeps every step.
-    """
-
-    saving: bool
-
-    def fill(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
-        """Run all steps.
-
-        Args:
-            first: State before the first step, ``(h, c)``, each ``[L, B, W]``, W being the width of a layer.
-            last: Gets the state after the last step.
-            y: Gets the last layer's h, ``[T, B, W]``.
-            at_start: State at the start of an episode, each ``[L, W]``; may be None if no episode starts.
-            starts: ``[T, B]`` bool, or None: no episode starts.
-        """
-
-
 MakeCell: TypeAlias = Callable[[int, int, bool, Any], SequenceCell]
 """``make(T, B, saving, tensors)``: a cell for T steps of B rows, made from input and weights.
 
@@ -221,7 +174,7 @@ def run(
     num_units: int,
     num_steps: int,
     state: State,
-    initial: Callable[[], State],
+    initial: Callable[[int], State],
     episode_starts: Tensor | None,
     return_trace: bool,
 ) -> tuple[Tensor, State, CoreTrace | None]:
@@ -233,7 +186,7 @@ def run(
         num_units: Units N.
         num_steps: Time steps T.
         state: ``(h, c)`` before the first step, each ``[1, B, N * D]``.
-        initial: Makes ``(h, c)`` at the start of an episode, each ``[1, 1, N * D]``; not asked where nothing needs it.
+        initial: Makes ``(h, c)`` at the start of so many episodes; not asked where none starts.
         episode_starts: ``[T, B]`` bool, or None.
         return_trace: Also return what the units did.
 
@@ -243,47 +196,17 @@ def run(
     resets = None
     if episode_starts is not None and bool(episode_starts.any()):
         resets = episode_starts.contiguous()
+    at_start = (None, None) if resets is None else initial(1)
     if torch.is_grad_enabled():
-        inputs = (*state, *initial(), *tensors.in_order())
+        inputs = (*state, *at_start, *tensors.in_order())
         if any(tensor is not None and tensor.requires_grad for tensor in inputs):
             cells: list[SequenceCell] = []
             y, h, c = _Scan.apply(  # type: ignore[no-untyped-call]
                 cells, make_cell, type(tensors), num_units, num_steps, resets, *inputs
             )
             return y, (h, c), cells[0].trace() if return_trace else None
-    at_start = (None, None) if resets is None else initial()
     y, h, c, cell, _ = _forward(return_trace, make_cell, tensors, num_units, num_steps, resets, *state, *at_start)
     return y, (h, c), cell.trace() if return_trace else None
-
-
-def fill(
-    cell: FillingCell,
-    num_steps: int,
-    state: State,
-    initial: Callable[[int], State],
-    episode_starts: Tensor | None,
-) -> tuple[Tensor, State, CoreTrace | None]:
-    """Run a compiled cell without a gradient to follow, with less around it, which counts in a single step.
-
-    Args:
-        cell: The cell; if it is saving, there is a trace.
-        num_steps: Time steps T.
-        state: ``(h, c)`` before the first step, each ``[L, B, W]``.
-        initial: Makes ``(h, c)`` at the start of so many episodes.
-        episode_starts: ``[T, B]`` bool, or None.
-
-    Returns:
-        As `run`; the output is ``[T, B, W]``.
-    """
-    starts, at_start = None, None
-    if episode_starts is not None and bool(episode_starts.any()):
-        h_start, c_start = initial(1)
-        starts, at_start = episode_starts.contiguous(), (h_start[:, 0].contiguous(), c_start[:, 0].contiguous())
-    first = state[0].contiguous(), state[1].contiguous()
-    last = torch.empty_like(first[0]), torch.empty_like(first[1])
-    y = first[0].new_empty(num_steps, *first[0].shape[1:])
-    cell.fill(first, last, y, at_start, starts)
-    return y, last, cell.trace() if cell.saving else None
 
 
 class _Scan(torch.autograd.Function):
@@ -307,6 +230,7 @@ class _Scan(torch.autograd.Function):
             True, make_cell, kind(*rest), num_units, num_steps, resets, h0, c0, h_start, c_start
         )
         cells.append(ctx.cell)
+        ctx.has_starts = resets is not None
         ctx.save_for_backward(*(tensor for tensor in (resets, *inputs) if tensor is not None))
         return y, h_end, c_end
 
@@ -321,7 +245,8 @@ class _Scan(torch.autograd.Function):
         dc = _units_first(dc_end, N).clone(memory_format=torch.contiguous_format)
         dh0, dc0 = dh.new_zeros(N, D), dc.new_zeros(N, D)
         cell.run_backward(dh, dc, dh0, dc0, dy.contiguous().view(T, B, N, D))
-        state_grads = (_units_last(dh), _units_last(dc), dh0.view(1, 1, -1), dc0.view(1, 1, -1))
+        of_start = (dh0.view(1, 1, -1), dc0.view(1, 1, -1)) if ctx.has_starts else (None, None)
+        state_grads = (_units_last(dh), _units_last(dc), *of_start)
         return None, None, None, None, None, None, *state_grads, *cell.gradients(h[:, :T]).in_order()
 
 

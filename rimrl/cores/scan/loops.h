@@ -40,6 +40,18 @@ NOT_INLINE void communicate_backward(idx N, idx B, idx H, idx dk, idx dv, const 
     attend_backward(N, B, H, dk, dv, qkv, attention, d_read, d_qkv, stride, mask);
 }
 
+#include "joined.h"
+
+// States lie row by row for others, [B, N, D], and unit by unit here, [N, B, D], with `stride` from unit to unit.
+template <typename R> INLINE void units_first(idx N, idx B, idx D, const R* rows, R* units, idx stride) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) std::memcpy(units + n * stride + b * D, rows + (b * N + n) * D, D * sizeof(R));
+}
+template <typename R> INLINE void rows_first(idx N, idx B, idx D, const R* units, idx stride, R* rows) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) std::memcpy(rows + (b * N + n) * D, units + n * stride + b * D, D * sizeof(R));
+}
+
 // Rows that start an episode go back to the initial state.
 template <typename R>
 INLINE void reset(idx N, idx B, idx D, const uint8_t* starts, const R* initial, R* state, idx stride) {
@@ -81,6 +93,11 @@ template <typename R> INLINE idx list_active_of(idx n, idx N, idx steps, idx B, 
     return count;
 }
 
+// sum [n] += a [n].
+template <typename R> INLINE void add_to(idx n, const R* __restrict a, R* __restrict sum) {
+    SIMD for (idx j = 0; j < n; ++j) sum[j] += a[j];
+}
+
 // sum [n] += the rows of a list, [count, n].
 template <typename R> INLINE void add_rows(idx count, const idx* rows, idx n, const R* a, R* __restrict sum) {
     for (idx i = 0; i < count; ++i) {
@@ -90,22 +107,22 @@ template <typename R> INLINE void add_rows(idx count, const idx* rows, idx n, co
 }
 
 template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
-    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, dv = s->is_joined ? 2 * D : s->dv;
+    const idx W = s->H * (2 * s->dk + dv), V = s->H * dv;
     const idx state = (T + 1) * step, kept = s->keep ? T * step : step, Q = s->key_size, U = s->value_size;
     const idx key_steps = s->keep ? T : s->chunk;
     PackedMemory<R> packed = {s->packed, s->is_packed != 0};
+    std::vector<R> joined(s->is_joined && !s->is_packed ? N * D * W : 0);
+    if (!joined.empty()) join(N, D, s->H, s->dk, s->dv, s->query_key_value, s->project, joined.data());
     const R one = 1, scale = one / std::sqrt(R(Q));
     const Panels<R> key(1, s->I, Q, s->key, false, scale, &packed), value(1, s->I, U, s->value, false, one, &packed),
         query(N, Q, D, s->query, true, one, &packed), weight_input(N, U, 4 * D, s->weight_input, false, one, &packed),
         weight_hidden(N, D, 4 * D, s->weight_hidden, false, one, &packed),
-        weight_qkv(N, D, W, s->query_key_value, false, one, &packed), project(1, V, 2 * D, s->project, true, one, &packed);
+        weight_qkv(N, D, W, s->is_joined ? joined.data() : s->query_key_value, false, one, &packed),
+        project(s->is_joined ? 0 : 1, V, 2 * D, s->project, true, one, &packed);
     const std::unique_ptr<idx[]> active(new idx[N * B]);
-    if (s->h_first)
-        for (idx n = 0; n < N; ++n)
-            for (idx b = 0; b < B; ++b) {
-                std::memcpy(s->h + n * state + b * D, s->h_first + (b * N + n) * D, D * sizeof(R));
-                std::memcpy(s->c + n * state + b * D, s->c_first + (b * N + n) * D, D * sizeof(R));
-            }
+    units_first(N, B, D, s->h_first, s->h, state);
+    units_first(N, B, D, s->c_first, s->c, state);
     for (idx t = 0; t < T; ++t) {
         const idx slot = s->keep ? t : 0, rows = slot * N * B, in_chunk = t % s->chunk;
         R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + rows * 4 * D, *mask = s->mask + rows;
@@ -134,27 +151,27 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
         lstm(N, B, D, gates, (const R*)c, state, (const R*)mask, s->tanh_c + rows * D, h_new, kept, c + step, state);
         for (idx n = 0; n < N; ++n)
             row_product(B, nullptr, W, D, h_new + n * kept, D, weight_qkv[n], false, s->qkv + n * B * W, W);
-        communicate(N, B, s->H, s->dk, s->dv, N, idx(0), (const R*)s->qkv, s->attention + slot * B * s->H * N * N, s->read);
+        communicate(N, B, s->H, s->dk, dv, N, idx(0), (const R*)s->qkv, s->attention + slot * B * s->H * N * N, s->read);
         idx count;
         list_active(1, N * B, (const R*)mask, active.get(), &count);
-        for (idx i = 0; i < count; ++i) std::memcpy(output + active[i] * 2 * D, s->project_bias, 2 * D * sizeof(R));
-        row_product(count, active.get(), 2 * D, V, s->read, V, project[0], true, output, 2 * D);
+        if (s->is_joined) {
+            sum_heads(count, (const idx*)active.get(), s->H, 2 * D, (const R*)s->read, s->project_bias, output);
+        } else {
+            for (idx i = 0; i < count; ++i) std::memcpy(output + active[i] * 2 * D, s->project_bias, 2 * D * sizeof(R));
+            row_product(count, active.get(), 2 * D, V, s->read, V, project[0], true, output, 2 * D);
+        }
         update(N, B, D, output, (const R*)h_new, kept, (const R*)h, state, (const R*)mask, h + step, state,
-               s->y + t * N * step);
+               s->y + t * s->y_step);
     }
-    if (s->h_last)
-        for (idx n = 0; n < N; ++n)
-            for (idx b = 0; b < B; ++b) {
-                std::memcpy(s->h_last + (b * N + n) * D, s->h + n * state + T * step + b * D, D * sizeof(R));
-                std::memcpy(s->c_last + (b * N + n) * D, s->c + n * state + T * step + b * D, D * sizeof(R));
-            }
+    rows_first(N, B, D, (const R*)s->h + T * step, state, s->h_last);
+    rows_first(N, B, D, (const R*)s->c + T * step, state, s->c_last);
 }
 
 // Gradients of what the gates and the queries are made of, of the steps of one chunk from `t` on.
 template <typename R>
 INLINE void rim_chunk_backward(const RIMSequence<R>* s, idx t, const Panels<R>& query, const Panels<R>& key,
-                               const Panels<R>& value, idx* active) {
-    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv);
+                               const Panels<R>& value, idx W, R* d_weight_qkv, idx* active) {
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D;
     const idx Q = s->key_size, U = s->value_size, steps = T - t < s->chunk ? T - t : s->chunk;
     R* h_scaled = s->h_scaled;
     std::memset(s->d_keys, 0, steps * B * Q * sizeof(R));
@@ -162,7 +179,7 @@ INLINE void rim_chunk_backward(const RIMSequence<R>* s, idx t, const Panels<R>& 
         const R* h = s->h + (n * (T + 1) + t) * step;
         R* d_gates = s->d_gates + n * s->chunk * 4 * step;
         add_gradient(steps * B, nullptr, D, W, s->h_new + (n * T + t) * step, D, s->d_qkv + n * s->chunk * B * W, W,
-                     s->d_query_key_value + n * D * W);
+                     d_weight_qkv + n * D * W);
         const idx count = list_active_of(n, N, steps, B, (const R*)s->mask + t * N * B, active);
         add_rows(count, active, 4 * D, (const R*)d_gates, s->d_bias + n * 4 * D);
         add_gradient(count, active, D, 4 * D, h, D, d_gates, 4 * D, s->d_weight_hidden + n * D * 4 * D);
@@ -192,14 +209,21 @@ INLINE void rim_chunk_backward(const RIMSequence<R>* s, idx t, const Panels<R>& 
 }
 
 template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
-    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = s->H * (2 * s->dk + s->dv), V = s->H * s->dv;
+    const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, dv = s->is_joined ? 2 * D : s->dv;
+    const idx W = s->H * (2 * s->dk + dv), V = s->H * dv, all = s->is_joined ? N * D * W : 0;
     const idx state = (T + 1) * step, Q = s->key_size, U = s->value_size;
+    std::vector<R> joined(all), d_joined(all);
+    if (s->is_joined) join(N, D, s->H, s->dk, s->dv, s->query_key_value, s->project, joined.data());
+    const R* qkv_weight = s->is_joined ? joined.data() : s->query_key_value;
+    R* d_qkv_weight = s->is_joined ? d_joined.data() : s->d_query_key_value;
     const Panels<R> key(1, Q, s->I, s->key, true), value(1, U, s->I, s->value, true), query(N, D, Q, s->query, false),
         weight_input(N, 4 * D, U, s->weight_input, true), weight_hidden(N, 4 * D, D, s->weight_hidden, true),
-        weight_qkv(N, D, W, s->query_key_value, false), weight_qkv_back(N, W, D, s->query_key_value, true),
-        project(1, 2 * D, V, s->project, false);
+        weight_qkv(N, D, W, qkv_weight, false), weight_qkv_back(N, W, D, qkv_weight, true),
+        project(s->is_joined ? 0 : 1, 2 * D, V, s->project, false);
     const std::unique_ptr<idx[]> lists(new idx[(N + 1) * B + N * B + s->chunk * B]);
     idx *active = lists.get(), *active_all = active + N * B, *active_chunk = active_all + N * B, counts[MAX_UNITS];
+    units_first(N, B, D, s->dh_last, s->dh, step);
+    units_first(N, B, D, s->dc_last, s->dc, step);
     for (idx t = T - 1; t >= 0; --t) {
         const idx rows = t * N * B, in_chunk = t % s->chunk;
         const R *mask = s->mask + rows, *share = s->share + rows, *h_new = s->h_new + t * step;
@@ -208,17 +232,22 @@ template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
         idx count;
         list_active(N, B, mask, active, counts);
         list_active(idx(1), N * B, mask, active_all, &count);
-        update_backward(N, B, D, s->dy + t * N * step, s->dh, mask, (const R*)s->output + rows * 2 * D, s->dh_new,
+        update_backward(N, B, D, s->dy + t * s->y_step, s->dh, mask, (const R*)s->output + rows * 2 * D, s->dh_new,
                         d_output);
         std::memset(s->d_read, 0, N * B * V * sizeof(R));
-        row_product(count, active_all, V, 2 * D, d_output, 2 * D, project[0], false, s->d_read, V);
+        if (s->is_joined)
+            sum_heads_backward(count, (const idx*)active_all, s->H, 2 * D, (const R*)d_output, s->d_read);
+        else
+            row_product(count, active_all, V, 2 * D, d_output, 2 * D, project[0], false, s->d_read, V);
         for (idx n = 0; n < N; ++n)
             row_product(B, nullptr, W, D, h_new + n * T * step, D, weight_qkv[n], false, s->qkv + n * B * W, W);
         const R* attention = s->attention + t * B * s->H * N * N;
-        read_others(N, B, s->H, s->dk, s->dv, (const R*)s->qkv, attention, s->read);
-        add_gradient(count, active_all, 2 * D, V, d_output, 2 * D, s->read, V, s->d_project);
+        if (!s->is_joined) {
+            read_others(N, B, s->H, s->dk, dv, (const R*)s->qkv, attention, s->read);
+            add_gradient(count, active_all, 2 * D, V, d_output, 2 * D, s->read, V, s->d_project);
+        }
         add_rows(count, active_all, 2 * D, (const R*)d_output, s->d_project_bias);
-        communicate_backward(N, B, s->H, s->dk, s->dv, (const R*)s->qkv, attention, (const R*)s->d_read, d_qkv,
+        communicate_backward(N, B, s->H, s->dk, dv, (const R*)s->qkv, attention, (const R*)s->d_read, d_qkv,
                              s->chunk * B * W, mask);
         for (idx n = 0; n < N; ++n)
             row_product(counts[n], active + n * B, D, W, d_qkv + n * s->chunk * B * W, W, weight_qkv_back[n], false,
@@ -235,17 +264,24 @@ template <typename R> INLINE void rim_backward(const RIMSequence<R>* s) {
                              (const R*)s->dh_gates, s->d_values + in_chunk * B * U, s->d_scores + (in_chunk * N + n) * B,
                              s->dh + n * step);
         }
-        if (in_chunk == 0) rim_chunk_backward(s, t, query, key, value, active_chunk);
+        if (in_chunk == 0) rim_chunk_backward(s, t, query, key, value, W, d_qkv_weight, active_chunk);
         if (s->starts) {
             reset_backward(N, B, D, s->starts + t * B, s->dh_start, s->dh);
             reset_backward(N, B, D, s->starts + t * B, s->dc_start, s->dc);
         }
     }
+    rows_first(N, B, D, (const R*)s->dh, step, s->dh_first);
+    rows_first(N, B, D, (const R*)s->dc, step, s->dc_first);
+    if (s->is_joined)
+        join_backward(N, D, s->H, s->dk, s->dv, s->query_key_value, s->project, (const R*)d_joined.data(),
+                      s->d_query_key_value, s->d_project);
 }
 
 template <typename R> INLINE void lstm_sequence_forward(const LSTMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, state = (T + 1) * step;
     const Panels<R> weight_hidden(s->gemm ? 0 : N, D, 4 * D, s->weight_hidden, false);
+    units_first(N, B, D, s->h_first, s->h, state);
+    units_first(N, B, D, s->c_first, s->c, state);
     for (idx t = 0; t < T; ++t) {
         const idx rows = (s->keep ? t : 0) * N * B;
         R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + rows * 4 * D;
@@ -262,20 +298,22 @@ template <typename R> INLINE void lstm_sequence_forward(const LSTMSequence<R>* s
                 row_product(B, nullptr, 4 * D, D, h + n * state, D, weight_hidden[n], true, gates + n * 4 * step, 4 * D);
         }
         lstm(N, B, D, gates, (const R*)c, state, s->ones, s->tanh_c + rows * D, h + step, state, c + step, state);
-        for (idx n = 0; n < N; ++n)
-            for (idx b = 0; b < B; ++b)
-                std::memcpy(s->y + ((t * B + b) * N + n) * D, h + step + n * state + b * D, D * sizeof(R));
+        rows_first(N, B, D, (const R*)h + step, state, s->y + t * s->y_step);
     }
+    rows_first(N, B, D, (const R*)s->h + T * step, state, s->h_last);
+    rows_first(N, B, D, (const R*)s->c + T * step, state, s->c_last);
 }
 
 template <typename R> INLINE void lstm_sequence_backward(const LSTMSequence<R>* s) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, state = (T + 1) * step;
     const Panels<R> weight_hidden(s->gemm ? 0 : N, 4 * D, D, s->weight_hidden, true);
+    units_first(N, B, D, s->dh_last, s->dh, step);
+    units_first(N, B, D, s->dc_last, s->dc, step);
     for (idx t = T - 1; t >= 0; --t) {
         const idx rows = t * N * B;
         for (idx n = 0; n < N; ++n)
             for (idx b = 0; b < B; ++b) {
-                const R* __restrict dy = s->dy + ((t * B + b) * N + n) * D;
+                const R* __restrict dy = s->dy + t * s->y_step + (b * N + n) * D;
                 const R* __restrict dh = s->dh + (n * B + b) * D;
                 R* __restrict sum = s->dh_new + (n * B + b) * D;
                 SIMD for (idx j = 0; j < D; ++j) sum[j] = dh[j] + dy[j];
@@ -295,11 +333,17 @@ template <typename R> INLINE void lstm_sequence_backward(const LSTMSequence<R>* 
             reset_backward(N, B, D, s->starts + t * B, s->dc_start, s->dc);
         }
     }
+    rows_first(N, B, D, (const R*)s->dh, step, s->dh_first);
+    rows_first(N, B, D, (const R*)s->dc, step, s->dc_first);
 }
 
 template <typename R> struct BRIMsPanels {
     Panels<R> query, below_key, below_value, above_key, above_value, weight_input, weight_hidden, weight_qkv, project;
+    std::vector<R> d_joined;
 };
+
+// Width of a value as units read it.
+template <typename R> idx brims_value_width(const BRIMsLayer<R>* s) { return s->is_joined ? 2 * s->D : s->dv; }
 
 // The matrix b [k, n] of each of N units, or its transpose.
 template <typename R> Panels<R> panels_of(bool transposed, idx N, idx k, idx n, const R* b) {
@@ -309,7 +353,9 @@ template <typename R> Panels<R> panels_of(bool transposed, idx N, idx k, idx n, 
 // The matrices of a layer of BRIMs as the forward pass needs them, or as the backward pass does.
 template <typename R> BRIMsPanels<R> brims_layer_panels(const BRIMsLayer<R>* s, bool back) {
     const idx N = s->N, D = s->D, W = N * D, Q = s->heads * s->key_size, U = s->heads * s->value_size;
-    const idx below = s->below != 0, above = s->above != 0;
+    const idx below = s->below != 0, above = s->above != 0, dv = brims_value_width(s), F = s->H * (2 * s->dk + dv);
+    std::vector<R> joined(s->is_joined ? N * D * F : 0), d_joined(back ? joined.size() : 0);
+    if (s->is_joined) join(N, D, s->H, s->dk, s->dv, s->weight_qkv, s->project, joined.data());
     return {panels_of(back, N, D, Q, s->query),
             panels_of(back, below, W, Q, s->below_key),
             panels_of(back, below, W, U, s->below_value),
@@ -317,8 +363,9 @@ template <typename R> BRIMsPanels<R> brims_layer_panels(const BRIMsLayer<R>* s, 
             panels_of(back, above, W, U, s->above_value),
             panels_of(back, N, U, 4 * D, s->weight_input),
             panels_of(back, N, D, 4 * D, s->weight_hidden),
-            panels_of(back, N, D, s->H * (2 * s->dk + s->dv), s->weight_qkv),
-            panels_of(!back, idx(1), 2 * D, s->H * s->dv, s->project)};
+            panels_of(back, N, D, F, s->is_joined ? (const R*)joined.data() : s->weight_qkv),
+            panels_of(!back, idx(!s->is_joined), 2 * D, s->H * dv, s->project),
+            std::move(d_joined)};
 }
 
 // What a layer of BRIMs starts a step from; the rows of its state are side by side what other layers read.
@@ -327,11 +374,8 @@ template <typename R> INLINE void brims_layer_start(const BRIMsLayer<R>* s, idx 
     R *h = s->h + t * step, *c = s->c + t * step, *rows = s->rows + t * N * step;
     if (t == 0) {
         std::memcpy(rows, s->h_first, N * step * sizeof(R));
-        for (idx n = 0; n < N; ++n)
-            for (idx b = 0; b < B; ++b) {
-                std::memcpy(h + n * state + b * D, s->h_first + (b * N + n) * D, D * sizeof(R));
-                std::memcpy(c + n * state + b * D, s->c_first + (b * N + n) * D, D * sizeof(R));
-            }
+        units_first(N, B, D, s->h_first, h, state);
+        units_first(N, B, D, s->c_first, c, state);
     }
     if (s->starts) {
         reset(N, B, D, s->starts + t * B, s->h_start, h, state);
@@ -350,8 +394,8 @@ template <typename R> INLINE const R* brims_values(const BRIMsLayer<R>* s, idx t
 
 template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& panels, idx* active, idx t) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = N * D, state = (T + 1) * step;
-    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, V = s->H * s->dv;
-    const idx F = s->H * (2 * s->dk + s->dv), slot = s->keep ? t : 0, at = slot * N * B, kept = s->keep ? T : 1;
+    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, dv = brims_value_width(s);
+    const idx V = s->H * dv, F = s->H * (2 * s->dk + dv), slot = s->keep ? t : 0, at = slot * N * B, kept = s->keep ? T : 1;
     R *h = s->h + t * step, *c = s->c + t * step;
     R *gates = s->gates + at * 4 * D, *mask = s->mask + at, *read = s->read + slot * B * U;
     R *queries = s->queries + at * Q, *h_new = s->h_new + slot * step, *qkv = s->qkv + at * F;
@@ -388,47 +432,47 @@ template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, co
     lstm(N, B, D, gates, (const R*)c, state, (const R*)mask, s->tanh_c + at * D, h_new, kept * step, c + step, state);
     for (idx n = 0; n < N; ++n)
         row_product(B, nullptr, F, D, h_new + n * kept * step, D, panels.weight_qkv[n], false, qkv + n * B * F, F);
-    communicate(N, B, s->H, s->dk, s->dv, N, idx(0), (const R*)qkv, s->attention + slot * B * s->H * N * N, received);
+    communicate(N, B, s->H, s->dk, dv, N, idx(0), (const R*)qkv, s->attention + slot * B * s->H * N * N, received);
     idx count;
     list_active(idx(1), N * B, (const R*)mask, active, &count);
-    for (idx i = 0; i < count; ++i) std::memcpy(output + active[i] * 2 * D, s->project_bias, 2 * D * sizeof(R));
-    row_product(count, active, 2 * D, V, received, V, panels.project[0], true, output, 2 * D);
+    if (s->is_joined) {
+        sum_heads(count, (const idx*)active, s->H, 2 * D, (const R*)received, s->project_bias, output);
+    } else {
+        for (idx i = 0; i < count; ++i) std::memcpy(output + active[i] * 2 * D, s->project_bias, 2 * D * sizeof(R));
+        row_product(count, active, 2 * D, V, received, V, panels.project[0], true, output, 2 * D);
+    }
     update(N, B, D, output, (const R*)h_new, kept * step, (const R*)h, state, (const R*)mask, h + step, state, layer_output);
     std::memcpy(s->rows + (t + 1) * B * W, layer_output, B * W * sizeof(R));
-    if (s->y)
-        for (idx b = 0; b < B; ++b) std::memcpy(s->y + (t * B + b) * s->y_stride, layer_output + b * W, W * sizeof(R));
+    if (s->y) std::memcpy(s->y + t * s->y_step, layer_output, B * W * sizeof(R));
     if (t == T - 1) {
         std::memcpy(s->h_last, layer_output, B * W * sizeof(R));
-        for (idx n = 0; n < N; ++n)
-            for (idx b = 0; b < B; ++b)
-                std::memcpy(s->c_last + (b * N + n) * D, c + step + n * state + b * D, D * sizeof(R));
+        rows_first(N, B, D, (const R*)c + step, state, s->c_last);
     }
 }
 
 template <typename R>
 INLINE void brims_layer_backward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& panels, idx* active, idx t) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = N * D, state = (T + 1) * step;
-    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, V = s->H * s->dv;
-    const idx F = s->H * (2 * s->dk + s->dv), at = t * N * B, M = s->M + (s->below ? 1 : 0) + (s->above ? 1 : 0);
+    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, dv = brims_value_width(s);
+    const idx V = s->H * dv, F = s->H * (2 * s->dk + dv), at = t * N * B, M = s->M + (s->below ? 1 : 0) + (s->above ? 1 : 0);
     const idx in_chunk = t % s->chunk, slots = s->chunk * B;
     const R *mask = s->mask + at, *weights = s->weights + at * s->heads * (1 + M);
     R *d_output = s->d_output, *d_qkv = s->d_qkv + in_chunk * B * F, *d_gates = s->d_gates + 4 * in_chunk * step;
     R *d_queries = s->d_queries + in_chunk * B * Q, *d_keys = s->d_keys + t * B * Q, *d_values = s->d_values + t * B * U;
-    if (s->dy)
-        for (idx b = 0; b < B; ++b) {
-            const R* __restrict dy = s->dy + (t * B + b) * s->y_stride;
-            R* __restrict d = s->d_rows + b * W;
-            SIMD for (idx j = 0; j < W; ++j) d[j] += dy[j];
-        }
+    if (s->dy) add_to(B * W, s->dy + t * s->y_step, s->d_rows);
     update_backward(N, B, D, (const R*)s->d_rows, s->dh, mask, (const R*)s->output + at * 2 * D, s->dh_new, d_output);
     std::memset(s->d_rows, 0, B * W * sizeof(R));
     idx count, counts[MAX_UNITS];
     list_active(idx(1), N * B, mask, active, &count);
     std::memset(s->d_received, 0, N * B * V * sizeof(R));
-    row_product(count, active, V, 2 * D, d_output, 2 * D, panels.project[0], false, s->d_received, V);
-    add_gradient(count, active, 2 * D, V, d_output, 2 * D, s->received + at * V, V, s->d_project);
+    if (s->is_joined) {
+        sum_heads_backward(count, (const idx*)active, s->H, 2 * D, (const R*)d_output, s->d_received);
+    } else {
+        row_product(count, active, V, 2 * D, d_output, 2 * D, panels.project[0], false, s->d_received, V);
+        add_gradient(count, active, 2 * D, V, d_output, 2 * D, s->received + at * V, V, s->d_project);
+    }
     add_rows(count, active, 2 * D, (const R*)d_output, s->d_project_bias);
-    communicate_backward(N, B, s->H, s->dk, s->dv, (const R*)s->qkv + at * F,
+    communicate_backward(N, B, s->H, s->dk, dv, (const R*)s->qkv + at * F,
                          (const R*)s->attention + t * B * s->H * N * N, (const R*)s->d_received, d_qkv, slots * F, mask);
     list_active(N, B, mask, active, counts);
     for (idx n = 0; n < N; ++n)
@@ -461,9 +505,11 @@ INLINE void brims_layer_backward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& p
 }
 
 // Gradients of a layer's weights, of the steps of one chunk from `t` on, as far as they can wait for all of them.
-template <typename R> INLINE void brims_chunk_backward(const BRIMsLayer<R>* s, idx* active, idx t) {
+template <typename R> INLINE void brims_chunk_backward(const BRIMsLayer<R>* s, BRIMsPanels<R>& panels, idx* active, idx t) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, step = B * D, W = N * D, steps = T - t < s->chunk ? T - t : s->chunk;
-    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, F = s->H * (2 * s->dk + s->dv), rows = steps * B;
+    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, F = s->H * (2 * s->dk + brims_value_width(s));
+    const idx rows = steps * B;
+    R* d_qkv_weight = s->is_joined ? panels.d_joined.data() : s->d_weight_qkv;
     for (idx n = 0; n < N; ++n) {
         const idx count = list_active_of(n, N, steps, B, (const R*)s->mask + t * N * B, active);
         const idx at = (n * T + t) * B, in_chunk = n * s->chunk * B;
@@ -472,7 +518,7 @@ template <typename R> INLINE void brims_chunk_backward(const BRIMsLayer<R>* s, i
         add_gradient(count, active, D, 4 * D, h, D, d_gates, 4 * D, s->d_weight_hidden + n * D * 4 * D);
         add_gradient(count, active, U, 4 * D, s->read + at * U, U, d_gates, 4 * D, s->d_weight_input + n * U * 4 * D);
         add_gradient(count, active, D, Q, h, D, s->d_queries + in_chunk * Q, Q, s->d_query + n * D * Q);
-        add_gradient(rows, nullptr, D, F, s->h_new + at * D, D, s->d_qkv + in_chunk * F, F, s->d_weight_qkv + n * D * F);
+        add_gradient(rows, nullptr, D, F, s->h_new + at * D, D, s->d_qkv + in_chunk * F, F, d_qkv_weight + n * D * F);
     }
     idx m = s->M;
     if (s->below) {
@@ -485,6 +531,21 @@ template <typename R> INLINE void brims_chunk_backward(const BRIMsLayer<R>* s, i
         add_gradient(rows, nullptr, W, Q, seen, W, s->d_keys + (m * T + t) * B * Q, Q, s->d_above_key);
         add_gradient(rows, nullptr, W, U, seen, W, s->d_values + (m * T + t) * B * U, U, s->d_above_value);
     }
+}
+
+template <typename R> INLINE void brims_layer_last_backward(const BRIMsLayer<R>* s) {
+    units_first(s->N, s->B, s->D, s->dh_last, s->dh, s->B * s->D);
+    units_first(s->N, s->B, s->D, s->dc_last, s->dc, s->B * s->D);
+    std::memset(s->d_rows, 0, s->B * s->N * s->D * sizeof(R));
+}
+
+template <typename R> INLINE void brims_layer_first_backward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& panels) {
+    rows_first(s->N, s->B, s->D, (const R*)s->dh, s->B * s->D, s->dh_first);
+    rows_first(s->N, s->B, s->D, (const R*)s->dc, s->B * s->D, s->dc_first);
+    add_to(s->B * s->N * s->D, (const R*)s->d_rows, s->dh_first);
+    if (s->is_joined)
+        join_backward(s->N, s->D, s->H, s->dk, s->dv, s->weight_qkv, s->project, panels.d_joined.data(), s->d_weight_qkv,
+                      s->d_project);
 }
 
 template <typename R> INLINE void brims_layer_start_backward(const BRIMsLayer<R>* s, idx t) {
@@ -520,14 +581,16 @@ template <typename R> INLINE void brims_forward(const BRIMsLayer<R>* layers) {
 
 template <typename R> INLINE void brims_backward(const BRIMsLayer<R>* layers) {
     const idx L = layers->L;
-    const auto panels = brims_panels(L, layers, true);
+    auto panels = brims_panels(L, layers, true);
     auto rows = brims_rows(L, layers);
+    for (idx l = 0; l < L; ++l) brims_layer_last_backward(layers + l);
     for (idx t = layers->T - 1; t >= 0; --t) {
         for (idx l = L - 1; l >= 0; --l) brims_layer_backward(layers + l, panels[l], rows.data(), t);
         if (t % layers->chunk == 0)
-            for (idx l = 0; l < L; ++l) brims_chunk_backward(layers + l, rows.data(), t);
+            for (idx l = 0; l < L; ++l) brims_chunk_backward(layers + l, panels[l], rows.data(), t);
         for (idx l = 0; l < L; ++l) brims_layer_start_backward(layers + l, t);
     }
+    for (idx l = 0; l < L; ++l) brims_layer_first_backward(layers + l, panels[l]);
 }
 
 #include "riglstm.h"

@@ -5,8 +5,8 @@ On the CPU torch runs the pieces between resets, as a packed sequence, without i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,12 @@ from torch import Tensor, nn
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.lstm import GRU, LSTM
 from rimrl.cores.registry import BackendName
-from rimrl.cores.scan import loop
+from rimrl.cores.scan import compiled, loop
 from rimrl.cores.scan.library import kernels, unavailable_reason, warn_if_missing
 from rimrl.cores.scan.native import LSTMTensors, NativeLSTM
 from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
 from rimrl.cores.scan.threads import in_threads
-
-Cell: TypeAlias = tuple[loop.MakeCell, loop.Tensors]
 
 
 class _Layers:
@@ -41,23 +39,30 @@ class _Layers:
     def _run(
         self, core: LSTM | GRU, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
-        initial, after = core.initial_state(1), []
-        y = x
+        y, after = x, []
         for layer in range(core.num_layers):
             weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
             bias = bias_input if isinstance(core, GRU) else bias_input + bias_hidden
             of_unit = (nn.functional.linear(y, weight_input, bias), weight_hidden.t(), bias_hidden)
-            make_cell, tensors = self._cell(core, *(part.unsqueeze(0).to(state[0].dtype) for part in of_unit))
+            gates, hidden, biases = (part.unsqueeze(0).to(state[0].dtype) for part in of_unit)
             with torch.autocast(x.device.type, enabled=False):
-                at_start = partial(_of_layer, initial, layer)
-                before = _of_layer(state, layer)
-                y, end, _ = loop.run(make_cell, tensors, 1, len(x), before, at_start, episode_starts, False)
+                at_start = partial(_initial_of_layer, core, layer)
+                y, end = self._run_layer(core, gates, hidden, biases, _of_layer(state, layer), at_start, episode_starts)
             after.append(end)
         ends = torch.cat([h for h, _ in after]), torch.cat([c for _, c in after])
         return y, ends, CoreTrace.of_one_unit(x) if return_trace else None
 
-    def _cell(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> Cell:
-        """The cell of a layer, and what it is made from.
+    def _run_layer(
+        self,
+        core: LSTM | GRU,
+        gates: Tensor,
+        weight_hidden: Tensor,
+        bias_hidden: Tensor,
+        state: State,
+        initial: Callable[[int], State],
+        episode_starts: Tensor | None,
+    ) -> tuple[Tensor, State]:
+        """Output and last state of a layer.
 
         ``gates [1, T, B, G D]`` is what the input adds to the gates, and includes both biases of an LSTM.
         """
@@ -72,13 +77,24 @@ class NativeLayers(_Layers):
     def unsupported_reason(self, core: LSTM, like: Tensor) -> str | None:
         return unavailable_reason(like) if kernels(like) is None else None
 
-    def _cell(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> Cell:
+    def _run_layer(
+        self,
+        core: LSTM | GRU,
+        gates: Tensor,
+        weight_hidden: Tensor,
+        bias_hidden: Tensor,
+        state: State,
+        initial: Callable[[int], State],
+        episode_starts: Tensor | None,
+    ) -> tuple[Tensor, State]:
         native = kernels(gates)
         assert native is not None
-        make_cell, tensors = partial(NativeLSTM, native), LSTMTensors(gates, weight_hidden)
-        if native.gemm is not None:  # which uses torch's threads itself
-            return make_cell, tensors
-        return in_threads(make_cell, {"input_gates": 2}, core.hidden_size), tensors
+        make_cell: compiled.MakeCell = partial(NativeLSTM, native)
+        if native.gemm is None:  # torch's BLAS uses threads itself
+            make_cell = in_threads(partial(NativeLSTM, native), {"input_gates": 2}, core.hidden_size)
+        tensors = LSTMTensors(gates, weight_hidden)
+        y, end, _ = compiled.run(make_cell, tensors, gates.shape[1], state, initial, episode_starts, False)
+        return y, end
 
 
 class TorchLayers(_Layers):
@@ -89,15 +105,30 @@ class TorchLayers(_Layers):
     def unsupported_reason(self, core: LSTM | GRU, like: Tensor) -> str | None:
         return None if like.device.type == "cpu" else f"on {like.device} torch's own layer is faster"
 
-    def _cell(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> Cell:
+    def _run_layer(
+        self,
+        core: LSTM | GRU,
+        gates: Tensor,
+        weight_hidden: Tensor,
+        bias_hidden: Tensor,
+        state: State,
+        initial: Callable[[int], State],
+        episode_starts: Tensor | None,
+    ) -> tuple[Tensor, State]:
         if isinstance(core, LSTM):
             warn_if_missing(gates)
         tensors = RIMTensors(gates, weight_hidden, bias_hidden=bias_hidden if isinstance(core, GRU) else None)
-        return partial(RIMCell, RIMScanConfig()), tensors
+        make_cell = partial(RIMCell, RIMScanConfig())
+        y, end, _ = loop.run(make_cell, tensors, 1, gates.shape[1], state, initial, episode_starts, False)
+        return y, end
 
 
 def _of_layer(state: State, layer: int) -> State:
     return state[0][layer : layer + 1], state[1][layer : layer + 1]
+
+
+def _initial_of_layer(core: LSTM | GRU, layer: int, batch_size: int) -> State:
+    return _of_layer(core.initial_state(batch_size), layer)
 
 
 LSTM_BACKENDS = (NativeLayers(), TorchLayers())

@@ -15,11 +15,12 @@ from torch import Tensor
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan import memory
 from rimrl.cores.scan.acting import ActingCell
-from rimrl.cores.scan.calls import Arguments, KernelCall
+from rimrl.cores.scan.calls import Arguments
+from rimrl.cores.scan.communication import communication_sizes, joins_values
+from rimrl.cores.scan.compiled import OneStructureCell
 from rimrl.cores.scan.layout import LSTM_SEQUENCE, RIM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
-from rimrl.cores.scan.loop import CompiledCell, Tensors
-from rimrl.cores.scan.memory import Buffers
+from rimrl.cores.scan.loop import Tensors
 from rimrl.cores.scan.products import weight_gradient
 
 _RIMSequence = RIM_SEQUENCE.as_ctypes()
@@ -66,17 +67,20 @@ class NativeRIM(ActingCell):
         kernels: Compiled for the tensors' dtype.
         num_active: Active units K.
         heads: Heads H of the communication.
-        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
+        T, B, saving, tensors: As `rimrl.cores.scan.compiled.MakeCell` says.
     """
 
     def __init__(
         self, kernels: Kernels, num_active: int, heads: int, T: int, B: int, saving: bool, tensors: NativeRIMTensors
     ) -> None:
-        self.kernels, self.saving, self.wants_dx = kernels, saving, tensors.x.requires_grad
+        self.kernels = kernels.rim_forward, kernels.rim_backward
+        self.saving, self.wants_dx = saving, tensors.x.requires_grad
         N, D, Q = tensors.query.shape
         inputs, U = tensors.value.shape
-        W, V = tensors.query_key_value.shape[2], tensors.project.shape[1]
-        dv = V // heads
+        dk, dv = communication_sizes(heads, tensors.query_key_value, tensors.project)
+        self.is_joined = joins_values(D, dv)
+        V = heads * (2 * D if self.is_joined else dv)
+        W = heads * 2 * dk + V
         chunk = min(T, max(1, ROWS_AT_ONCE // B))
         self.sizes = (N, T, B, D, Q, U, W, V, chunk)
         self.weights = {name: tensor.contiguous() for name, tensor in vars(tensors).items() if name != "x"}
@@ -85,6 +89,7 @@ class NativeRIM(ActingCell):
             self,
             tensors.query,
             {
+                **{"h": (N, T + 1, B, D), "c": (N, T + 1, B, D)},
                 **{"keys": (steps, B, Q), "values": (steps, B, U), "unit_keys": (N, steps, B, D)},
                 **{"gates": (slots, N, B, 4 * D), "share": (slots, N, B), "mask": (slots, N, B)},
                 **{"tanh_c": (slots, N, B, D), "h_new": (N, slots, B, D), "attention": (slots, B, heads, N, N)},
@@ -94,8 +99,9 @@ class NativeRIM(ActingCell):
         )
         self.arguments = Arguments(
             _RIMSequence,
-            **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": (W // heads - dv) // 2, "dv": dv, "I": inputs},
+            **{"T": T, "B": B, "N": N, "D": D, "H": heads, "dk": dk, "dv": dv, "I": inputs},
             **{"key_size": Q, "value_size": U, "K": num_active, "keep": int(saving), "chunk": chunk},
+            is_joined=int(self.is_joined),
             **self.memory.addresses(),
         )
         self.arguments.hold(**self.weights, x=tensors.x.contiguous())
@@ -104,28 +110,22 @@ class NativeRIM(ActingCell):
         N, _, _, D, Q, U, W, V, _ = self.sizes
         inputs = self.weights["key"].shape[0]
         of_input = (1, inputs, Q), (1, inputs, U), (N, Q, D)
-        return *of_input, (N, U, 4 * D), (N, D, 4 * D), (N, D, W), (1, V, 2 * D)
+        return *of_input, (N, U, 4 * D), (N, D, 4 * D), (N, D, W), (int(not self.is_joined), V, 2 * D)
 
     def read(self, *of_input: Tensor) -> None:
         (x,) = of_input
         self.arguments.hold(x=x.contiguous())
 
-    def start_run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> KernelCall:
-        self.arguments.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
-        return self.arguments.call(self.kernels.rim_forward)
-
-    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
+    def prepare_backward(self, like: Tensor) -> None:
         N, _, B, D, Q, U, W, V, chunk = self.sizes
         self.found = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.dx = torch.empty_like(self.arguments.tensors["x"]) if self.wants_dx else None
-        self.arguments.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, dx=self.dx)
-        self.arguments.hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
+        self.arguments.hold(dx=self.dx, **{f"d_{name}": gradient for name, gradient in self.found.items()})
         self.scratch = memory.Block(
             self,
-            dh,
+            like,
             {
+                **{"dh": (N, B, D), "dc": (N, B, D)},
                 **{"d_keys": (chunk, B, Q), "d_values": (chunk, B, U), "d_scores": (chunk, N, B)},
                 **{"d_gates": (N, chunk, B, 4 * D), "d_qkv": (N, chunk, B, W)},
                 **{"d_output": (N * B, 2 * D), "d_read": (N * B, V), "h_scaled": (chunk, B, D)},
@@ -133,9 +133,8 @@ class NativeRIM(ActingCell):
             },
         )
         self.arguments.set(**self.scratch.addresses())
-        return self.arguments.call(self.kernels.rim_backward)
 
-    def gradients(self, h: Tensor) -> NativeRIMTensors:
+    def gradients(self) -> NativeRIMTensors:
         return NativeRIMTensors(self.dx, **self.found)  # type: ignore[arg-type]
 
     def trace(self) -> CoreTrace:
@@ -157,44 +156,47 @@ class LSTMTensors(Tensors):
     weight_hidden: Tensor
 
 
-class NativeLSTM(CompiledCell):
+class NativeLSTM(OneStructureCell):
     """N independent LSTMs, given what the input adds to their gates.
 
     Args:
         kernels: Compiled for the tensors' dtype.
-        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
+        T, B, saving, tensors: As `rimrl.cores.scan.compiled.MakeCell` says.
     """
 
     def __init__(self, kernels: Kernels, T: int, B: int, saving: bool, tensors: LSTMTensors) -> None:
         input_gates, weight_hidden = tensors.input_gates, tensors.weight_hidden
-        self.kernels = kernels
+        self.kernels, self.saving = (kernels.lstm_sequence_forward, kernels.lstm_sequence_backward), saving
         N, D = weight_hidden.shape[:2]
-        self.sizes = (N, T, B, D)
-        self.buffers = buffers = Buffers(N, T, B, saving, input_gates)
-        self.arguments = Arguments(_LSTMSequence, T=T, B=B, N=N, D=D, keep=int(saving), gemm=kernels.gemm)
+        self.sizes, S = (N, T, B, D), T if saving else 1
+        self.memory = memory.Block(
+            self,
+            input_gates,
+            {
+                **{"h": (N, T + 1, B, D), "c": (N, T + 1, B, D)},
+                **{"gates": (S, N, B, 4 * D), "tanh_c": (S, N, B, D)},
+            },
+        )
+        self.arguments = Arguments(
+            _LSTMSequence,
+            **{"T": T, "B": B, "N": N, "D": D, "keep": int(saving), "gemm": kernels.gemm},
+            **self.memory.addresses(),
+        )
         self.arguments.hold(
             input_gates=input_gates.contiguous(),
             weight_hidden=weight_hidden.contiguous(),
             ones=input_gates.new_ones(N, B),
-            gates=buffers.empty(buffers.slots, N, B, 4 * D),
-            tanh_c=buffers.empty(buffers.slots, N, B, D),
         )
 
-    def start_run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> KernelCall:
-        self.arguments.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
-        return self.arguments.call(self.kernels.lstm_sequence_forward)
-
-    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
+    def prepare_backward(self, like: Tensor) -> None:
         N, T, B, D = self.sizes
-        self.d_gates = dh.new_empty(N, T, B, 4 * D)  # becomes a gradient, which outlives the buffers
-        self.arguments.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy, d_gates=self.d_gates)
-        self.arguments.hold(dh_new=self.buffers.empty(N, B, D), nothing=dh.new_zeros(N, B, D))
-        return self.arguments.call(self.kernels.lstm_sequence_backward)
+        self.d_gates = like.new_empty(N, T, B, 4 * D)  # becomes a gradient, which outlives the cell
+        self.scratch = memory.Block(self, like, {"dh": (N, B, D), "dc": (N, B, D), "dh_new": (N, B, D)})
+        self.arguments.hold(d_gates=self.d_gates, nothing=like.new_zeros(N, B, D))
+        self.arguments.set(**self.scratch.addresses())
 
-    def gradients(self, h: Tensor) -> LSTMTensors:
-        return LSTMTensors(self.d_gates, weight_gradient(h, self.d_gates))
+    def gradients(self) -> LSTMTensors:
+        return LSTMTensors(self.d_gates, weight_gradient(self.memory["h"][:, :-1], self.d_gates))
 
     def trace(self) -> CoreTrace:
         N, T, B, _ = self.sizes

@@ -11,12 +11,8 @@ template <typename R> INLINE void riglstm_forward(const RigLSTMSequence<R>* s) {
         weight_others(N, dv, 4 * D, s->weight_others, false, one, &packed),
         soft_matrix(1, 2 * D, dk, s->soft_matrix, false, one, &packed),
         soft_key(1, dk, D, s->soft_key, true, scale, &packed);
-    if (s->h_first)
-        for (idx n = 0; n < N; ++n)
-            for (idx b = 0; b < B; ++b) {
-                std::memcpy(s->h + n * state + b * D, s->h_first + (b * N + n) * D, D * sizeof(R));
-                std::memcpy(s->c + n * state + b * D, s->c_first + (b * N + n) * D, D * sizeof(R));
-            }
+    units_first(N, B, D, s->h_first, s->h, state);
+    units_first(N, B, D, s->c_first, s->c, state);
     for (idx t = 0; t < T; ++t) {
         const idx slot = s->keep ? t : 0, rows = slot * N * B;
         R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + rows * 4 * D, *mask = s->mask + rows;
@@ -51,14 +47,10 @@ template <typename R> INLINE void riglstm_forward(const RigLSTMSequence<R>* s) {
         row_product(B, nullptr, dk, 2 * D, means, 2 * D, soft_matrix[0], true, soft_query, dk);
         row_product(B, nullptr, D, dk, soft_query, dk, soft_key[0], false, direction, D);
         soft_update(N, B, D, (const R*)h_new, (const R*)h, state, (const R*)direction, (const R*)mask, s->share + rows,
-                    h + step, state, s->y + t * N * step);
+                    h + step, state, s->y + t * s->y_step);
     }
-    if (s->h_last)
-        for (idx n = 0; n < N; ++n)
-            for (idx b = 0; b < B; ++b) {
-                std::memcpy(s->h_last + (b * N + n) * D, s->h + n * state + T * step + b * D, D * sizeof(R));
-                std::memcpy(s->c_last + (b * N + n) * D, s->c + n * state + T * step + b * D, D * sizeof(R));
-            }
+    rows_first(N, B, D, (const R*)s->h + T * step, state, s->h_last);
+    rows_first(N, B, D, (const R*)s->c + T * step, state, s->c_last);
 }
 
 // Gradients of the weights, of the steps of one chunk from `t` on.
@@ -93,12 +85,14 @@ template <typename R> INLINE void riglstm_backward(const RigLSTMSequence<R>* s) 
         weight_input(N, 4 * D, F, s->weight_input, true), weight_own(N, 4 * D, D, s->weight_own, true),
         weight_others(N, 4 * D, dv, s->weight_others, true), soft_matrix(1, dk, 2 * D, s->soft_matrix, true),
         soft_key(1, D, dk, s->soft_key, false, scale);
+    units_first(N, B, D, s->dh_last, s->dh, step);
+    units_first(N, B, D, s->dc_last, s->dc, step);
     for (idx t = T - 1; t >= 0; --t) {
         const idx rows = t * N * B, at = t % s->chunk * B;
         const R *h = s->h + t * step, *mask = s->mask + rows, *h_new = s->h_new + rows * D;
         R *d_gates = s->d_gates + at * 4 * D, *d_queries = s->d_queries + at * dk, *d_qkv = s->d_qkv + at * W;
         R *d_direction = s->d_direction + at * D, *d_soft = s->d_soft_input + t * B * dk;
-        soft_update_backward(N, B, D, s->dy + t * N * step, h_new, h, state, (const R*)s->direction + t * step, mask,
+        soft_update_backward(N, B, D, s->dy + t * s->y_step, h_new, h, state, (const R*)s->direction + t * step, mask,
                              (const R*)s->share + rows, s->dh, s->dh_new, d_direction);
         row_product(B, nullptr, dk, D, d_direction, D, soft_key[0], false, d_soft, dk);
         row_product(B, nullptr, 2 * D, dk, d_soft, dk, soft_matrix[0], false, s->d_means, 2 * D);
@@ -136,4 +130,6 @@ template <typename R> INLINE void riglstm_backward(const RigLSTMSequence<R>* s) 
             reset_backward(N, B, D, s->starts + t * B, s->dc_start, s->dc);
         }
     }
+    rows_first(N, B, D, (const R*)s->dh, step, s->dh_first);
+    rows_first(N, B, D, (const R*)s->dc, step, s->dc_first);
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.riglstm import RigLSTM
-from rimrl.cores.scan import loop
+from rimrl.cores.scan import compiled, loop
 from rimrl.cores.scan.acting import filling_cell
 from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason, warn_if_missing
@@ -42,7 +42,7 @@ class TorchRigLSTM:
         # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
         with torch.autocast(x.device.type, enabled=False):
             tensors = tensors_of(core, *(tensor.to(state[0].dtype) for tensor in encoded))
-            make_cell, initial = self._cell(core, state[0]), partial(core.initial_state, 1)
+            make_cell, initial = self._cell(core, state[0]), core.initial_state
             return loop.run(make_cell, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
 
     def _cell(self, core: RigLSTM, like: Tensor) -> loop.MakeCell:
@@ -71,11 +71,11 @@ class CompiledRigLSTM(TorchRigLSTM):
             of_input = views, keys.transpose(2, 3), soft_query
             if not torch.is_grad_enabled():
                 cell = filling_cell(core, core.num_active, loop_cell, of_input, return_trace)
-                return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+                return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = loop_cell(core, *of_input)
             rows = {"views": 1, "keys": 1, "soft_input": 1}
-            threaded, initial = in_threads(make_cell, rows, core.hidden_size), partial(core.initial_state, 1)
-            return loop.run(threaded, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
+            threaded = in_threads(make_cell, rows, core.hidden_size)
+            return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
     def run(
         self, core: RigLSTM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool

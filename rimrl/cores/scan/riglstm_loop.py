@@ -15,7 +15,7 @@ from torch import Tensor
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan import memory
 from rimrl.cores.scan.acting import ActingCell
-from rimrl.cores.scan.calls import Arguments, KernelCall
+from rimrl.cores.scan.calls import Arguments
 from rimrl.cores.scan.layout import RIGLSTM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import Tensors
@@ -78,11 +78,11 @@ class NativeRigLSTM(ActingCell):
 
     Args:
         plan: Options.
-        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
+        T, B, saving, tensors: As `rimrl.cores.scan.compiled.MakeCell` says.
     """
 
     def __init__(self, plan: RigLSTMPlan, T: int, B: int, saving: bool, tensors: NativeRigLSTMTensors) -> None:
-        self.kernels, self.saving = plan.kernels, saving
+        self.kernels, self.saving = (plan.kernels.riglstm_forward, plan.kernels.riglstm_backward), saving
         N, D, dk = tensors.query.shape
         V, F = tensors.views.shape[2:]
         dv = tensors.weight_others.shape[1]
@@ -94,6 +94,7 @@ class NativeRigLSTM(ActingCell):
             self,
             tensors.query,
             {
+                **{"h": (N, T + 1, B, D), "c": (N, T + 1, B, D)},
                 **{"queries": (S, N, B, dk), "attention": (S, B, N, V), "read": (S, B, N, F), "priority": (N, B)},
                 **{"qkv": (S, N, B, W), "unit_attention": (S, B, N, N), "others": (N, S, B, dv)},
                 **{"received": (N, B, dv), "gates": (S, N, B, 4 * D), "tanh_c": (S, N, B, D), "h_new": (S, N, B, D)},
@@ -118,32 +119,25 @@ class NativeRigLSTM(ActingCell):
     def read(self, *of_input: Tensor) -> None:
         self.arguments.hold(**{name: part.contiguous() for name, part in zip(_OF_INPUT, of_input, strict=True)})
 
-    def start_run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> KernelCall:
-        self.arguments.hold(h=h, c=c, y=y, h_start=h_start, c_start=c_start, starts=starts)
-        return self.arguments.call(self.kernels.riglstm_forward)
-
-    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
+    def prepare_backward(self, like: Tensor) -> None:
         N, _, B, D, _, F, dk, dv, chunk = self.sizes
         self.found = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.found |= {name: torch.empty_like(self.arguments.tensors[name]) for name in _OF_INPUT}
-        self.arguments.hold(dh=dh, dc=dc, dh_start=dh_start, dc_start=dc_start, dy=dy)
         self.arguments.hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
-        self.arguments.hold(ones=dh.new_ones(N, B), nothing=dh.new_zeros(N, B, D))
+        self.arguments.hold(ones=like.new_ones(N, B), nothing=like.new_zeros(N, B, D))
         self.scratch = memory.Block(
             self,
-            dh,
+            like,
             {
+                **{"dh": (N, B, D), "dc": (N, B, D)},
                 **{"d_gates": (N, chunk, B, 4 * D), "d_queries": (N, chunk, B, dk)},
                 **{"d_qkv": (N, chunk, B, 2 * dk + dv), "d_read": (N, B, F), "d_others": (N, B, dv)},
                 **{"d_direction": (chunk, B, D), "d_means": (B, 2 * D), "dh_new": (N, B, D), "dc_past": (N, B, D)},
             },
         )
         self.arguments.set(**self.scratch.addresses())
-        return self.arguments.call(self.kernels.riglstm_backward)
 
-    def gradients(self, h: Tensor) -> NativeRigLSTMTensors:
+    def gradients(self) -> NativeRigLSTMTensors:
         self.found["soft_key"] /= math.sqrt(self.sizes[6])
         return NativeRigLSTMTensors(**self.found)
 

@@ -11,7 +11,7 @@ from rimrl.cores.attention import InputAttention, split_heads
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.rim import RIM
-from rimrl.cores.scan import loop
+from rimrl.cores.scan import compiled, loop
 from rimrl.cores.scan.acting import filling_cell
 from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors
 from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors
@@ -58,7 +58,7 @@ class TorchRIM:
         # Under autocast only the products of the input take a lower precision; the recurrence keeps the state's.
         with torch.autocast(x.device.type, enabled=False):
             encoded = tuple(tensor.to(state[0].dtype) for tensor in encoded)
-            initial = partial(core.initial_state, 1)
+            initial = core.initial_state
             if core.num_inputs > 1:
                 make_cell, tensors = elements_cell(core, *encoded)
                 return loop.run(make_cell, tensors, 1, len(x), state, initial, episode_starts, return_trace)
@@ -92,10 +92,10 @@ class NativeOrTorchRIM(TorchRIM):
         x = (x if x.dim() == 3 else x.squeeze(2)).to(state[0].dtype)
         if not torch.is_grad_enabled():
             cell = filling_cell(core, core.num_active, native_cell, (x,), return_trace)
-            return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+            return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
         make_cell, tensors = native_cell(core, x)
-        initial, threaded = partial(core.initial_state, 1), in_threads(make_cell, {"x": 1}, core.hidden_size)
-        return loop.run(threaded, tensors, core.num_units, len(x), state, initial, episode_starts, return_trace)
+        threaded = in_threads(make_cell, {"x": 1}, core.hidden_size)
+        return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
     def _cell(self, core: RIM, *encoded: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
         return rim_cell(core, kernels(encoded[0]), *encoded)
@@ -115,10 +115,9 @@ def _run_elements(
         make_cell, tensors = partial(NativeBRIMs, _plan(core, native)), NativeBRIMsTensors.of_layers([layer])
         if not torch.is_grad_enabled():
             cell = make_cell(len(x), x.shape[1], return_trace, tensors)
-            return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+            return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
         threaded = in_threads(make_cell, {"input_keys": 2, "input_values": 2}, core.hidden_size)
-        initial = partial(core.initial_state, 1)
-        return loop.run(threaded, tensors, 1, len(x), state, initial, episode_starts, return_trace)
+        return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
 
 def elements_cell(core: RIM, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:

@@ -68,10 +68,7 @@ template <typename R> INLINE void rmc_forward(const RMCSequence<R>* s) {
     const Panels<R> qkv_weight(blocks, F, W, s->qkv_weight, true, one, &packed),
         mlp_weight(layers, F, F, s->mlp_weight, true, one, &packed),
         gate_memory(1, F, 2 * F, s->gate_memory, true, one, &packed);
-    if (s->h_first)
-        for (idx n = 0; n < S; ++n)
-            for (idx b = 0; b < B; ++b)
-                std::memcpy(s->h + n * state + b * F, s->h_first + (b * S + n) * F, F * sizeof(R));
+    units_first(S, B, F, s->h_first, s->h, state);
     for (idx t = 0; t < T; ++t) {
         const idx slot = s->keep ? t : 0;
         R *h = s->h + t * step, *gates = s->gates + slot * S * B * 2 * F, *tanh_memory = s->tanh_memory + slot * S * step;
@@ -118,7 +115,7 @@ template <typename R> INLINE void rmc_forward(const RMCSequence<R>* s) {
                 const R* __restrict candidate = z + n * step + b * F;
                 const R* __restrict old = h + n * state + b * F;
                 R* __restrict next = h + step + n * state + b * F;
-                R* __restrict y = s->y + ((t * B + b) * S + n) * F;
+                R* __restrict y = s->y + t * s->y_step + (b * S + n) * F;
                 SIMD for (idx j = 0; j < 2 * F; ++j) g[j] = sigmoid(g[j]);
                 SIMD for (idx j = 0; j < F; ++j) {
                     fresh[j] = hyperbolic(candidate[j]);
@@ -126,10 +123,7 @@ template <typename R> INLINE void rmc_forward(const RMCSequence<R>* s) {
                 }
             }
     }
-    if (s->h_last)
-        for (idx n = 0; n < S; ++n)
-            for (idx b = 0; b < B; ++b)
-                std::memcpy(s->h_last + (b * S + n) * F, s->h + n * state + T * step + b * F, F * sizeof(R));
+    rows_first(S, B, F, (const R*)s->h + T * step, state, s->h_last);
 }
 
 template <typename R> INLINE void rmc_backward(const RMCSequence<R>* s) {
@@ -138,6 +132,7 @@ template <typename R> INLINE void rmc_backward(const RMCSequence<R>* s) {
     const Panels<R> qkv_weight(blocks, W, F, s->qkv_weight, false), mlp_weight(layers, F, F, s->mlp_weight, false),
         gate_memory(1, 2 * F, F, s->gate_memory, false);
     R *dz = s->dz, *d1 = s->d_first, *d2 = s->d_second, *d_gates = s->d_gates, *d_qkv = s->d_qkv;
+    units_first(S, B, F, s->dh_last, s->dh, step);
     for (idx t = T - 1; t >= 0; --t) {
         const R *h = s->h + t * step, *gates = s->gates + t * S * B * 2 * F, *tanh_memory = s->tanh_memory + t * S * step;
         const R *tanh_new = s->tanh_new + t * S * step, *z = s->z + (t + 1) * (blocks + 1) * rows * F - rows * F;
@@ -146,7 +141,7 @@ template <typename R> INLINE void rmc_backward(const RMCSequence<R>* s) {
                 const R* __restrict g = gates + (n * B + b) * 2 * F;
                 const R* __restrict fresh = tanh_new + n * step + b * F;
                 const R* __restrict old = h + n * state + b * F;
-                const R* __restrict dy = s->dy + ((t * B + b) * S + n) * F;
+                const R* __restrict dy = s->dy + t * s->y_step + (b * S + n) * F;
                 R* __restrict d = s->dh + n * step + b * F;
                 R* __restrict dg = d_gates + (n * B + b) * 2 * F;
                 R* __restrict d_fresh = dz + n * step + b * F;
@@ -198,4 +193,5 @@ template <typename R> INLINE void rmc_backward(const RMCSequence<R>* s) {
                 std::memcpy(s->d_rows + ((t * B + b) * E + e) * F, dz + (S + e) * step + b * F, F * sizeof(R));
         if (s->starts) reset_backward(S, B, F, s->starts + t * B, s->dh_start, s->dh);
     }
+    rows_first(S, B, F, (const R*)s->dh, step, s->dh_first);
 }

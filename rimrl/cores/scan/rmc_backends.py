@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.registry import BackendName
 from rimrl.cores.rmc import RMC
-from rimrl.cores.scan import loop
+from rimrl.cores.scan import compiled
 from rimrl.cores.scan.acting import filling_cell
 from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import kernels, unavailable_reason
@@ -45,11 +45,10 @@ class CompiledRMC:
             gate_input = gate_input + constants
             if not torch.is_grad_enabled():
                 cell = filling_cell(core, None, loop_cell, (rows, gate_input), return_trace)
-                return loop.fill(cell, len(x), state, core.initial_state, episode_starts)
+                return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = loop_cell(core, rows, gate_input)
             threaded = in_threads(make_cell, {"rows": 1, "gate_input": 1}, core.hidden_size)
-            initial = partial(core.initial_state, 1)
-            return loop.run(threaded, tensors, core.num_slots, len(x), state, initial, episode_starts, return_trace)
+            return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
 
 def loop_cell(core: RMC, rows: Tensor, gate_input: Tensor) -> tuple[partial[NativeRMC], NativeRMCTensors]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rimrl.cores.base import CoreTrace, State
+from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan import memory
 from rimrl.cores.scan.acting import ActingCell
-from rimrl.cores.scan.calls import Arguments, KernelCall
+from rimrl.cores.scan.calls import Arguments
 from rimrl.cores.scan.layout import RMC_SEQUENCE
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import Tensors
@@ -81,11 +81,12 @@ class NativeRMC(ActingCell):
 
     Args:
         plan: Options.
-        T, B, saving, tensors: As `rimrl.cores.scan.loop.MakeCell` says.
+        T, B, saving, tensors: As `rimrl.cores.scan.compiled.MakeCell` says.
     """
 
     def __init__(self, plan: RMCPlan, T: int, B: int, saving: bool, tensors: NativeRMCTensors) -> None:
-        self.plan, self.kernels, self.saving = plan, plan.kernels, saving
+        self.plan, self.saving, self.states = plan, saving, ("h",)  # it has no other
+        self.kernels = plan.kernels.rmc_forward, plan.kernels.rmc_backward
         E, F = tensors.rows.shape[2:]
         K, W, _ = tensors.qkv_weight.shape
         L, S, H = len(tensors.mlp_weight), plan.num_slots, plan.heads
@@ -96,6 +97,7 @@ class NativeRMC(ActingCell):
             self,
             tensors.qkv_weight,
             {
+                "h": (S, T + 1, B, F),
                 **{"z": (kept, K + 1, R, B, F), "qkv_hat": (kept, K, R, B, W), "qkv": (kept, K, R, B, W)},
                 **{"attention": (kept, K, B, H, R, R), "first_hat": (kept, K, R, B, F), "between": (kept, K, R, B, F)},
                 **{"second_hat": (kept, K, R, B, F), "hidden": (kept, K, L - 1, R, B, F)},
@@ -120,36 +122,23 @@ class NativeRMC(ActingCell):
     def read(self, *of_input: Tensor) -> None:
         self.arguments.hold(**{name: part.contiguous() for name, part in zip(_OF_INPUT, of_input, strict=True)})
 
-    def start_run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> KernelCall:
-        c[:, -1] = 0.0  # an RMC has no such state
-        self.arguments.hold(h=h, y=y, h_start=h_start, starts=starts)
-        return self.arguments.call(self.kernels.rmc_forward)
-
-    def hold_ends(self, first: State, last: State) -> None:
-        last[1].zero_()
-        self.arguments.hold(h_first=first[0], h_last=last[0])
-
-    def start_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> KernelCall:
+    def prepare_backward(self, like: Tensor) -> None:
         S, _, B, F, R, W, _, _ = self.sizes
-        dc.zero_()
         self.found = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.found |= {name: torch.empty_like(self.arguments.tensors[name]) for name in _OF_INPUT}
-        self.arguments.hold(dh=dh, dh_start=dh_start, dy=dy)
         self.arguments.hold(**{f"d_{name}": gradient for name, gradient in self.found.items()})
         self.scratch = memory.Block(
             self,
-            dh,
+            like,
             {
+                "dh": (S, B, F),
                 **{"dz": (R, B, F), "d_first": (R, B, F), "d_second": (R, B, F), "d_qkv": (R, B, W)},
                 "d_gates": (S, B, 2 * F),
             },
         )
         self.arguments.set(**self.scratch.addresses())
-        return self.arguments.call(self.kernels.rmc_backward)
 
-    def gradients(self, h: Tensor) -> NativeRMCTensors:
+    def gradients(self) -> NativeRMCTensors:
         return NativeRMCTensors(**self.found)
 
     def trace(self) -> CoreTrace:

@@ -9,41 +9,46 @@ template <typename R>
 using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,
                       const int*, const R*, const int*, const R*, R*, const int*);
 
-#define LAYOUT "217f6d2dabdd2b60"
+#define LAYOUT "a1d202cf75c5158e"
 
 template <typename R> struct RIMSequence {
-    idx T, B, N, D;  // time steps, rows, units, width of a unit; W is N D
+    idx T, B, N, D;  // time steps, rows, units, width of a unit
     idx H, dk, dv;  // communication: heads, width of a key and of a value
     idx I, key_size, value_size;  // input attention of one head: width of the input, of a key and of a value
     idx K, keep;  // active units; 0: all steps share one slot of what only the backward pass reads
     idx chunk;  // steps that enter a product together, where a step does not need it right away
+    idx is_joined;  // whether values are projected before units read them: dv' is 2 D then, else dv
     idx is_packed;  // whether `packed` holds the weights
     R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
     const uint8_t *starts;  // [T, B], or null: no episode starts
-    const R *h_start, *c_start;  // [N, D]
-    const R *h_first, *c_first;  // [B, W], or null: they are in h and c already
-    R *h_last, *c_last;  // [B, W], or null
+    const R *h_start, *c_start;  // [N, D]: at the start of an episode
+    const R *h_first, *c_first;  // [B, N D]: before the first step
+    R *h_last, *c_last;  // [B, N D]: after the last step
+    R *y;  // [B, N D] of each step, which are `y_step` apart
+    idx y_step;  // from step to step of y, and of dy
     const R *x, *key, *value;  // [T, B, I], [I, key_size], [I, value_size]
     const R *query, *weight_input, *bias;  // [N, D, key_size], [N, value_size, 4 D], [N, 4 D]
     const R *weight_hidden, *query_key_value;  // [N, D, 4 D], [N, D, H (2 dk + dv)]
     const R *project, *project_bias;  // [2 D, H dv], [2 D]
-    R *h, *c, *y;  // [N, T + 1, B, D], the same, [T, B, N, D]
+    R *h, *c;  // before and after each step: [N, T + 1, B, D]
     R *keys, *values;  // [T, B, key_size], [T, B, value_size]; here T is `chunk` without `keep`
     R *unit_keys;  // the keys, met by the units' queries: [N, T, B, D], as above
     R *gates, *share, *mask, *tanh_c;  // [T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]
     R *h_new, *attention, *output;  // [N, T, B, D], [T, B, H, N, N], [T, N B, 2 D]
-    R *reads, *qkv, *read;  // scratch: [N, chunk, B, 4 D], [N, B, H (2 dk + dv)], [N B, H dv]
-    const R *dy;  // [T, B, N, D]; this and all below are for the backward pass
-    R *dh, *dc;  // [N, B, D]: of the last state, then of the first
+    R *reads, *qkv, *read;  // scratch: [N, chunk, B, 4 D], [N, B, H (2 dk + dv')], [N B, H dv']
+    const R *dy;  // as y; this and all below are for the backward pass
+    const R *dh_last, *dc_last;  // [B, N D]
+    R *dh_first, *dc_first;  // [B, N D]
     R *dh_start, *dc_start;  // [N, D], added to
+    R *dh, *dc;  // scratch: [N, B, D]
     R *dx;  // [T, B, I], or null
     R *d_key, *d_value;  // [I, key_size], [I, value_size]; these and the next three rows are added to
     R *d_query, *d_weight_input, *d_bias;  // [N, D, key_size], [N, value_size, 4 D], [N, 4 D]
     R *d_weight_hidden, *d_query_key_value;  // [N, D, 4 D], [N, D, H (2 dk + dv)]
     R *d_project, *d_project_bias;  // [2 D, H dv], [2 D]
     R *d_keys, *d_values, *d_scores;  // scratch: [chunk, B, key_size], [chunk, B, value_size], [chunk, N, B]
-    R *d_gates, *d_qkv;  // scratch: [N, chunk, B, 4 D], [N, chunk, B, H (2 dk + dv)]
-    R *d_output, *d_read, *h_scaled;  // scratch: [N B, 2 D], [N B, H dv], [chunk, B, D]
+    R *d_gates, *d_qkv;  // scratch: [N, chunk, B, 4 D], [N, chunk, B, H (2 dk + dv')]
+    R *d_output, *d_read, *h_scaled;  // scratch: [N B, 2 D], [N B, H dv'], [chunk, B, D]
     R *dh_new, *d_h_read, *dh_gates, *d_input;  // scratch: twice [N, B, D], [B, D], [B, value_size]
 };
 
@@ -51,13 +56,19 @@ template <typename R> struct LSTMSequence {
     idx T, B, N, D, keep;  // as above
     Gemm<R> gemm;  // the product of matrices of torch's BLAS; null: ours
     const uint8_t *starts;  // [T, B], or null: no episode starts
-    const R *h_start, *c_start;  // [N, D]
+    const R *h_start, *c_start;  // [N, D]: at the start of an episode
+    const R *h_first, *c_first;  // [B, N D]: before the first step
+    R *h_last, *c_last;  // [B, N D]: after the last step
+    R *y;  // [B, N D] of each step, which are `y_step` apart
+    idx y_step;  // from step to step of y, and of dy
     const R *input_gates, *weight_hidden, *ones;  // [N, T, B, 4 D], [N, D, 4 D], [N, B]
-    R *h, *c, *y;  // [N, T + 1, B, D], the same, [T, B, N, D]
+    R *h, *c;  // before and after each step: [N, T + 1, B, D]
     R *gates, *tanh_c;  // [T, N, B, 4 D], [T, N, B, D]
-    const R *dy;  // [T, B, N, D]; this and all below are for the backward pass
-    R *dh, *dc;  // [N, B, D]: of the last state, then of the first
+    const R *dy;  // as y; this and all below are for the backward pass
+    const R *dh_last, *dc_last;  // [B, N D]
+    R *dh_first, *dc_first;  // [B, N D]
     R *dh_start, *dc_start;  // [N, D], added to
+    R *dh, *dc;  // scratch: [N, B, D]
     R *d_gates, *dh_new, *nothing;  // [N, T, B, 4 D], [N, B, D], zeros [N, B, D]
 };
 
@@ -69,22 +80,26 @@ template <typename R> struct RigLSTMSequence {
     idx is_packed;  // whether `packed` holds the weights
     R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
     const uint8_t *starts;  // [T, B], or null: no episode starts
-    const R *h_start, *c_start;  // [N, D]
-    const R *h_first, *c_first;  // [B, N D], or null: they are in h and c already
-    R *h_last, *c_last;  // [B, N D], or null
+    const R *h_start, *c_start;  // [N, D]: at the start of an episode
+    const R *h_first, *c_first;  // [B, N D]: before the first step
+    R *h_last, *c_last;  // [B, N D]: after the last step
+    R *y;  // [B, N D] of each step, which are `y_step` apart
+    idx y_step;  // from step to step of y, and of dy
     const R *views, *keys, *soft_input;  // [T, B, V, F], [T, B, V, dk], [T, B, dk]
     const R *query, *weight_input, *bias;  // [N, D, dk], [N, F, 4 D], [N, 4 D]
     const R *weight_own, *weight_others, *query_key_value;  // [N, D, 4 D], [N, dv, 4 D], [N, D, 2 dk + dv]
     const R *soft_matrix, *soft_key;  // [2 D, dk], [D, dk]
-    R *h, *c, *y;  // [N, T + 1, B, D], the same, [T, B, N, D]
+    R *h, *c;  // before and after each step: [N, T + 1, B, D]
     R *queries, *attention, *read, *priority;  // [T, N, B, dk], [T, B, N, V], [T, B, N, F], scratch: [N, B]
     R *qkv, *unit_attention, *others;  // [T, N, B, 2 dk + dv], [T, B, N, N], [N, T, B, dv]
     R *received;  // scratch: [N, B, dv]
     R *gates, *tanh_c, *h_new, *mask, *share;  // [T, N, B, 4 D], twice [T, N, B, D], twice [T, N, B]
     R *means, *soft_query, *direction;  // [T, B, 2 D], [T, B, dk], [T, B, D]
-    const R *dy;  // [T, B, N, D]; this and all below are for the backward pass
-    R *dh, *dc;  // [N, B, D]: of the last state, then of the first
+    const R *dy;  // as y; this and all below are for the backward pass
+    const R *dh_last, *dc_last;  // [B, N D]
+    R *dh_first, *dc_first;  // [B, N D]
     R *dh_start, *dc_start;  // [N, D], added to
+    R *dh, *dc;  // scratch: [N, B, D]
     const R *ones, *nothing;  // [N, B], zeros [N, B, D]
     R *d_views, *d_keys, *d_soft_input;  // [T, B, V, F], [T, B, V, dk], [T, B, dk]
     R *d_query, *d_weight_input, *d_bias;  // as the weights; these and the next two rows are added to
@@ -103,21 +118,26 @@ template <typename R> struct RMCSequence {
     idx is_packed;  // whether `packed` holds the weights
     R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
     const uint8_t *starts;  // [T, B], or null: no episode starts
-    const R *h_start;  // [N, F]
-    const R *h_first;  // [B, N F], or null: it is in h already
-    R *h_last;  // [B, N F], or null
+    const R *h_start;  // [N, D]: at the start of an episode
+    const R *h_first;  // [B, N D]: before the first step
+    R *h_last;  // [B, N D]: after the last step
+    R *y;  // [B, N D] of each step, which are `y_step` apart
+    idx y_step;  // from step to step of y, and of dy
     const R *rows, *gate_input;  // [T, B, E, F], [T, B, 2 F] with the constants that are added to gates
     const R *qkv_weight, *qkv_bias, *qkv_scale, *qkv_shift;  // [K, W, F], thrice [K, W]
     const R *first_scale, *first_shift, *second_scale, *second_shift;  // [K, F]: of the norms in a block
     const R *mlp_weight, *mlp_bias, *gate_memory;  // [L, F, F], [L, F], [2 F, F]
-    R *h, *y;  // [N, T + 1, B, F], [T, B, N, F]
+    R *h;  // before and after each step: [N, T + 1, B, F]
     R *z;  // what enters the blocks and what leaves the last: [T, K + 1, R, B, F]
     R *qkv_hat, *qkv, *attention;  // [T, K, R, B, W], the same, [T, K, B, H, R, R]; hat: normalised
     R *first_hat, *between, *second_hat;  // [T, K, R, B, F]
     R *hidden, *deviation;  // [T, K, L - 1, R, B, F], [T, K, 3, R, B]: inverse standard deviations
     R *gates, *tanh_memory, *tanh_new;  // [T, N, B, 2 F], twice [T, N, B, F]
-    const R *dy;  // [T, B, N, F]; this and all below are for the backward pass
-    R *dh, *dh_start;  // [N, B, F]: of the last state, then of the first; [N, F], added to
+    const R *dy;  // as y; this and all below are for the backward pass
+    const R *dh_last;  // [B, N D]
+    R *dh_first;  // [B, N D]
+    R *dh_start;  // [N, D], added to
+    R *dh;  // scratch: [N, B, D]
     R *d_rows, *d_gate_input;  // [T, B, E, F], [T, B, 2 F]
     R *d_qkv_weight, *d_qkv_bias, *d_qkv_scale, *d_qkv_shift;  // as the weights: added to, like all that follows
     R *d_first_scale, *d_first_shift, *d_second_scale, *d_second_shift;  // the same
@@ -131,34 +151,40 @@ template <typename R> struct BRIMsLayer {
     idx H, dk, dv;  // communication: heads, width of a key and of a value
     idx heads, key_size, value_size;  // the same of the input attention
     idx M, below, above;  // elements of the input; layers down and up to those that are elements, or 0
-    idx K, keep, y_stride;  // active units; as above; from row to row of y and dy
+    idx K, keep;  // active units; as above
     idx chunk;  // steps whose weights' gradients are taken together
+    idx is_joined;  // as above
     const uint8_t *starts;  // [T, B], or null: no episode starts
-    const R *h_start, *c_start;  // [N, D]
-    const R *h_first, *c_first;  // [B, W]
-    R *h_last, *c_last;  // [B, W]
+    const R *h_start, *c_start;  // [N, D]: at the start of an episode
+    const R *h_first, *c_first;  // [B, N D]: before the first step
+    R *h_last, *c_last;  // [B, N D]: after the last step
+    R *y;  // [B, N D] of each step, which are `y_step` apart
+    idx y_step;  // from step to step of y, and of dy
     const R *input_keys, *input_values;  // [M, T, B, heads key_size], [M, T, B, U]; U is heads value_size
     const R *query;  // [N, D, heads key_size]
     const R *below_key, *below_value, *above_key, *above_value;  // [W, heads key_size], [W, U]; null where there is none
     const R *weight_input, *bias, *weight_hidden;  // [N, U, 4 D], [N, 4 D], [N, D, 4 D]
     const R *weight_qkv, *project, *project_bias;  // [N, D, H (2 dk + dv)], [2 D, H dv], [2 D]
     R *h, *c;  // [N, T + 1, B, D]
-    R *rows, *outputs, *y;  // before and after a step: [T + 1, B, W], [T, B, W], [T, B, W]; y may be null
+    R *rows, *outputs;  // before and after a step: [T + 1, B, W], [T, B, W]; y, and dy, may be null
     R *keys, *values;  // of all elements, [M', T, B, heads key_size], [M', T, B, U]; not if all are the input's
     R *queries, *weights, *read;  // [T, N, B, heads key_size], [T, N, B, heads, 1 + M'], [N, T, B, U]
     R *gates, *priority, *mask, *tanh_c;  // [T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]
-    R *h_new, *qkv;  // [N, T, B, D], [T, N, B, H (2 dk + dv)]
-    R *attention, *received, *output;  // [T, B, H, N, N], [T, N B, H dv], [T, N B, 2 D]
-    const R *dy;  // [T, B, W], or null; this and all below are for the backward pass
-    R *dh, *dc, *d_rows;  // [N, B, D], the same, [B, W]: of the last state, then of the first
+    R *h_new, *qkv;  // [N, T, B, D], [T, N, B, H (2 dk + dv')]
+    R *attention, *received, *output;  // [T, B, H, N, N], [T, N B, H dv'], [T, N B, 2 D]
+    const R *dy;  // as y; this and all below are for the backward pass
+    const R *dh_last, *dc_last;  // [B, N D]
+    R *dh_first, *dc_first;  // [B, N D]
     R *dh_start, *dc_start;  // [N, D], added to
+    R *dh, *dc;  // scratch: [N, B, D]
+    R *d_rows;  // scratch: [B, W]
     R *d_gates, *d_queries;  // scratch: [N, chunk, B, 4 D], [N, chunk, B, heads key_size]
     R *d_keys, *d_values;  // [M', T, B, heads key_size], [M', T, B, U]
-    R *d_qkv;  // scratch: [N, chunk, B, H (2 dk + dv)]
+    R *d_qkv;  // scratch: [N, chunk, B, H (2 dk + dv')]
     R *d_query, *d_weight_input, *d_bias;  // [N, D, heads key_size], [N, U, 4 D], [N, 4 D]: of the weights, added to
     R *d_weight_hidden, *d_weight_qkv;  // [N, D, 4 D], [N, D, H (2 dk + dv)], as all that follows
     R *d_project, *d_project_bias;  // [2 D, H dv], [2 D]
     R *d_below_key, *d_below_value, *d_above_key, *d_above_value;  // [W, heads key_size], [W, U]
     R *d_output, *dh_new, *d_h_read;  // scratch: [N B, 2 D], twice [N, B, D]
-    R *d_received, *d_read;  // scratch: [N B, H dv], [N, B, U]
+    R *d_received, *d_read;  // scratch: [N B, H dv'], [N, B, U]
 };

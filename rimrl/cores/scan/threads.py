@@ -5,26 +5,23 @@ For compiled cells, whose kernels run on one thread each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
-from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from rimrl.cores.base import CoreTrace
-from rimrl.cores.scan import memory
+from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan.calls import can_run_together, run_together
-from rimrl.cores.scan.loop import CompiledCell, MakeCell, SequenceCell, Tensors
+from rimrl.cores.scan.compiled import CompiledCell, MakeCell, MakeKernelCell
+from rimrl.cores.scan.loop import Tensors
 
 SMALLEST = 1 << 15
 """Numbers of output, ``T B N D``, below which the copies take longer than a second thread saves."""
 
-MakeCompiledCell: TypeAlias = Callable[[int, int, bool, Any], CompiledCell]
 
-
-def in_threads(make_cell: MakeCompiledCell, rows: Mapping[str, int], width: int) -> MakeCell:
+def in_threads(make_cell: MakeKernelCell, rows: Mapping[str, int], width: int) -> MakeCell:
     """A cell that uses all of torch's threads where that is worthwhile.
 
     Args:
@@ -33,7 +30,7 @@ def in_threads(make_cell: MakeCompiledCell, rows: Mapping[str, int], width: int)
         width: Width of the output, N * D.
     """
 
-    def make(T: int, B: int, saving: bool, tensors: Tensors) -> SequenceCell:
+    def make(T: int, B: int, saving: bool, tensors: Tensors) -> CompiledCell:
         threads = min(torch.get_num_threads(), B)
         if not saving or T == 1 or threads == 1 or T * B * width < SMALLEST or not can_run_together():
             return make_cell(T, B, saving, tensors)
@@ -42,8 +39,8 @@ def in_threads(make_cell: MakeCompiledCell, rows: Mapping[str, int], width: int)
     return make
 
 
-class _InThreads:
-    """`SequenceCell` of several others, one for each group of rows.
+class _InThreads(CompiledCell):
+    """Several others, one for each group of rows.
 
     Args:
         make_cell: As for `in_threads`, and so is `rows`.
@@ -51,8 +48,10 @@ class _InThreads:
         T, B, tensors: As `MakeCell` says.
     """
 
+    saving = True
+
     def __init__(
-        self, make_cell: MakeCompiledCell, rows: Mapping[str, int], T: int, B: int, threads: int, tensors: Tensors
+        self, make_cell: MakeKernelCell, rows: Mapping[str, int], T: int, B: int, threads: int, tensors: Tensors
     ) -> None:
         self.kind, self.dims = type(tensors), [rows.get(name) for name in tensors.names()]
         self.groups = [slice(*ends) for ends in pairwise(B * i // threads for i in range(threads + 1))]
@@ -61,47 +60,38 @@ class _InThreads:
             own = (_rows(tensor, dim, group) for tensor, dim in zip(tensors.in_order(), self.dims, strict=True))
             self.cells.append(make_cell(T, group.stop - group.start, True, self.kind(*own)))
 
-    def run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> None:
-        """As `SequenceCell.run`, but that states between the first and the last stay with the groups."""
-        calls, found = [], []
+    def run(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        calls = []
         for group, cell in zip(self.groups, self.cells, strict=True):
-            own = [memory.empty(cell, part, *part.shape) for part in (h[:, :, group], c[:, :, group], y[:, group])]
-            own_h, own_c, own_y = own
-            own_h[:, 0], own_c[:, 0] = h[:, 0, group], c[:, 0, group]
             own_starts = None if starts is None else starts[:, group].contiguous()
-            calls.append(cell.start_run(own_h, own_c, own_y, h_start, c_start, own_starts))
-            found.append(own)
+            calls.append(cell.start_run(_of(first, group), _of(last, group), y[:, group], at_start, own_starts))
         run_together(calls)
-        self.h = [own_h for own_h, _, _ in found]
-        for group, (own_h, own_c, own_y) in zip(self.groups, found, strict=True):
-            y[:, group] = own_y
-            h[:, -1, group], c[:, -1, group] = own_h[:, -1], own_c[:, -1]
 
-    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
-        calls, found = [], []
-        for group, cell in zip(self.groups, self.cells, strict=True):
-            own_dh, own_dc, own_dy = (gradient[:, group].contiguous() for gradient in (dh, dc, dy))
-            own_dh_start, own_dc_start = torch.zeros_like(dh_start), torch.zeros_like(dc_start)
-            calls.append(cell.start_backward(own_dh, own_dc, own_dh_start, own_dc_start, own_dy))
-            found.append((own_dh, own_dc, own_dh_start, own_dc_start))
-        run_together(calls)
-        for group, cell, own in zip(self.groups, self.cells, found, strict=True):
-            own_dh, own_dc, own_dh_start, own_dc_start = own
-            cell.end_backward(own_dh, own_dc)
-            dh[:, group], dc[:, group] = own_dh, own_dc
-            dh_start += own_dh_start
-            dc_start += own_dc_start
+    def run_backward(self, d_last: State, d_first: State, d_start: State, dy: Tensor) -> None:
+        # Each group adds to gradients of its own.
+        starts = [d_start, *((torch.zeros_like(d_start[0]), torch.zeros_like(d_start[1])) for _ in self.cells[1:])]
+        run_together(
+            [
+                cell.start_backward(_of(d_last, group), _of(d_first, group), own_start, dy[:, group])
+                for group, cell, own_start in zip(self.groups, self.cells, starts, strict=True)
+            ]
+        )
+        for h_start, c_start in starts[1:]:
+            d_start[0].add_(h_start)
+            d_start[1].add_(c_start)
 
-    def gradients(self, h: Tensor) -> Tensors:
-        of_cells = [cell.gradients(own_h[:, :-1]) for own_h, cell in zip(self.h, self.cells, strict=True)]
-        parts = zip(*(gradients.in_order() for gradients in of_cells), strict=True)
+    def gradients(self) -> Tensors:
+        parts = zip(*(cell.gradients().in_order() for cell in self.cells), strict=True)
         return self.kind(*(_joined(part, dim) for part, dim in zip(parts, self.dims, strict=True)))
 
     def trace(self) -> CoreTrace:
         traces = [vars(cell.trace()) for cell in self.cells]
         return CoreTrace(*(_joined([trace[field.name] for trace in traces], 1) for field in fields(CoreTrace)))  # type: ignore[arg-type]
+
+
+def _of(state: State, group: slice) -> State:
+    """A group's rows of ``[L, B, W]``."""
+    return state[0][:, group], state[1][:, group]
 
 
 def _rows(tensor: Tensor | None, dim: int | None, group: slice) -> Tensor | None:
