@@ -3,9 +3,9 @@
 `loop` drives a cell over time. `rim`, `riglstm` and `brims` are the cells of those cores on torch's operations, made
 of stages: `input_attention`, `dynamics` and `communication` for RIM, `riglstm_stages` for RigLSTM, and those of RIM
 with `elements` instead of `input_attention` for BRIMs. Where `library` finds the compiled kernels of ``kernels.cpp``,
-`native` (RIM, LSTM), `riglstm_loop`, `brims_native` and `rmc_loop` take their place for whole sequences, and
-`riglstm_native` does for single stages of RigLSTM; `acting` is how those of RIM, RigLSTM and RMC act. `calls` calls
-kernels of whole sequences, and `threads` divides the rows of a batch among torch's threads. `rim_backends` and the like
-make the cells of plain cores, which know nothing of them; `rim_layers` is what those of RIM and BRIMs share, for a RIM
-of several input elements runs as a BRIMs of one layer.
+`compiled` runs whole sequences with cells that call one of those: `native` (RIM, LSTM), `riglstm_loop`, `brims_native`
+and `rmc_loop`; `riglstm_native` has single stages of RigLSTM. `acting` is how those of RIM, RigLSTM and RMC act.
+`calls` calls kernels, and `threads` divides the rows of a batch among torch's threads. `rim_backends` and the like make
+the cells of plain cores, which know nothing of them; `rim_layers` is what those of RIM and BRIMs share, for a RIM of
+several input elements runs as a BRIMs of one layer.
 """
