@@ -12,6 +12,7 @@ from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.brims import BRIMs
 from rimrl.cores.registry import BackendName
 from rimrl.cores.scan import compiled, loop
+from rimrl.cores.scan.acting import filling_cell
 from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors
 from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors
 from rimrl.cores.scan.elements import scaled
@@ -72,33 +73,31 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
     def run(
         self, core: BRIMs, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
-        native, read = kernels(state[0]), core._rims()[0].input_read
-        assert native is not None
+        read = core._rims()[0].input_read
         assert isinstance(read, InputAttention)
         encoded = [by_element(x, weight) for weight in (read.key, read.value)]
         with torch.autocast(x.device.type, enabled=False):
             keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
-            make_cell, tensors = native_cell(core, native, keys, values)
-            if torch.is_grad_enabled():
-                rows = {"input_keys": 2, "input_values": 2}
-                threaded = in_threads(make_cell, rows, core.num_layers * core.hidden_size)
-                return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
-            cell = make_cell(len(x), x.shape[1], return_trace, tensors)
-            return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
+            if not torch.is_grad_enabled():
+                active = tuple(layer.num_active for layer in core._rims())
+                cell = filling_cell(core, active, native_cell, (keys, values), x.shape[:2], return_trace)
+                return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
+            make_cell, tensors = native_cell(core, keys, values)
+            rows = {"input_keys": 2, "input_values": 2}
+            threaded = in_threads(make_cell, rows, core.num_layers * core.hidden_size)
+            return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
 
-def native_cell(
-    core: BRIMs, native: Kernels, keys: Tensor, values: Tensor
-) -> tuple[partial[NativeBRIMs], NativeBRIMsTensors]:
+def native_cell(core: BRIMs, keys: Tensor, values: Tensor) -> tuple[partial[NativeBRIMs], NativeBRIMsTensors]:
     """The compiled cell of a core, and what it is made from.
 
     Args:
         core: A core whose options kernels know.
-        native: The kernels.
         keys: Of the input, ``[M, T, B, H dk]``.
         values: Of the input, ``[M, T, B, U]``.
     """
-    layers = []
+    native, layers = kernels(keys), []
+    assert native is not None
     for index, layer in enumerate(core._rims()):
         read, tensors = layer.input_read, native_layer_tensors(layer)
         assert isinstance(read, InputAttention)

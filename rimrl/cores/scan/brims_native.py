@@ -5,18 +5,18 @@ The loop over time and layers is in ``loops.h``, and so are the gradients; here 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rimrl.cores.base import CoreTrace, State
 from rimrl.cores.scan import memory
+from rimrl.cores.scan.acting import ActingCell, memory_of
 from rimrl.cores.scan.brims import BRIMsPlan
 from rimrl.cores.scan.calls import KernelCall
 from rimrl.cores.scan.communication import communication_sizes, joins_values
-from rimrl.cores.scan.compiled import KernelCell
 from rimrl.cores.scan.layout import BRIMS_LAYER
 from rimrl.cores.scan.loop import LayersTensors
 from rimrl.cores.scan.native import ROWS_AT_ONCE
@@ -69,13 +69,15 @@ class NativeBRIMsTensors(LayersTensors[NativeLayerTensors]):
 class _Layer:
     """A layer's sizes, memory and gradients."""
 
-    def __init__(self, plan: BRIMsPlan, index: int, T: int, B: int, saving: bool, own: NativeLayerTensors) -> None:
-        self.own, config = own, plan.layers[index]
+    def __init__(
+        self, structure: Any, plan: BRIMsPlan, index: int, T: int, B: int, saving: bool, own: NativeLayerTensors
+    ) -> None:
+        self.structure, self.own, config = structure, own, plan.layers[index]
         N, D, Q = own.query.shape
         U = own.weight_input.shape[1]
         dk, dv = communication_sizes(config.heads, own.weight_qkv, own.project)
-        is_joined = joins_values(D, dv)
-        self.V = config.heads * (2 * D if is_joined else dv)
+        self.is_joined = joins_values(D, dv)
+        self.V = config.heads * (2 * D if self.is_joined else dv)
         F = config.heads * 2 * dk + self.V
         inputs = 0 if own.input_keys is None else own.input_keys.shape[0]
         self.inputs, self.sizes = inputs, (T, B, N, D, Q, U, F)
@@ -95,18 +97,37 @@ class _Layer:
             },
         )
         self.held = {name: tensor.contiguous() for name, tensor in vars(own).items() if tensor is not None}
-        self.numbers: dict[str, int | None] = {
+        numbers = {
             "L": len(plan.layers),
             **{"T": T, "B": B, "N": N, "D": D, "H": config.heads, "dk": dk, "dv": dv, "heads": plan.input_heads},
             **{"key_size": Q // plan.input_heads, "value_size": U // plan.input_heads, "M": inputs},
             **{"below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
-            **{"K": config.num_active, "keep": int(saving), "chunk": self.chunk, "is_joined": int(is_joined)},
-            **{name: tensor.data_ptr() for name, tensor in self.held.items()},
+            **{"K": config.num_active, "keep": int(saving), "chunk": self.chunk, "is_joined": int(self.is_joined)},
             **self.memory.addresses(),
         }
+        self.set(**numbers, **{name: tensor.data_ptr() for name, tensor in self.held.items()})
 
-    def start_backward(self, like: Tensor) -> dict[str, int]:
-        """Addresses of gradients, of the dtype of `like`."""
+    def set(self, **numbers: int | None) -> None:
+        """Set fields of its structure; None is a null pointer."""
+        for name, number in numbers.items():
+            setattr(self.structure, name, number)
+
+    def read(self, input_keys: Tensor, input_values: Tensor) -> None:
+        """Take an input."""
+        self.held |= {"input_keys": input_keys.contiguous(), "input_values": input_values.contiguous()}
+        self.set(**{name: self.held[name].data_ptr() for name in ("input_keys", "input_values")})
+
+    def keep_packed(self) -> None:
+        """As `ActingCell.keep_packed`."""
+        _, _, N, D, Q, U, F = self.sizes
+        of_other_layers = (self.own.below_key is not None) + (self.own.above_key is not None)
+        gates, messages = ((N, U, 4 * D), (N, D, 4 * D)), ((N, D, F), (int(not self.is_joined), self.V, 2 * D))
+        further = ((of_other_layers, N * D, Q), (of_other_layers, N * D, U))
+        self.packed = memory_of([(N, D, Q), *further, *gates, *messages], self.own.query)
+        self.set(packed=self.packed.data_ptr())
+
+    def start_backward(self, like: Tensor) -> None:
+        """Make room for gradients, of the dtype of `like`."""
         T, B, N, D, Q, U, F = self.sizes
         M, chunk = self.elements, self.chunk
         self.gradient_memory = memory.Block(
@@ -124,7 +145,7 @@ class _Layer:
         self.found = {name: torch.zeros_like(self.held[name]) for name in of_weights}
         of_found = {f"d_{name}": gradient.data_ptr() for name, gradient in self.found.items()}
         of_elements = {"d_keys": self.d_keys.data_ptr(), "d_values": self.d_values.data_ptr()}
-        return self.gradient_memory.addresses() | of_found | of_elements
+        self.set(**self.gradient_memory.addresses(), **of_found, **of_elements)
 
     def gradients(self) -> NativeLayerTensors:
         """Those of its tensors."""
@@ -140,7 +161,7 @@ class _Layer:
         return StepTrace(active, attention, self.memory["attention"].mean(2).flatten(0, 1))
 
 
-class NativeBRIMs(KernelCell):
+class NativeBRIMs(ActingCell):
     """`rimrl.cores.scan.brims.BRIMsCell` for LSTM dynamics and gated communication among candidates.
 
     Args:
@@ -153,7 +174,21 @@ class NativeBRIMs(KernelCell):
         kernels = plan.layers[0].kernels
         assert kernels is not None
         self.kernels = kernels.brims_forward, kernels.brims_backward
-        self.layers = [_Layer(plan, i, T, B, saving, own) for i, own in enumerate(tensors.layers)]
+        self.structures = (_BRIMSLayer * len(tensors.layers))()
+        self.layers = [_Layer(self.structures[i], plan, i, T, B, saving, own) for i, own in enumerate(tensors.layers)]
+
+    def read(self, *of_input: Tensor) -> None:
+        self.layers[0].read(*of_input)
+
+    def keep_packed(self) -> None:
+        self.keeps_packed = True
+        for layer in self.layers:
+            layer.keep_packed()
+
+    def run(self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None) -> None:
+        super().run(first, last, y, at_start, starts)
+        for layer in self.layers:
+            layer.set(is_packed=int(self.keeps_packed))
 
     def start_run(
         self, first: State, last: State, y: Tensor, at_start: State | None, starts: Tensor | None
@@ -164,28 +199,25 @@ class NativeBRIMs(KernelCell):
             named |= {"h_start": at_start[0], "c_start": at_start[1]}
         self._set_states(named)
         for layer in self.layers:
-            layer.numbers |= {"starts": None if starts is None else starts.data_ptr(), "y_step": y.stride(0)}
-        self.layers[-1].numbers["y"] = y.data_ptr()
-        return self._call(self.kernels[0], (first, last, y, at_start))
+            layer.set(starts=None if starts is None else starts.data_ptr(), y_step=y.stride(0))
+        self.layers[-1].set(y=y.data_ptr())
+        return KernelCall(self.kernels[0], self.structures, (self, first, last, y, at_start))
 
     def start_backward(self, d_last: State, d_first: State, d_start: State, dy: Tensor) -> KernelCall:
         for layer in self.layers:
-            layer.numbers |= layer.start_backward(dy) | {"y_step": dy.stride(0)}
+            layer.start_backward(dy)
+            layer.set(y_step=dy.stride(0))
         named = {"dh_last": d_last[0], "dc_last": d_last[1], "dh_first": d_first[0], "dc_first": d_first[1]}
         self._set_states(named | {"dh_start": d_start[0], "dc_start": d_start[1]})
-        self.layers[-1].numbers["dy"] = dy.data_ptr()
-        return self._call(self.kernels[1], (d_last, d_first, d_start, dy))
+        self.layers[-1].set(dy=dy.data_ptr())
+        return KernelCall(self.kernels[1], self.structures, (self, d_last, d_first, d_start, dy))
 
     def _set_states(self, states: dict[str, Tensor]) -> None:
         """Tell each layer where its part of ``[L, ...]`` is."""
         for name, state in states.items():
             first, step = state.data_ptr(), state.stride(0) * state.element_size()
             for index, layer in enumerate(self.layers):
-                layer.numbers[name] = first + index * step
-
-    def _call(self, kernel: Callable[[int], None], kept: object) -> KernelCall:
-        structures = (_BRIMSLayer * len(self.layers))(*(_BRIMSLayer(**layer.numbers) for layer in self.layers))
-        return KernelCall(kernel, structures, kept)
+                layer.set(**{name: first + index * step})
 
     def gradients(self) -> NativeBRIMsTensors:
         return NativeBRIMsTensors.of_layers([layer.gradients() for layer in self.layers])

@@ -346,25 +346,28 @@ template <typename R> struct BRIMsPanels {
 template <typename R> idx brims_value_width(const BRIMsLayer<R>* s) { return s->is_joined ? 2 * s->D : s->dv; }
 
 // The matrix b [k, n] of each of N units, or its transpose.
-template <typename R> Panels<R> panels_of(bool transposed, idx N, idx k, idx n, const R* b) {
-    return transposed ? Panels<R>(N, n, k, b, true) : Panels<R>(N, k, n, b, false);
+template <typename R>
+Panels<R> panels_of(bool transposed, idx N, idx k, idx n, const R* b, PackedMemory<R>& packed) {
+    return transposed ? Panels<R>(N, n, k, b, true, R(1), &packed) : Panels<R>(N, k, n, b, false, R(1), &packed);
 }
 
 // The matrices of a layer of BRIMs as the forward pass needs them, or as the backward pass does.
 template <typename R> BRIMsPanels<R> brims_layer_panels(const BRIMsLayer<R>* s, bool back) {
     const idx N = s->N, D = s->D, W = N * D, Q = s->heads * s->key_size, U = s->heads * s->value_size;
     const idx below = s->below != 0, above = s->above != 0, dv = brims_value_width(s), F = s->H * (2 * s->dk + dv);
-    std::vector<R> joined(s->is_joined ? N * D * F : 0), d_joined(back ? joined.size() : 0);
-    if (s->is_joined) join(N, D, s->H, s->dk, s->dv, s->weight_qkv, s->project, joined.data());
-    return {panels_of(back, N, D, Q, s->query),
-            panels_of(back, below, W, Q, s->below_key),
-            panels_of(back, below, W, U, s->below_value),
-            panels_of(back, above, W, Q, s->above_key),
-            panels_of(back, above, W, U, s->above_value),
-            panels_of(back, N, U, 4 * D, s->weight_input),
-            panels_of(back, N, D, 4 * D, s->weight_hidden),
-            panels_of(back, N, D, F, s->is_joined ? (const R*)joined.data() : s->weight_qkv),
-            panels_of(!back, idx(!s->is_joined), 2 * D, s->H * dv, s->project),
+    PackedMemory<R> packed = {back ? nullptr : s->packed, s->is_packed != 0};
+    const bool is_filled = packed.next && packed.filled;
+    std::vector<R> joined(s->is_joined && !is_filled ? N * D * F : 0), d_joined(back ? joined.size() : 0);
+    if (!joined.empty()) join(N, D, s->H, s->dk, s->dv, s->weight_qkv, s->project, joined.data());
+    return {panels_of(back, N, D, Q, s->query, packed),
+            panels_of(back, below, W, Q, s->below_key, packed),
+            panels_of(back, below, W, U, s->below_value, packed),
+            panels_of(back, above, W, Q, s->above_key, packed),
+            panels_of(back, above, W, U, s->above_value, packed),
+            panels_of(back, N, U, 4 * D, s->weight_input, packed),
+            panels_of(back, N, D, 4 * D, s->weight_hidden, packed),
+            panels_of(back, N, D, F, s->is_joined ? (const R*)joined.data() : s->weight_qkv, packed),
+            panels_of(!back, idx(!s->is_joined), 2 * D, s->H * dv, s->project, packed),
             std::move(d_joined)};
 }
 

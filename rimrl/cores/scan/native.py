@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan import memory
-from rimrl.cores.scan.acting import ActingCell
+from rimrl.cores.scan.acting import OneStructureActingCell
 from rimrl.cores.scan.calls import Arguments
 from rimrl.cores.scan.communication import communication_sizes, joins_values
 from rimrl.cores.scan.compiled import OneStructureCell
@@ -60,7 +60,7 @@ ROWS_AT_ONCE = 64
 """Of the products that can wait for several steps: enough for them to be fast, few enough to stay in the cache."""
 
 
-class NativeRIM(ActingCell):
+class NativeRIM(OneStructureActingCell):
     """`rimrl.cores.scan.rim.RIMCell` for one input head, LSTM dynamics and gated communication among candidates.
 
     Args:

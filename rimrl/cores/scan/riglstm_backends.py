@@ -70,7 +70,7 @@ class CompiledRigLSTM(TorchRigLSTM):
             views, _, keys, _, soft_query = (tensor.to(state[0].dtype) for tensor in encoded)
             of_input = views, keys.transpose(2, 3), soft_query
             if not torch.is_grad_enabled():
-                cell = filling_cell(core, core.num_active, loop_cell, of_input, return_trace)
+                cell = filling_cell(core, core.num_active, loop_cell, of_input, x.shape[:2], return_trace)
                 return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = loop_cell(core, *of_input)
             rows = {"views": 1, "keys": 1, "soft_input": 1}

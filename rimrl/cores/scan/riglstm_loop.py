@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan import memory
-from rimrl.cores.scan.acting import ActingCell
+from rimrl.cores.scan.acting import OneStructureActingCell
 from rimrl.cores.scan.calls import Arguments
 from rimrl.cores.scan.layout import RIGLSTM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
@@ -73,7 +73,7 @@ class RigLSTMPlan:
     units_kept: int
 
 
-class NativeRigLSTM(ActingCell):
+class NativeRigLSTM(OneStructureActingCell):
     """`rimrl.cores.scan.riglstm.RigLSTMCell` with all stages, whose cell selection has no weights of its own.
 
     Args:

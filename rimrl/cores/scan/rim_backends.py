@@ -91,7 +91,7 @@ class NativeOrTorchRIM(TorchRIM):
             return super().run(core, x, state, episode_starts, return_trace)
         x = (x if x.dim() == 3 else x.squeeze(2)).to(state[0].dtype)
         if not torch.is_grad_enabled():
-            cell = filling_cell(core, core.num_active, native_cell, (x,), return_trace)
+            cell = filling_cell(core, core.num_active, native_cell, (x,), x.shape[:2], return_trace)
             return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
         make_cell, tensors = native_cell(core, x)
         threaded = in_threads(make_cell, {"x": 1}, core.hidden_size)
@@ -105,19 +105,26 @@ def _run_elements(
     core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
 ) -> tuple[Tensor, State, CoreTrace | None]:
     """Several input elements: those of a BRIMs of one layer."""
-    read, native = core.input_read, kernels(state[0])
+    read = core.input_read
     assert isinstance(read, InputAttention)
-    assert native is not None
     encoded = [by_element(x, weight) for weight in (read.key, read.value)]
     with torch.autocast(x.device.type, enabled=False):
-        layer = native_layer_tensors(core)
-        layer.input_keys, layer.input_values = (tensor.to(state[0].dtype) for tensor in encoded)
-        make_cell, tensors = partial(NativeBRIMs, _plan(core, native)), NativeBRIMsTensors.of_layers([layer])
+        keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
         if not torch.is_grad_enabled():
-            cell = make_cell(len(x), x.shape[1], return_trace, tensors)
+            of_input = keys, values
+            cell = filling_cell(core, core.num_active, _native_elements_cell, of_input, x.shape[:2], return_trace)
             return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
+        make_cell, tensors = _native_elements_cell(core, keys, values)
         threaded = in_threads(make_cell, {"input_keys": 2, "input_values": 2}, core.hidden_size)
         return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
+
+
+def _native_elements_cell(core: RIM, keys: Tensor, values: Tensor) -> tuple[partial[NativeBRIMs], NativeBRIMsTensors]:
+    """The compiled cell of a core that reads several input elements, and what it is made from."""
+    native, layer = kernels(keys), native_layer_tensors(core)
+    assert native is not None
+    layer.input_keys, layer.input_values = keys, values
+    return partial(NativeBRIMs, _plan(core, native)), NativeBRIMsTensors.of_layers([layer])
 
 
 def elements_cell(core: RIM, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:

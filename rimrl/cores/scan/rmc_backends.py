@@ -44,7 +44,7 @@ class CompiledRMC:
             constants = gate_input.new_tensor([core.input_bias, core.forget_bias]).repeat_interleave(core.slot_size)
             gate_input = gate_input + constants
             if not torch.is_grad_enabled():
-                cell = filling_cell(core, None, loop_cell, (rows, gate_input), return_trace)
+                cell = filling_cell(core, None, loop_cell, (rows, gate_input), x.shape[:2], return_trace)
                 return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = loop_cell(core, rows, gate_input)
             threaded = in_threads(make_cell, {"rows": 1, "gate_input": 1}, core.hidden_size)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rimrl.cores.base import CoreTrace
 from rimrl.cores.scan import memory
-from rimrl.cores.scan.acting import ActingCell
+from rimrl.cores.scan.acting import OneStructureActingCell
 from rimrl.cores.scan.calls import Arguments
 from rimrl.cores.scan.layout import RMC_SEQUENCE
 from rimrl.cores.scan.library import Kernels
@@ -76,7 +76,7 @@ class RMCPlan:
     make_trace: Callable[[Tensor], StepTrace]
 
 
-class NativeRMC(ActingCell):
+class NativeRMC(OneStructureActingCell):
     """`rimrl.cores.rmc.RMC._step` over time, with gates for every entry and normalised queries, keys and values.
 
     Args:

@@ -9,7 +9,7 @@ template <typename R>
 using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,
                       const int*, const R*, const int*, const R*, R*, const int*);
 
-#define LAYOUT "a1d202cf75c5158e"
+#define LAYOUT "66d8195e30bd0ebc"
 
 template <typename R> struct RIMSequence {
     idx T, B, N, D;  // time steps, rows, units, width of a unit
@@ -153,7 +153,8 @@ template <typename R> struct BRIMsLayer {
     idx M, below, above;  // elements of the input; layers down and up to those that are elements, or 0
     idx K, keep;  // active units; as above
     idx chunk;  // steps whose weights' gradients are taken together
-    idx is_joined;  // as above
+    idx is_joined, is_packed;  // as above
+    R *packed;  // as above
     const uint8_t *starts;  // [T, B], or null: no episode starts
     const R *h_start, *c_start;  // [N, D]: at the start of an episode
     const R *h_first, *c_first;  // [B, N D]: before the first step
