@@ -22,9 +22,9 @@ _kept: ContextVar[dict[Hashable, _Kept] | None] = ContextVar("kept", default=Non
 def unchanging_weights() -> Iterator[None]:
     """Let cores keep what they make of their weights from one acting step to the next.
 
-    Inside, for the current thread, a RIM, RigLSTM, BRIMs or RMC on the kernels acts faster. Weights may still be changed
-    in place, by an optimiser or by ``load_state_dict``, which is noticed. Two changes are not: another parameter in the
-    place of one, and one through ``parameter.data``.
+    Inside, for the current thread, a RIM, RigLSTM, BRIMs or RMC on the kernels acts faster. Weights may still be
+    changed in place, by an optimiser or by ``load_state_dict``, which is noticed. Two changes are not: another
+    parameter in the place of one, and one through ``parameter.data``.
 
     Example:
         >>> from rimrl.cores.unchanging import unchanging_weights

@@ -76,7 +76,7 @@ class _Layer:
         N, D, Q = own.query.shape
         U = own.weight_input.shape[1]
         dk, dv = communication_sizes(config.heads, own.weight_qkv, own.project)
-        self.is_joined = joins_values(D, dv)
+        self.is_joined = joins_values(D, dv, T * B)
         self.V = config.heads * (2 * D if self.is_joined else dv)
         F = config.heads * 2 * dk + self.V
         inputs = 0 if own.input_keys is None else own.input_keys.shape[0]

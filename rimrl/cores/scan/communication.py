@@ -131,9 +131,10 @@ def communication_sizes(heads: int, query_key_value: Tensor, project: Tensor) ->
     return (query_key_value.shape[2] // heads - value_size) // 2, value_size
 
 
-def joins_values(unit_size: int, value_size: int) -> bool:
+def joins_values(unit_size: int, value_size: int, rows: int) -> bool:
     """Whether kernels project the values of units before other units read them, not after.
 
-    Both give the same; the first takes less work where a unit is narrow, since its values get as wide as Wf over Wg.
+    Both give the same but for rounding. The first takes less work where a unit is narrow, since its values get as wide
+    as Wf over Wg, and if there are enough rows of all steps together: it begins with a product of weights.
     """
-    return 8 * unit_size <= 5 * value_size
+    return 8 * unit_size <= 5 * value_size and rows >= 6 * unit_size

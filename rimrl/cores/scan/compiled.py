@@ -21,7 +21,8 @@ from rimrl.cores.scan.loop import Tensors
 class CompiledCell(Protocol):
     """Runs one sequence forward and then backward in compiled code, with its own memory of every step.
 
-    A cell is made for one sequence, and lives until its gradient is taken.
+    A cell is made for one sequence and lives until its gradient is taken. One that follows no gradient may be used
+    again.
 
     Attributes:
         saving: Whether the cell keeps every step, which the backward pass and the trace need.
@@ -148,7 +149,9 @@ def run(
     starts, at_start = _starts(episode_starts, initial)
     inputs = (*state, *at_start, *tensors.in_order())
     if not torch.is_grad_enabled() or not any(tensor is not None and tensor.requires_grad for tensor in inputs):
-        return fill(make_cell(num_steps, state[0].shape[1], return_trace, tensors), num_steps, state, initial, starts)
+        return _filled(
+            make_cell(num_steps, state[0].shape[1], return_trace, tensors), num_steps, state, starts, *at_start
+        )
     cells: list[CompiledCell] = []
     y, h, c = _Sequence.apply(cells, make_cell, type(tensors), num_steps, starts, *inputs)  # type: ignore[no-untyped-call]
     return y, (h, c), cells[0].trace() if return_trace else None
@@ -162,11 +165,22 @@ def fill(
     episode_starts: Tensor | None,
 ) -> tuple[Tensor, State, CoreTrace | None]:
     """Run a cell without a gradient to follow; if it is saving, there is a trace. Otherwise as `run`."""
-    starts, (h_start, c_start) = _starts(episode_starts, initial)
+    starts, at_start = _starts(episode_starts, initial)
+    return _filled(cell, num_steps, state, starts, *at_start)
+
+
+def _filled(
+    cell: CompiledCell,
+    num_steps: int,
+    state: State,
+    starts: Tensor | None,
+    h_start: Tensor | None,
+    c_start: Tensor | None,
+) -> tuple[Tensor, State, CoreTrace | None]:
     first = state[0].contiguous(), state[1].contiguous()
     last = torch.empty_like(first[0]), torch.empty_like(first[1])
     y = first[0].new_empty(num_steps, *first[0].shape[1:])
-    cell.run(first, last, y, None if h_start is None or c_start is None else _rows(h_start, c_start), starts)
+    cell.run(first, last, y, _rows(h_start, c_start), starts)
     return y, last, cell.trace() if cell.saving else None
 
 
@@ -179,8 +193,10 @@ def _starts(
     return episode_starts.contiguous(), initial(1)
 
 
-def _rows(h_start: Tensor, c_start: Tensor) -> State:
+def _rows(h_start: Tensor | None, c_start: Tensor | None) -> State | None:
     """``[L, 1, W]`` as ``[L, W]``."""
+    if h_start is None or c_start is None:
+        return None
     return h_start[:, 0].contiguous(), c_start[:, 0].contiguous()
 
 
@@ -204,9 +220,8 @@ class _Sequence(torch.autograd.Function):
         last = torch.empty_like(first[0]), torch.empty_like(first[1])
         y = h0.new_empty(num_steps, *h0.shape[1:])
         ctx.cell = make_cell(num_steps, h0.shape[1], True, kind(*rest))
-        at_start = None if h_start is None or c_start is None else _rows(h_start, c_start)
-        ctx.cell.run(first, last, y, at_start, starts)
-        ctx.has_starts = at_start is not None
+        ctx.cell.run(first, last, y, _rows(h_start, c_start), starts)
+        ctx.has_starts = starts is not None
         cells.append(ctx.cell)
         ctx.save_for_backward(*(tensor for tensor in (starts, *inputs) if tensor is not None))
         return y, *last

@@ -7,8 +7,9 @@ products of a few rows. Here the loop over time runs without autograd and its gr
 * the gradient of a recurrent weight is one product over all steps, after the loop;
 * what the backward pass needs is written once, into buffers of the whole sequence.
 
-`run` drives a `SequenceCell` and owns what all cells share: the outputs, the state, and the gradients' way to autograd.
-The step of the same core is the specification, which the tests compare with.
+`run` drives a `StepCell` and owns what all of these share: the outputs, the states, and the gradients' way to autograd.
+Cells in compiled code have `rimrl.cores.scan.compiled.run`. The step of the same core is the specification, which the
+tests compare with.
 
 Inside a scan the units come first, ``[N, B, D]``, so that each unit's rows and weights are contiguous for `torch.bmm`.
 """
@@ -73,46 +74,11 @@ class LayersTensors(Tensors, Generic[L]):
         return tuple(name for layer in self.layers for name in vars(layer))
 
 
-class SequenceCell(Protocol):
-    """Runs one sequence forward and then backward, with its own memory of every step.
+class StepCell(Protocol):
+    """Runs one sequence forward and then backward, as one step forward and the same step backward.
 
     A cell is made for one sequence from tensors that autograd knows, and lives until its gradient is taken.
     """
-
-    def run(
-        self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
-    ) -> None:
-        """Fill in states and outputs.
-
-        Args:
-            h: ``[N, T + 1, B, D]``; entry t is the state before step t, the first of them given.
-            c: The same of the cell memory.
-            y: ``[T, B, N, D]``.
-            h_start: State at the start of an episode, ``[N, D]``; may be None if no episode starts.
-            c_start: The same of the cell memory.
-            starts: ``[T, B]`` bool, or None: no episode starts.
-        """
-
-    def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
-        """Turn the gradients ``[N, B, D]`` of the last state into those of the first, in place.
-
-        Args:
-            dh: Of ``h``.
-            dc: Of ``c``.
-            dh_start: ``[N, D]``, zeros, to which the gradient of ``h_start`` is added.
-            dc_start: The same of ``c_start``.
-            dy: Of ``y``, ``[T, B, N, D]``.
-        """
-
-    def gradients(self, h: Tensor) -> Tensors:
-        """Gradients of the tensors that the cell was made from, given ``h [N, T, B, D]`` before each step."""
-
-    def trace(self) -> CoreTrace:
-        """What the units did, for a cell that is saving."""
-
-
-class StepCell(SequenceCell, Protocol):
-    """A cell that is written as one step forward and the same step backward."""
 
     # Before each step, from `run` on.
     _h: tuple[Tensor, ...]
@@ -137,6 +103,16 @@ class StepCell(SequenceCell, Protocol):
     def run(
         self, h: Tensor, c: Tensor, y: Tensor, h_start: Tensor | None, c_start: Tensor | None, starts: Tensor | None
     ) -> None:
+        """Fill in states and outputs.
+
+        Args:
+            h: ``[N, T + 1, B, D]``; entry t is the state before step t, the first of them given.
+            c: The same of the cell memory.
+            y: ``[T, B, N, D]``.
+            h_start: State at the start of an episode, ``[N, D]``; may be None if no episode starts.
+            c_start: The same of the cell memory.
+            starts: ``[T, B]`` bool, or None: no episode starts.
+        """
         self._h, self._c, self._resets = h.unbind(1), c.unbind(1), rows_to_reset(starts, len(y))
         for t, (rows, y_t) in enumerate(zip(self._resets, y.unbind(0), strict=True)):
             if rows is not None:
@@ -147,6 +123,15 @@ class StepCell(SequenceCell, Protocol):
             self.forward(t, self._h[t], self._c[t], self._h[t + 1], self._c[t + 1], y_t)
 
     def run_backward(self, dh: Tensor, dc: Tensor, dh_start: Tensor, dc_start: Tensor, dy: Tensor) -> None:
+        """Turn the gradients ``[N, B, D]`` of the last state into those of the first, in place.
+
+        Args:
+            dh: Of ``h``.
+            dc: Of ``c``.
+            dh_start: ``[N, D]``, zeros, to which the gradient of ``h_start`` is added.
+            dc_start: The same of ``c_start``.
+            dy: Of ``y``, ``[T, B, N, D]``.
+        """
         dh_t, dc_t, dy_steps = dh, dc, dy.unbind(0)
         self.start_backward()
         for t in range(len(dy) - 1, -1, -1):
@@ -160,8 +145,14 @@ class StepCell(SequenceCell, Protocol):
         dh.copy_(dh_t)
         dc.copy_(dc_t)
 
+    def gradients(self, h: Tensor) -> Tensors:
+        """Gradients of the tensors that the cell was made from, given ``h [N, T, B, D]`` before each step."""
 
-MakeCell: TypeAlias = Callable[[int, int, bool, Any], SequenceCell]
+    def trace(self) -> CoreTrace:
+        """What the units did, for a cell that is saving."""
+
+
+MakeCell: TypeAlias = Callable[[int, int, bool, Any], StepCell]
 """``make(T, B, saving, tensors)``: a cell for T steps of B rows, made from input and weights.
 
 A cell that is `saving` keeps what the backward pass and the trace need; another may use the same memory in each step.
@@ -200,7 +191,7 @@ def run(
     if torch.is_grad_enabled():
         inputs = (*state, *at_start, *tensors.in_order())
         if any(tensor is not None and tensor.requires_grad for tensor in inputs):
-            cells: list[SequenceCell] = []
+            cells: list[StepCell] = []
             y, h, c = _Scan.apply(  # type: ignore[no-untyped-call]
                 cells, make_cell, type(tensors), num_units, num_steps, resets, *inputs
             )
@@ -215,7 +206,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        cells: list[SequenceCell],
+        cells: list[StepCell],
         make_cell: MakeCell,
         kind: type[Tensors],
         num_units: int,
@@ -238,7 +229,7 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dh_end: Tensor, dc_end: Tensor) -> tuple[Any, ...]:
         _ = ctx.saved_tensors  # raises if a weight was changed in place since
-        cell: SequenceCell = ctx.cell
+        cell: StepCell = ctx.cell
         h: Tensor = ctx.h
         N, T, B, D = h.shape[0], h.shape[1] - 1, h.shape[2], h.shape[3]
         dh = _units_first(dh_end, N).clone(memory_format=torch.contiguous_format)
@@ -261,7 +252,7 @@ def _forward(
     c0: Tensor,
     h_start: Tensor | None,
     c_start: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, SequenceCell, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, StepCell, Tensor]:
     """Output, last state, the cell and ``h``; the states at the start of an episode may be None if nothing resets."""
     N, T, B = num_units, num_steps, h0.shape[1]
     D = h0.shape[2] // N

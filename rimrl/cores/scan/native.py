@@ -78,7 +78,7 @@ class NativeRIM(OneStructureActingCell):
         N, D, Q = tensors.query.shape
         inputs, U = tensors.value.shape
         dk, dv = communication_sizes(heads, tensors.query_key_value, tensors.project)
-        self.is_joined = joins_values(D, dv)
+        self.is_joined = joins_values(D, dv, T * B)
         V = heads * (2 * D if self.is_joined else dv)
         W = heads * 2 * dk + V
         chunk = min(T, max(1, ROWS_AT_ONCE // B))

@@ -18,7 +18,7 @@ from rimrl.cores.scan.compiled import CompiledCell, MakeCell, MakeKernelCell
 from rimrl.cores.scan.loop import Tensors
 
 SMALLEST = 1 << 15
-"""Numbers of output, ``T B N D``, below which the copies take longer than a second thread saves."""
+"""Numbers of output, ``T B N D``, below which further cells take longer to make than a second thread saves."""
 
 
 def in_threads(make_cell: MakeKernelCell, rows: Mapping[str, int], width: int) -> MakeCell:
