@@ -21,7 +21,8 @@ from rimrl.cores.scan.layout import (
 )
 from rimrl.cores.scan.library import SIGNATURES
 
-KERNELS = "".join(HEADER.with_name(name).read_text(encoding="utf-8") for name in ("loops.h", "joined.h", "riglstm.h", "rmc.h"))
+FILES = ("loops.h", "joined.h", "riglstm.h", "rmc.h")
+KERNELS = "".join(HEADER.with_name(name).read_text(encoding="utf-8") for name in FILES)
 every_structure = pytest.mark.parametrize(
     "structure", [RIM_SEQUENCE, LSTM_SEQUENCE, RIGLSTM_SEQUENCE, RMC_SEQUENCE, BRIMS_LAYER], ids=lambda s: s.name
 )
