@@ -79,3 +79,19 @@ def test_scores_of_the_trained_agent_are_those_of_the_table() -> None:
     train, sticky = re.findall(r"(?:train|sticky) (\S+ \[.+?\])", row)
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert f"scores {train} in Pong as it was trained and {sticky} with sticky actions" in text
+
+
+def test_scores_and_curves_on_flickering_screens() -> None:
+    measured = json.loads((PAGE.parent / "atari/flicker.json").read_text(encoding="utf-8"))
+    head, _, *table = table_after("## Flickering screens")
+    cores = [cell.strip("`") for cell in head[2:]]
+    assert cores == list(measured)
+    runs = [measured[core]["2"] for core in cores]
+    assert [row[0].strip("`") for row in table] == list(runs[0]["scores"])
+    for split, _, *cells in table:
+        scores = [run["scores"][split.strip("`")] for run in runs]
+        assert cells == [f"{score['mean']:.1f} [{score['low']:.1f}, {score['high']:.1f}]" for score in scores]
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    for run in runs:
+        curve = [run["curve"][step] for step in ("500000", "1000000", "1500000", "2000000")]
+        assert ", ".join(f"{value:.1f}" for value in curve) in text
