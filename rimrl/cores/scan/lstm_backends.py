@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,11 @@ from rimrl.cores.scan.native import LSTMTensors, NativeLSTM
 from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
 from rimrl.cores.scan.threads import in_threads
+
+RunLayer: TypeAlias = Callable[
+    [int, State, Callable[[int], State], Tensor | None, bool], tuple[Tensor, State, CoreTrace | None]
+]
+"""`compiled.run` or `loop.run`, given all but steps, state, initial state, starts, and whether to return a trace."""
 
 
 class _Layers:
@@ -44,25 +50,16 @@ class _Layers:
             weight_input, weight_hidden, bias_input, bias_hidden = core.rnn.all_weights[layer]
             bias = bias_input if isinstance(core, GRU) else bias_input + bias_hidden
             of_unit = (nn.functional.linear(y, weight_input, bias), weight_hidden.t(), bias_hidden)
-            gates, hidden, biases = (part.unsqueeze(0).to(state[0].dtype) for part in of_unit)
+            run_layer = self._layer(core, *(part.unsqueeze(0).to(state[0].dtype) for part in of_unit))
             with torch.autocast(x.device.type, enabled=False):
                 at_start = partial(_initial_of_layer, core, layer)
-                y, end = self._run_layer(core, gates, hidden, biases, _of_layer(state, layer), at_start, episode_starts)
+                y, end, _ = run_layer(len(x), _of_layer(state, layer), at_start, episode_starts, False)
             after.append(end)
         ends = torch.cat([h for h, _ in after]), torch.cat([c for _, c in after])
         return y, ends, CoreTrace.of_one_unit(x) if return_trace else None
 
-    def _run_layer(
-        self,
-        core: LSTM | GRU,
-        gates: Tensor,
-        weight_hidden: Tensor,
-        bias_hidden: Tensor,
-        state: State,
-        initial: Callable[[int], State],
-        episode_starts: Tensor | None,
-    ) -> tuple[Tensor, State]:
-        """Output and last state of a layer.
+    def _layer(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> RunLayer:
+        """What runs a layer.
 
         ``gates [1, T, B, G D]`` is what the input adds to the gates, and includes both biases of an LSTM.
         """
@@ -77,24 +74,13 @@ class NativeLayers(_Layers):
     def unsupported_reason(self, core: LSTM, like: Tensor) -> str | None:
         return unavailable_reason(like) if kernels(like) is None else None
 
-    def _run_layer(
-        self,
-        core: LSTM | GRU,
-        gates: Tensor,
-        weight_hidden: Tensor,
-        bias_hidden: Tensor,
-        state: State,
-        initial: Callable[[int], State],
-        episode_starts: Tensor | None,
-    ) -> tuple[Tensor, State]:
+    def _layer(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> RunLayer:
         native = kernels(gates)
         assert native is not None
         make_cell: compiled.MakeCell = partial(NativeLSTM, native)
         if native.gemm is None:  # torch's BLAS uses threads itself
             make_cell = in_threads(partial(NativeLSTM, native), {"input_gates": 2}, core.hidden_size)
-        tensors = LSTMTensors(gates, weight_hidden)
-        y, end, _ = compiled.run(make_cell, tensors, gates.shape[1], state, initial, episode_starts, False)
-        return y, end
+        return partial(compiled.run, make_cell, LSTMTensors(gates, weight_hidden))
 
 
 class TorchLayers(_Layers):
@@ -105,22 +91,11 @@ class TorchLayers(_Layers):
     def unsupported_reason(self, core: LSTM | GRU, like: Tensor) -> str | None:
         return None if like.device.type == "cpu" else f"on {like.device} torch's own layer is faster"
 
-    def _run_layer(
-        self,
-        core: LSTM | GRU,
-        gates: Tensor,
-        weight_hidden: Tensor,
-        bias_hidden: Tensor,
-        state: State,
-        initial: Callable[[int], State],
-        episode_starts: Tensor | None,
-    ) -> tuple[Tensor, State]:
+    def _layer(self, core: LSTM | GRU, gates: Tensor, weight_hidden: Tensor, bias_hidden: Tensor) -> RunLayer:
         if isinstance(core, LSTM):
             warn_if_missing(gates)
         tensors = RIMTensors(gates, weight_hidden, bias_hidden=bias_hidden if isinstance(core, GRU) else None)
-        make_cell = partial(RIMCell, RIMScanConfig())
-        y, end, _ = loop.run(make_cell, tensors, 1, gates.shape[1], state, initial, episode_starts, False)
-        return y, end
+        return partial(loop.run, partial(RIMCell, RIMScanConfig()), tensors, 1)
 
 
 def _of_layer(state: State, layer: int) -> State:
