@@ -13,6 +13,8 @@ from torch import Tensor
 from rimrl.cores.backends import use_backend
 from rimrl.cores.base import RecurrentCore, State
 from rimrl.cores.registry import make_core
+from rimrl.cores.scan import brims_native, native
+from rimrl.cores.scan.communication import joins_values
 from rimrl.cores.scan.layout import MAX_UNITS
 from tests import paths
 from tests.cores.builders import BRIMS, RIGLSTM, RIM, SPECS, CoreSpec, build, randomise, sequence, with_every_backend
@@ -380,3 +382,35 @@ def test_the_second_derivative_is_refused_and_there_step_by_step(path: str) -> N
             values.append(penalty().item())
     slope = (values[0] - values[1]) / 2e-5
     assert float((weight.grad * direction).sum()) == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rim", "brims"])
+def test_values_are_joined_where_that_is_less_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels are told so, and either way does what the step does."""
+    joined: list[bool] = []
+
+    def joins(*sizes: int) -> bool:
+        joined.append(joins_values(*sizes))
+        return joined[-1]
+
+    for module in (native, brims_native):
+        monkeypatch.setattr(module, "joins_values", joins)
+    core = randomise(build(SPECS[f"{name}, wide values"]))
+    with paths.on("native"):
+        for num_steps in (1, 9):
+            assert_same(everything(problem(core, num_steps, 5)), step_by_step(problem(core, num_steps, 5)))
+            assert set(joined) == {num_steps == 9}
+            joined.clear()
+
+
+@paths.every_fast_path
+def test_a_learned_start_without_an_episode_start_has_no_gradient(path: str) -> None:
+    core = build(SPECS["rim, learned start"])
+    p = problem(core)
+    with paths.on(path):
+        core(p.x, p.state)[0].sum().backward()
+    assert core.initial_h is not None
+    assert core.initial_h.grad is None
+    with paths.on(path):
+        core(p.x, p.state, torch.ones(p.x.shape[:2], dtype=torch.bool))[0].sum().backward()
+    assert core.initial_h.grad is not None
