@@ -92,6 +92,8 @@ def test_scores_and_curves_on_flickering_screens() -> None:
         scores = [run["scores"][split.strip("`")] for run in runs]
         assert cells == [f"{score['mean']:.1f} [{score['low']:.1f}, {score['high']:.1f}]" for score in scores]
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    most = max(score["wins"] for run in runs for score in run["scores"].values())
+    assert f"at most {most} of 30 games" in text
     for run in runs:
         curve = [run["curve"][step] for step in ("500000", "1000000", "1500000", "2000000")]
         assert ", ".join(f"{value:.1f}" for value in curve) in text
