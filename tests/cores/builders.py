@@ -29,7 +29,16 @@ RIM_VARIANTS: dict[str, dict[str, Any]] = {
     "no communication": {"communication": None},
     "gru, top 2": {"dynamics": "gru", "communication_top_k": 2},
     "no input attention": {"input_attention": False, "num_active": None},
+    "two heads": {"input_heads": 2},
+    "previous": {"communication_reads": "previous"},
+    "gru, residual, two heads, competition of units": {
+        "dynamics": "gru",
+        "communication": "residual",
+        "input_heads": 2,
+        "competition": "units",
+    },
     "three elements, two heads": {"num_inputs": 3, "input_heads": 2},
+    "three elements, no input attention": {"num_inputs": 3, "input_attention": False, "num_active": None},
     "three elements, gru, competition of units, no communication": {
         "num_inputs": 3,
         "dynamics": "gru",

@@ -15,7 +15,6 @@ from rimrl.cores.progressive import ProgressiveCore
 from rimrl.cores.registry import CORES, make_core
 from rimrl.cores.rim import RIM
 from rimrl.cores.scan.layout import MAX_UNITS
-from rimrl.cores.scan.rim_backends import runs_natively
 from rimrl.cores.stepwise import StepTrace
 from rimrl.errors import UsageError
 from tests import paths
@@ -98,79 +97,53 @@ def test_an_unknown_backend_is_refused_with_the_nearest() -> None:
         pass
 
 
-@pytest.mark.parametrize("option", ["input_dropout", "communication_dropout"])
-def test_dropout_runs_step_by_step(option: str) -> None:
-    core = build(("rim", {**SMALL_RIM, option: 0.5}))
-    assert core.backend == "step"
-    with use_backend("torch"):
-        assert "dropout" in refusal(core)
-    core.eval()
-    assert core.backend != "step"
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"competition": "units"},
+    {"input_heads": 2},
+    {"input_attention": False, "num_active": None},
+    {"communication": None},
+    {"communication": "residual"},
+    {"communication_reads": "previous"},
+    {"communication_top_k": 2},
+    {"dynamics": "gru"},
+    {"input_dropout": 0.5},
+    {"communication_dropout": 0.5},
+    {"num_inputs": 2},
+    {"num_inputs": 2, "input_attention": False, "num_active": None},
+]
 
 
-def test_sets_without_attention_run_step_by_step() -> None:
-    core = build(("rim", {**SMALL_RIM, "num_inputs": 2, "input_attention": False, "num_active": None}))
+@needs_kernels
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_of_a_rim_is_compiled(options: dict[str, Any]) -> None:
+    assert build(("rim", {**SMALL_RIM, **options})).backends == {"native": None, "torch": None, "step": None}
+
+
+@needs_kernels
+@pytest.mark.parametrize("options", [o for o in OPTIONS if "input_attention" not in o], ids=str)
+def test_every_option_of_brims_with_input_attention_is_compiled(options: dict[str, Any]) -> None:
+    assert build(("brims", {**BRIMS, **options})).backends == {"native": None, "torch": None, "step": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("rim", {**SMALL_RIM, "num_units": MAX_UNITS + 1}),
+        ("brims", {**BRIMS, "num_units": [4, MAX_UNITS + 4], "unit_size": None, "hidden_size": 68}),
+    ],
+)
+def test_more_units_than_kernels_take_are_run_in_torch(name: str, options: dict[str, Any]) -> None:
+    core = build((name, options))
+    assert core.backend == "torch"
+    assert str(MAX_UNITS) in str(core.backends["native"]) or not paths.compiled()
+
+
+def test_brims_without_input_attention_run_step_by_step() -> None:
+    core = build(("brims", {**BRIMS, "input_attention": False, "num_active": None}))
     assert core.backend == "step"
     with use_backend("torch"):
         assert "input_attention" in refusal(core)
-    assert build(("rim", {**SMALL_RIM, "num_inputs": 2})).backend != "step"
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"competition": "units"},
-        {"input_heads": 2},
-        {"input_attention": False, "num_active": None},
-        {"communication": None},
-        {"communication": "residual"},
-        {"communication_reads": "previous"},
-        {"communication_top_k": 2},
-        {"num_units": MAX_UNITS + 1},
-    ],
-    ids=str,
-)
-def test_options_that_kernels_do_not_know_take_the_loop_of_torch(options: dict[str, Any]) -> None:
-    core = make_core("rim", 3, **{**SMALL_RIM, **options})
-    assert isinstance(core, RIM)
-    assert not runs_natively(core)
-    assert core.backends["torch"] is None
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"dynamics": "gru"}, "gru"),
-        ({"competition": "units"}, "units"),
-        ({"communication": None}, "communication"),
-        ({"communication": "residual"}, "residual"),
-        ({"communication_reads": "previous"}, "previous"),
-        ({"communication_top_k": 2}, "top_k"),
-        ({"num_units": [4, MAX_UNITS + 4], "unit_size": None, "hidden_size": 68}, str(MAX_UNITS)),
-    ],
-    ids=str,
-)
-def test_brims_say_which_option_kernels_do_not_know(options: dict[str, Any], named: str) -> None:
-    core = build(("brims", {**BRIMS, **options}))
-    assert core.backend == "torch"
-    assert named in str(core.backends["native"]) or not paths.compiled()
-
-
-def test_brims_run_step_by_step_without_input_attention_or_with_dropout() -> None:
-    every = build(("brims", {**BRIMS, "input_attention": False, "num_active": None}))
-    dropping = build(("brims", {**BRIMS, "communication_dropout": 0.5}))
-    for core, reason in ((every, "input_attention"), (dropping, "dropout")):
-        assert core.backend == "step"
-        assert reason in str(core.backends["torch"])
-    assert dropping.eval().backend != "step"
-
-
-def test_kernels_know_the_options_of_the_paper_but_no_gru() -> None:
-    core, gru = make_core("rim", 3), make_core("rim", 3, dynamics="gru")
-    assert isinstance(core, RIM)
-    assert runs_natively(core)
-    assert "gru" in str(gru.backends["native"]) or not paths.compiled()
-    assert gru.backend == "torch"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -21,7 +21,7 @@ from rimrl.cores.scan.layout import (
 )
 from rimrl.cores.scan.library import SIGNATURES
 
-FILES = ("loops.h", "joined.h", "riglstm.h", "rmc.h")
+FILES = ("loops.h", "units.h", "rim.h", "brims.h", "lstm.h", "joined.h", "riglstm.h", "rmc.h")
 KERNELS = "".join(HEADER.with_name(name).read_text(encoding="utf-8") for name in FILES)
 every_structure = pytest.mark.parametrize(
     "structure", [RIM_SEQUENCE, LSTM_SEQUENCE, RIGLSTM_SEQUENCE, RMC_SEQUENCE, BRIMS_LAYER], ids=lambda s: s.name
@@ -52,7 +52,10 @@ def test_the_fields_in_c_are_those_of_ctypes(structure: Structure) -> None:
 @every_structure
 def test_the_kernels_read_no_other_field(structure: Structure) -> None:
     names = {name for name, _ in structure.fields()}
-    used = re.findall(rf"\(const {structure.name}<R>[*&] (?:s|layers)\b[^)]*\) {{\n(.*?)\n}}", KERNELS, re.DOTALL)
+    kind = f"(?:{structure.name}<R>|S)" if structure in (RIM_SEQUENCE, BRIMS_LAYER) else f"{structure.name}<R>"
+    used = re.findall(
+        rf"\(const {kind}[*&] (?:s|layers)\b[^)]*\) {{( .*? }}$|\n.*?\n}}$)", KERNELS, re.DOTALL | re.MULTILINE
+    )
     assert len(used) >= 2
     assert {name for text in used for name in re.findall(r"\b(?:s|layers)(?:->|\.)(\w+)", text)} == names
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rimrl.cores.backends import use_backend
 from rimrl.cores.base import RecurrentCore, State
 from rimrl.cores.registry import make_core
-from rimrl.cores.scan import brims_native, native
+from rimrl.cores.scan import native_units
 from rimrl.cores.scan.communication import joins_values
 from rimrl.cores.scan.layout import MAX_UNITS
 from tests import paths
@@ -393,8 +393,7 @@ def test_values_are_joined_where_that_is_less_work(name: str, monkeypatch: pytes
         joined.append(joins_values(*sizes))
         return joined[-1]
 
-    for module in (native, brims_native):
-        monkeypatch.setattr(module, "joins_values", joins)
+    monkeypatch.setattr(native_units, "joins_values", joins)
     core = randomise(build(SPECS[f"{name}, wide values"]))
     with paths.on("native"):
         for num_steps in (1, 9):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rimrl.cores.base import RecurrentCore, State
-from rimrl.cores.scan import memory, native
+from rimrl.cores.scan import memory, rim_native
 from rimrl.cores.unchanging import unchanging_weights, weights_are_unchanging
 from tests import paths
 from tests.cores.builders import INPUT_SIZE, SPECS, CoreSpec, build, randomise
@@ -20,16 +20,16 @@ every_core = pytest.mark.parametrize("spec", NATIVE.values(), ids=NATIVE)
 
 
 @pytest.fixture
-def cells(monkeypatch: pytest.MonkeyPatch) -> list[native.NativeRIM]:
+def cells(monkeypatch: pytest.MonkeyPatch) -> list[rim_native.NativeRIM]:
     """Compiled cells, as they are made."""
-    made: list[native.NativeRIM] = []
-    original = native.NativeRIM.__init__
+    made: list[rim_native.NativeRIM] = []
+    original = rim_native.NativeRIM.__init__
 
-    def init(self: native.NativeRIM, *args: Any) -> None:
+    def init(self: rim_native.NativeRIM, *args: Any) -> None:
         original(self, *args)
         made.append(self)
 
-    monkeypatch.setattr(native.NativeRIM, "__init__", init)
+    monkeypatch.setattr(rim_native.NativeRIM, "__init__", init)
     return made
 
 
@@ -125,7 +125,7 @@ def test_learning_inside_is_as_outside() -> None:
 
 
 @pytest.mark.skipif(not paths.compiled(), reason="no kernels were compiled")
-def test_a_cell_serves_all_steps_of_as_many_rows(cells: list[native.NativeRIM]) -> None:
+def test_a_cell_serves_all_steps_of_as_many_rows(cells: list[rim_native.NativeRIM]) -> None:
     core = build(SPECS["rim"])
     act(core, inputs(core, 4, 3))
     assert len(cells) == 4

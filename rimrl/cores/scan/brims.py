@@ -59,6 +59,9 @@ class LayerTensors:
         query_key_value: ``[N, D, H' (2 dk' + dv')]``; this and the following are None without communication.
         project: ``[D or 2 D, H' dv']``: Wf, and Wg below it if gated.
         project_bias: ``[D or 2 D]``.
+        read_scale: What dropout multiplies the attention by that reads values, ``[T, N, B, H, M']``, or None; M' counts
+            all that the layer reads.
+        message_scale: What it multiplies messages by, ``[T, N, B, D]``, or None.
     """
 
     query: Tensor
@@ -73,6 +76,8 @@ class LayerTensors:
     query_key_value: Tensor | None = None
     project: Tensor | None = None
     project_bias: Tensor | None = None
+    read_scale: Tensor | None = None
+    message_scale: Tensor | None = None
 
 
 class BRIMsTensors(LayersTensors[LayerTensors]):
@@ -88,8 +93,11 @@ class _Layer:
         N, self.size = tensors.query.shape[:2]
         buffers = Buffers(N, T, B, saving, tensors.query)
         rows = [weight for weight in (tensors.below, tensors.above) if weight is not None]
-        of_units, of_input = (tensors.query, tensors.weight_input, tensors.bias), (tensors.keys, tensors.values)
-        self.reader = Elements(buffers, plan.num_active, plan.over_units, heads, *of_units, *of_input, rows)
+        of_units = tensors.query, tensors.weight_input, tensors.bias
+        of_input = tensors.keys, tensors.values
+        self.reader = Elements(
+            buffers, plan.num_active, plan.over_units, heads, *of_units, *of_input, rows, tensors.read_scale
+        )
         self.units = Units(plan, buffers, self.reader, tensors)
 
     def unit_view(self, state: Tensor) -> Tensor:

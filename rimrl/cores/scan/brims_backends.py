@@ -13,11 +13,18 @@ from rimrl.cores.brims import BRIMs
 from rimrl.cores.registry import BackendName
 from rimrl.cores.scan import compiled, loop
 from rimrl.cores.scan.acting import filling_cell
-from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors
-from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors
+from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors, LayerTensors
+from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors, NativeLayerTensors
 from rimrl.cores.scan.elements import scaled
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
-from rimrl.cores.scan.rim_layers import by_element, layer_tensors, native_layer_tensors, plan_of, unknown_option
+from rimrl.cores.scan.rim_layers import (
+    by_element,
+    communication_weights,
+    dropout_scales,
+    dynamics_weights,
+    plan_of,
+    too_large,
+)
 from rimrl.cores.scan.threads import in_threads
 
 
@@ -27,10 +34,9 @@ class TorchBRIMs:
     name: BackendName = "torch"
 
     def unsupported_reason(self, core: BRIMs, like: Tensor) -> str | None:
-        first = core._rims()[0]
-        if not isinstance(first.input_read, InputAttention):
+        if not isinstance(core._rims()[0].input_read, InputAttention):
             return "whole sequences are run with input attention, and input_attention is false"
-        return "dropout draws anew in every step, and the core is in training mode" if first.drops_out else None
+        return None
 
     def run(
         self, core: BRIMs, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
@@ -40,35 +46,45 @@ class TorchBRIMs:
         encoded = core._encode(x)
         with torch.autocast(x.device.type, enabled=False):
             keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
-            return _run(core, *self._cell(core, keys, values), len(x), state, episode_starts, return_trace)
-
-    def _cell(self, core: BRIMs, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
-        layers = []
-        for index, layer in enumerate(core._rims()):
-            read = layer.input_read
-            assert isinstance(read, InputAttention)
-            tensors = layer_tensors(layer, read)
-            if index == 0:
-                tensors.keys, tensors.values = keys, values
-            else:
-                tensors.below = _row_weight(read)
-            if index in core.above:
-                further = core._top_down_into(index)
-                assert isinstance(further, FurtherElements)
-                tensors.above = _row_weight(further)
-            layers.append(tensors)
-        return partial(BRIMsCell, _plan(core, None)), BRIMsTensors.of_layers(layers)
+            return _run(core, *_cell(core, keys, values), len(x), state, episode_starts, return_trace)
 
 
-class NativeBRIMsWhereKnown(TorchBRIMs):
-    """`NativeBRIMs` where it knows all of the core's options."""
+def _cell(core: BRIMs, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:
+    """The cell of a core, and what it is made from.
+
+    Args:
+        core: The core.
+        keys: Of the input, scaled, ``[T, B, H, dk, M]``.
+        values: ``[T, B, H, M, dv]``.
+    """
+    T, B, layers = len(keys), keys.shape[1], []
+    for index, layer in enumerate(core._rims()):
+        read, seen = layer.input_read, dict[str, Tensor]()
+        assert isinstance(read, InputAttention)
+        if index == 0:
+            seen |= {"keys": keys, "values": values}
+        else:
+            seen["below"] = _row_weight(read)
+        if index in core.above:
+            further = core._top_down_into(index)
+            assert isinstance(further, FurtherElements)
+            seen["above"] = _row_weight(further)
+        scales = dropout_scales(layer, T, B, _elements(core, index), like=keys)
+        layers.append(
+            LayerTensors(read.query, **dynamics_weights(layer), **communication_weights(layer), **seen, **scales)
+        )
+    return partial(BRIMsCell, _plan(core, None)), BRIMsTensors.of_layers(layers)
+
+
+class CompiledBRIMs(TorchBRIMs):
+    """`NativeBRIMs`."""
 
     name: BackendName = "native"
 
     def unsupported_reason(self, core: BRIMs, like: Tensor) -> str | None:
         if kernels(like) is None:
             return unavailable_reason(like)
-        return super().unsupported_reason(core, like) or next(filter(None, map(unknown_option, core._rims())), None)
+        return super().unsupported_reason(core, like) or next(filter(None, map(too_large, core._rims())), None)
 
     def run(
         self, core: BRIMs, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
@@ -78,12 +94,12 @@ class NativeBRIMsWhereKnown(TorchBRIMs):
         encoded = [by_element(x, weight) for weight in (read.key, read.value)]
         with torch.autocast(x.device.type, enabled=False):
             keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
-            if not torch.is_grad_enabled():
+            if not torch.is_grad_enabled() and not core._rims()[0].drops_out:
                 active = tuple(layer.num_active for layer in core._rims())
                 cell = filling_cell(core, active, native_cell, (keys, values), x.shape[:2], return_trace)
                 return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = native_cell(core, keys, values)
-            rows = {"input_keys": 2, "input_values": 2}
+            rows = {"input_keys": 2, "input_values": 2, "read_scale": 2, "message_scale": 2}
             threaded = in_threads(make_cell, rows, core.num_layers * core.hidden_size)
             return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
@@ -92,33 +108,38 @@ def native_cell(core: BRIMs, keys: Tensor, values: Tensor) -> tuple[partial[Nati
     """The compiled cell of a core, and what it is made from.
 
     Args:
-        core: A core whose options kernels know.
+        core: The core.
         keys: Of the input, ``[M, T, B, H dk]``.
         values: Of the input, ``[M, T, B, U]``.
     """
-    native, layers = kernels(keys), []
-    assert native is not None
+    _, T, B = keys.shape[:3]
+    layers = []
     for index, layer in enumerate(core._rims()):
-        read, tensors = layer.input_read, native_layer_tensors(layer)
+        read, seen = layer.input_read, dict[str, Tensor]()
         assert isinstance(read, InputAttention)
         if index == 0:
-            tensors.input_keys, tensors.input_values = keys, values
+            seen |= {"input_keys": keys, "input_values": values}
         else:
-            tensors.below_key, tensors.below_value = read.key[0], read.value[0]
+            seen |= {"below_key": read.key[0], "below_value": read.value[0]}
         if index in core.above:
             further = core._top_down_into(index)
             assert isinstance(further, FurtherElements)
-            tensors.above_key, tensors.above_value = further.key[0], further.value[0]
-        layers.append(tensors)
-    return partial(NativeBRIMs, _plan(core, native)), NativeBRIMsTensors.of_layers(layers)
+            seen |= {"above_key": further.key[0], "above_value": further.value[0]}
+        scales = dropout_scales(layer, T, B, _elements(core, index), like=keys)
+        weights = dynamics_weights(layer) | communication_weights(layer)
+        layers.append(NativeLayerTensors(read.query, **weights, **seen, **scales))
+    return partial(NativeBRIMs, _plan(core, kernels(keys))), NativeBRIMsTensors.of_layers(layers)
+
+
+def _elements(core: BRIMs, index: int) -> int:
+    """How many elements a layer reads."""
+    return (core.num_inputs if index == 0 else 1) + (index in core.above)
 
 
 def _plan(core: BRIMs, native: Kernels | None) -> BRIMsPlan:
     read = core._rims()[0].input_read
     assert isinstance(read, InputAttention)
-    over_units = read.competition == "units"
-    layers = [plan_of(layer, layer.communication, over_units, native) for layer in core._rims()]
-    return BRIMsPlan(layers, read.heads, core.above, core._join_traces)
+    return BRIMsPlan([plan_of(layer, native) for layer in core._rims()], read.heads, core.above, core._join_traces)
 
 
 def _run(
@@ -151,4 +172,4 @@ def _initial(core: BRIMs, batch_size: int) -> State:
     return _side_by_side(core.initial_state(batch_size))
 
 
-BACKENDS = (NativeBRIMsWhereKnown(), TorchBRIMs())
+BACKENDS = (CompiledBRIMs(), TorchBRIMs())

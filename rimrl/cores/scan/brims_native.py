@@ -1,6 +1,6 @@
-"""BRIMs as a loop in compiled code, for the options that `rimrl.cores.scan.native` knows of a RIM.
+"""BRIMs as a loop in compiled code, on the CPU.
 
-The loop over time and layers is in ``loops.h``, and so are the gradients; here is their memory.
+The loop over time and layers is in ``brims.h``, and so are the gradients; here is their memory.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from rimrl.cores.scan import memory
 from rimrl.cores.scan.acting import ActingCell, memory_of
 from rimrl.cores.scan.brims import BRIMsPlan
 from rimrl.cores.scan.calls import KernelCall
-from rimrl.cores.scan.communication import communication_sizes, joins_values
 from rimrl.cores.scan.layout import BRIMS_LAYER
 from rimrl.cores.scan.loop import LayersTensors
-from rimrl.cores.scan.native import ROWS_AT_ONCE
+from rimrl.cores.scan.native_units import NativeUnits
 from rimrl.cores.stepwise import StepTrace
 
 _BRIMSLayer = BRIMS_LAYER.as_ctypes()
@@ -31,33 +30,43 @@ class NativeLayerTensors:
 
     Attributes:
         query: ``[N, D, H dk]``.
-        weight_input: ``[N, U, 4 D]``.
-        bias: ``[N, 4 D]``.
-        weight_hidden: ``[N, D, 4 D]``.
-        weight_qkv: ``[N, D, H' (2 dk' + dv')]``.
-        project: ``[2 D, H' dv']``: Wf over Wg.
-        project_bias: ``[2 D]``.
+        weight_input: ``[N, U, G]``; G counts the gates of a unit, 4 D for an LSTM and 3 D for a GRU.
+        weight_hidden: ``[N, D, G]``.
+        bias: ``[N, G]``.
+        bias_hidden: A GRU's, ``[N, 3 D]``; None for an LSTM.
         input_keys: ``[M, T, B, H dk]``; this and `input_values` are None for all layers but the first.
         input_values: ``[M, T, B, U]``.
         below_key: ``[W, H dk]``; None for the first layer.
         below_value: ``[W, U]``.
         above_key: ``[W, H dk]``; None where nothing comes from above.
         above_value: ``[W, U]``.
+        read_scale: What dropout multiplies the attention by that reads values, ``[T, N, B, H, M']``, or None; M' counts
+            all that the layer reads.
+        query_key_value: ``[N, D, H' (2 dk' + dv')]``; this and the following are None without communication.
+        project: ``[P, H' dv']``: Wf, and Wg below it if gated; P is D or 2 D.
+        project_bias: ``[P]``.
+        message_scale: What dropout multiplies messages by, ``[T, N, B, D]``, or None.
     """
 
     query: Tensor
     weight_input: Tensor
-    bias: Tensor
     weight_hidden: Tensor
-    weight_qkv: Tensor
-    project: Tensor
-    project_bias: Tensor
+    bias: Tensor
+    bias_hidden: Tensor | None = None
     input_keys: Tensor | None = None
     input_values: Tensor | None = None
     below_key: Tensor | None = None
     below_value: Tensor | None = None
     above_key: Tensor | None = None
     above_value: Tensor | None = None
+    read_scale: Tensor | None = None
+    query_key_value: Tensor | None = None
+    project: Tensor | None = None
+    project_bias: Tensor | None = None
+    message_scale: Tensor | None = None
+
+
+_NOT_WEIGHTS = frozenset({"input_keys", "input_values", "read_scale", "message_scale"})
 
 
 class NativeBRIMsTensors(LayersTensors[NativeLayerTensors]):
@@ -72,40 +81,37 @@ class _Layer:
     def __init__(
         self, structure: Any, plan: BRIMsPlan, index: int, T: int, B: int, saving: bool, own: NativeLayerTensors
     ) -> None:
-        self.structure, self.own, config = structure, own, plan.layers[index]
-        N, D, Q = own.query.shape
-        U = own.weight_input.shape[1]
-        dk, dv = communication_sizes(config.heads, own.weight_qkv, own.project)
-        self.is_joined = joins_values(D, dv, T * B)
-        self.V = config.heads * (2 * D if self.is_joined else dv)
-        F = config.heads * 2 * dk + self.V
+        self.structure, self.own = structure, own
+        self.units = units = NativeUnits(plan.layers[index], T, B, saving, own)
+        N, self.Q, self.U, S, heads = (
+            units.N,
+            own.query.shape[2],
+            own.weight_input.shape[1],
+            units.slots,
+            plan.input_heads,
+        )
         inputs = 0 if own.input_keys is None else own.input_keys.shape[0]
-        self.inputs, self.sizes = inputs, (T, B, N, D, Q, U, F)
-        M = self.elements = inputs + (own.below_key is not None) + (own.above_key is not None)
+        M = inputs + (own.below_key is not None) + (own.above_key is not None)
         kept = M if inputs < M else 0  # keys and values of the input alone are read where they are
-        S, self.chunk = T if saving else 1, min(T, max(1, ROWS_AT_ONCE // B))
+        self.inputs, self.elements = inputs, M
         self.memory = memory.Block(
             self,
             own.query,
-            {
-                **{"h": (N, T + 1, B, D), "c": (N, T + 1, B, D), "rows": (T + 1, B, N * D), "outputs": (S, B, N * D)},
-                **{"keys": (kept, T, B, Q), "values": (kept, T, B, U), "queries": (S, N, B, Q)},
-                **{"weights": (S, N, B, plan.input_heads, 1 + M), "read": (N, S, B, U), "gates": (S, N, B, 4 * D)},
-                **{"priority": (S, N, B), "mask": (S, N, B), "tanh_c": (S, N, B, D), "h_new": (N, S, B, D)},
-                **{"qkv": (S, N, B, F), "attention": (S, B, config.heads, N, N), "received": (S, N * B, self.V)},
-                **{"output": (S, N * B, 2 * D)},
+            units.shapes()
+            | {
+                **{"rows": (T + 1, B, N * units.D), "outputs": (S, B, N * units.D)},
+                **{"keys": (kept, T, B, self.Q), "values": (kept, T, B, self.U), "queries": (S, N, B, self.Q)},
+                **{"weights": (S, N, B, heads, 1 + M), "read": (N, S, B, self.U), "priority": (S, N, B)},
             },
         )
         self.held = {name: tensor.contiguous() for name, tensor in vars(own).items() if tensor is not None}
-        numbers = {
-            "L": len(plan.layers),
-            **{"T": T, "B": B, "N": N, "D": D, "H": config.heads, "dk": dk, "dv": dv, "heads": plan.input_heads},
-            **{"key_size": Q // plan.input_heads, "value_size": U // plan.input_heads, "M": inputs},
-            **{"below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
-            **{"K": config.num_active, "keep": int(saving), "chunk": self.chunk, "is_joined": int(self.is_joined)},
-            **self.memory.addresses(),
-        }
-        self.set(**numbers, **{name: tensor.data_ptr() for name, tensor in self.held.items()})
+        self.set(
+            **units.numbers(),
+            **{"L": len(plan.layers), "heads": heads, "key_size": self.Q // heads, "value_size": self.U // heads},
+            **{"M": inputs, "below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
+            **units.addresses(self.memory),
+            **{name: tensor.data_ptr() for name, tensor in self.held.items()},
+        )
 
     def set(self, **numbers: int | None) -> None:
         """Set fields of its structure; None is a null pointer."""
@@ -119,29 +125,27 @@ class _Layer:
 
     def keep_packed(self) -> None:
         """As `ActingCell.keep_packed`."""
-        _, _, N, D, Q, U, F = self.sizes
-        of_other_layers = (self.own.below_key is not None) + (self.own.above_key is not None)
-        gates, messages = ((N, U, 4 * D), (N, D, 4 * D)), ((N, D, F), (int(not self.is_joined), self.V, 2 * D))
-        further = ((of_other_layers, N * D, Q), (of_other_layers, N * D, U))
-        self.packed = memory_of([(N, D, Q), *further, *gates, *messages], self.own.query)
+        units, Q, U = self.units, self.Q, self.U
+        of_other_layers, width = (self.own.below_key is not None) + (self.own.above_key is not None), units.N * units.D
+        of_input = (units.N, units.D, Q), (of_other_layers, width, Q), (of_other_layers, width, U)
+        self.packed = memory_of([*of_input, (units.N, U, units.G), *units.products()], self.own.query)
         self.set(packed=self.packed.data_ptr())
 
     def start_backward(self, like: Tensor) -> None:
         """Make room for gradients, of the dtype of `like`."""
-        T, B, N, D, Q, U, F = self.sizes
-        M, chunk = self.elements, self.chunk
+        units, M = self.units, self.elements
+        T, B, N = units.T, units.B, units.N
         self.gradient_memory = memory.Block(
             self,
             like,
-            {
-                **{"dh": (N, B, D), "dc": (N, B, D), "d_rows": (B, N * D), "d_gates": (N, chunk, B, 4 * D)},
-                **{"d_queries": (N, chunk, B, Q), "d_qkv": (N, chunk, B, F), "d_output": (N * B, 2 * D)},
-                **{"dh_new": (N, B, D), "d_h_read": (N, B, D), "d_received": (N * B, self.V), "d_read": (N, B, U)},
+            units.gradient_shapes()
+            | {
+                **{"d_rows": (B, N * units.D), "d_queries": (N, units.chunk, B, self.Q), "d_read": (N, B, self.U)},
             },
         )
         # Those of the input become gradients, which outlive the layer.
-        self.d_keys, self.d_values = like.new_empty(M, T, B, Q), like.new_empty(M, T, B, U)
-        of_weights = (name for name in self.held if name not in ("input_keys", "input_values"))
+        self.d_keys, self.d_values = like.new_empty(M, T, B, self.Q), like.new_empty(M, T, B, self.U)
+        of_weights = (name for name in self.held if name not in _NOT_WEIGHTS)
         self.found = {name: torch.zeros_like(self.held[name]) for name in of_weights}
         of_found = {f"d_{name}": gradient.data_ptr() for name, gradient in self.found.items()}
         of_elements = {"d_keys": self.d_keys.data_ptr(), "d_values": self.d_values.data_ptr()}
@@ -158,11 +162,12 @@ class _Layer:
         """That of a sequence, ``[T B, ...]``."""
         active = self.memory["mask"].transpose(1, 2).bool().flatten(0, 1)
         attention = self.memory["weights"].mean(3).transpose(1, 2).flatten(0, 1)
-        return StepTrace(active, attention, self.memory["attention"].mean(2).flatten(0, 1))
+        communication = self.memory["attention"].mean(2).flatten(0, 1) if self.units.P else None
+        return StepTrace(active, attention, communication)
 
 
 class NativeBRIMs(ActingCell):
-    """`rimrl.cores.scan.brims.BRIMsCell` for LSTM dynamics and gated communication among candidates.
+    """`rimrl.cores.scan.brims.BRIMsCell`, compiled.
 
     Args:
         plan: Options.

@@ -22,6 +22,7 @@ class UnitCommunicationScan:
         query_key_value: ``[N, D, H (2 dk + dv)]``.
         project: ``[D or 2 D, H dv]``: Wf, and Wg below it if gated.
         bias: ``[D or 2 D]``.
+        scale: What dropout multiplies messages by, ``[T, N, B, D]``, or None.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class UnitCommunicationScan:
         query_key_value: Tensor,
         project: Tensor,
         bias: Tensor,
+        scale: Tensor | None = None,
     ) -> None:
         self.buffers, self.heads, self.top_k = buffers, heads, top_k
         self.gated = len(bias) > query_key_value.shape[1]
         key_size, value_size = communication_sizes(heads, query_key_value, project)
         self.widths = [key_size, key_size, value_size]
         self.scale = 1.0 / math.sqrt(key_size)
+        self.dropout_steps = None if scale is None else scale.flatten(1, 2).unbind(0)
         N, B, H = buffers.num_units, buffers.batch_size, heads
         # By head, [q | k | v], so that [B, H] is one axis of the products of attention.
         self.weight = self._by_head(query_key_value)
@@ -77,6 +80,8 @@ class UnitCommunicationScan:
         self.read_steps[t].view(N, B * self.heads, -1).copy_(read.transpose(0, 1))
         output = self.output_steps[t]
         torch.addmm(self.bias, self.read_steps[t], self.project.t(), out=output)
+        if self.dropout_steps is not None:
+            output[:, :D].mul_(self.dropout_steps[t])
         if not self.gated:
             return output.view(N, B, D)
         torch.tanh_(output[:, :D])
@@ -99,6 +104,8 @@ class UnitCommunicationScan:
             torch.ops.aten.sigmoid_backward.grad_input(d_received * value, gate, grad_input=d_output[:, D:])
         else:
             d_output.copy_(d_received)
+        if self.dropout_steps is not None:
+            d_output[:, :D].mul_(self.dropout_steps[t])
         d_read = torch.mm(d_output, self.project).view(N, B * self.heads, -1).transpose(0, 1)  # [B H, N, dv]
         q, k, v = self._split(self.qkv_steps[t])
         attention = self.attention_steps[t]
@@ -131,10 +138,11 @@ def communication_sizes(heads: int, query_key_value: Tensor, project: Tensor) ->
     return (query_key_value.shape[2] // heads - value_size) // 2, value_size
 
 
-def joins_values(unit_size: int, value_size: int, rows: int) -> bool:
+def joins_values(message_size: int, value_size: int, rows: int) -> bool:
     """Whether kernels project the values of units before other units read them, not after.
 
-    Both give the same but for rounding. The first takes less work where a unit is narrow, since its values get as wide
-    as Wf over Wg, and if there are enough rows of all steps together: it begins with a product of weights.
+    Both give the same but for rounding. The first takes less work where what is made of messages is narrow (of width P:
+    Wf, over Wg if gated), since values get as wide, and if there are enough rows of all steps together: it begins with
+    a product of weights.
     """
-    return 8 * unit_size <= 5 * value_size and rows >= 6 * unit_size
+    return 4 * message_size <= 5 * value_size and rows >= 3 * message_size

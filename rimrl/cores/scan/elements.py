@@ -32,6 +32,7 @@ class Elements:
         keys: Of the input, scaled, ``[T, B, H, dk, M]``; None for a layer that does not read it.
         values: Of the input, ``[T, B, H, M, dv]``, or None.
         rows: What makes keys and values of each further element, ``[W, H dk + U]``; the keys scaled.
+        scale: What dropout multiplies the attention by that reads values, ``[T, N, B, H, M]``, or None.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Elements:
         keys: Tensor | None,
         values: Tensor | None,
         rows: list[Tensor],
+        scale: Tensor | None = None,
     ) -> None:
         self.buffers, self.num_active, self.over_units, self.heads = buffers, num_active, over_units, heads
         self.query, self.weight, self.bias, self.rows = query, weight_input, bias.unsqueeze(1), rows
@@ -65,6 +67,8 @@ class Elements:
         self.attention_steps = buffers.steps_first(1 + M, N, B * heads)[1]
         self.read, self.read_steps = buffers.units_first(self.value_width)
         self.mask_steps = buffers.steps(1)
+        # As attention is, [M, N, B H].
+        self.dropout_steps = None if scale is None else scale.permute(0, 4, 1, 2, 3).flatten(3).unbind(0)
 
     def look_at(self, t: int, rows: list[Tensor]) -> None:
         """The further elements of step t, each ``[B, W]``."""
@@ -89,9 +93,14 @@ class Elements:
             torch.softmax(torch.nn.functional.pad(scores, (0, 0, 0, 0, 1, 0)), dim=0, out=attention)
             priority = attention[0].view(N, B, self.heads).mean(2).neg_()
         torch.lt(rank(priority), self.num_active, out=self.mask_steps[t][..., 0])
-        by_head = torch.bmm(attention[1:].permute(2, 1, 0).contiguous(), self.values_steps[t])  # [B H, N, dv]
+        by_head = torch.bmm(self._used(t).permute(2, 1, 0).contiguous(), self.values_steps[t])  # [B H, N, dv]
         read.view(N, B * self.heads, -1).copy_(by_head.transpose(0, 1))
         return torch.baddbmm(self.bias, read, self.weight)
+
+    def _used(self, t: int) -> Tensor:
+        """The attention that reads values, ``[M, N, B H]``."""
+        attention = self.attention_steps[t][1:]
+        return attention if self.dropout_steps is None else attention * self.dropout_steps[t]
 
     def start_backward(self) -> None:
         """Make room for gradients."""
@@ -110,6 +119,8 @@ class Elements:
         keys, values, attention = self.keys_steps[t], self.values_steps[t], self.attention_steps[t]
         d_read = _by_head(torch.bmm(d_gates, self.weight_transposed), self.heads)  # [B H, N, dv]
         d_attention = torch.bmm(values, d_read.transpose(1, 2)).permute(1, 2, 0)  # [M, N, B H]
+        if self.dropout_steps is not None:
+            d_attention = d_attention * self.dropout_steps[t]
         dtype = attention.dtype
         if self.over_units:
             d_scores = torch._softmax_backward_data(d_attention.contiguous(), attention[1:], 1, dtype)
@@ -118,7 +129,7 @@ class Elements:
             d_scores = torch._softmax_backward_data(d_all, attention, 0, dtype)[1:]
         d_scores = d_scores.permute(2, 0, 1).contiguous()  # [B H, M, N]
         torch.bmm(d_scores, _by_head(self.queries_steps[t], self.heads), out=self.d_keys_steps[t])
-        torch.bmm(attention[1:].permute(2, 0, 1).contiguous(), d_read, out=self.d_values_steps[t])
+        torch.bmm(self._used(t).permute(2, 0, 1).contiguous(), d_read, out=self.d_values_steps[t])
         d_queries = self.d_queries_steps[t]
         d_queries.view(N, B * self.heads, -1).copy_(torch.bmm(d_scores.transpose(1, 2), keys).transpose(0, 1))
         return torch.bmm(d_queries, self.query_transposed)

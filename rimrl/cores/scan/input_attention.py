@@ -51,10 +51,18 @@ class Competition:
         keys: ``Wq k / sqrt(dk)``, ``[N, T, B, H, D]``.
         gates: What the element adds to the gates if read in full, by head, ``[N, T, B, H, G D]``.
         bias: Bias of the gates, ``[N, G D]``.
+        scale: What dropout multiplies the shares by that are read, ``[T, N, B, H, 1]``, or None.
     """
 
     def __init__(
-        self, buffers: Buffers, num_active: int, over_units: bool, keys: Tensor, gates: Tensor, bias: Tensor
+        self,
+        buffers: Buffers,
+        num_active: int,
+        over_units: bool,
+        keys: Tensor,
+        gates: Tensor,
+        bias: Tensor,
+        scale: Tensor | None = None,
     ) -> None:
         self.buffers = buffers
         self.num_active = num_active
@@ -63,6 +71,7 @@ class Competition:
         self.keys = keys.unbind(1)
         self.gates = gates.unbind(1)
         self.bias = bias.unsqueeze(1)
+        self.dropout_steps = None if scale is None else scale.squeeze(-1).unbind(0)
         self.shape = gates.shape
         self.share_steps = buffers.steps(self.heads)
         self.mask_steps = buffers.steps(1)
@@ -79,9 +88,15 @@ class Competition:
             null = torch.sigmoid(-scores)
             priority = (null[..., 0] if self.heads == 1 else null.mean(-1)).neg()
         torch.lt(rank(priority), self.num_active, out=self.mask_steps[t][..., 0])
+        used = self._used(t)
         if self.heads == 1:
-            return torch.addcmul(self.bias, self.gates[t][:, :, 0], share)
-        return torch.add(self.bias, (self.gates[t] * share.unsqueeze(-1)).sum(2))
+            return torch.addcmul(self.bias, self.gates[t][:, :, 0], used)
+        return torch.add(self.bias, (self.gates[t] * used.unsqueeze(-1)).sum(2))
+
+    def _used(self, t: int) -> Tensor:
+        """The shares that are read, ``[N, B, H]``."""
+        share = self.share_steps[t]
+        return share if self.dropout_steps is None else share * self.dropout_steps[t]
 
     def start_backward(self) -> None:
         self.d_scores, self.d_scores_steps = self.buffers.units_first(self.heads)
@@ -91,8 +106,10 @@ class Competition:
     def backward(self, t: int, h: Tensor, d_gates: Tensor) -> Tensor:
         """The gradient of ``h``, given that of the gates."""
         share, d_scores = self.share_steps[t], self.d_scores_steps[t]
-        torch.mul(d_gates.unsqueeze(2), share.unsqueeze(-1), out=self.d_gates_steps[t])
+        torch.mul(d_gates.unsqueeze(2), self._used(t).unsqueeze(-1), out=self.d_gates_steps[t])
         d_share = torch.linalg.vecdot(d_gates.unsqueeze(2), self.gates[t])
+        if self.dropout_steps is not None:
+            d_share *= self.dropout_steps[t]
         if self.over_units:
             d_scores.copy_(torch._softmax_backward_data(d_share, share, 0, share.dtype))
         else:

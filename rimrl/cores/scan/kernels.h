@@ -95,22 +95,47 @@ template <typename R> INLINE void choose(idx N, idx B, idx K, const R* priority,
     }
 }
 
-// What the input adds to the gates of every unit, and which units win it.
+// Softmax over the units, of scores [N, B].
+template <typename R> INLINE void softmax_over_units(idx N, idx B, R* p) {
+    for (idx b = 0; b < B; ++b) {
+        R largest = p[b];
+        for (idx n = 1; n < N; ++n) largest = p[n * B + b] > largest ? p[n * B + b] : largest;
+        for (idx n = 0; n < N; ++n) p[n * B + b] -= largest;
+    }
+    SIMD for (idx j = 0; j < N * B; ++j) p[j] = exponential(p[j]);
+    for (idx b = 0; b < B; ++b) {
+        R total = 0;
+        for (idx n = 0; n < N; ++n) total += p[n * B + b];
+        for (idx n = 0; n < N; ++n) p[n * B + b] /= total;
+    }
+}
+
+// What share of the input each unit gets, [N, B], and which units win it: the share is taken from null, or if they share
+// it out from each other.
 template <typename R>
-INLINE void compete(idx N, idx B, idx D, idx G, idx K, const R* h, idx h_stride, const R* keys, idx keys_stride,
-                    const R* values, idx values_stride, const R* bias, R* gates, R* share, R* mask) {
+INLINE void compete(idx N, idx B, idx D, idx K, idx over_units, const R* h, idx h_stride, const R* keys, idx keys_stride,
+                    R* share, R* mask) {
     for (idx n = 0; n < N; ++n)
         row_dots(B, D, h + n * h_stride, D, keys + n * keys_stride, D, R(1), share + n * B);
-    SIMD for (idx j = 0; j < N * B; ++j) share[j] = sigmoid(share[j]);
+    if (over_units)
+        softmax_over_units(N, B, share);
+    else
+        SIMD for (idx j = 0; j < N * B; ++j) share[j] = sigmoid(share[j]);
+    choose(N, B, K, (const R*)share, mask);
+}
+
+// What the input adds to the gates of every unit. A scale, of dropout, may be null.
+template <typename R>
+INLINE void read_shares(idx N, idx B, idx G, const R* share, const R* scale, const R* values, idx values_stride,
+                        const R* bias, R* gates) {
     for (idx n = 0; n < N; ++n)
         for (idx b = 0; b < B; ++b) {
-            const R s = share[n * B + b];
+            const R s = share[n * B + b] * (scale ? scale[n * B + b] : R(1));
             const R* __restrict v = values + n * values_stride + b * G;
             const R* __restrict w = bias + n * G;
             R* __restrict g = gates + (n * B + b) * G;
             SIMD for (idx j = 0; j < G; ++j) g[j] = w[j] + s * v[j];
         }
-    choose(N, B, K, share, mask);
 }
 
 template <typename R>
@@ -133,6 +158,59 @@ INLINE void lstm(idx N, idx B, idx D, R* gates, const R* c, idx c_stride, const 
                 tc[j] = hyperbolic(c_new);
                 hn[j] = a[3 * D + j] * tc[j];
                 c1[j] = active ? c_new : c0[j];
+            }
+        }
+}
+
+// The candidates of a GRU. `gates`, [N, B, 3 D], hold what the input adds and become the gates; `hidden` what the state adds.
+template <typename R>
+INLINE void gru(idx N, idx B, idx D, R* gates, const R* hidden, const R* h, idx h_stride, R* hidden_new, R* h_new,
+                idx h_new_stride) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            R* __restrict a = gates + row * 3 * D;
+            const R* __restrict s = hidden + row * 3 * D;
+            const R* __restrict h0 = h + n * h_stride + b * D;
+            R* __restrict kept = hidden_new + row * D;
+            R* __restrict hn = h_new + n * h_new_stride + b * D;
+            SIMD for (idx j = 0; j < 2 * D; ++j) a[j] = sigmoid(a[j] + s[j]);
+            SIMD for (idx j = 0; j < D; ++j) {
+                kept[j] = s[2 * D + j];
+                a[2 * D + j] = hyperbolic(a[2 * D + j] + a[j] * s[2 * D + j]);
+                hn[j] = a[2 * D + j] + a[D + j] * (h0[j] - a[2 * D + j]);
+            }
+        }
+}
+
+// Gradients of both of its inputs; `dh` gets what goes through the update gate added.
+template <typename R>
+INLINE void gru_backward(idx N, idx B, idx D, const R* dh_new, const R* d_read, const R* mask, const R* activations,
+                         const R* hidden_new, const R* h, idx h_stride, R* dh, R* d_gates, R* d_hidden, idx stride) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const idx row = n * B + b;
+            const R* __restrict a = activations + row * 3 * D;
+            const R* __restrict kept = hidden_new + row * D;
+            const R* __restrict h0 = h + n * h_stride + b * D;
+            const R* __restrict dn = dh_new + row * D;
+            const R* __restrict dr = d_read + row * D;
+            R* __restrict d = dh + row * D;
+            R* __restrict dg = d_gates + n * stride + b * 3 * D;
+            R* __restrict ds = d_hidden + n * stride + b * 3 * D;
+            if (mask[row] == R(0)) {
+                std::memset(dg, 0, 3 * D * sizeof(R));
+                std::memset(ds, 0, 3 * D * sizeof(R));
+                continue;
+            }
+            SIMD for (idx j = 0; j < D; ++j) {
+                const R r = a[j], z = a[D + j], g = a[2 * D + j], total = dn[j] + dr[j];
+                const R d_new = total * (R(1) - z) * (R(1) - g * g);
+                ds[j] = dg[j] = d_new * kept[j] * r * (R(1) - r);
+                ds[D + j] = dg[D + j] = total * (h0[j] - g) * z * (R(1) - z);
+                dg[2 * D + j] = d_new;
+                ds[2 * D + j] = d_new * r;
+                d[j] += total * z;
             }
         }
 }
@@ -223,21 +301,50 @@ INLINE void select_views_backward(idx N, idx B, idx V, idx dk, idx F, const R* q
     }
 }
 
-// Gated communication and the choice between new and old state; `output` of active units becomes its own activation.
+// What communication reads of units: their candidates, or of inactive ones their past.
 template <typename R>
-INLINE void update(idx N, idx B, idx D, R* output, const R* h_new, idx h_new_stride, const R* h, idx h_stride,
-                   const R* mask, R* h_out, idx h_out_stride, R* y) {
+INLINE void read_previous(idx N, idx B, idx D, const R* h_new, const R* h, idx h_stride, const R* mask, R* h_read, idx stride) {
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b) {
+            const R* from = mask[n * B + b] == R(0) ? h + n * h_stride + b * D : h_new + n * stride + b * D;
+            std::memcpy(h_read + n * stride + b * D, from, D * sizeof(R));
+        }
+}
+template <typename R> INLINE void read_previous_backward(idx N, idx B, idx D, const R* d_read, const R* mask, R* dh) {
+    for (idx row = 0; row < N * B; ++row) {
+        if (mask[row] != R(0)) continue;
+        const R* __restrict d = d_read + row * D;
+        R* __restrict sum = dh + row * D;
+        SIMD for (idx j = 0; j < D; ++j) sum[j] += d[j];
+    }
+}
+
+// Communication and the choice between new and old state. `output`, of width P, is what is made of the messages: a value
+// and its gate if P is 2 D, a value alone if it is D, and nothing if it is 0. It becomes its own activation. Dropout
+// scales values; the scale may be null.
+template <typename R>
+INLINE void update(idx N, idx B, idx D, idx P, R* output, const R* scale, const R* h_new, idx h_new_stride, const R* h,
+                   idx h_stride, const R* mask, R* h_out, idx h_out_stride, R* y) {
     for (idx n = 0; n < N; ++n)
         for (idx b = 0; b < B; ++b) {
             const idx row = n * B + b;
-            R* __restrict r = output + row * 2 * D;
+            R* __restrict r = output + row * P;
             const R* __restrict hn = h_new + n * h_new_stride + b * D;
             const R* __restrict h0 = h + n * h_stride + b * D;
             R* __restrict h1 = h_out + n * h_out_stride + b * D;
             R* __restrict out = y + (b * N + n) * D;
-            if (mask[row] == R(0)) {
-                std::memcpy(h1, h0, D * sizeof(R));
-                std::memcpy(out, h0, D * sizeof(R));
+            if (mask[row] == R(0) || P == 0) {
+                const R* from = mask[row] == R(0) ? h0 : hn;
+                std::memcpy(h1, from, D * sizeof(R));
+                std::memcpy(out, from, D * sizeof(R));
+                continue;
+            }
+            if (scale) {
+                const R* __restrict w = scale + row * D;
+                SIMD for (idx j = 0; j < D; ++j) r[j] *= w[j];
+            }
+            if (P == D) {
+                SIMD for (idx j = 0; j < D; ++j) out[j] = h1[j] = hn[j] + r[j];
                 continue;
             }
             SIMD for (idx j = 0; j < D; ++j) {
@@ -250,27 +357,36 @@ INLINE void update(idx N, idx B, idx D, R* output, const R* h_new, idx h_new_str
 
 // The gradient of `update`: `dh` becomes what goes around the step, `dh_new` what goes through it.
 template <typename R>
-INLINE void update_backward(idx N, idx B, idx D, const R* dy, R* dh, const R* mask, const R* output, R* dh_new,
-                            R* d_output) {
+INLINE void update_backward(idx N, idx B, idx D, idx P, const R* dy, R* dh, const R* mask, const R* output, const R* scale,
+                            R* dh_new, R* d_output) {
     for (idx n = 0; n < N; ++n)
         for (idx b = 0; b < B; ++b) {
             const idx row = n * B + b;
             const R* __restrict out = dy + (b * N + n) * D;
-            const R* __restrict r = output + row * 2 * D;
+            const R* __restrict r = output + row * P;
             R* __restrict d = dh + row * D;
             R* __restrict dn = dh_new + row * D;
-            R* __restrict dr = d_output + row * 2 * D;
+            R* __restrict dr = d_output + row * P;
             if (mask[row] == R(0)) {
                 SIMD for (idx j = 0; j < D; ++j) d[j] += out[j];
                 std::memset(dn, 0, D * sizeof(R));
-                std::memset(dr, 0, 2 * D * sizeof(R));
+                std::memset(dr, 0, P * sizeof(R));
                 continue;
             }
             SIMD for (idx j = 0; j < D; ++j) {
                 dn[j] = d[j] + out[j];
                 d[j] = 0;
-                dr[j] = dn[j] * r[D + j] * (R(1) - r[j] * r[j]);
-                dr[D + j] = dn[j] * r[j] * r[D + j] * (R(1) - r[D + j]);
+            }
+            if (P == D) std::memcpy(dr, dn, D * sizeof(R));
+            if (P == 2 * D) {
+                SIMD for (idx j = 0; j < D; ++j) {
+                    dr[j] = dn[j] * r[D + j] * (R(1) - r[j] * r[j]);
+                    dr[D + j] = dn[j] * r[j] * r[D + j] * (R(1) - r[D + j]);
+                }
+            }
+            if (scale && P) {
+                const R* __restrict w = scale + row * D;
+                SIMD for (idx j = 0; j < D; ++j) dr[j] *= w[j];
             }
         }
 }
@@ -337,34 +453,55 @@ INLINE void lstm_backward(idx N, idx B, idx D, const R* dh_new, const R* d_read,
         }
 }
 
-// Adds to `dh`, which holds what goes around the step, what comes through a unit's gates and through the competition;
-// `d_read` is the gradient of what the unit reads, its share of the values.
+// Of one unit's `read_shares`: `d_read` is the gradient of what it reads, its share of the values.
 template <typename R>
-INLINE void compete_backward(idx B, idx D, idx U, const R* d_read, const R* values, const R* keys, const R* share,
-                             const R* mask, const R* dh_gates, R* d_values, R* d_scores, R* dh) {
-    row_dots(B, U, d_read, U, values, U, R(1), d_scores);
+INLINE void read_share_backward(idx B, idx U, const R* d_read, const R* values, const R* share, const R* scale,
+                                const R* mask, R* d_values, R* d_share) {
+    row_dots(B, U, d_read, U, values, U, R(1), d_share);
     for (idx b = 0; b < B; ++b) {
-        if (mask[b] == R(0)) {
-            d_scores[b] = 0;
+        const R left = mask[b] == R(0) ? R(0) : (scale ? scale[b] : R(1)), s = share[b] * left;
+        if (left == R(0)) {
+            d_share[b] = 0;
             continue;
         }
-        const R s = share[b], ds = d_scores[b] *= s * (R(1) - s);
-        const R* __restrict k = keys + b * D;
-        const R* __restrict dg = dh_gates + b * D;
+        d_share[b] *= left;
         const R* __restrict du = d_read + b * U;
-        R* __restrict d = dh + b * D;
         R* __restrict dv = d_values + b * U;
-        SIMD for (idx j = 0; j < D; ++j) d[j] += dg[j] + ds * k[j];
         SIMD for (idx j = 0; j < U; ++j) dv[j] += s * du[j];
     }
 }
 
+// From the gradients of shares, [N, B], to those of scores.
+template <typename R> INLINE void scores_backward(idx N, idx B, idx over_units, const R* share, R* d) {
+    if (!over_units) {
+        SIMD for (idx j = 0; j < N * B; ++j) d[j] *= share[j] * (R(1) - share[j]);
+        return;
+    }
+    for (idx b = 0; b < B; ++b) {
+        R mean = 0;
+        for (idx n = 0; n < N; ++n) mean += share[n * B + b] * d[n * B + b];
+        for (idx n = 0; n < N; ++n) d[n * B + b] = share[n * B + b] * (d[n * B + b] - mean);
+    }
+}
+
+// Adds to one unit's `dh` what comes through its scores.
+template <typename R> INLINE void keys_backward(idx B, idx D, const R* d_scores, const R* keys, R* dh) {
+    for (idx b = 0; b < B; ++b) {
+        const R ds = d_scores[b];
+        if (ds == R(0)) continue;
+        const R* __restrict k = keys + b * D;
+        R* __restrict d = dh + b * D;
+        SIMD for (idx j = 0; j < D; ++j) d[j] += ds * k[j];
+    }
+}
+
 // BRIMs' input attention, of every unit to null and M elements: keys are [M, B, H dk], values [M, B, H dv], with
-// strides from element to element. The less a unit attends to null, the higher its priority.
+// strides from element to element. The less a unit attends to null, the higher its priority; if units share out the
+// elements, null gets nothing, and priority is what a unit gets of all of them.
 template <typename R>
-INLINE void read_elements(idx N, idx B, idx H, idx dk, idx dv, idx M, const R* queries, const R* keys, idx keys_stride,
-                          const R* values, idx values_stride, R* weights, R* priority, R* read, idx read_stride) {
-    const idx E = 1 + M;
+INLINE void attend_to_elements(idx N, idx B, idx H, idx dk, idx M, idx over_units, const R* queries, const R* keys,
+                               idx keys_stride, R* weights, R* priority) {
+    const idx E = 1 + M, unit = B * H * E;
     const R scale = R(1) / std::sqrt(R(dk));
     for (idx row = 0; row < N * B; ++row) {
         for (idx m = 0; m < M; ++m) {
@@ -376,66 +513,113 @@ INLINE void read_elements(idx N, idx B, idx H, idx dk, idx dv, idx M, const R* q
             R* __restrict p = weights + (row * H + i) * E;
             R largest = p[0] = 0;
             for (idx m = 0; m < M; ++m) largest = p[1 + m] > largest ? p[1 + m] : largest;
+            if (over_units) largest = 0;
             for (idx m = 0; m < E; ++m) p[m] -= largest;
         }
     }
-    SIMD for (idx j = 0; j < N * B * H * E; ++j) weights[j] = exponential(weights[j]);
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b) {
-            R null = 0;
-            for (idx i = 0; i < H; ++i) {
-                R* p = weights + ((n * B + b) * H + i) * E;
-                R total = 0;
-                for (idx m = 0; m < E; ++m) total += p[m];
-                for (idx m = 0; m < E; ++m) p[m] /= total;
-                null += p[0];
-                weighted_sum(M, dv, p + 1, 1, values + (b * H + i) * dv, values_stride,
-                             read + n * read_stride + (b * H + i) * dv);
-            }
-            priority[n * B + b] = -null / R(H);
+    for (idx j = 0; over_units && j < unit; ++j) {
+        R largest = weights[j];
+        for (idx n = 1; n < N; ++n) largest = weights[n * unit + j] > largest ? weights[n * unit + j] : largest;
+        for (idx n = 0; n < N; ++n) weights[n * unit + j] -= largest;
+    }
+    SIMD for (idx j = 0; j < N * unit; ++j) weights[j] = exponential(weights[j]);
+    for (idx j = 0; over_units && j < unit; ++j) {
+        R total = 0;
+        for (idx n = 0; n < N; ++n) total += weights[n * unit + j];
+        for (idx n = 0; n < N; ++n) weights[n * unit + j] = j % E == 0 ? R(0) : weights[n * unit + j] / total;
+    }
+    for (idx row = 0; row < N * B; ++row) {
+        R null = 0, all = 0;
+        for (idx i = 0; i < H; ++i) {
+            R* p = weights + (row * H + i) * E;
+            R total = 0;
+            for (idx m = 0; m < E; ++m) total += p[m];
+            for (idx m = 0; !over_units && m < E; ++m) p[m] /= total;
+            null += p[0];
+            all += total;
         }
+        priority[row] = over_units ? all / R(H) : -null / R(H);
+    }
 }
 
+// What units read of the elements, given how they attend to them; dropout scales [N, B, H, M] of it, or none if null.
 template <typename R>
-INLINE void read_elements_backward(idx N, idx B, idx H, idx dk, idx dv, idx M, const R* queries, const R* keys,
-                                   idx keys_stride, const R* values, idx values_stride, const R* weights, const R* mask,
-                                   const R* d_read, R* d_queries, idx d_queries_stride, R* d_keys, R* d_values) {
-    const R scale = R(1) / std::sqrt(R(dk));
-    R d_scores[MAX_UNITS];
+INLINE void read_elements(idx N, idx B, idx H, idx dv, idx M, const R* values, idx values_stride, const R* weights,
+                          const R* scale, R* read, idx read_stride) {
+    R used[MAX_UNITS];
+    for (idx n = 0; n < N; ++n)
+        for (idx b = 0; b < B; ++b)
+            for (idx i = 0; i < H; ++i) {
+                const idx row = (n * B + b) * H + i;
+                const R* p = weights + row * (1 + M) + 1;
+                for (idx m = 0; scale && m < M; ++m) used[m] = p[m] * scale[row * M + m];
+                weighted_sum(M, dv, scale ? (const R*)used : p, 1, values + (b * H + i) * dv, values_stride,
+                             read + n * read_stride + (b * H + i) * dv);
+            }
+}
+
+// Of both; `d` is scratch, [N, H, M].
+template <typename R>
+INLINE void read_elements_backward(idx N, idx B, idx H, idx dk, idx dv, idx M, idx over_units, const R* queries,
+                                   const R* keys, idx keys_stride, const R* values, idx values_stride, const R* weights,
+                                   const R* scale, const R* mask, const R* d_read, R* d_queries, idx d_queries_stride,
+                                   R* d_keys, R* d_values, R* d) {
+    const R root = R(1) / std::sqrt(R(dk));
     for (idx m = 0; m < M; ++m) {
         std::memset(d_keys + m * keys_stride, 0, B * H * dk * sizeof(R));
         std::memset(d_values + m * values_stride, 0, B * H * dv * sizeof(R));
     }
-    for (idx b = 0; b < B; ++b)
+    for (idx b = 0; b < B; ++b) {
+        for (idx n = 0; n < N; ++n)
+            for (idx i = 0; i < H; ++i) {
+                const idx row = (n * B + b) * H + i, at_value = (b * H + i) * dv;
+                const R *p = weights + row * (1 + M) + 1, *left = scale ? scale + row * M : nullptr;
+                R* __restrict own = d + (n * H + i) * M;
+                const bool active = mask[n * B + b] != R(0);
+                for (idx m = 0; m < M; ++m) {
+                    const R seen = !active ? R(0) : left ? left[m] : R(1);
+                    if (seen == R(0)) {
+                        own[m] = 0;
+                        continue;
+                    }
+                    const R w = p[m] * seen;
+                    const R* __restrict v = values + m * values_stride + at_value;
+                    const R* __restrict from = d_read + row * dv;
+                    R* __restrict d_v = d_values + m * values_stride + at_value;
+                    own[m] = seen * dot(from, v, dv);
+                    SIMD for (idx j = 0; j < dv; ++j) d_v[j] += w * from[j];
+                }
+                if (over_units || !active) continue;
+                R mean = 0;
+                for (idx m = 0; m < M; ++m) mean += p[m] * own[m];
+                for (idx m = 0; m < M; ++m) own[m] = root * p[m] * (own[m] - mean);
+            }
+        for (idx j = 0; over_units && j < H * M; ++j) {
+            const R* p = weights + (b * H + j / M) * (1 + M) + 1 + j % M;
+            R mean = 0;
+            for (idx n = 0; n < N; ++n) mean += p[n * B * H * (1 + M)] * d[n * H * M + j];
+            for (idx n = 0; n < N; ++n)
+                d[n * H * M + j] = root * p[n * B * H * (1 + M)] * (d[n * H * M + j] - mean);
+        }
         for (idx n = 0; n < N; ++n) {
-            const idx row = n * B + b;
-            R* dq_row = d_queries + n * d_queries_stride + b * H * dk;
-            if (mask[row] == R(0)) {
-                std::memset(dq_row, 0, H * dk * sizeof(R));
+            R* dq = d_queries + n * d_queries_stride + b * H * dk;
+            if (!over_units && mask[n * B + b] == R(0)) {
+                std::memset(dq, 0, H * dk * sizeof(R));
                 continue;
             }
             for (idx i = 0; i < H; ++i) {
-                const R* p = weights + (row * H + i) * (1 + M) + 1;
-                const R* __restrict d = d_read + (row * H + i) * dv;
-                const R* __restrict q = queries + (row * H + i) * dk;
-                R* __restrict dq = dq_row + i * dk;
-                const idx at_key = (b * H + i) * dk, at_value = (b * H + i) * dv;
-                R mean = 0;
+                const R* own = d + (n * H + i) * M;
+                const R* __restrict q = queries + ((n * B + b) * H + i) * dk;
+                const idx at_key = (b * H + i) * dk;
+                weighted_sum(M, dk, own, 1, keys + at_key, keys_stride, dq + i * dk);
                 for (idx m = 0; m < M; ++m) {
-                    d_scores[m] = dot(d, values + m * values_stride + at_value, dv);
-                    mean += p[m] * d_scores[m];
-                }
-                for (idx m = 0; m < M; ++m) d_scores[m] = scale * p[m] * (d_scores[m] - mean);
-                weighted_sum(M, dk, d_scores, 1, keys + at_key, keys_stride, dq);
-                for (idx m = 0; m < M; ++m) {
-                    const R w = p[m], s = d_scores[m];
+                    const R s = own[m];
                     R* __restrict d_k = d_keys + m * keys_stride + at_key;
-                    R* __restrict d_v = d_values + m * values_stride + at_value;
                     SIMD for (idx j = 0; j < dk; ++j) d_k[j] += s * q[j];
-                    SIMD for (idx j = 0; j < dv; ++j) d_v[j] += w * d[j];
                 }
             }
         }
+    }
 }
 
 // RigLSTM's soft state updating: the means that its query sees, new beside old, [B, 2 D].

@@ -17,7 +17,7 @@ from rimrl.cores.lstm import GRU, LSTM
 from rimrl.cores.registry import BackendName
 from rimrl.cores.scan import compiled, loop
 from rimrl.cores.scan.library import kernels, unavailable_reason, warn_if_missing
-from rimrl.cores.scan.native import LSTMTensors, NativeLSTM
+from rimrl.cores.scan.lstm_native import LSTMTensors, NativeLSTM
 from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.rim import RIMCell, RIMScanConfig, RIMTensors
 from rimrl.cores.scan.threads import in_threads

@@ -19,7 +19,7 @@ from rimrl.cores.scan.calls import Arguments
 from rimrl.cores.scan.layout import RIGLSTM_SEQUENCE
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.loop import Tensors
-from rimrl.cores.scan.native import ROWS_AT_ONCE
+from rimrl.cores.scan.native_units import ROWS_AT_ONCE
 
 _RigLSTMSequence = RIGLSTM_SEQUENCE.as_ctypes()
 _OF_INPUT = ("views", "keys", "soft_input")

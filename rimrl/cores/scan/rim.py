@@ -28,7 +28,7 @@ class RIMScanConfig:
         heads: Heads of the communication.
         top_k: ``communication_top_k``.
         reads_candidates: ``communication_reads="candidate"``.
-        kernels: What may stand for torch's operations, in an LSTM's gates; None: nothing.
+        kernels: What a compiled cell calls; None for any other.
     """
 
     num_active: int = 1
@@ -53,6 +53,8 @@ class RIMTensors(Tensors):
         query_key_value: ``[N, D, H' (2 dk' + dv')]``; this and the following are None without communication.
         project: ``[D or 2 D, H' dv']``: Wf, and Wg below it if gated.
         project_bias: ``[D or 2 D]``.
+        read_scale: What dropout multiplies the shares by that are read, ``[T, N, B, H, 1]``, or None.
+        message_scale: What it multiplies messages by, ``[T, N, B, D]``, or None.
     """
 
     gates: Tensor
@@ -63,6 +65,8 @@ class RIMTensors(Tensors):
     query_key_value: Tensor | None = None
     project: Tensor | None = None
     project_bias: Tensor | None = None
+    read_scale: Tensor | None = None
+    message_scale: Tensor | None = None
 
 
 class UnitWeights(Protocol):
@@ -73,6 +77,7 @@ class UnitWeights(Protocol):
     query_key_value: Tensor | None
     project: Tensor | None
     project_bias: Tensor | None
+    message_scale: Tensor | None
 
 
 class Units:
@@ -104,8 +109,9 @@ class Units:
         if tensors.query_key_value is not None:
             assert tensors.project is not None
             assert tensors.project_bias is not None
+            weights = tensors.query_key_value, tensors.project, tensors.project_bias
             self.communication = UnitCommunicationScan(
-                buffers, config.heads, config.top_k, tensors.query_key_value, tensors.project, tensors.project_bias
+                buffers, config.heads, config.top_k, *weights, tensors.message_scale
             )
             self.h_read, self.h_read_steps = buffers.units_first(self.dynamics.size)
 
@@ -176,12 +182,11 @@ class RIMCell(StepCell):
         gates = tensors.gates
         N = gates.shape[0]
         self.shape, self.device = (N, T, B), gates.device
-        buffers = Buffers(N, T, B, saving, gates, config.kernels)
+        buffers = Buffers(N, T, B, saving, gates)
         self.competition: Competition | None = None
         if tensors.keys is not None and tensors.bias is not None:
-            self.competition = Competition(
-                buffers, config.num_active, config.over_units, tensors.keys, gates, tensors.bias
-            )
+            of_input = tensors.keys, gates, tensors.bias, tensors.read_scale
+            self.competition = Competition(buffers, config.num_active, config.over_units, *of_input)
         self.units = Units(config, buffers, self.competition or SharedInput(gates), tensors)
 
     def forward(self, t: int, h: Tensor, c: Tensor, h_out: Tensor, c_out: Tensor, y: Tensor) -> None:

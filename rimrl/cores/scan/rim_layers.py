@@ -3,64 +3,75 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rimrl.cores.attention import InputAttention, UnitCommunication
+from rimrl.cores.attention import InputAttention
 from rimrl.cores.rim import RIM
-from rimrl.cores.scan.brims import LayerTensors
-from rimrl.cores.scan.brims_native import NativeLayerTensors
 from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import Kernels
 from rimrl.cores.scan.rim import RIMScanConfig
 from rimrl.cores.units import UnitLSTMCell
 
 
-def unknown_option(core: RIM) -> str | None:
-    """The first option, of a core or of a layer with input attention, that kernels for whole sequences do not know."""
-    read, communication = core.input_read, core.communication
-    if not core.has_cell_memory:
-        return 'no kernel knows dynamics="gru"'
-    if isinstance(read, InputAttention) and read.competition != "null":
-        return f"no kernel knows competition={read.competition!r}"
-    if communication is None or communication.kind != "gated":
-        return f"no kernel knows communication={communication and communication.kind!r}"
-    if communication.top_k is not None or core.communication_reads != "candidate":
-        return "no kernel knows communication_top_k and communication_reads='previous'"
-    heads = read.heads if isinstance(read, InputAttention) else 1
+def too_large(core: RIM) -> str | None:
+    """Why kernels do not take a core, or a layer; None: they do."""
+    heads = core.input_read.heads if isinstance(core.input_read, InputAttention) else 1
     if max(core.num_units, core.num_inputs + 2, heads) > MAX_UNITS:
         return f"kernels take at most {MAX_UNITS} units, elements or heads"
     return None
 
 
-def plan_of(
-    core: RIM, communication: UnitCommunication | None, over_units: bool, native: Kernels | None
-) -> RIMScanConfig:
+def plan_of(layer: RIM, native: Kernels | None) -> RIMScanConfig:
     """What the cell of a core, or of a layer, cannot read off its tensors."""
+    read, communication = layer.input_read, layer.communication
+    over_units = isinstance(read, InputAttention) and read.competition == "units"
     heads, top_k = (1, None) if communication is None else (communication.heads, communication.top_k)
-    return RIMScanConfig(core.num_active, over_units, heads, top_k, core.communication_reads == "candidate", native)
+    reads_candidates = layer.communication_reads == "candidate"
+    return RIMScanConfig(layer.num_active, over_units, heads, top_k, reads_candidates, native)
 
 
-def layer_tensors(layer: RIM, read: InputAttention) -> LayerTensors:
-    """All but what the layer reads."""
+def dynamics_weights(layer: RIM) -> dict[str, Tensor]:
+    """Weights of the units' gates, by the names of the tensors that cells are made from."""
     dynamics = layer.dynamics
-    bias, bias_hidden = (
-        (dynamics.bias, None) if isinstance(dynamics, UnitLSTMCell) else (dynamics.bias_input, dynamics.bias_hidden)
-    )
-    tensors = LayerTensors(read.query, dynamics.weight_input, bias, dynamics.weight_hidden, bias_hidden)
-    if layer.communication is not None:
-        messages = of_communication(layer.communication)
-        tensors.query_key_value, tensors.project, tensors.project_bias = messages
-    return tensors
+    found: dict[str, Tensor] = {"weight_input": dynamics.weight_input, "weight_hidden": dynamics.weight_hidden}
+    if isinstance(dynamics, UnitLSTMCell):
+        return found | {"bias": dynamics.bias}
+    return found | {"bias": dynamics.bias_input, "bias_hidden": dynamics.bias_hidden}
 
 
-def native_layer_tensors(layer: RIM) -> NativeLayerTensors:
-    """All but what the layer reads, for a layer whose options kernels know."""
-    read, dynamics, communication = layer.input_read, layer.dynamics, layer.communication
-    assert isinstance(read, InputAttention)
-    assert isinstance(dynamics, UnitLSTMCell)
-    assert communication is not None
-    of_gates = dynamics.weight_input, dynamics.bias, dynamics.weight_hidden
-    return NativeLayerTensors(read.query, *of_gates, *of_communication(communication))
+def communication_weights(layer: RIM) -> dict[str, Tensor]:
+    """The same of their communication, if there is one: Wf is over Wg."""
+    communication = layer.communication
+    if communication is None:
+        return {}
+    maps = [communication.project] if communication.gate is None else [communication.project, communication.gate]
+    project, bias = torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps])
+    return {"query_key_value": communication.query_key_value, "project": project, "project_bias": bias}
+
+
+def dropout_scales(layer: RIM, T: int, B: int, M: int, like: Tensor) -> dict[str, Tensor]:
+    """What dropout multiplies by in every step, drawn for all of them at once, by the names of the tensors.
+
+    Only what drops anything out is there.
+
+    Args:
+        layer: A core, or a layer.
+        T: Steps.
+        B: Rows.
+        M: Elements that the layer reads.
+        like: Gives dtype and device.
+    """
+    read, communication, found = layer.input_read, layer.communication, {}
+    if isinstance(read, InputAttention) and _drops_out(read.dropout):
+        ones = like.new_ones(T, layer.num_units, B, read.heads, M)
+        found["read_scale"] = read.dropout(ones)
+    if communication is not None and _drops_out(communication.dropout):
+        found["message_scale"] = communication.dropout(like.new_ones(T, layer.num_units, B, layer.unit_size))
+    return found
+
+
+def _drops_out(module: nn.Module) -> bool:
+    return isinstance(module, nn.Dropout) and module.training
 
 
 def by_element(x: Tensor, weight: Tensor) -> Tensor:
@@ -68,10 +79,3 @@ def by_element(x: Tensor, weight: Tensor) -> Tensor:
     if x.dim() == 3:
         return (x @ weight[0]).unsqueeze(0)
     return torch.einsum("tbmi,mio->mtbo", x, weight)
-
-
-def of_communication(communication: UnitCommunication) -> tuple[Tensor, Tensor, Tensor]:
-    """``query_key_value``, then Wf over Wg and their biases."""
-    project, gate = communication.project, communication.gate
-    maps = [project] if gate is None else [project, gate]
-    return communication.query_key_value, torch.cat([m.weight for m in maps]), torch.cat([m.bias for m in maps])

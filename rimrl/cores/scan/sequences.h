@@ -9,15 +9,18 @@ template <typename R>
 using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,
                       const int*, const R*, const int*, const R*, R*, const int*);
 
-#define LAYOUT "66d8195e30bd0ebc"
+#define LAYOUT "de874c5f5d2fe27f"
 
 template <typename R> struct RIMSequence {
     idx T, B, N, D;  // time steps, rows, units, width of a unit
-    idx H, dk, dv;  // communication: heads, width of a key and of a value
-    idx I, key_size, value_size;  // input attention of one head: width of the input, of a key and of a value
+    idx G;  // width of a unit's gates: 4 D for an LSTM, 3 D for a GRU
     idx K, keep;  // active units; 0: all steps share one slot of what only the backward pass reads
     idx chunk;  // steps that enter a product together, where a step does not need it right away
-    idx is_joined;  // whether values are projected before units read them: dv' is 2 D then, else dv
+    idx over_units;  // whether units share the input out, instead of taking their share from null
+    idx H, dk, dv;  // communication: heads, width of a key and of a value; no heads: none
+    idx P;  // width of what is made of messages: 2 D with a gate, D without, 0 without communication
+    idx num_read;  // how many units each head of a unit reads
+    idx is_joined;  // whether values are projected before units read them: dv' is P then, else dv
     idx is_packed;  // whether `packed` holds the weights
     R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
     const uint8_t *starts;  // [T, B], or null: no episode starts
@@ -26,30 +29,36 @@ template <typename R> struct RIMSequence {
     R *h_last, *c_last;  // [B, N D]: after the last step
     R *y;  // [B, N D] of each step, which are `y_step` apart
     idx y_step;  // from step to step of y, and of dy
-    const R *x, *key, *value;  // [T, B, I], [I, key_size], [I, value_size]
-    const R *query, *weight_input, *bias;  // [N, D, key_size], [N, value_size, 4 D], [N, 4 D]
-    const R *weight_hidden, *query_key_value;  // [N, D, 4 D], [N, D, H (2 dk + dv)]
-    const R *project, *project_bias;  // [2 D, H dv], [2 D]
+    const R *weight_hidden, *bias, *bias_hidden;  // [N, D, G], twice [N, G]; the last of a GRU, else null
+    const R *query_key_value, *project, *project_bias;  // [N, D, H (2 dk + dv)], [P, H dv], [P]
+    const R *message_scale;  // dropout of messages, [T, N, B, D], or null
     R *h, *c;  // before and after each step: [N, T + 1, B, D]
-    R *keys, *values;  // [T, B, key_size], [T, B, value_size]; here T is `chunk` without `keep`
-    R *unit_keys;  // the keys, met by the units' queries: [N, T, B, D], as above
-    R *gates, *share, *mask, *tanh_c;  // [T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]
-    R *h_new, *attention, *output;  // [N, T, B, D], [T, B, H, N, N], [T, N B, 2 D]
-    R *reads, *qkv, *read;  // scratch: [N, chunk, B, 4 D], [N, B, H (2 dk + dv')], [N B, H dv']
+    R *gates, *mask;  // [T, N, B, G], [T, N, B]
+    R *tanh_c, *hidden;  // [T, N, B, D], of a GRU what the state adds to the new gate; its scratch: [N, B, G]
+    R *h_new, *h_read;  // [N, T, B, D]: candidates, and what communication reads; the same if it reads these
+    R *attention, *output;  // [T, B, H, N, N], [T, N B, P]
+    R *qkv, *received;  // scratch: [N, B, H (2 dk + dv')], [N B, H dv']
     const R *dy;  // as y; this and all below are for the backward pass
     const R *dh_last, *dc_last;  // [B, N D]
     R *dh_first, *dc_first;  // [B, N D]
     R *dh_start, *dc_start;  // [N, D], added to
     R *dh, *dc;  // scratch: [N, B, D]
+    R *d_weight_hidden, *d_bias, *d_bias_hidden;  // of the weights, which are added to
+    R *d_query_key_value, *d_project, *d_project_bias;  // the same
+    R *d_gates, *d_hidden, *d_qkv;  // scratch: twice [N, chunk, B, G], the second of a GRU; [N, chunk, B, H (2 dk + dv')]
+    R *d_output, *d_received, *dh_new, *d_h_read;  // scratch: [N B, P], [N B, H dv'], twice [N, B, D]
+    idx I, key_size, value_size;  // widths of the input, and of its key and value
+    idx attends;  // whether units compete for the input; if not, each reads all of it
+    const R *x, *key, *value;  // [T, B, I], [I, key_size], [I, value_size]
+    const R *query, *weight_input;  // [N, D, key_size], [N, value_size, G]
+    const R *read_scale;  // dropout of what is read, [T, N, B], or null
+    R *keys, *values;  // [T, B, key_size], [T, B, value_size]; here T is `chunk` without `keep`
+    R *unit_keys;  // the keys, met by the units' queries: [N, T, B, D], as above
+    R *share, *reads;  // [T, N, B], scratch: [N, chunk, B, G]
     R *dx;  // [T, B, I], or null
-    R *d_key, *d_value;  // [I, key_size], [I, value_size]; these and the next three rows are added to
-    R *d_query, *d_weight_input, *d_bias;  // [N, D, key_size], [N, value_size, 4 D], [N, 4 D]
-    R *d_weight_hidden, *d_query_key_value;  // [N, D, 4 D], [N, D, H (2 dk + dv)]
-    R *d_project, *d_project_bias;  // [2 D, H dv], [2 D]
+    R *d_key, *d_value, *d_query, *d_weight_input;  // of the weights, which are added to
     R *d_keys, *d_values, *d_scores;  // scratch: [chunk, B, key_size], [chunk, B, value_size], [chunk, N, B]
-    R *d_gates, *d_qkv;  // scratch: [N, chunk, B, 4 D], [N, chunk, B, H (2 dk + dv')]
-    R *d_output, *d_read, *h_scaled;  // scratch: [N B, 2 D], [N B, H dv'], [chunk, B, D]
-    R *dh_new, *d_h_read, *dh_gates, *d_input;  // scratch: twice [N, B, D], [B, D], [B, value_size]
+    R *d_input, *h_scaled;  // scratch: [B, value_size], [chunk, B, D]
 };
 
 template <typename R> struct LSTMSequence {
@@ -146,46 +155,55 @@ template <typename R> struct RMCSequence {
 };
 
 template <typename R> struct BRIMsLayer {
-    idx L;  // layers, which lie one after the other
-    idx T, B, N, D;  // time steps, rows, units, width of a unit; W is N D
-    idx H, dk, dv;  // communication: heads, width of a key and of a value
-    idx heads, key_size, value_size;  // the same of the input attention
-    idx M, below, above;  // elements of the input; layers down and up to those that are elements, or 0
-    idx K, keep;  // active units; as above
-    idx chunk;  // steps whose weights' gradients are taken together
-    idx is_joined, is_packed;  // as above
-    R *packed;  // as above
+    idx T, B, N, D;  // time steps, rows, units, width of a unit
+    idx G;  // width of a unit's gates: 4 D for an LSTM, 3 D for a GRU
+    idx K, keep;  // active units; 0: all steps share one slot of what only the backward pass reads
+    idx chunk;  // steps that enter a product together, where a step does not need it right away
+    idx over_units;  // whether units share the input out, instead of taking their share from null
+    idx H, dk, dv;  // communication: heads, width of a key and of a value; no heads: none
+    idx P;  // width of what is made of messages: 2 D with a gate, D without, 0 without communication
+    idx num_read;  // how many units each head of a unit reads
+    idx is_joined;  // whether values are projected before units read them: dv' is P then, else dv
+    idx is_packed;  // whether `packed` holds the weights
+    R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
     const uint8_t *starts;  // [T, B], or null: no episode starts
     const R *h_start, *c_start;  // [N, D]: at the start of an episode
     const R *h_first, *c_first;  // [B, N D]: before the first step
     R *h_last, *c_last;  // [B, N D]: after the last step
     R *y;  // [B, N D] of each step, which are `y_step` apart
     idx y_step;  // from step to step of y, and of dy
-    const R *input_keys, *input_values;  // [M, T, B, heads key_size], [M, T, B, U]; U is heads value_size
-    const R *query;  // [N, D, heads key_size]
-    const R *below_key, *below_value, *above_key, *above_value;  // [W, heads key_size], [W, U]; null where there is none
-    const R *weight_input, *bias, *weight_hidden;  // [N, U, 4 D], [N, 4 D], [N, D, 4 D]
-    const R *weight_qkv, *project, *project_bias;  // [N, D, H (2 dk + dv)], [2 D, H dv], [2 D]
-    R *h, *c;  // [N, T + 1, B, D]
-    R *rows, *outputs;  // before and after a step: [T + 1, B, W], [T, B, W]; y, and dy, may be null
-    R *keys, *values;  // of all elements, [M', T, B, heads key_size], [M', T, B, U]; not if all are the input's
-    R *queries, *weights, *read;  // [T, N, B, heads key_size], [T, N, B, heads, 1 + M'], [N, T, B, U]
-    R *gates, *priority, *mask, *tanh_c;  // [T, N, B, 4 D], [T, N, B], [T, N, B], [T, N, B, D]
-    R *h_new, *qkv;  // [N, T, B, D], [T, N, B, H (2 dk + dv')]
-    R *attention, *received, *output;  // [T, B, H, N, N], [T, N B, H dv'], [T, N B, 2 D]
+    const R *weight_hidden, *bias, *bias_hidden;  // [N, D, G], twice [N, G]; the last of a GRU, else null
+    const R *query_key_value, *project, *project_bias;  // [N, D, H (2 dk + dv)], [P, H dv], [P]
+    const R *message_scale;  // dropout of messages, [T, N, B, D], or null
+    R *h, *c;  // before and after each step: [N, T + 1, B, D]
+    R *gates, *mask;  // [T, N, B, G], [T, N, B]
+    R *tanh_c, *hidden;  // [T, N, B, D], of a GRU what the state adds to the new gate; its scratch: [N, B, G]
+    R *h_new, *h_read;  // [N, T, B, D]: candidates, and what communication reads; the same if it reads these
+    R *attention, *output;  // [T, B, H, N, N], [T, N B, P]
+    R *qkv, *received;  // scratch: [N, B, H (2 dk + dv')], [N B, H dv']
     const R *dy;  // as y; this and all below are for the backward pass
     const R *dh_last, *dc_last;  // [B, N D]
     R *dh_first, *dc_first;  // [B, N D]
     R *dh_start, *dc_start;  // [N, D], added to
     R *dh, *dc;  // scratch: [N, B, D]
+    R *d_weight_hidden, *d_bias, *d_bias_hidden;  // of the weights, which are added to
+    R *d_query_key_value, *d_project, *d_project_bias;  // the same
+    R *d_gates, *d_hidden, *d_qkv;  // scratch: twice [N, chunk, B, G], the second of a GRU; [N, chunk, B, H (2 dk + dv')]
+    R *d_output, *d_received, *dh_new, *d_h_read;  // scratch: [N B, P], [N B, H dv'], twice [N, B, D]
+    idx L;  // layers, which lie one after the other; W is N D
+    idx heads, key_size, value_size;  // input attention: heads, widths of a key and a value; U is heads value_size
+    idx M, below, above;  // elements of the input; layers down and up to those that are elements, or 0
+    const R *input_keys, *input_values;  // [M, T, B, heads key_size], [M, T, B, U]
+    const R *query, *weight_input;  // [N, D, heads key_size], [N, U, G]
+    const R *below_key, *below_value, *above_key, *above_value;  // [W, heads key_size], [W, U]; null where there is none
+    const R *read_scale;  // dropout of what is read, [T, N, B, heads, M'], M' counting all elements; or null
+    R *rows, *outputs;  // before and after a step: [T + 1, B, W], [T, B, W]; y, and dy, may be null
+    R *keys, *values;  // of all elements, [M', T, B, heads key_size], [M', T, B, U]; not if all are the input's
+    R *queries, *weights, *read;  // [T, N, B, heads key_size], [T, N, B, heads, 1 + M'], [N, T, B, U]
+    R *priority;  // [T, N, B]
     R *d_rows;  // scratch: [B, W]
-    R *d_gates, *d_queries;  // scratch: [N, chunk, B, 4 D], [N, chunk, B, heads key_size]
+    R *d_queries, *d_read;  // scratch: [N, chunk, B, heads key_size], [N, B, U]
     R *d_keys, *d_values;  // [M', T, B, heads key_size], [M', T, B, U]
-    R *d_qkv;  // scratch: [N, chunk, B, H (2 dk + dv')]
-    R *d_query, *d_weight_input, *d_bias;  // [N, D, heads key_size], [N, U, 4 D], [N, 4 D]: of the weights, added to
-    R *d_weight_hidden, *d_weight_qkv;  // [N, D, 4 D], [N, D, H (2 dk + dv)], as all that follows
-    R *d_project, *d_project_bias;  // [2 D, H dv], [2 D]
+    R *d_query, *d_weight_input;  // of the weights, which are added to, as all that follows
     R *d_below_key, *d_below_value, *d_above_key, *d_above_value;  // [W, heads key_size], [W, U]
-    R *d_output, *dh_new, *d_h_read;  // scratch: [N B, 2 D], twice [N, B, D]
-    R *d_received, *d_read;  // scratch: [N B, H dv'], [N, B, U]
 };
