@@ -2,21 +2,23 @@
 // layer. Part of `loops.h`.
 
 template <typename R> struct BRIMsPanels {
-    Panels<R> query, below_key, below_value, above_key, above_value, weight_input;
+    Panels<R> query, input, below, above, weight_input;
     UnitsPanels<R> units;
 };
 
+// How many elements a layer reads, and the width of one, its keys and values.
+template <typename R> idx brims_elements(const BRIMsLayer<R>* s) { return s->M + (s->below ? 1 : 0) + (s->above ? 1 : 0); }
+template <typename R> idx brims_width(const BRIMsLayer<R>* s) { return s->heads * (s->key_size + s->value_size); }
+
 // The matrices of a layer as the forward pass needs them, or as the backward pass does.
 template <typename R> BRIMsPanels<R> brims_layer_panels(const BRIMsLayer<R>* s, bool back) {
-    const idx N = s->N, D = s->D, W = N * D, Q = s->heads * s->key_size, U = s->heads * s->value_size;
-    const idx below = s->below != 0, above = s->above != 0;
+    const idx N = s->N, D = s->D, W = N * D, E = brims_width(s);
     PackedMemory<R> packed = {back ? nullptr : s->packed, s->is_packed != 0};
-    return {panels_of(back, N, D, Q, s->query, packed),
-            panels_of(back, below, W, Q, s->below_key, packed),
-            panels_of(back, below, W, U, s->below_value, packed),
-            panels_of(back, above, W, Q, s->above_key, packed),
-            panels_of(back, above, W, U, s->above_value, packed),
-            panels_of(back, N, U, s->G, s->weight_input, packed),
+    return {panels_of(back, N, D, s->heads * s->key_size, s->query, packed),
+            panels_of(back, s->M, s->I, E, s->input_weight, packed),
+            panels_of(back, idx(s->below != 0), W, E, s->below_weight, packed),
+            panels_of(back, idx(s->above != 0), W, E, s->above_weight, packed),
+            panels_of(back, N, s->heads * s->value_size, s->G, s->weight_input, packed),
             units_panels(s, back, packed)};
 }
 
@@ -36,45 +38,30 @@ template <typename R> INLINE void brims_layer_start(const BRIMsLayer<R>* s, idx 
     }
 }
 
-// Keys and values of all that a layer reads in a step. Where that is the input alone, they lie there.
-template <typename R> INLINE const R* brims_keys(const BRIMsLayer<R>* s, idx t) {
-    return (s->below || s->above ? s->keys : s->input_keys) + t * s->B * s->heads * s->key_size;
-}
-template <typename R> INLINE const R* brims_values(const BRIMsLayer<R>* s, idx t) {
-    return (s->below || s->above ? s->values : s->input_values) + t * s->B * s->heads * s->value_size;
-}
-
-template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& panels, idx* active, idx t) {
+template <typename R>
+INLINE void brims_layer_forward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& panels, idx* active, R* scratch, idx t) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, G = s->G, step = B * D, W = N * D, state = (T + 1) * step;
-    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, slot = s->keep ? t : 0, at = slot * N * B;
-    const idx kept = s->keep ? T : 1;
-    R *h = s->h + t * step, *gates = s->gates + at * G, *read = s->read + slot * B * U;
-    R *queries = s->queries + at * Q, *layer_output = s->outputs + slot * B * W;
-    const bool further = s->below || s->above;
-    R *keys = s->keys + (further ? t * B * Q : 0), *values = s->values + (further ? t * B * U : 0);
-    const R *all_keys = brims_keys(s, t), *all_values = brims_values(s, t);
-    idx M = s->M;
-    for (idx m = 0; further && m < M; ++m) {
-        std::memcpy(keys + m * T * B * Q, s->input_keys + (m * T + t) * B * Q, B * Q * sizeof(R));
-        std::memcpy(values + m * T * B * U, s->input_values + (m * T + t) * B * U, B * U * sizeof(R));
+    const idx H = s->heads, Q = H * s->key_size, U = H * s->value_size, E = brims_width(s), M = brims_elements(s);
+    const idx slot = s->keep ? t : 0, at = slot * N * B, kept = s->keep ? T : 1;
+    R *h = s->h + t * step, *gates = s->gates + at * G, *read = s->read + slot * B * U, *queries = s->queries + at * Q;
+    R *layer_output = s->outputs + slot * B * W, *elements = s->elements + t * B * M * E, *weights = s->weights + at * H * (1 + M);
+    if (t % s->chunk == 0) {
+        const idx rows = (T - t < s->chunk ? T - t : s->chunk) * B;
+        for (idx m = 0; m < s->M; ++m)
+            row_product(rows, nullptr, E, s->I, s->x + (t * B * s->M + m) * s->I, s->M * s->I, panels.input[m], false,
+                        elements + m * E, M * E);
     }
-    if (s->below) {
-        const R* seen = (s - s->below)->outputs + slot * B * W;
-        row_product(B, nullptr, Q, W, seen, W, panels.below_key[0], false, keys + M * T * B * Q, Q);
-        row_product(B, nullptr, U, W, seen, W, panels.below_value[0], false, values + M++ * T * B * U, U);
-    }
-    if (s->above) {
-        const R* seen = (s + s->above)->rows + t * B * W;
-        row_product(B, nullptr, Q, W, seen, W, panels.above_key[0], false, keys + M * T * B * Q, Q);
-        row_product(B, nullptr, U, W, seen, W, panels.above_value[0], false, values + M++ * T * B * U, U);
-    }
+    idx m = s->M;
+    if (s->below)
+        row_product(B, nullptr, E, W, (s - s->below)->outputs + slot * B * W, W, panels.below[0], false, elements + m++ * E, M * E);
+    if (s->above)
+        row_product(B, nullptr, E, W, (s + s->above)->rows + t * B * W, W, panels.above[0], false, elements + m * E, M * E);
     for (idx n = 0; n < N; ++n)
         row_product(B, nullptr, Q, D, h + n * state, D, panels.query[n], false, queries + n * B * Q, Q);
-    R* weights = s->weights + at * s->heads * (1 + M);
-    attend_to_elements(N, B, s->heads, s->key_size, M, s->over_units, (const R*)queries, all_keys, T * B * Q, weights,
+    attend_to_elements(N, B, H, s->key_size, s->value_size, M, s->over_units, (const R*)queries, (const R*)elements, weights,
                        s->priority + at);
-    read_elements(N, B, s->heads, s->value_size, M, all_values, T * B * U, (const R*)weights,
-                  s->read_scale ? s->read_scale + t * N * B * s->heads * M : nullptr, read, kept * B * U);
+    read_elements(N, B, H, s->key_size, s->value_size, M, (const R*)elements, (const R*)weights,
+                  s->read_scale ? s->read_scale + t * N * B * H * M : nullptr, read, kept * B * U, scratch);
     choose(N, B, s->K, (const R*)s->priority + at, s->mask + at);
     for (idx n = 0; n < N; ++n) {
         R* g = gates + n * B * G;
@@ -90,46 +77,40 @@ template <typename R> INLINE void brims_layer_forward(const BRIMsLayer<R>* s, co
     }
 }
 
-// `scores` is scratch.
 template <typename R>
-INLINE void brims_layer_backward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& panels, idx* active, R* scores, idx t) {
-    const idx T = s->T, B = s->B, N = s->N, D = s->D, G = s->G, step = B * D, W = N * D;
-    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, at = t * N * B;
-    const idx M = s->M + (s->below ? 1 : 0) + (s->above ? 1 : 0), in_chunk = t % s->chunk, slots = s->chunk * B;
-    const R *mask = s->mask + at, *weights = s->weights + at * s->heads * (1 + M);
-    R *d_queries = s->d_queries + in_chunk * B * Q, *d_keys = s->d_keys + t * B * Q, *d_values = s->d_values + t * B * U;
+INLINE void brims_layer_backward(const BRIMsLayer<R>* s, const BRIMsPanels<R>& panels, idx* active, R* scratch, idx t) {
+    const idx B = s->B, N = s->N, D = s->D, G = s->G, step = B * D, W = N * D, at = t * N * B;
+    const idx H = s->heads, Q = H * s->key_size, U = H * s->value_size, E = brims_width(s), M = brims_elements(s);
+    const idx in_chunk = t % s->chunk, slots = s->chunk * B;
+    const R* mask = s->mask + at;
+    R *d_queries = s->d_queries + in_chunk * B * Q, *d_elements = s->d_elements + in_chunk * B * M * E;
     idx counts[MAX_UNITS];
     if (s->dy) add_to(B * W, s->dy + t * s->y_step, s->d_rows);
     units_backward(s, panels.units, active, counts, t, (const R*)s->d_rows);
     std::memset(s->d_rows, 0, B * W * sizeof(R));
+    std::memset(s->d_read, 0, N * B * U * sizeof(R));
     for (idx n = 0; n < N; ++n)
         row_product(counts[n], active + n * B, U, G, s->d_gates + (n * slots + in_chunk * B) * G, G, panels.weight_input[n],
                     false, s->d_read + n * B * U, U);
-    read_elements_backward(N, B, s->heads, s->key_size, s->value_size, M, s->over_units, (const R*)s->queries + at * Q,
-                           brims_keys(s, t), T * B * Q, brims_values(s, t), T * B * U, weights,
-                           s->read_scale ? s->read_scale + at * s->heads * M : nullptr, mask, (const R*)s->d_read,
-                           d_queries, slots * Q, d_keys, d_values, scores);
+    read_elements_backward(N, B, H, s->key_size, s->value_size, M, s->over_units, (const R*)s->queries + at * Q,
+                           (const R*)s->elements + t * B * M * E, (const R*)s->weights + at * H * (1 + M),
+                           s->read_scale ? s->read_scale + at * H * M : nullptr, mask, (const R*)s->d_read, d_queries,
+                           slots * Q, d_elements, scratch);
     // Where units share the elements out, those that lose have a gradient as well.
     for (idx n = 0; n < N; ++n)
         row_product(s->over_units ? B : counts[n], s->over_units ? nullptr : active + n * B, D, Q, d_queries + n * slots * Q, Q,
                     panels.query[n], true, s->dh + n * step, D);
     idx m = s->M;
-    if (s->below) {
-        R* d_seen = (s - s->below)->d_rows;
-        row_product(B, nullptr, W, Q, d_keys + m * T * B * Q, Q, panels.below_key[0], true, d_seen, W);
-        row_product(B, nullptr, W, U, d_values + m++ * T * B * U, U, panels.below_value[0], true, d_seen, W);
-    }
-    if (s->above) {
-        R* d_seen = (s + s->above)->d_rows;
-        row_product(B, nullptr, W, Q, d_keys + m * T * B * Q, Q, panels.above_key[0], true, d_seen, W);
-        row_product(B, nullptr, W, U, d_values + m * T * B * U, U, panels.above_value[0], true, d_seen, W);
-    }
+    if (s->below)
+        row_product(B, nullptr, W, E, d_elements + m++ * E, M * E, panels.below[0], true, (s - s->below)->d_rows, W);
+    if (s->above) row_product(B, nullptr, W, E, d_elements + m * E, M * E, panels.above[0], true, (s + s->above)->d_rows, W);
 }
 
-// Gradients of a layer's weights, of the steps of one chunk from `t` on, as far as they can wait for all of them.
+// Gradients of a layer's weights and input, of the steps of one chunk from `t` on.
 template <typename R> INLINE void brims_chunk_backward(const BRIMsLayer<R>* s, BRIMsPanels<R>& panels, idx* active, idx t) {
     const idx T = s->T, B = s->B, N = s->N, D = s->D, G = s->G, W = N * D, steps = T - t < s->chunk ? T - t : s->chunk;
-    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, rows = steps * B;
+    const idx Q = s->heads * s->key_size, U = s->heads * s->value_size, E = brims_width(s), M = brims_elements(s);
+    const idx rows = steps * B, I = s->I;
     units_chunk_backward(s, panels.units, active, t);
     for (idx n = 0; n < N; ++n) {
         const idx count = list_active_of(n, N, steps, B, (const R*)s->mask + t * N * B, active);
@@ -140,17 +121,18 @@ template <typename R> INLINE void brims_chunk_backward(const BRIMsLayer<R>* s, B
         add_gradient(s->over_units ? rows : count, s->over_units ? nullptr : active, D, Q, h, D, s->d_queries + in_chunk * Q, Q,
                      s->d_query + n * D * Q);
     }
-    idx m = s->M;
-    if (s->below) {
-        const R* seen = (s - s->below)->outputs + t * B * W;
-        add_gradient(rows, nullptr, W, Q, seen, W, s->d_keys + (m * T + t) * B * Q, Q, s->d_below_key);
-        add_gradient(rows, nullptr, W, U, seen, W, s->d_values + (m++ * T + t) * B * U, U, s->d_below_value);
+    idx m = 0;
+    for (; m < s->M; ++m) {
+        const R* d = s->d_elements + m * E;
+        add_gradient(rows, nullptr, I, E, s->x + (t * B * s->M + m) * I, s->M * I, d, M * E, s->d_input_weight + m * I * E);
+        if (s->dx)
+            row_product(rows, nullptr, I, E, d, M * E, panels.input[m], false, s->dx + (t * B * s->M + m) * I, s->M * I);
     }
-    if (s->above) {
-        const R* seen = (s + s->above)->rows + t * B * W;
-        add_gradient(rows, nullptr, W, Q, seen, W, s->d_keys + (m * T + t) * B * Q, Q, s->d_above_key);
-        add_gradient(rows, nullptr, W, U, seen, W, s->d_values + (m * T + t) * B * U, U, s->d_above_value);
-    }
+    if (s->below)
+        add_gradient(rows, nullptr, W, E, (s - s->below)->outputs + t * B * W, W, s->d_elements + m++ * E, M * E,
+                     s->d_below_weight);
+    if (s->above)
+        add_gradient(rows, nullptr, W, E, (s + s->above)->rows + t * B * W, W, s->d_elements + m * E, M * E, s->d_above_weight);
 }
 
 template <typename R> INLINE void brims_layer_last_backward(const BRIMsLayer<R>* s) {
@@ -184,11 +166,11 @@ template <typename R> std::vector<idx> brims_rows(idx L, const BRIMsLayer<R>* la
     return std::vector<idx>(units * layers->B);
 }
 
-// Room for the gradients of scores of one row, in any layer.
+// Room for what the attention of one row and head needs, in any layer.
 template <typename R> std::vector<R> brims_scratch(idx L, const BRIMsLayer<R>* layers) {
     idx scores = 0;
     for (idx l = 0; l < L; ++l) {
-        const idx own = layers[l].N * layers[l].heads * (layers[l].M + 2);
+        const idx own = 2 * layers[l].N * brims_elements(layers + l);
         scores = scores < own ? own : scores;
     }
     return std::vector<R>(scores);
@@ -198,9 +180,10 @@ template <typename R> INLINE void brims_forward(const BRIMsLayer<R>* layers) {
     const idx L = layers->L;
     const auto panels = brims_panels(L, layers, false);
     auto rows = brims_rows(L, layers);
+    auto scratch = brims_scratch(L, layers);
     for (idx t = 0; t < layers->T; ++t) {
         for (idx l = 0; l < L; ++l) brims_layer_start(layers + l, t);
-        for (idx l = 0; l < L; ++l) brims_layer_forward(layers + l, panels[l], rows.data(), t);
+        for (idx l = 0; l < L; ++l) brims_layer_forward(layers + l, panels[l], rows.data(), scratch.data(), t);
     }
 }
 
@@ -208,7 +191,7 @@ template <typename R> INLINE void brims_backward(const BRIMsLayer<R>* layers) {
     const idx L = layers->L;
     auto panels = brims_panels(L, layers, true);
     auto rows = brims_rows(L, layers);
-    std::vector<R> scratch = brims_scratch(L, layers);
+    auto scratch = brims_scratch(L, layers);
     for (idx l = 0; l < L; ++l) brims_layer_last_backward(layers + l);
     for (idx t = layers->T - 1; t >= 0; --t) {
         for (idx l = L - 1; l >= 0; --l) brims_layer_backward(layers + l, panels[l], rows.data(), scratch.data(), t);

@@ -18,10 +18,10 @@ from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors, Nativ
 from rimrl.cores.scan.elements import scaled
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
 from rimrl.cores.scan.rim_layers import (
-    by_element,
     communication_weights,
     dropout_scales,
     dynamics_weights,
+    keys_and_values,
     plan_of,
     too_large,
 )
@@ -89,46 +89,41 @@ class CompiledBRIMs(TorchBRIMs):
     def run(
         self, core: BRIMs, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
-        read = core._rims()[0].input_read
-        assert isinstance(read, InputAttention)
-        encoded = [by_element(x, weight) for weight in (read.key, read.value)]
+        x = (x if x.dim() == 4 else x.unsqueeze(2)).to(state[0].dtype)
         with torch.autocast(x.device.type, enabled=False):
-            keys, values = (tensor.to(state[0].dtype) for tensor in encoded)
             if not torch.is_grad_enabled() and not core._rims()[0].drops_out:
                 active = tuple(layer.num_active for layer in core._rims())
-                cell = filling_cell(core, active, native_cell, (keys, values), x.shape[:2], return_trace)
+                cell = filling_cell(core, active, native_cell, (x,), x.shape[:2], return_trace)
                 return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
-            make_cell, tensors = native_cell(core, keys, values)
-            rows = {"input_keys": 2, "input_values": 2, "read_scale": 2, "message_scale": 2}
+            make_cell, tensors = native_cell(core, x)
+            rows = {"x": 1, "read_scale": 2, "message_scale": 2}
             threaded = in_threads(make_cell, rows, core.num_layers * core.hidden_size)
             return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
 
-def native_cell(core: BRIMs, keys: Tensor, values: Tensor) -> tuple[partial[NativeBRIMs], NativeBRIMsTensors]:
+def native_cell(core: BRIMs, x: Tensor) -> tuple[partial[NativeBRIMs], NativeBRIMsTensors]:
     """The compiled cell of a core, and what it is made from.
 
     Args:
         core: The core.
-        keys: Of the input, ``[M, T, B, H dk]``.
-        values: Of the input, ``[M, T, B, U]``.
+        x: ``[T, B, M, I]``.
     """
-    _, T, B = keys.shape[:3]
-    layers = []
+    T, B, layers = len(x), x.shape[1], []
     for index, layer in enumerate(core._rims()):
         read, seen = layer.input_read, dict[str, Tensor]()
         assert isinstance(read, InputAttention)
         if index == 0:
-            seen |= {"input_keys": keys, "input_values": values}
+            seen |= {"x": x, "input_weight": keys_and_values(read)}
         else:
-            seen |= {"below_key": read.key[0], "below_value": read.value[0]}
+            seen["below_weight"] = keys_and_values(read)[0]
         if index in core.above:
             further = core._top_down_into(index)
             assert isinstance(further, FurtherElements)
-            seen |= {"above_key": further.key[0], "above_value": further.value[0]}
-        scales = dropout_scales(layer, T, B, _elements(core, index), like=keys)
+            seen["above_weight"] = keys_and_values(further)[0]
+        scales = dropout_scales(layer, T, B, _elements(core, index), like=x)
         weights = dynamics_weights(layer) | communication_weights(layer)
         layers.append(NativeLayerTensors(read.query, **weights, **seen, **scales))
-    return partial(NativeBRIMs, _plan(core, kernels(keys))), NativeBRIMsTensors.of_layers(layers)
+    return partial(NativeBRIMs, _plan(core, kernels(x))), NativeBRIMsTensors.of_layers(layers)
 
 
 def _elements(core: BRIMs, index: int) -> int:

@@ -34,12 +34,10 @@ class NativeLayerTensors:
         weight_hidden: ``[N, D, G]``.
         bias: ``[N, G]``.
         bias_hidden: A GRU's, ``[N, 3 D]``; None for an LSTM.
-        input_keys: ``[M, T, B, H dk]``; this and `input_values` are None for all layers but the first.
-        input_values: ``[M, T, B, U]``.
-        below_key: ``[W, H dk]``; None for the first layer.
-        below_value: ``[W, U]``.
-        above_key: ``[W, H dk]``; None where nothing comes from above.
-        above_value: ``[W, U]``.
+        x: The input, ``[T, B, M, I]``; this and `input_weight` are None for all layers but the first.
+        input_weight: What makes keys and values of it, ``[M, I, H dk + U]``.
+        below_weight: The same of the layer below, ``[W, H dk + U]``; None for the first layer.
+        above_weight: The same of the layer above; None where nothing comes from there.
         read_scale: What dropout multiplies the attention by that reads values, ``[T, N, B, H, M']``, or None; M' counts
             all that the layer reads.
         query_key_value: ``[N, D, H' (2 dk' + dv')]``; this and the following are None without communication.
@@ -53,12 +51,10 @@ class NativeLayerTensors:
     weight_hidden: Tensor
     bias: Tensor
     bias_hidden: Tensor | None = None
-    input_keys: Tensor | None = None
-    input_values: Tensor | None = None
-    below_key: Tensor | None = None
-    below_value: Tensor | None = None
-    above_key: Tensor | None = None
-    above_value: Tensor | None = None
+    x: Tensor | None = None
+    input_weight: Tensor | None = None
+    below_weight: Tensor | None = None
+    above_weight: Tensor | None = None
     read_scale: Tensor | None = None
     query_key_value: Tensor | None = None
     project: Tensor | None = None
@@ -66,7 +62,7 @@ class NativeLayerTensors:
     message_scale: Tensor | None = None
 
 
-_NOT_WEIGHTS = frozenset({"input_keys", "input_values", "read_scale", "message_scale"})
+_NOT_WEIGHTS = frozenset({"x", "read_scale", "message_scale"})
 
 
 class NativeBRIMsTensors(LayersTensors[NativeLayerTensors]):
@@ -90,17 +86,16 @@ class _Layer:
             units.slots,
             plan.input_heads,
         )
-        inputs = 0 if own.input_keys is None else own.input_keys.shape[0]
-        M = inputs + (own.below_key is not None) + (own.above_key is not None)
-        kept = M if inputs < M else 0  # keys and values of the input alone are read where they are
-        self.inputs, self.elements = inputs, M
+        self.inputs, self.input_size = (0, 0) if own.x is None else own.x.shape[2:]
+        self.wants_dx = own.x is not None and own.x.requires_grad
+        self.elements = M = self.inputs + (own.below_weight is not None) + (own.above_weight is not None)
         self.memory = memory.Block(
             self,
             own.query,
             units.shapes()
             | {
                 **{"rows": (T + 1, B, N * units.D), "outputs": (S, B, N * units.D)},
-                **{"keys": (kept, T, B, self.Q), "values": (kept, T, B, self.U), "queries": (S, N, B, self.Q)},
+                **{"elements": (T, B, M, self.Q + self.U), "queries": (S, N, B, self.Q)},
                 **{"weights": (S, N, B, heads, 1 + M), "read": (N, S, B, self.U), "priority": (S, N, B)},
             },
         )
@@ -108,7 +103,8 @@ class _Layer:
         self.set(
             **units.numbers(),
             **{"L": len(plan.layers), "heads": heads, "key_size": self.Q // heads, "value_size": self.U // heads},
-            **{"M": inputs, "below": int(own.below_key is not None), "above": plan.above.get(index, index) - index},
+            **{"M": self.inputs, "I": self.input_size},
+            **{"below": int(own.below_weight is not None), "above": plan.above.get(index, index) - index},
             **units.addresses(self.memory),
             **{name: tensor.data_ptr() for name, tensor in self.held.items()},
         )
@@ -118,45 +114,43 @@ class _Layer:
         for name, number in numbers.items():
             setattr(self.structure, name, number)
 
-    def read(self, input_keys: Tensor, input_values: Tensor) -> None:
+    def read(self, x: Tensor) -> None:
         """Take an input."""
-        self.held |= {"input_keys": input_keys.contiguous(), "input_values": input_values.contiguous()}
-        self.set(**{name: self.held[name].data_ptr() for name in ("input_keys", "input_values")})
+        self.held["x"] = x.contiguous()
+        self.set(x=self.held["x"].data_ptr())
 
     def keep_packed(self) -> None:
         """As `ActingCell.keep_packed`."""
         units, Q, U = self.units, self.Q, self.U
-        of_other_layers, width = (self.own.below_key is not None) + (self.own.above_key is not None), units.N * units.D
-        of_input = (units.N, units.D, Q), (of_other_layers, width, Q), (of_other_layers, width, U)
-        self.packed = memory_of([*of_input, (units.N, U, units.G), *units.products()], self.own.query)
+        of_other_layers = (self.own.below_weight is not None) + (self.own.above_weight is not None)
+        of_input = (self.inputs, self.input_size, Q + U), (of_other_layers, units.N * units.D, Q + U)
+        products = (units.N, units.D, Q), *of_input, (units.N, U, units.G), *units.products()
+        self.packed = memory_of(products, self.own.query)
         self.set(packed=self.packed.data_ptr())
 
     def start_backward(self, like: Tensor) -> None:
         """Make room for gradients, of the dtype of `like`."""
         units, M = self.units, self.elements
-        T, B, N = units.T, units.B, units.N
+        B, N, chunk = units.B, units.N, units.chunk
         self.gradient_memory = memory.Block(
             self,
             like,
             units.gradient_shapes()
             | {
-                **{"d_rows": (B, N * units.D), "d_queries": (N, units.chunk, B, self.Q), "d_read": (N, B, self.U)},
+                **{"d_rows": (B, N * units.D), "d_queries": (N, chunk, B, self.Q), "d_read": (N, B, self.U)},
+                "d_elements": (chunk, B, M, self.Q + self.U),
             },
         )
-        # Those of the input become gradients, which outlive the layer.
-        self.d_keys, self.d_values = like.new_empty(M, T, B, self.Q), like.new_empty(M, T, B, self.U)
+        self.dx = torch.empty_like(self.held["x"]) if self.wants_dx else None
         of_weights = (name for name in self.held if name not in _NOT_WEIGHTS)
         self.found = {name: torch.zeros_like(self.held[name]) for name in of_weights}
         of_found = {f"d_{name}": gradient.data_ptr() for name, gradient in self.found.items()}
-        of_elements = {"d_keys": self.d_keys.data_ptr(), "d_values": self.d_values.data_ptr()}
-        self.set(**self.gradient_memory.addresses(), **of_found, **of_elements)
+        dx = None if self.dx is None else self.dx.data_ptr()
+        self.set(**self.gradient_memory.addresses(), **of_found, dx=dx)
 
     def gradients(self) -> NativeLayerTensors:
         """Those of its tensors."""
-        result = NativeLayerTensors(**self.found)
-        if self.inputs:
-            result.input_keys, result.input_values = self.d_keys[: self.inputs], self.d_values[: self.inputs]
-        return result
+        return NativeLayerTensors(**self.found, x=self.dx)
 
     def trace(self) -> StepTrace:
         """That of a sequence, ``[T B, ...]``."""

@@ -495,25 +495,27 @@ template <typename R> INLINE void keys_backward(idx B, idx D, const R* d_scores,
     }
 }
 
-// BRIMs' input attention, of every unit to null and M elements: keys are [M, B, H dk], values [M, B, H dv], with
-// strides from element to element. The less a unit attends to null, the higher its priority; if units share out the
-// elements, null gets nothing, and priority is what a unit gets of all of them.
+// BRIMs' input attention, of every unit to null and M elements. For each row, an element is its keys of all heads, H dk,
+// and then its values, H dv; elements of a row lie side by side. The less a unit attends to null, the higher its priority;
+// if units share out the elements, null gets nothing, and priority is what a unit gets of all of them.
 template <typename R>
-INLINE void attend_to_elements(idx N, idx B, idx H, idx dk, idx M, idx over_units, const R* queries, const R* keys,
-                               idx keys_stride, R* weights, R* priority) {
-    const idx E = 1 + M, unit = B * H * E;
+INLINE void attend_to_elements(idx N, idx B, idx H, idx dk, idx dv, idx M, idx over_units, const R* queries,
+                               const R* elements, R* weights, R* priority) {
+    const idx E = 1 + M, unit = B * H * E, width = H * (dk + dv);
     const R scale = R(1) / std::sqrt(R(dk));
     for (idx row = 0; row < N * B; ++row) {
-        for (idx m = 0; m < M; ++m) {
+        const R *q = queries + row * H * dk, *k = elements + row % B * M * width;
+        R* own = weights + row * H * E;
+        for (idx i = 0; M >= H && i < H; ++i) row_dots(M, dk, q + i * dk, idx(0), k + i * dk, width, scale, own + i * E + 1);
+        for (idx m = 0; M < H && m < M; ++m) {
             R scores[MAX_UNITS];
-            row_dots(H, dk, queries + row * H * dk, dk, keys + m * keys_stride + row % B * H * dk, dk, scale, scores);
-            for (idx i = 0; i < H; ++i) weights[(row * H + i) * E + 1 + m] = scores[i];
+            row_dots(H, dk, q, dk, k + m * width, dk, scale, scores);
+            for (idx i = 0; i < H; ++i) own[i * E + 1 + m] = scores[i];
         }
         for (idx i = 0; i < H; ++i) {
-            R* __restrict p = weights + (row * H + i) * E;
+            R* __restrict p = own + i * E;
             R largest = p[0] = 0;
-            for (idx m = 0; m < M; ++m) largest = p[1 + m] > largest ? p[1 + m] : largest;
-            if (over_units) largest = 0;
+            for (idx m = 0; !over_units && m < M; ++m) largest = p[1 + m] > largest ? p[1 + m] : largest;
             for (idx m = 0; m < E; ++m) p[m] -= largest;
         }
     }
@@ -542,84 +544,67 @@ INLINE void attend_to_elements(idx N, idx B, idx H, idx dk, idx M, idx over_unit
     }
 }
 
-// What units read of the elements, given how they attend to them; dropout scales [N, B, H, M] of it, or none if null.
+// What of the attention [N, M] of one row and head reads values: with dropout, which may be null, and of active units.
 template <typename R>
-INLINE void read_elements(idx N, idx B, idx H, idx dv, idx M, const R* values, idx values_stride, const R* weights,
-                          const R* scale, R* read, idx read_stride) {
-    R used[MAX_UNITS];
-    for (idx n = 0; n < N; ++n)
-        for (idx b = 0; b < B; ++b)
-            for (idx i = 0; i < H; ++i) {
-                const idx row = (n * B + b) * H + i;
-                const R* p = weights + row * (1 + M) + 1;
-                for (idx m = 0; scale && m < M; ++m) used[m] = p[m] * scale[row * M + m];
-                weighted_sum(M, dv, scale ? (const R*)used : p, 1, values + (b * H + i) * dv, values_stride,
-                             read + n * read_stride + (b * H + i) * dv);
-            }
+INLINE void used_attention(idx N, idx B, idx H, idx M, const R* weights, const R* scale, const R* mask, R* used) {
+    for (idx n = 0; n < N; ++n) {
+        const R *p = weights + n * B * H * (1 + M), *left = scale ? scale + n * B * H * M : nullptr;
+        const R active = mask ? mask[n * B] : R(1);
+        for (idx m = 0; m < M; ++m) used[n * M + m] = active * p[m] * (left ? left[m] : R(1));
+    }
 }
 
-// Of both; `d` is scratch, [N, H, M].
+// What units read of the elements, given how they attend to them; `scratch` is [N, M].
+template <typename R>
+INLINE void read_elements(idx N, idx B, idx H, idx dk, idx dv, idx M, const R* elements, const R* weights, const R* scale,
+                          R* read, idx read_stride, R* scratch) {
+    const idx E = 1 + M, width = H * (dk + dv);
+    for (idx b = 0; b < B; ++b)
+        for (idx i = 0; i < H; ++i) {
+            const R *p = weights + (b * H + i) * E + 1, *v = elements + b * M * width + H * dk + i * dv;
+            if (scale) used_attention(N, B, H, M, p, scale + (b * H + i) * M, (const R*)nullptr, scratch);
+            mix_rows(N, M, dv, scale ? (const R*)scratch : p, scale ? M : B * H * E, idx(1), v, width,
+                     read + (b * H + i) * dv, read_stride);
+        }
+}
+
+// Of both; `scratch` is twice [N, M].
 template <typename R>
 INLINE void read_elements_backward(idx N, idx B, idx H, idx dk, idx dv, idx M, idx over_units, const R* queries,
-                                   const R* keys, idx keys_stride, const R* values, idx values_stride, const R* weights,
-                                   const R* scale, const R* mask, const R* d_read, R* d_queries, idx d_queries_stride,
-                                   R* d_keys, R* d_values, R* d) {
+                                   const R* elements, const R* weights, const R* scale, const R* mask, const R* d_read,
+                                   R* d_queries, idx d_queries_stride, R* d_elements, R* scratch) {
+    const idx E = 1 + M, width = H * (dk + dv);
     const R root = R(1) / std::sqrt(R(dk));
-    for (idx m = 0; m < M; ++m) {
-        std::memset(d_keys + m * keys_stride, 0, B * H * dk * sizeof(R));
-        std::memset(d_values + m * values_stride, 0, B * H * dv * sizeof(R));
-    }
-    for (idx b = 0; b < B; ++b) {
-        for (idx n = 0; n < N; ++n)
-            for (idx i = 0; i < H; ++i) {
-                const idx row = (n * B + b) * H + i, at_value = (b * H + i) * dv;
-                const R *p = weights + row * (1 + M) + 1, *left = scale ? scale + row * M : nullptr;
-                R* __restrict own = d + (n * H + i) * M;
-                const bool active = mask[n * B + b] != R(0);
-                for (idx m = 0; m < M; ++m) {
-                    const R seen = !active ? R(0) : left ? left[m] : R(1);
-                    if (seen == R(0)) {
-                        own[m] = 0;
-                        continue;
-                    }
-                    const R w = p[m] * seen;
-                    const R* __restrict v = values + m * values_stride + at_value;
-                    const R* __restrict from = d_read + row * dv;
-                    R* __restrict d_v = d_values + m * values_stride + at_value;
-                    own[m] = seen * dot(from, v, dv);
-                    SIMD for (idx j = 0; j < dv; ++j) d_v[j] += w * from[j];
+    R *d = scratch, *used = scratch + N * M;
+    for (idx b = 0; b < B; ++b)
+        for (idx i = 0; i < H; ++i) {
+            const idx row = b * H + i;
+            const R *p = weights + row * E + 1, *left = scale ? scale + row * M : nullptr;
+            const R *k = elements + b * M * width + i * dk, *v = elements + b * M * width + H * dk + i * dv;
+            R *d_k = d_elements + b * M * width + i * dk, *d_v = d_elements + b * M * width + H * dk + i * dv;
+            used_attention(N, B, H, M, p, left, mask + b, used);
+            for (idx n = 0; n < N; ++n) {
+                const R* own = p + n * B * H * E;
+                if (mask[n * B + b] == R(0)) {
+                    std::memset(d + n * M, 0, M * sizeof(R));
+                    continue;
                 }
-                if (over_units || !active) continue;
+                row_dots(M, dv, d_read + (n * B * H + row) * dv, idx(0), v, width, R(1), d + n * M);
+                for (idx m = 0; left && m < M; ++m) d[n * M + m] *= left[n * B * H * M + m];
+                if (over_units) continue;
                 R mean = 0;
-                for (idx m = 0; m < M; ++m) mean += p[m] * own[m];
-                for (idx m = 0; m < M; ++m) own[m] = root * p[m] * (own[m] - mean);
+                for (idx m = 0; m < M; ++m) mean += own[m] * d[n * M + m];
+                for (idx m = 0; m < M; ++m) d[n * M + m] = root * own[m] * (d[n * M + m] - mean);
             }
-        for (idx j = 0; over_units && j < H * M; ++j) {
-            const R* p = weights + (b * H + j / M) * (1 + M) + 1 + j % M;
-            R mean = 0;
-            for (idx n = 0; n < N; ++n) mean += p[n * B * H * (1 + M)] * d[n * H * M + j];
-            for (idx n = 0; n < N; ++n)
-                d[n * H * M + j] = root * p[n * B * H * (1 + M)] * (d[n * H * M + j] - mean);
+            for (idx m = 0; over_units && m < M; ++m) {
+                R mean = 0;
+                for (idx n = 0; n < N; ++n) mean += p[n * B * H * E + m] * d[n * M + m];
+                for (idx n = 0; n < N; ++n) d[n * M + m] = root * p[n * B * H * E + m] * (d[n * M + m] - mean);
+            }
+            mix_rows(M, N, dv, (const R*)used, idx(1), M, d_read + row * dv, B * H * dv, d_v, width);
+            mix_rows(N, M, dk, (const R*)d, M, idx(1), k, width, d_queries + row * dk, d_queries_stride);
+            mix_rows(M, N, dk, (const R*)d, idx(1), M, queries + row * dk, B * H * dk, d_k, width);
         }
-        for (idx n = 0; n < N; ++n) {
-            R* dq = d_queries + n * d_queries_stride + b * H * dk;
-            if (!over_units && mask[n * B + b] == R(0)) {
-                std::memset(dq, 0, H * dk * sizeof(R));
-                continue;
-            }
-            for (idx i = 0; i < H; ++i) {
-                const R* own = d + (n * H + i) * M;
-                const R* __restrict q = queries + ((n * B + b) * H + i) * dk;
-                const idx at_key = (b * H + i) * dk;
-                weighted_sum(M, dk, own, 1, keys + at_key, keys_stride, dq + i * dk);
-                for (idx m = 0; m < M; ++m) {
-                    const R s = own[m];
-                    R* __restrict d_k = d_keys + m * keys_stride + at_key;
-                    SIMD for (idx j = 0; j < dk; ++j) d_k[j] += s * q[j];
-                }
-            }
-        }
-    }
 }
 
 // RigLSTM's soft state updating: the means that its query sees, new beside old, [B, 2 D].

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -21,10 +20,10 @@ from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.products import input_product
 from rimrl.cores.scan.rim import RIMCell, RIMTensors
 from rimrl.cores.scan.rim_layers import (
-    by_element,
     communication_weights,
     dropout_scales,
     dynamics_weights,
+    keys_and_values,
     plan_of,
     too_large,
 )
@@ -75,40 +74,43 @@ class CompiledRIM:
         self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
         read = core.input_read
-        describe: Callable[..., tuple[partial[NativeRIM] | partial[NativeBRIMs], loop.Tensors]] = _native_cell
-        encoded: tuple[Tensor, ...] = (x.flatten(2),)
-        rows = {"x": 1}
-        if isinstance(read, InputAttention) and (core.num_inputs > 1 or read.heads > 1):
-            describe, rows = _native_elements_cell, {"input_keys": 2, "input_values": 2}
-            encoded = tuple(by_element(x, weight) for weight in (read.key, read.value))
+        by_element = isinstance(read, InputAttention) and (core.num_inputs > 1 or read.heads > 1)
+        describe = _native_elements_cell if by_element else _native_cell
+        x = (x if x.dim() == 4 else x.unsqueeze(2)).to(state[0].dtype)
         with torch.autocast(x.device.type, enabled=False):
-            encoded = tuple(tensor.to(state[0].dtype) for tensor in encoded)
             if not torch.is_grad_enabled() and not core.drops_out:
-                cell = filling_cell(core, core.num_active, describe, encoded, x.shape[:2], return_trace)
+                cell = filling_cell(core, core.num_active, describe, (x,), x.shape[:2], return_trace)
                 return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
-            make_cell, tensors = describe(core, *encoded)
-            threaded = in_threads(make_cell, {**rows, "read_scale": 2, "message_scale": 2}, core.hidden_size)
+            make_cell, tensors = describe(core, x)
+            threaded = in_threads(make_cell, {"x": 1, "read_scale": 2, "message_scale": 2}, core.hidden_size)
             return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
 
 def _native_cell(core: RIM, x: Tensor) -> tuple[partial[NativeRIM], NativeRIMTensors]:
-    """The compiled cell of a core, and what it is made from; the elements of x lie side by side."""
+    """The compiled cell of a core that reads one element, or the mean of all, and what it is made from.
+
+    Args:
+        core: The core.
+        x: ``[T, B, M, I]``.
+    """
+    x = x.flatten(2)
     read, of_input = core.input_read, {}
     if isinstance(read, InputAttention):
         of_input = {"key": read.key[0], "query": read.query}
-    value = read.value.flatten(0, 1) / core.num_inputs  # without attention units read the mean of the elements
+    # Without attention units read the mean of all elements.
+    value = read.value[0] if core.num_inputs == 1 else read.value.flatten(0, 1) / core.num_inputs
     weights = {**of_input, **dynamics_weights(core), **communication_weights(core)}
     scales = dropout_scales(core, T=x.shape[0], B=x.shape[1], M=1, like=x)
     return partial(NativeRIM, plan_of(core, kernels(x))), NativeRIMTensors(x, value, **weights, **scales)
 
 
-def _native_elements_cell(core: RIM, keys: Tensor, values: Tensor) -> tuple[partial[NativeBRIMs], NativeBRIMsTensors]:
+def _native_elements_cell(core: RIM, x: Tensor) -> tuple[partial[NativeBRIMs], NativeBRIMsTensors]:
     """The compiled cell of a core that reads several elements, or with several heads, and what it is made from."""
-    assert isinstance(core.input_read, InputAttention)
-    M, T, B = keys.shape[:3]
-    weights = {**dynamics_weights(core), **communication_weights(core), **dropout_scales(core, T, B, M, like=keys)}
-    layer = NativeLayerTensors(core.input_read.query, **weights, input_keys=keys, input_values=values)
-    return partial(NativeBRIMs, _one_layer(core, kernels(keys))), NativeBRIMsTensors.of_layers([layer])
+    read, (T, B, M) = core.input_read, x.shape[:3]
+    assert isinstance(read, InputAttention)
+    weights = {**dynamics_weights(core), **communication_weights(core), **dropout_scales(core, T, B, M, like=x)}
+    layer = NativeLayerTensors(read.query, **weights, x=x, input_weight=keys_and_values(read))
+    return partial(NativeBRIMs, _one_layer(core, kernels(x))), NativeBRIMsTensors.of_layers([layer])
 
 
 def _elements_cell(core: RIM, keys: Tensor, values: Tensor) -> tuple[loop.MakeCell, loop.Tensors]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rimrl.cores.attention import InputAttention
+from rimrl.cores.attention import FurtherElements, InputAttention
 from rimrl.cores.rim import RIM
 from rimrl.cores.scan.layout import MAX_UNITS
 from rimrl.cores.scan.library import Kernels
@@ -74,8 +74,6 @@ def _drops_out(module: nn.Module) -> bool:
     return isinstance(module, nn.Dropout) and module.training
 
 
-def by_element(x: Tensor, weight: Tensor) -> Tensor:
-    """``[M, T, B, out]`` of ``x [T, B, I]`` or ``[T, B, M, I]`` and ``weight [M, I, out]``."""
-    if x.dim() == 3:
-        return (x @ weight[0]).unsqueeze(0)
-    return torch.einsum("tbmi,mio->mtbo", x, weight)
+def keys_and_values(read: InputAttention | FurtherElements) -> Tensor:
+    """What makes keys, not scaled, and values of each element, ``[M, I, H dk + U]``."""
+    return torch.cat([read.key, read.value], dim=-1)

@@ -9,7 +9,7 @@ template <typename R>
 using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,
                       const int*, const R*, const int*, const R*, R*, const int*);
 
-#define LAYOUT "de874c5f5d2fe27f"
+#define LAYOUT "5f73f937a6c05874"
 
 template <typename R> struct RIMSequence {
     idx T, B, N, D;  // time steps, rows, units, width of a unit
@@ -192,18 +192,17 @@ template <typename R> struct BRIMsLayer {
     R *d_output, *d_received, *dh_new, *d_h_read;  // scratch: [N B, P], [N B, H dv'], twice [N, B, D]
     idx L;  // layers, which lie one after the other; W is N D
     idx heads, key_size, value_size;  // input attention: heads, widths of a key and a value; U is heads value_size
-    idx M, below, above;  // elements of the input; layers down and up to those that are elements, or 0
-    const R *input_keys, *input_values;  // [M, T, B, heads key_size], [M, T, B, U]
+    idx M, I;  // elements of the input, 0 but for the first layer, and their width
+    idx below, above;  // layers down and up to those that are elements, too, or 0; M' counts all, E is as below
+    const R *x, *input_weight;  // [T, B, M, I], [M, I, E]: keys of all heads, then values, E = heads key_size + U
+    const R *below_weight, *above_weight;  // [W, E]; null where there is none
     const R *query, *weight_input;  // [N, D, heads key_size], [N, U, G]
-    const R *below_key, *below_value, *above_key, *above_value;  // [W, heads key_size], [W, U]; null where there is none
-    const R *read_scale;  // dropout of what is read, [T, N, B, heads, M'], M' counting all elements; or null
+    const R *read_scale;  // dropout of what is read, [T, N, B, heads, M'], or null
     R *rows, *outputs;  // before and after a step: [T + 1, B, W], [T, B, W]; y, and dy, may be null
-    R *keys, *values;  // of all elements, [M', T, B, heads key_size], [M', T, B, U]; not if all are the input's
-    R *queries, *weights, *read;  // [T, N, B, heads key_size], [T, N, B, heads, 1 + M'], [N, T, B, U]
-    R *priority;  // [T, N, B]
-    R *d_rows;  // scratch: [B, W]
-    R *d_queries, *d_read;  // scratch: [N, chunk, B, heads key_size], [N, B, U]
-    R *d_keys, *d_values;  // [M', T, B, heads key_size], [M', T, B, U]
+    R *elements, *queries;  // [T, B, M', E], kept in any case; [T, N, B, heads key_size]
+    R *weights, *read, *priority;  // [T, N, B, heads, 1 + M'], [N, T, B, U], [T, N, B]
+    R *dx, *d_rows, *d_read;  // [T, B, M, I], or null; scratch: [B, W], [N, B, U]
+    R *d_queries, *d_elements;  // scratch: [N, chunk, B, heads key_size], [chunk, B, M', E]
     R *d_query, *d_weight_input;  // of the weights, which are added to, as all that follows
-    R *d_below_key, *d_below_value, *d_above_key, *d_above_value;  // [W, heads key_size], [W, U]
+    R *d_input_weight, *d_below_weight, *d_above_weight;  // the same
 };
