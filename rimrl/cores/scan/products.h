@@ -138,22 +138,22 @@ INLINE void mix_tile(idx J, idx width, const R* w, idx w_row, idx w_step, const 
         for (int v = 0; v < VECTORS; ++v) store(out + r * ldo + v * L, sum[r][v], v == last ? width : L);
 }
 
+// All columns of ROWS rows.
+template <typename R, int ROWS>
+INLINE void mix_strip(idx J, idx n, const R* w, idx w_row, idx w_step, const R* x, idx ldx, R* out, idx ldo) {
+    const idx L = Narrow<R>::size;
+    idx j = 0;
+    for (; j + 2 * L <= n; j += 2 * L) mix_tile<R, ROWS, 2>(J, L, w, w_row, w_step, x + j, ldx, out + j, ldo);
+    for (; j < n; j += L) mix_tile<R, ROWS, 1>(J, n - j < L ? n - j : L, w, w_row, w_step, x + j, ldx, out + j, ldo);
+}
+
 // out [I, n] = w [I, J] x [J, n]; entries of w are `w_row` and `w_step` apart.
 template <typename R>
 INLINE void mix_rows(idx I, idx J, idx n, const R* w, idx w_row, idx w_step, const R* x, idx ldx, R* out, idx ldo) {
-    using V = typename Narrow<R>::Vector;
-    const idx L = Narrow<R>::size;
     idx i = 0;
-    for (; i + 3 <= I; i += 3) {
-        idx j = 0;
-        for (; j + 2 * L <= n; j += 2 * L)
-            mix_tile<R, 3, 2>(J, L, w + i * w_row, w_row, w_step, x + j, ldx, out + i * ldo + j, ldo);
-        for (; j < n; j += L)
-            mix_tile<R, 3, 1>(J, n - j < L ? n - j : L, w + i * w_row, w_row, w_step, x + j, ldx, out + i * ldo + j, ldo);
-    }
-    for (; i < I; ++i)
-        for (idx j = 0; j < n; j += L)
-            mix_tile<R, 1, 1>(J, n - j < L ? n - j : L, w + i * w_row, w_row, w_step, x + j, ldx, out + i * ldo + j, ldo);
+    for (; i + 3 <= I; i += 3) mix_strip<R, 3>(J, n, w + i * w_row, w_row, w_step, x, ldx, out + i * ldo, ldo);
+    if (I - i == 2) mix_strip<R, 2>(J, n, w + i * w_row, w_row, w_step, x, ldx, out + i * ldo, ldo);
+    if (I - i == 1) mix_strip<R, 1>(J, n, w + i * w_row, w_row, w_step, x, ldx, out + i * ldo, ldo);
 }
 
 // Rows `first` and following of all, or of those in a list.
