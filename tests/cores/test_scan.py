@@ -384,6 +384,26 @@ def test_the_second_derivative_is_refused_and_there_step_by_step(path: str) -> N
     assert float((weight.grad * direction).sum()) == pytest.approx(slope, rel=1e-5)
 
 
+@paths.every_fast_path
+@pytest.mark.parametrize("options", [{}, {"input_heads": 2}, {"num_inputs": 2}], ids=str)
+def test_units_that_all_but_ignore_null_are_ranked_by_what_is_left_for_it(path: str, options: dict[str, Any]) -> None:
+    """With scores of about 100 all shares are rounded to 1."""
+    core = randomise(build(("rim", {**RIM, **options})))
+    with torch.no_grad():
+        for name in ("query", "key"):
+            core.get_parameter(f"input_read.{name}").abs_().mul_(8.0)
+    x, (h, c) = sequence(core, 1, 40).abs(), random_state(core, 40)
+    active, nulls = [], []
+    for one in ("step", path):
+        with paths.on(one):
+            trace = core(x, (h.abs(), c), return_trace=True)[2]
+        active.append(trace.active)
+        nulls.append(trace.input_attention[..., 0])
+    assert float((nulls[0] < 1e-17).double().mean()) > 0.4
+    assert not torch.equal(active[0][0, 0].expand_as(active[0]), active[0])
+    assert torch.equal(*active)
+
+
 @pytest.mark.parametrize("name", ["rim", "brims"])
 def test_values_are_joined_where_that_is_less_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels are told so, and either way does what the step does."""

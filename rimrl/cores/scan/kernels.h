@@ -111,17 +111,23 @@ template <typename R> INLINE void softmax_over_units(idx N, idx B, R* p) {
 }
 
 // What share of the input each unit gets, [N, B], and which units win it: the share is taken from null, or if they share
-// it out from each other.
+// it out from each other. `scratch` is [N, B].
 template <typename R>
 INLINE void compete(idx N, idx B, idx D, idx K, idx over_units, const R* h, idx h_stride, const R* keys, idx keys_stride,
-                    R* share, R* mask) {
+                    R* scratch, R* share, R* mask) {
     for (idx n = 0; n < N; ++n)
         row_dots(B, D, h + n * h_stride, D, keys + n * keys_stride, D, R(1), share + n * B);
-    if (over_units)
+    if (over_units) {
         softmax_over_units(N, B, share);
-    else
-        SIMD for (idx j = 0; j < N * B; ++j) share[j] = sigmoid(share[j]);
-    choose(N, B, K, (const R*)share, mask);
+        choose(N, B, K, (const R*)share, mask);
+        return;
+    }
+    // Shares close to 1 are rounded to it, and what is left for null still tells which is larger.
+    SIMD for (idx j = 0; j < N * B; ++j) {
+        scratch[j] = -sigmoid(-share[j]);
+        share[j] = sigmoid(share[j]);
+    }
+    choose(N, B, K, (const R*)scratch, mask);
 }
 
 // What the input adds to the gates of every unit. A scale, of dropout, may be null.

@@ -19,6 +19,7 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
     const idx Q = s->key_size, U = s->value_size, key_steps = s->keep ? T : s->chunk;
     const RIMPanels<R> panels = rim_panels(s, false);
     const std::unique_ptr<idx[]> active(new idx[N * B]);
+    std::vector<R> scratch(N * B);
     units_first(N, B, D, s->h_first, s->h, state);
     units_first(N, B, D, s->c_first, s->c, state);
     for (idx t = 0; t < T; ++t) {
@@ -42,7 +43,8 @@ template <typename R> INLINE void rim_forward(const RIMSequence<R>* s) {
             reset(N, B, D, s->starts + t * B, s->c_start, c, state);
         }
         if (s->attends)
-            compete(N, B, D, s->K, s->over_units, (const R*)h, state, (const R*)unit_keys, key_steps * step, share, mask);
+            compete(N, B, D, s->K, s->over_units, (const R*)h, state, (const R*)unit_keys, key_steps * step, scratch.data(),
+                    share, mask);
         else
             for (idx j = 0; j < N * B; ++j) share[j] = mask[j] = R(1);
         read_shares(N, B, G, (const R*)share, s->read_scale ? s->read_scale + t * N * B : nullptr, (const R*)reads,
