@@ -16,6 +16,7 @@ from rimrl.cores.registry import make_core
 from rimrl.cores.scan import native_units
 from rimrl.cores.scan.communication import joins_values
 from rimrl.cores.scan.layout import MAX_UNITS
+from rimrl.cores.scan.native_units import keeps_messages
 from tests import paths
 from tests.cores.builders import BRIMS, RIGLSTM, RIM, SPECS, CoreSpec, build, randomise, sequence, with_every_backend
 
@@ -382,6 +383,24 @@ def test_the_second_derivative_is_refused_and_there_step_by_step(path: str) -> N
             values.append(penalty().item())
     slope = (values[0] - values[1]) / 2e-5
     assert float((weight.grad * direction).sum()) == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rim", "rim, previous", "rim, wide values", "brims", "brims, no communication"])
+def test_messages_are_kept_where_units_are_wide(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels are told so, and either way does what the step does."""
+    kept: list[bool] = []
+
+    def keeps(*sizes: int) -> bool:
+        kept.append(keeps_messages(*sizes))
+        return kept[-1]
+
+    monkeypatch.setattr(native_units, "keeps_messages", keeps)
+    core = randomise(build(SPECS[name]))
+    with paths.on("native"):
+        for batch_size in (1, 3):
+            assert_same(everything(problem(core, T, batch_size)), step_by_step(problem(core, T, batch_size)))
+            assert set(kept) == {batch_size == 1}
+            kept.clear()
 
 
 @paths.every_fast_path

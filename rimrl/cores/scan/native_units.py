@@ -42,6 +42,15 @@ class UnitTensors(Protocol):
     message_scale: Tensor | None
 
 
+def keeps_messages(unit_size: int, batch_size: int) -> bool:
+    """Whether queries, keys, values and what units read are kept for the backward pass, or made anew there.
+
+    Both give the same. To keep them takes less time where units are wide and rows few, since to make them anew reads
+    all of their weights again.
+    """
+    return unit_size > 2 * batch_size
+
+
 class NativeUnits:
     """Sizes of the units, and what memory they need.
 
@@ -62,6 +71,7 @@ class NativeUnits:
         self.is_joined = self.P > 0 and joins_values(self.P, self.dv, T * B)
         self.V = self.H * (self.P if self.is_joined else self.dv)
         self.F = self.H * 2 * self.dk + self.V
+        self.keeps_messages = saving and keeps_messages(self.D, B)
         self.reads_past = self.P > 0 and not config.reads_candidates
         self.slots, self.chunk = T if saving else 1, min(T, max(1, ROWS_AT_ONCE // B))
 
@@ -71,16 +81,22 @@ class NativeUnits:
         return {name: getattr(self, name) for name in sizes} | {
             **{"K": config.num_active, "keep": int(self.saving), "over_units": int(config.over_units)},
             **{"num_read": config.top_k or self.N, "is_joined": int(self.is_joined)},
+            "keeps_messages": int(self.keeps_messages),
         }
 
     def shapes(self) -> Shapes:
         """Memory of a sequence."""
         T, B, N, D, G, S = self.T, self.B, self.N, self.D, self.G, self.slots
+        of_messages = (S,) if self.keeps_messages else ()
         return {
             **{"h": (N, T + 1, B, D), "c": (N, T + 1, B, D), "gates": (S, N, B, G), "mask": (S, N, B)},
             **{"tanh_c": (S, N, B, D), "hidden": (N, B, G) if self.is_gru else (0,), "h_new": (N, S, B, D)},
-            **{"h_read": (N, S, B, D) if self.reads_past else (0,), "qkv": (N, B, self.F)},
-            **{"attention": (S, B, self.H, N, N), "received": (N * B, self.V), "output": (S, N * B, self.P)},
+            **{"h_read": (N, S, B, D) if self.reads_past else (0,), "qkv": (*of_messages, N, B, self.F)},
+            **{
+                "attention": (S, B, self.H, N, N),
+                "received": (*of_messages, N * B, self.V),
+                "output": (S, N * B, self.P),
+            },
         }
 
     def addresses(self, memory: Block) -> dict[str, int]:

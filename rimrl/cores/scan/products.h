@@ -120,11 +120,12 @@ INLINE void row_dots(idx count, idx n, const R* a, idx lda, const R* b, idx ldb,
     }
 }
 
-// out_i [width] = sum over m < J of w_im x_m, for ROWS rows i and up to VECTORS vectors of each.
-template <typename R, int ROWS, int VECTORS>
+// out_i = sum over m < J of w_im x_m, for ROWS rows i and VECTORS vectors of each; `width` counts the entries of the last
+// vector, and is known to be all of them if IS_WHOLE.
+template <typename R, int ROWS, int VECTORS, bool IS_WHOLE>
 INLINE void mix_tile(idx J, idx width, const R* w, idx w_row, idx w_step, const R* x, idx ldx, R* out, idx ldo) {
     using V = typename Narrow<R>::Vector;
-    const idx L = Narrow<R>::size, last = VECTORS - 1;
+    const idx L = Narrow<R>::size, last = IS_WHOLE ? VECTORS : VECTORS - 1;
     V sum[ROWS][VECTORS];
     for (int r = 0; r < ROWS; ++r)
         for (int v = 0; v < VECTORS; ++v) sum[r][v] = V{};
@@ -143,8 +144,9 @@ template <typename R, int ROWS>
 INLINE void mix_strip(idx J, idx n, const R* w, idx w_row, idx w_step, const R* x, idx ldx, R* out, idx ldo) {
     const idx L = Narrow<R>::size;
     idx j = 0;
-    for (; j + 2 * L <= n; j += 2 * L) mix_tile<R, ROWS, 2>(J, L, w, w_row, w_step, x + j, ldx, out + j, ldo);
-    for (; j < n; j += L) mix_tile<R, ROWS, 1>(J, n - j < L ? n - j : L, w, w_row, w_step, x + j, ldx, out + j, ldo);
+    for (; j + 2 * L <= n; j += 2 * L) mix_tile<R, ROWS, 2, true>(J, L, w, w_row, w_step, x + j, ldx, out + j, ldo);
+    for (; j + L <= n; j += L) mix_tile<R, ROWS, 1, true>(J, L, w, w_row, w_step, x + j, ldx, out + j, ldo);
+    if (j < n) mix_tile<R, ROWS, 1, false>(J, n - j, w, w_row, w_step, x + j, ldx, out + j, ldo);
 }
 
 // out [I, n] = w [I, J] x [J, n]; entries of w are `w_row` and `w_step` apart.

@@ -9,7 +9,7 @@ template <typename R>
 using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const R*, const R*,
                       const int*, const R*, const int*, const R*, R*, const int*);
 
-#define LAYOUT "5f73f937a6c05874"
+#define LAYOUT "c59fc611df2f7819"
 
 template <typename R> struct RIMSequence {
     idx T, B, N, D;  // time steps, rows, units, width of a unit
@@ -20,6 +20,7 @@ template <typename R> struct RIMSequence {
     idx H, dk, dv;  // communication: heads, width of a key and of a value; no heads: none
     idx P;  // width of what is made of messages: 2 D with a gate, D without, 0 without communication
     idx num_read;  // how many units each head of a unit reads
+    idx keeps_messages;  // whether `qkv` and `received` are kept for the backward pass, or made anew there
     idx is_joined;  // whether values are projected before units read them: dv' is P then, else dv
     idx is_packed;  // whether `packed` holds the weights
     R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
@@ -37,7 +38,7 @@ template <typename R> struct RIMSequence {
     R *tanh_c, *hidden;  // [T, N, B, D], of a GRU what the state adds to the new gate; its scratch: [N, B, G]
     R *h_new, *h_read;  // [N, T, B, D]: candidates, and what communication reads; the same if it reads these
     R *attention, *output;  // [T, B, H, N, N], [T, N B, P]
-    R *qkv, *received;  // scratch: [N, B, H (2 dk + dv')], [N B, H dv']
+    R *qkv, *received;  // [T, N, B, H (2 dk + dv')], [T, N B, H dv'], or scratch without T
     const R *dy;  // as y; this and all below are for the backward pass
     const R *dh_last, *dc_last;  // [B, N D]
     R *dh_first, *dc_first;  // [B, N D]
@@ -163,6 +164,7 @@ template <typename R> struct BRIMsLayer {
     idx H, dk, dv;  // communication: heads, width of a key and of a value; no heads: none
     idx P;  // width of what is made of messages: 2 D with a gate, D without, 0 without communication
     idx num_read;  // how many units each head of a unit reads
+    idx keeps_messages;  // whether `qkv` and `received` are kept for the backward pass, or made anew there
     idx is_joined;  // whether values are projected before units read them: dv' is P then, else dv
     idx is_packed;  // whether `packed` holds the weights
     R *packed;  // weights as the forward pass multiplies by them, for the next call; null: not kept
@@ -180,7 +182,7 @@ template <typename R> struct BRIMsLayer {
     R *tanh_c, *hidden;  // [T, N, B, D], of a GRU what the state adds to the new gate; its scratch: [N, B, G]
     R *h_new, *h_read;  // [N, T, B, D]: candidates, and what communication reads; the same if it reads these
     R *attention, *output;  // [T, B, H, N, N], [T, N B, P]
-    R *qkv, *received;  // scratch: [N, B, H (2 dk + dv')], [N B, H dv']
+    R *qkv, *received;  // [T, N, B, H (2 dk + dv')], [T, N B, H dv'], or scratch without T
     const R *dy;  // as y; this and all below are for the backward pass
     const R *dh_last, *dc_last;  // [B, N D]
     R *dh_first, *dc_first;  // [B, N D]

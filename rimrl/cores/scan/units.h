@@ -26,7 +26,7 @@ template <typename R, typename S> UnitsPanels<R> units_panels(const S* s, bool b
     return {panels_of(back, N, D, s->G, s->weight_hidden, packed),
             panels_of(back, s->P ? N : idx(0), D, F, weight_qkv, packed),
             panels_of(!back, idx(s->P && !s->is_joined), s->P, s->H * s->dv, s->project, packed),
-            panels_of(false, back && s->P ? N : idx(0), D, F, weight_qkv, packed),
+            panels_of(false, back && s->P && !s->keeps_messages ? N : idx(0), D, F, weight_qkv, packed),
             std::move(d_joined)};
 }
 
@@ -37,6 +37,7 @@ NOT_INLINE void units_forward(const S* s, const UnitsPanels<R>& panels, idx* act
     const idx kept = s->keep ? s->T : 1, slot = s->keep ? t : 0, at = slot * N * B, F = qkv_width(s), V = s->H * value_width(s);
     R *h = s->h + t * step, *c = s->c + t * step, *gates = s->gates + at * G, *h_new = s->h_new + slot * step;
     R *h_read = s->h_read + slot * step, *output = s->output + at * P;
+    R *qkv = s->qkv + (s->keeps_messages ? at : 0) * F, *received = s->received + (s->keeps_messages ? at : 0) * V;
     const R* mask = s->mask + at;
     if (s->bias_hidden) {
         for (idx n = 0; n < N; ++n) {
@@ -54,16 +55,16 @@ NOT_INLINE void units_forward(const S* s, const UnitsPanels<R>& panels, idx* act
     if (P) {
         if (s->h_read != s->h_new) read_previous(N, B, D, (const R*)h_new, (const R*)h, state, mask, h_read, kept * step);
         for (idx n = 0; n < N; ++n)
-            row_product(B, nullptr, F, D, h_read + n * kept * step, D, panels.weight_qkv[n], false, s->qkv + n * B * F, F);
-        communicate(N, B, s->H, s->dk, value_width(s), s->num_read, idx(0), (const R*)s->qkv,
-                    s->attention + slot * B * s->H * N * N, s->received);
+            row_product(B, nullptr, F, D, h_read + n * kept * step, D, panels.weight_qkv[n], false, qkv + n * B * F, F);
+        communicate(N, B, s->H, s->dk, value_width(s), s->num_read, idx(0), (const R*)qkv,
+                    s->attention + slot * B * s->H * N * N, received);
         idx count;
         list_active(idx(1), N * B, mask, active, &count);
         if (s->is_joined) {
-            sum_heads(count, (const idx*)active, s->H, P, (const R*)s->received, s->project_bias, output);
+            sum_heads(count, (const idx*)active, s->H, P, (const R*)received, s->project_bias, output);
         } else {
             for (idx i = 0; i < count; ++i) std::memcpy(output + active[i] * P, s->project_bias, P * sizeof(R));
-            row_product(count, active, P, V, s->received, V, panels.project[0], true, output, P);
+            row_product(count, active, P, V, received, V, panels.project[0], true, output, P);
         }
     }
     update(N, B, D, P, output, s->message_scale ? s->message_scale + t * N * step : nullptr, (const R*)h_new, kept * step,
@@ -81,11 +82,11 @@ NOT_INLINE void units_backward(const S* s, const UnitsPanels<R>& panels, idx* ac
     update_backward(N, B, D, P, dy, s->dh, mask, (const R*)s->output + at * P,
                     s->message_scale ? s->message_scale + at * D : nullptr, s->dh_new, d_output);
     if (P) {
-        // What was read is made anew: that takes less time than to fetch it from memory.
         const R* attention = s->attention + t * B * s->H * N * N;
-        for (idx n = 0; n < N; ++n)
+        R *qkv = s->qkv + (s->keeps_messages ? at : 0) * F, *received = s->received + (s->keeps_messages ? at : 0) * V;
+        for (idx n = 0; !s->keeps_messages && n < N; ++n)
             row_product(B, nullptr, F, D, s->h_read + (n * s->T + t) * step, D, panels.weight_qkv_again[n], false,
-                        s->qkv + n * B * F, F);
+                        qkv + n * B * F, F);
         idx count;
         list_active(idx(1), N * B, mask, active, &count);
         std::memset(s->d_received, 0, N * B * V * sizeof(R));
@@ -93,11 +94,11 @@ NOT_INLINE void units_backward(const S* s, const UnitsPanels<R>& panels, idx* ac
             sum_heads_backward(count, (const idx*)active, s->H, P, (const R*)d_output, s->d_received);
         } else {
             row_product(count, active, V, P, d_output, P, panels.project[0], false, s->d_received, V);
-            read_others(N, B, s->H, s->dk, value_width(s), (const R*)s->qkv, attention, s->received);
-            add_gradient(count, active, P, V, d_output, P, s->received, V, s->d_project);
+            if (!s->keeps_messages) read_others(N, B, s->H, s->dk, value_width(s), (const R*)qkv, attention, received);
+            add_gradient(count, active, P, V, d_output, P, received, V, s->d_project);
         }
         add_rows(count, active, P, (const R*)d_output, s->d_project_bias);
-        communicate_backward(N, B, s->H, s->dk, value_width(s), (const R*)s->qkv, attention,
+        communicate_backward(N, B, s->H, s->dk, value_width(s), (const R*)qkv, attention,
                              (const R*)s->d_received, d_qkv, slots * F, mask);
     }
     list_active(N, B, mask, active, counts);
