@@ -42,8 +42,7 @@ class TorchRIM:
     def run(
         self, core: RIM, x: Tensor, state: State, episode_starts: Tensor | None, return_trace: bool
     ) -> tuple[Tensor, State, CoreTrace | None]:
-        if core.has_cell_memory:
-            warn_if_missing(state[0])
+        warn_if_missing(state[0])
         if core.num_inputs > 1 and len(x) == 1:  # where the scan gains nothing
             return core._scan(x, state, episode_starts, return_trace)
         return run_side_by_side(partial(_run_in_torch, core), x, state, episode_starts, return_trace)
