@@ -406,7 +406,7 @@ def test_messages_are_kept_where_units_are_wide(name: str, monkeypatch: pytest.M
 @paths.every_fast_path
 @pytest.mark.parametrize("options", [{}, {"input_heads": 2}, {"num_inputs": 2}], ids=str)
 def test_units_that_all_but_ignore_null_are_ranked_by_what_is_left_for_it(path: str, options: dict[str, Any]) -> None:
-    """With scores of about 100 all shares are rounded to 1."""
+    """Where scores are so large that most shares are rounded to 1."""
     core = randomise(build(("rim", {**RIM, **options})))
     with torch.no_grad():
         for name in ("query", "key"):

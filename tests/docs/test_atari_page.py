@@ -95,6 +95,7 @@ def test_scores_and_curves_on_flickering_screens() -> None:
     most = max(score["wins"] for core in ("rim", "lstm") for score in measured[core]["2"]["scores"].values())
     assert f"The RIM and the LSTM win at most {most} of 30 games" in text
     assert measured["gru"]["2"]["scores"]["train"]["wins"] == 30
+    assert "it wins all of 30 games as trained" in text
     curves = {row[0].strip("`"): row[1:] for row in table_after("The last 100 training games average:")[2:]}
     for core, run in zip(cores, runs, strict=True):
         steps = ("500000", "1000000", "1500000", "2000000")
