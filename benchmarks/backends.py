@@ -47,18 +47,24 @@ def compare(
     return against_peer(timings, times)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def sequence_parser(description: str | None) -> argparse.ArgumentParser:
+    """Options of what is timed; the caller adds its own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("core", help="name of a core")
-    parser.add_argument("--width", type=int, nargs="+", default=[96], help="hidden_size of both (default 96)")
     parser.add_argument("--input-size", type=int, default=128, help="width of the input (default 128)")
-    parser.add_argument(
-        "--num-inputs", type=int, default=1, help="elements of the input; with more, also the core of one"
-    )
     parser.add_argument("--num-steps", type=int, default=32, help="time steps of a sequence (default 32)")
     parser.add_argument("--batch-size", type=int, default=16, help="batch rows (default 16)")
     parser.add_argument("--rounds", type=int, default=9, help="timed runs of each side (default 9)")
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own)")
+    return parser
+
+
+def main() -> None:
+    parser = sequence_parser(__doc__)
+    parser.add_argument("--width", type=int, nargs="+", default=[96], help="hidden_size of both (default 96)")
+    parser.add_argument(
+        "--num-inputs", type=int, default=1, help="elements of the input; with more, also the core of one"
+    )
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)

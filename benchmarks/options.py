@@ -5,29 +5,22 @@ python -m benchmarks.options rim dynamics=gru competition=units input_dropout=0.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 import yaml
 from torch import nn
 
 from benchmarks._timing import interleave, markdown_table
+from benchmarks.backends import sequence_parser
 from benchmarks.cores import PEER, against_peer, sequence
 from rimrl.cores.registry import make_core
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("core", help="name of a core")
+    parser = sequence_parser(__doc__)
     parser.add_argument(
         "options", nargs="*", help="name=value,name=value: what one of the cores has other than defaults"
     )
     parser.add_argument("--width", type=int, default=96, help="hidden_size of all (default 96)")
-    parser.add_argument("--input-size", type=int, default=128, help="width of the input (default 128)")
-    parser.add_argument("--num-steps", type=int, default=32, help="time steps of a sequence (default 32)")
-    parser.add_argument("--batch-size", type=int, default=16, help="batch rows (default 16)")
-    parser.add_argument("--rounds", type=int, default=9, help="timed runs of each side (default 9)")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own)")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)

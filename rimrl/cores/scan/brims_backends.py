@@ -17,6 +17,7 @@ from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors, LayerTens
 from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors, NativeLayerTensors
 from rimrl.cores.scan.elements import scaled
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason
+from rimrl.cores.scan.native_units import BY_ROW
 from rimrl.cores.scan.rim_layers import (
     communication_weights,
     dropout_scales,
@@ -96,8 +97,7 @@ class CompiledBRIMs(TorchBRIMs):
                 cell = filling_cell(core, active, native_cell, (x,), x.shape[:2], return_trace)
                 return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = native_cell(core, x)
-            rows = {"x": 1, "read_scale": 2, "message_scale": 2}
-            threaded = in_threads(make_cell, rows, core.num_layers * core.hidden_size)
+            threaded = in_threads(make_cell, BY_ROW, core.num_layers * core.hidden_size)
             return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
 

@@ -17,6 +17,9 @@ from rimrl.cores.scan.rim import RIMScanConfig
 ROWS_AT_ONCE = 64
 """Of the products that can wait for several steps: enough for them to be fast, few enough to stay in the cache."""
 
+BY_ROW = {"x": 1, "read_scale": 2, "message_scale": 2}
+"""Names of the tensors that have rows, each with the dimension that counts them, for `in_threads`."""
+
 Shapes = dict[str, tuple[int, ...]]
 
 

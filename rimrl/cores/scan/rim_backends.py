@@ -16,6 +16,7 @@ from rimrl.cores.scan.acting import filling_cell
 from rimrl.cores.scan.brims import BRIMsCell, BRIMsPlan, BRIMsTensors, LayerTensors
 from rimrl.cores.scan.brims_native import NativeBRIMs, NativeBRIMsTensors, NativeLayerTensors
 from rimrl.cores.scan.library import Kernels, kernels, unavailable_reason, warn_if_missing
+from rimrl.cores.scan.native_units import BY_ROW
 from rimrl.cores.scan.pieces import run_side_by_side
 from rimrl.cores.scan.products import input_product
 from rimrl.cores.scan.rim import RIMCell, RIMTensors
@@ -81,7 +82,7 @@ class CompiledRIM:
                 cell = filling_cell(core, core.num_active, describe, (x,), x.shape[:2], return_trace)
                 return compiled.fill(cell, len(x), state, core.initial_state, episode_starts)
             make_cell, tensors = describe(core, x)
-            threaded = in_threads(make_cell, {"x": 1, "read_scale": 2, "message_scale": 2}, core.hidden_size)
+            threaded = in_threads(make_cell, BY_ROW, core.hidden_size)
             return compiled.run(threaded, tensors, len(x), state, core.initial_state, episode_starts, return_trace)
 
 
