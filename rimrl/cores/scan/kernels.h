@@ -521,20 +521,16 @@ INLINE void attend_to_elements(idx N, idx B, idx H, idx dk, idx dv, idx M, idx o
         for (idx i = 0; i < H; ++i) {
             R* __restrict p = own + i * E;
             R largest = p[0] = 0;
-            for (idx m = 0; !over_units && m < M; ++m) largest = p[1 + m] > largest ? p[1 + m] : largest;
+            if (over_units) continue;
+            for (idx m = 0; m < M; ++m) largest = p[1 + m] > largest ? p[1 + m] : largest;
             for (idx m = 0; m < E; ++m) p[m] -= largest;
         }
     }
-    for (idx j = 0; over_units && j < unit; ++j) {
-        R largest = weights[j];
-        for (idx n = 1; n < N; ++n) largest = weights[n * unit + j] > largest ? weights[n * unit + j] : largest;
-        for (idx n = 0; n < N; ++n) weights[n * unit + j] -= largest;
-    }
-    SIMD for (idx j = 0; j < N * unit; ++j) weights[j] = exponential(weights[j]);
-    for (idx j = 0; over_units && j < unit; ++j) {
-        R total = 0;
-        for (idx n = 0; n < N; ++n) total += weights[n * unit + j];
-        for (idx n = 0; n < N; ++n) weights[n * unit + j] = j % E == 0 ? R(0) : weights[n * unit + j] / total;
+    if (over_units) {
+        softmax_over_units(N, unit, weights);
+        for (idx j = 0; j < N * unit; j += E) weights[j] = 0;
+    } else {
+        SIMD for (idx j = 0; j < N * unit; ++j) weights[j] = exponential(weights[j]);
     }
     for (idx row = 0; row < N * B; ++row) {
         R null = 0, all = 0;
